@@ -1,0 +1,100 @@
+"""The similarity crop of a portrait, as in FFHQ, and what the crop does to its camera.
+
+Landmarks are five points (left eye, right eye, nose tip, left mouth corner, right mouth corner; "left" is the smaller x
+of an upright face), in pixels, continuous, (0, 0) the outer corner of the first pixel: x = normalised x * width.
+An affine is (2, 3): crop = affine[:, :2] @ raw + affine[:, 2], raw in pixels, crop in [0, 1], x right, y down.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+# Half the crop is the longer of EYE_TO_EYE * (eye distance) and EYE_TO_MOUTH * (eyes to mouth); its centre lies CENTRE_DROP
+# of the way from eyes to mouth. FFHQ's numbers are 2.0, 1.8 and 0.1, and EG3D cuts its own crop out of that one; these are
+# set so that the canonical head before the frontal EG3D camera (radius 2.7, focal 4.2647) is its own crop, by both lengths.
+EYE_TO_EYE = 1.66766
+EYE_TO_MOUTH = 1.49569
+CENTRE_DROP = 0.154634
+
+
+def crop_transform(landmarks: ArrayLike) -> Array:
+    """The similarity that crops a face upright and centred.
+
+    landmarks: (5, 2) raw pixels.  Returns (2, 3): raw pixels -> [0, 1] crop coordinates.
+    Raises ValueError where the points span no face (not finite, or all in one place).
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    if points.shape != (5, 2):
+        raise ValueError(f"five landmarks (5, 2) are needed, got {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError("a landmark is not a finite number")
+    left_eye, right_eye, _, left_mouth, right_mouth = points
+    eyes = (left_eye + right_eye) / 2
+    eye_to_eye = right_eye - left_eye
+    eye_to_mouth = (left_mouth + right_mouth) / 2 - eyes
+    # The crop's x axis: the eye line and the perpendicular of the face's axis, whichever is longer weighs more.
+    across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
+    length = float(np.hypot(*across))
+    half = max(EYE_TO_EYE * float(np.hypot(*eye_to_eye)), EYE_TO_MOUTH * float(np.hypot(*eye_to_mouth)))
+    if half <= 1e-6 or length <= 1e-6 * half:
+        raise ValueError("the landmarks span no face")
+    x_axis = across / length
+    y_axis = np.array([-x_axis[1], x_axis[0]])
+    linear = np.stack([x_axis, y_axis]) / (2 * half)
+    centre = eyes + CENTRE_DROP * eye_to_mouth
+    return np.concatenate([linear, (0.5 - linear @ centre)[:, None]], axis=1)
+
+
+def apply_affine(affine: ArrayLike, points: ArrayLike) -> Array:
+    """Map points (..., 2) by an affine (2, 3)."""
+    matrix = np.asarray(affine, dtype=np.float64)
+    return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def invert_affine(affine: ArrayLike) -> Array:
+    """The inverse of an affine (2, 3): [0, 1] crop coordinates -> raw pixels."""
+    matrix = np.asarray(affine, dtype=np.float64)
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.concatenate([linear, (-linear @ matrix[:, 2])[:, None]], axis=1)
+
+
+def effective_camera(label_raw: ArrayLike, affine: ArrayLike, raw_size: tuple[int, int]) -> Array:
+    """The exact camera of a crop: the raw centre, rotated by the crop's roll, with intrinsics of its own.
+
+    label_raw: (25,), cam2world 4x4 and intrinsics 3x3 normalised to the raw picture.  raw_size: (width, height) pixels.
+    Returns (25,), intrinsics normalised to the crop: focal and principal point differ from EG3D's.
+    """
+    label = np.asarray(label_raw, dtype=np.float64)
+    matrix = np.asarray(affine, dtype=np.float64)
+    cam2world, intrinsics = label[:16].reshape(4, 4).copy(), label[16:].reshape(3, 3)
+    x_axis = matrix[0, :2] / np.hypot(*matrix[0, :2])
+    roll = np.eye(3)
+    roll[:2, :2] = [x_axis, [-x_axis[1], x_axis[0]]]
+    to_crop = np.eye(3)
+    to_crop[:2] = matrix
+    intrinsics_crop = to_crop @ np.diag([float(raw_size[0]), float(raw_size[1]), 1.0]) @ intrinsics @ roll.T
+    cam2world[:3, :3] = cam2world[:3, :3] @ roll.T
+    return np.concatenate([cam2world.ravel(), intrinsics_crop.ravel()])
+
+
+def centred_rotation(label: ArrayLike) -> Array:
+    """The rotation (3, 3) of the camera that looks through the picture's middle: the principal point's shift folded in.
+
+    A crop off the optical axis is, to first order, the view of a turned camera; this is the turned camera.
+    """
+    values = np.asarray(label, dtype=np.float64)
+    rotation, intrinsics = values[:16].reshape(4, 4)[:3, :3], values[16:].reshape(3, 3)
+    axis = np.linalg.solve(intrinsics, np.array([0.5, 0.5, 1.0]))
+    axis /= np.linalg.norm(axis)
+    # The smallest rotation that takes (0, 0, 1) to the axis.
+    x, y, z = axis
+    turn = np.array([[1 - x * x / (1 + z), -x * y / (1 + z), x], [-x * y / (1 + z), 1 - y * y / (1 + z), y], [-x, -y, z]])
+    return rotation @ turn
+
+
+def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> float:
+    """The angle between two rotations (3, 3), degrees."""
+    # By the chord, |R1 - R2| = 2 sqrt(2) sin(angle / 2): exact for small angles, where arccos of the trace is not.
+    chord = np.linalg.norm(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
+    return float(np.rad2deg(2 * np.arcsin(min(1.0, float(chord) / (2 * np.sqrt(2))))))
