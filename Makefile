@@ -1,0 +1,35 @@
+# Every target does the set-up it needs; `make setup` may be run again at any time.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo test lint up down
+
+setup: .venv/.installed
+
+# The CPU build of torch is taken where the package index offers one: installed first, the rest keeps it.
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip check
+	touch $@
+
+demo: setup
+	$(BIN)/python -m flows.server demo
+
+up: setup
+	$(BIN)/python -m flows.server up
+
+down: setup
+	$(BIN)/python -m flows.server down
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not gpu"

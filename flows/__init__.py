@@ -1,0 +1,1 @@
+"""The order of work: flows, their runner, tracking, and the command line."""
