@@ -1,0 +1,129 @@
+"""Cameras: the 25-float label of EG3D, where a camera stands for a yaw and a pitch, and where a point lands.
+
+The one statement of our conventions:
+
+- world: x right (of the viewer in front of the face), y up, z towards the frontal camera; the head fills [-0.5, 0.5]^3.
+- camera: x right, y down, z forward (OpenCV). `cam2world` (4, 4) has these axes and the camera's position as columns.
+- `intrinsics` (3, 3) are normalised by the image size: [[f, 0, cx], [0, f, cy], [0, 0, 1]].
+- a label is the 16 numbers of `cam2world` row by row, then the 9 of `intrinsics`.
+- yaw and pitch are radians, 0 is frontal; yaw > 0 moves the camera to +x, pitch > 0 moves it up (+y).
+- image coordinates are in [0, 1], x to the right and y down; pixel (row, col) of R has its centre at ((col+.5)/R, (row+.5)/R).
+- depth is the distance along the unit ray, in world units.
+
+`eg3d_*` are the reference's own samplers, with their other angles; only parity and published videos need them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+FOCAL = 4.2647  # FFHQ's focal length over image width, in EG3D's labels
+RADIUS = 2.7
+TARGET = (0.0, 0.0, 0.2)
+LABEL_SIZE = 25
+
+Angle = float | Tensor
+
+
+def look_at(yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET) -> Tensor:
+    """Cameras on the sphere around the world's origin that look at `target`.
+
+    yaw, pitch: radians, numbers or tensors that broadcast to (B,).  Returns cam2world (B, 4, 4).
+    """
+    yaw_rad, pitch_rad = torch.broadcast_tensors(_as_vector(yaw), _as_vector(pitch))
+    position = radius * torch.stack(
+        [yaw_rad.sin() * pitch_rad.cos(), pitch_rad.sin(), yaw_rad.cos() * pitch_rad.cos()], dim=-1
+    )
+    return aim(position, position.new_tensor(target))
+
+
+def aim(position: Tensor, target: Tensor) -> Tensor:
+    """cam2world (B, 4, 4) of cameras at `position` (B, 3) looking at `target` (3,) or (B, 3), upright; world units."""
+    forward = _normalise(target - position)
+    up = torch.tensor([0.0, 1.0, 0.0], dtype=position.dtype, device=position.device).expand_as(forward)
+    right = -_normalise(torch.linalg.cross(up, forward))
+    down = _normalise(torch.linalg.cross(forward, right))
+    cam2world = torch.eye(4, dtype=position.dtype, device=position.device).repeat(len(position), 1, 1)
+    cam2world[:, :3, :3] = torch.stack([right, down, forward], dim=-1)
+    cam2world[:, :3, 3] = position
+    return cam2world
+
+
+def intrinsics(focal: float = FOCAL, cx: float = 0.5, cy: float = 0.5) -> Tensor:
+    """Normalised pinhole intrinsics (3, 3)."""
+    return torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
+
+
+def camera_label(cam2world: Tensor, intrinsics: Tensor) -> Tensor:
+    """cam2world (B, 4, 4), intrinsics (3, 3) or (B, 3, 3).  Returns labels (B, 25)."""
+    batch = len(cam2world)
+    flat = intrinsics.to(cam2world).reshape(-1, 9).expand(batch, 9)
+    return torch.cat([cam2world.reshape(batch, 16), flat], dim=1)
+
+
+def split_label(label: Tensor) -> tuple[Tensor, Tensor]:
+    """label (B, 25).  Returns cam2world (B, 4, 4) and intrinsics (B, 3, 3)."""
+    return label[:, :16].reshape(-1, 4, 4), label[:, 16:25].reshape(-1, 3, 3)
+
+
+def orbit_label(yaw: Angle, pitch: Angle, focal: float = FOCAL) -> Tensor:
+    """Labels (B, 25) of the standard orbit: radius 2.7, looking at (0, 0, 0.2)."""
+    return camera_label(look_at(yaw, pitch), intrinsics(focal))
+
+
+def project(points: Tensor, label: Tensor) -> Tensor:
+    """Where points land in the image.
+
+    points: (B, N, 3) or (N, 3), world.  label: (B, 25).  Returns (B, N, 2) in [0, 1] inside the image, x right, y down.
+    """
+    cam2world, intrinsic = split_label(label)
+    offset = points - cam2world[:, None, :3, 3]
+    camera_points = offset @ cam2world[:, :3, :3]  # the rotation's inverse, applied to rows
+    image = camera_points @ intrinsic.to(camera_points).transpose(1, 2)
+    return image[..., :2] / image[..., 2:]
+
+
+def focal_from_fov(fov_deg: float) -> float:
+    """EG3D's focal length for a field of view; pi and sqrt(2) are truncated there, and labels depend on it."""
+    return float(1.0 / (math.tan(fov_deg * 3.14159 / 360.0) * 1.414))
+
+
+def eg3d_position(yaw: Angle, pitch: Angle, radius: float = RADIUS) -> Tensor:
+    """Camera positions (B, 3) for EG3D's angles: pi/2, pi/2 is frontal, a smaller yaw moves the camera to -x.
+
+    EG3D's pitch is not a polar angle: arccos(1 - 2 pitch / pi), equal to it only at the horizon.
+    """
+    yaw_rad, pitch_rad = torch.broadcast_tensors(_as_vector(yaw), _as_vector(pitch))
+    polar = torch.arccos(1.0 - 2.0 * pitch_rad.clamp(1e-5, math.pi - 1e-5) / math.pi)
+    azimuth = math.pi - yaw_rad
+    direction = torch.stack([polar.sin() * azimuth.cos(), polar.cos(), polar.sin() * azimuth.sin()], dim=-1)
+    return radius * direction
+
+
+def eg3d_look_at(
+    yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET
+) -> Tensor:
+    """cam2world (B, 4, 4) for EG3D's angles (see `eg3d_position`)."""
+    position = eg3d_position(yaw, pitch, radius)
+    return aim(position, position.new_tensor(target))
+
+
+def eg3d_label(pitch: Angle, yaw: Angle, fov_deg: float = 18.837, cx: float = 0.5, cy: float = 0.5) -> Tensor:
+    """Labels (B, 25) as 3DPE makes them for its videos and views; pitch comes first there, angles are EG3D's."""
+    return camera_label(eg3d_look_at(yaw, pitch), intrinsics(focal_from_fov(fov_deg), cx, cy))
+
+
+def mirror_label(label: Tensor) -> Tensor:
+    """The label of the mirrored image; label and result (B, 25)."""
+    sign = torch.ones(LABEL_SIZE, dtype=label.dtype, device=label.device)
+    sign[[1, 2, 3, 4, 8]] = -1.0
+    return label * sign
+
+
+def _as_vector(angle: Angle) -> Tensor:
+    return torch.as_tensor(angle, dtype=torch.float32).reshape(-1)
+
+
+def _normalise(vector: Tensor) -> Tensor:
+    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
