@@ -1,0 +1,1 @@
+"""What exists and the proof that it is what we made: settings, stages, fingerprints, records, plan, shards."""

@@ -1,0 +1,63 @@
+"""A record: what one partition holds, and from what it was made. Its existence means that the partition is whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@dataclass
+class Summary:
+    """What a stage says about a partition that it has made.
+
+    `rejected` counts rejected samples by reason. `parts` maps a block ("0003") to a digest of what the partition says
+    about that block alone, for downstream stages with `Need(part=True)`.
+    """
+
+    samples: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+class FileEntry(BaseModel):
+    """Size and content of one file of a partition."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class Record(BaseModel):
+    """The contents of `record.json`, written last into a partition's folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    partition: str
+    stage: str
+    version: int
+    fingerprint: str
+    fingerprint_inputs: dict[str, Any]
+    digest: str
+    files: dict[str, FileEntry]
+    samples: int = 0
+    rejected: dict[str, int] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    parts: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+    source_digest: str = ""
+    accepted: list[str] = Field(default_factory=list)  # source digests that a person declared equivalent
+    device: str = "cpu"
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def summary(self) -> Summary:
+        return Summary(self.samples, dict(self.rejected), dict(self.metrics), dict(self.parts))
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files.values())

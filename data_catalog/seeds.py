@@ -1,0 +1,17 @@
+"""Derived seeds: every random choice names what it is for, and nothing shares a generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+
+def derive(*parts: str | int) -> int:
+    """Seed in [0, 2**63): the first 8 bytes of the sha256 of the canonical JSON of `parts`, without the lowest bit."""
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def fraction(*parts: str | int) -> float:
+    """Uniform number in [0, 1) derived from `parts`, for frozen splits."""
+    return (derive(*parts) >> 10) / 2**53

@@ -1,0 +1,176 @@
+"""All settings, one model a stage. A profile (YAML) lists only what differs from the defaults here.
+
+Sections describe the bytes that a stage makes, except `run`, which says how the work is carried out and is part of no
+fingerprint. Numbers have their unit in the name or beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class PortraitsSettings(Section):
+    """Where portraits come from, and their frozen splits."""
+
+    source: str = "procedural"  # procedural | a folder | an EG3D zip or folder with dataset.json | a 3DPE dataset
+    count: int | None = Field(72, ge=1)  # portraits taken; of a folder, null takes all
+    block_size: int = Field(12, ge=1)  # portraits per block
+    seed: int = Field(0, ge=0)  # first seed of the procedural world
+    val_fraction: float = Field(0.08, ge=0.0, lt=1.0)
+    test_fraction: float = Field(0.17, ge=0.0, lt=1.0)
+    max_pixels: int = Field(50_000_000, ge=1)  # a larger image is rejected as a decompression bomb
+    min_side: int = Field(32, ge=1)  # px; a smaller image is rejected
+
+
+class AlignSettings(Section):
+    """Crop and camera."""
+
+    size: int = Field(64, ge=16)  # px, side of the aligned portrait
+    landmarks: str | None = None  # a landmark file (JSON: name -> 5 points in px); null: the detector, or given labels
+    crop_scale: float = Field(1.0, gt=0.0)  # of the FFHQ/EG3D crop
+    min_confidence: float = Field(0.3, ge=0.0, le=1.0)
+    max_reprojection: float = Field(0.05, gt=0.0)  # of the crop's side; a worse fit is rejected
+
+
+class PromptsSettings(Section):
+    """Style files and their paraphrases."""
+
+    styles_dir: str = "configs/styles"
+    styles: list[str] | None = None  # a subset by slug; null takes every style file
+    backend: Literal["builtin", "openai"] = "builtin"
+    model: str = "gpt-4o-mini"  # of the openai backend
+    base_url: str | None = None  # null: OPENAI_BASE_URL, or OpenAI's own
+    temperature: float = Field(0.8, ge=0.0, le=2.0)
+    train: int = Field(8, ge=1)  # prompts per style
+    test: int = Field(5, ge=0)  # prompts per style
+    max_rouge: float = Field(0.9, gt=0.0, le=1.0)  # ROUGE-L at which two prompts count as one
+    seed: int = Field(0, ge=0)
+
+
+class EditSettings(Section):
+    """InstructPix2Pix sampling."""
+
+    prompts_per_portrait: int = Field(1, ge=1)
+    steps: int = Field(20, ge=1)
+    guidance_scale: float = Field(7.5, ge=1.0)
+    image_guidance_scale: float = Field(1.5, ge=1.0)
+    scheduler: Literal["ddim", "euler_ancestral"] = "ddim"
+    batch_size: int = Field(16, ge=1)  # in no fingerprint: a sample does not depend on its batch
+    seed: int = Field(0, ge=0)
+
+
+class ScoreSettings(Section):
+    """Measurements of a pseudo-label."""
+
+    batch_size: int = Field(32, ge=1)  # in no fingerprint
+    constant_std: float = Field(0.01, ge=0.0)  # standard deviation in [0, 1] below which a frame counts as constant
+
+
+class SelectSettings(Section):
+    """Gates over the scores. A number gates every style alike; null calibrates it per style by quantile."""
+
+    min_clip_image: float | None = None
+    min_clip_text: float | None = None
+    min_clip_direction: float | None = None
+    min_identity: float | None = None
+    max_ssim: float | None = Field(0.995, le=1.0)  # above: the edit changed nothing
+    max_camera_drift_deg: float | None = None
+    quantile: float = Field(0.05, ge=0.0, lt=1.0)  # share of a style's samples below a calibrated gate
+    keep: int | None = Field(None, ge=1)  # samples kept per style; null keeps all that pass
+    attempts: int = Field(1, ge=1)  # top-up rounds before a style is given up loudly
+    min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made below which a style counts as failed
+    image_prompts: int = Field(4, ge=0)  # samples per style that serve as image prompts
+
+
+class TeachSettings(Section):
+    """What the teacher stores of each pseudo-label."""
+
+    views: int = Field(4, ge=1)  # novel views per sample
+    triplane: Literal["none", "q8", "fp16"] = "fp16"
+    view_format: Literal["npy", "jpg"] = "npy"  # uint8 array, or one JPEG (q95 4:4:4) a view
+    yaw_range: float = Field(0.6, ge=0.0)  # rad, each side
+    pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
+    batch_size: int = Field(8, ge=1)  # in no fingerprint
+    seed: int = Field(0, ge=0)
+
+
+class DatasetSettings(Section):
+    """The snapshot."""
+
+    name: str = "stillroom"
+    licence: str = "see the sources of the portraits"
+
+
+class DistillSettings(Section):
+    """Training of the student."""
+
+    iterations: int = Field(300, ge=1)
+    batch_size: int = Field(6, ge=1)  # samples per iteration over all processes
+    lr: float = Field(5e-4, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    warmup: int = Field(20, ge=0)  # iterations
+    image_l2_weight: float = Field(1.0, ge=0.0)
+    image_lpips_weight: float = Field(2.0, ge=0.0)
+    triplane_weight: float = Field(0.1, ge=0.0)
+    depth_weight: float = Field(1.0, ge=0.0)
+    image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # samples whose prompt is an image
+    views_per_sample: int = Field(1, ge=1)
+    checkpoint_every: int = Field(50, ge=1)  # iterations; in no fingerprint
+    log_every: int = Field(10, ge=1)  # iterations; in no fingerprint
+    seed: int = Field(0, ge=0)
+
+
+class EvaluateSettings(Section):
+    """The paper's Table 1, and the comparison with the true styled head where it is known."""
+
+    max_samples_per_style: int | None = Field(None, ge=1)
+    views: int = Field(2, ge=1)
+    view_yaw: float = Field(0.35, ge=0.0)  # rad, of the novel views
+    timing_repeats: int = Field(5, ge=1)
+    pictures_per_style: int = Field(4, ge=0)
+    seed: int = Field(0, ge=0)
+
+
+class RunSettings(Section):
+    """How the work is carried out. Part of no fingerprint."""
+
+    workers: int = Field(2, ge=1)  # processes
+    threads: int = Field(1, ge=1)  # torch threads per process
+    device: str = "cpu"
+    cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
+    mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
+
+
+class Settings(Section):
+    """Everything that a run can be told. `profile` names where it came from."""
+
+    profile: str = "demo"
+    world: Literal["embedded", "paper"] = "embedded"
+    on_code_change: Literal["rerun", "keep"] = "rerun"
+
+    portraits: PortraitsSettings = PortraitsSettings()
+    align: AlignSettings = AlignSettings()
+    prompts: PromptsSettings = PromptsSettings()
+    edit: EditSettings = EditSettings()
+    score: ScoreSettings = ScoreSettings()
+    select: SelectSettings = SelectSettings()
+    teach: TeachSettings = TeachSettings()
+    dataset: DatasetSettings = DatasetSettings()
+    distill: DistillSettings = DistillSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    run: RunSettings = RunSettings()
+
+
+def load_settings(profile: str, overrides: list[str] | None = None) -> Settings:
+    """The settings of a profile with `stage.key=value` overrides."""
+    from data_catalog.profiles import read_settings
+
+    return read_settings(profile, overrides or [])
