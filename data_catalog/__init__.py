@@ -1,1 +1,1 @@
-"""What exists and the proof that it is what we made: settings, stages, fingerprints, records, plan, shards."""
+"""What exists and the proof that it is what we made: settings, fingerprints, records, plan, shards."""

@@ -1,4 +1,4 @@
-"""Bytes of the fields of a sample: PNG, JPEG, npy, JSON, and the 8-bit triplane codec. Equal values, equal bytes."""
+"""Bytes of the fields of a sample: PNG, JPEG, npy, JSON, 8-bit triplanes. Equal values give equal bytes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from PIL import Image
 TILE = 32  # px, side of a tile of the q8 codec
 
 
+def _check_rgb(rgb: np.ndarray) -> None:
+    assert rgb.dtype == np.uint8, rgb.dtype
+    assert (rgb.ndim, rgb.shape[-1]) == (3, 3), rgb.shape
+
+
 def encode_png(rgb: np.ndarray) -> bytes:
     """rgb: (H, W, 3) uint8. Lossless."""
-    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3, (rgb.dtype, rgb.shape)
+    _check_rgb(rgb)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG")
     return buffer.getvalue()
@@ -22,7 +27,7 @@ def encode_png(rgb: np.ndarray) -> bytes:
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
     """rgb: (H, W, 3) uint8. 4:4:4, since Pillow's default of 4:2:0 smears colour edges by up to 85 levels."""
-    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3, (rgb.dtype, rgb.shape)
+    _check_rgb(rgb)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
@@ -54,7 +59,7 @@ def encode_json(value: Any) -> bytes:
 
 
 def decode_field(name: str, data: bytes) -> Any:
-    """The value of a field by its suffix: .png .jpg -> (H, W, 3) uint8, .npy -> array, .json -> value, else bytes."""
+    """The value of a field by its suffix: png, jpg (H, W, 3) uint8, npy an array, json a value, or bytes."""
     suffix = name.rsplit(".", 1)[-1]
     if suffix in ("png", "jpg"):
         return decode_rgb(data)
@@ -70,7 +75,7 @@ def quantise_triplane(triplane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     (2, C, H/32, W/32) float32: scale, then minimum, so that value = code * scale + minimum.
     """
     channels, height, width = triplane.shape
-    assert height % TILE == 0 and width % TILE == 0, (height, width)
+    assert (height % TILE, width % TILE) == (0, 0), (height, width)
     assert np.isfinite(triplane).all(), "a triplane with inf or nan has no 8-bit form"
     blocks = triplane.astype(np.float32).reshape(channels, height // TILE, TILE, width // TILE, TILE)
     minimum = blocks.min(axis=(2, 4))

@@ -1,7 +1,7 @@
 """Decode any picture a user may hand in to RGB uint8, or say why not.
 
-Read right: palette, grey, CMYK and 16-bit pictures (scaled to 8 bits), EXIF rotation (applied), alpha (composited on
-white), a wrong file suffix (the content decides). Of an animation the first frame is taken.
+Read right: palette, grey, CMYK and 16-bit pictures (scaled to 8 bits), EXIF rotation (applied), alpha
+(composited on white), a wrong file suffix (the content decides). Of an animation the first frame is taken.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Why a picture was not taken: `reason` is one of a few words that are counted, `detail` is for the reader."""
+    """Why a picture was not taken: `reason` is one of a few that are counted, `detail` is for the reader."""
 
     reason: str
     detail: str = ""
@@ -60,7 +60,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) -
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's readers raise nearly anything on hostile bytes; each case is a rejected portrait with its reason.
+        # Pillow's readers raise nearly anything on hostile bytes; each is one portrait rejected.
         truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         return Rejected("truncated" if truncated else "corrupt", f"{type(error).__name__}: {error}")
 

@@ -24,14 +24,14 @@ def data_root() -> Path:
 
 
 def find_path(path: str) -> Path:
-    """A path of a setting: absolute, or relative to the current folder, or (when that does not exist) to the project."""
+    """A path of a setting: absolute, or below the current folder, or else below the project."""
     given = Path(path).expanduser()
     here = given.absolute()
     return here if given.is_absolute() or here.exists() else PROJECT / given
 
 
 def shown_path(path: Path) -> str:
-    """The path as a message shows it: relative to the project or the current folder where it lies below one."""
+    """The path as a message shows it: relative to the project or the current folder if it lies below one."""
     for base in (PROJECT, Path.cwd()):
         if path.is_relative_to(base):
             return str(path.relative_to(base))

@@ -27,7 +27,8 @@ def _unique_mapping(loader: Any, node: yaml.MappingNode, deep: bool = False) -> 
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, list | dict) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' occurs twice", key_node.start_mark)
+            problem = f"the key '{key}' occurs twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         seen.add(str(key) if isinstance(key, list | dict) else key)
     return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
 
@@ -90,14 +91,13 @@ def _apply_override(document: dict[str, Any], override: str, origins: Origins) -
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError:
-        raise UserError(f"{label}: the value is not YAML", value=text, hint="quote it: stage.key='\"...\"'") from None
+        hint = "quote it: stage.key='\"...\"'"
+        raise UserError(f"{label}: the value is not YAML", value=text, hint=hint) from None
     nested: Any = value
     for key in reversed(keys):
         nested = {key: nested}
-    if len(keys) == 1 and isinstance(Settings.model_fields.get(keys[0]), object):
-        section = _section_of(Settings, keys[0])
-        if section is not None and not isinstance(value, dict):
-            raise UserError(f"{label}: '{keys[0]}' is a section", hint=f"--set {keys[0]}.KEY=VALUE")
+    if len(keys) == 1 and _section_of(Settings, keys[0]) is not None and not isinstance(value, dict):
+        raise UserError(f"{label}: '{keys[0]}' is a section", hint=f"--set {keys[0]}.KEY=VALUE")
     _check_keys(nested, Settings, label, (), origins)
     target = document
     for key in keys[:-1]:
@@ -107,7 +107,9 @@ def _apply_override(document: dict[str, Any], override: str, origins: Origins) -
     target[keys[-1]] = value
 
 
-def _check_keys(given: Any, model: type[BaseModel], label: str, path: tuple[str, ...], origins: Origins) -> None:
+def _check_keys(
+    given: Any, model: type[BaseModel], label: str, path: tuple[str, ...], origins: Origins
+) -> None:
     """Refuse unknown keys, and note where each known one came from."""
     if given is None:
         given = {}

@@ -1,4 +1,4 @@
-"""A record: what one partition holds, and from what it was made. Its existence means that the partition is whole."""
+"""A record says what one partition holds and from what it was made; where it is, the partition is whole."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Summary:
     """What a stage says about a partition that it has made.
 
-    `rejected` counts rejected samples by reason. `parts` maps a block ("0003") to a digest of what the partition says
-    about that block alone, for downstream stages with `Need(part=True)`.
+    `rejected` counts rejected samples by reason. `parts` maps a block ("0003") to a digest of what the
+    partition says about that block alone, for downstream stages with `Need(part=True)`.
     """
 
     samples: int = 0

@@ -7,7 +7,7 @@ import json
 
 
 def derive(*parts: str | int) -> int:
-    """Seed in [0, 2**63): the first 8 bytes of the sha256 of the canonical JSON of `parts`, without the lowest bit."""
+    """Seed in [0, 2**63): the first 63 bits of the sha256 of the canonical JSON of `parts`."""
     text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

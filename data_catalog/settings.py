@@ -1,7 +1,7 @@
 """All settings, one model a stage. A profile (YAML) lists only what differs from the defaults here.
 
-Sections describe the bytes that a stage makes, except `run`, which says how the work is carried out and is part of no
-fingerprint. Numbers have their unit in the name or beside them.
+Sections describe the bytes that a stage makes, except `run`, which says how the work is carried out and is in
+no fingerprint. Numbers have their unit in the name or beside them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Section(BaseModel):
 class PortraitsSettings(Section):
     """Where portraits come from, and their frozen splits."""
 
-    source: str = "procedural"  # procedural | a folder | an EG3D zip or folder with dataset.json | a 3DPE dataset
+    source: str = "procedural"  # or a folder, an EG3D zip or folder with dataset.json, a 3DPE dataset
     count: int | None = Field(72, ge=1)  # portraits taken; of a folder, null takes all
     block_size: int = Field(12, ge=1)  # portraits per block
     seed: int = Field(0, ge=0)  # first seed of the procedural world
@@ -34,7 +34,7 @@ class AlignSettings(Section):
     """Crop and camera."""
 
     size: int = Field(64, ge=16)  # px, side of the aligned portrait
-    landmarks: str | None = None  # a landmark file (JSON: name -> 5 points in px); null: the detector, or given labels
+    landmarks: str | None = None  # JSON: name -> 5 points in px; null: given labels, or the detector
     crop_scale: float = Field(1.0, gt=0.0)  # of the FFHQ/EG3D crop
     min_confidence: float = Field(0.3, ge=0.0, le=1.0)
     max_reprojection: float = Field(0.05, gt=0.0)  # of the crop's side; a worse fit is rejected
@@ -71,7 +71,7 @@ class ScoreSettings(Section):
     """Measurements of a pseudo-label."""
 
     batch_size: int = Field(32, ge=1)  # in no fingerprint
-    constant_std: float = Field(0.01, ge=0.0)  # standard deviation in [0, 1] below which a frame counts as constant
+    constant_std: float = Field(0.01, ge=0.0)  # of values in [0, 1]; a frame below it counts as constant
 
 
 class SelectSettings(Section):

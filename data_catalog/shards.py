@@ -15,6 +15,7 @@ from data_catalog.errors import UserError
 
 KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,95}")
 FIELD = re.compile(r"[a-z0-9_]+\.[a-z0-9]+")
+FORMAT = tarfile.USTAR_FORMAT
 NAME_MAX = 100  # bytes of a name in a ustar header
 
 INDEX_SCHEMA = pa.schema(
@@ -55,9 +56,9 @@ def sample_key(portrait_id: str, style: str, prompt_number: int, attempt: int = 
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> list[ShardEntry]:
-    """Write a shard in one pass. Samples come in ascending order of their keys and all have the same fields."""
+    """Write a shard in one pass. Samples come in ascending order of keys and all have the same fields."""
     entries: list[ShardEntry] = []
-    with path.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with path.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=FORMAT) as tar:
         for sample in samples:
             previous = entries[-1] if entries else None
             _check_sample(sample, previous)
@@ -77,7 +78,7 @@ def _check_sample(sample: Sample, previous: ShardEntry | None) -> None:
     assert sample.fields, f"{sample.key} has no fields"
     for name in sample.fields:
         assert FIELD.fullmatch(name), f"{name!r} is no field name: one dot, lower case"
-        assert len(sample.key) + 1 + len(name) <= NAME_MAX, f"{sample.key}.{name} is too long for a ustar header"
+        assert len(sample.key) + 1 + len(name) <= NAME_MAX, f"{sample.key}.{name} is too long for ustar"
     if previous is not None:
         assert sample.key > previous.key, f"{sample.key} comes after {previous.key}: keys ascend"
         same = sample.fields.keys() == previous.fields.keys()

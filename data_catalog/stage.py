@@ -1,4 +1,4 @@
-"""A stage is declared once: its name, version, needs, the settings that it reads, and the function that does the work."""
+"""A stage is declared once: name, version, needs, the settings it reads, the function that does the work."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Partition(NamedTuple):
 
     @property
     def key(self) -> str:
-        """`edit/bronze-statue/0003`, `portraits/0003`, `prompts/zombie` or `dataset/all`; also the path in the store."""
-        if self.style is None:
-            return f"{self.stage}/all" if self.block is None else f"{self.stage}/{self.block:04d}"
-        return f"{self.stage}/{self.style}" if self.block is None else f"{self.stage}/{self.style}/{self.block:04d}"
+        """`edit/zombie/0003`, `portraits/0003`, `prompts/zombie` or `dataset/all`: the path in the store."""
+        block = None if self.block is None else f"{self.block:04d}"
+        where = [part for part in (self.style, block) if part is not None]
+        return "/".join([self.stage, *(where or ["all"])])
 
     @classmethod
     def parse(cls, key: str) -> Partition:
@@ -36,16 +36,15 @@ class Partition(NamedTuple):
         if rest == ["all"] and block is None:
             rest = []
         if not stage or len(rest) > 1 or (not rest and block is None and not key.endswith("/all")):
-            raise UserError(
-                f"'{key}' is not a partition", expected="stage/style/block, stage/style, stage/block or stage/all"
-            )
+            forms = "stage/style/block, stage/style, stage/block or stage/all"
+            raise UserError(f"'{key}' is not a partition", expected=forms)
         return cls(stage, rest[0] if rest else None, block)
 
 
 class Need(NamedTuple):
-    """An upstream stage. The partitions that agree on the dimensions both have; of a dimension only upstream has, all.
+    """An upstream stage: its partitions of the same style and block; all of them along what only it has.
 
-    With `part`, only `record.parts[block]` of the upstream partition counts, so that a change to another block of it is
+    With `part`, only `record.parts[block]` of the upstream partition counts: a change to another block of it is
     not seen.
     """
 
@@ -65,7 +64,7 @@ class Input:
 
 @dataclass
 class Work:
-    """All that a stage's function may use: it reads `inputs` and `sources`, and writes into `folder` alone."""
+    """All that a stage's function may use: it reads `inputs` and `sources` and writes into `folder` alone."""
 
     partition: Partition
     inputs: dict[str, list[Input]]
@@ -96,9 +95,9 @@ def no_models(settings: Settings) -> tuple[str, ...]:
 class Stage:
     """A step of the workflow.
 
-    `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the outside
-    files whose content does, `models` the names of the weights. `version` is bumped by the author when the meaning
-    changes. A stage with `resumes` finds in `work.folder` what an interrupted attempt left there.
+    `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the
+    outside files whose content does, `models` the names of the weights. Its author bumps `version` when the
+    meaning changes. A stage with `resumes` finds in `work.folder` what an interrupted attempt left there.
     """
 
     name: str

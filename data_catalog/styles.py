@@ -1,6 +1,7 @@
 """Style files: one file in the styles folder is one style.
 
-`<slug>.txt` holds instructions, one a line; the first is the seed prompt, lines that start with `#` are comments.
+`<slug>.txt` holds instructions, one a line; the first is the seed prompt, lines that start with `#` are
+comments.
 `<slug>.yaml` may say more: see `StyleFile`.
 """
 
@@ -26,9 +27,9 @@ SUFFIXES = (".txt", ".yaml")
 class StyleFile(BaseModel):
     """A style as its author wrote it.
 
-    `prompts[0]` is the seed that is paraphrased, the other prompts are taken as they are. `train` and `test` freeze
-    prompts into a split. The captions describe a portrait before and after the edit, for directional CLIP; the guidance
-    scales replace those of the profile.
+    `prompts[0]` is the seed that is paraphrased, the other prompts are taken as they are. `train` and `test`
+    freeze prompts into a split. The captions describe a portrait before and after the edit, for directional
+    CLIP; the guidance scales replace those of the profile.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,14 +65,15 @@ def style_paths(folder: Path) -> dict[str, Path]:
     """Slug to file, in order of the slugs. Names are checked here, contents by `read_style`."""
     if not folder.is_dir():
         raise UserError(
-            f"the styles folder {shown_path(folder)} does not exist", hint="set prompts.styles_dir, or make the folder"
+            f"the styles folder {shown_path(folder)} does not exist",
+            hint="set prompts.styles_dir, or make the folder",
         )
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix not in (*SUFFIXES, ".yml") or path.is_dir():
             continue
         if path.suffix == ".yml":
-            raise UserError(f"{shown_path(path)}: a style file ends in .txt or .yaml", hint="rename it to .yaml")
+            raise UserError(f"{shown_path(path)}: a style file ends in .txt or .yaml", hint="rename it")
         _check_slug(path)
         if path.stem in found:
             raise UserError(
@@ -89,7 +91,8 @@ def list_styles(settings: Settings) -> list[str]:
     folder = styles_folder(settings)
     known = list(style_paths(folder))
     if not known:
-        raise UserError(f"there is no style file in {shown_path(folder)}", hint="write one: red-hair.txt, one line")
+        hint = "write one, such as red-hair.txt with one line: Make the hair red"
+        raise UserError(f"there is no style file in {shown_path(folder)}", hint=hint)
     if settings.prompts.styles is None:
         return known
     for slug in settings.prompts.styles:
@@ -164,6 +167,6 @@ def _check_slug(path: Path) -> None:
         raise UserError(
             f"the style file {shown_path(path)} is not named by a slug",
             found=path.stem,
-            expected=f"lower-case letters, digits and single hyphens, a letter first, at most {SLUG_MAX} characters",
+            expected=f"lower-case letters, digits, single hyphens, a letter first, at most {SLUG_MAX}",
             hint=f"rename it to {suggestion}{path.suffix}" if usable else None,
         )
