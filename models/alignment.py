@@ -13,9 +13,9 @@ Array = NDArray[np.float64]
 # Half the crop is the longer of EYE_TO_EYE * (eye distance) and EYE_TO_MOUTH * (eyes to mouth); its centre lies CENTRE_DROP
 # of the way from eyes to mouth. FFHQ's numbers are 2.0, 1.8 and 0.1, and EG3D cuts its own crop out of that one; these are
 # set so that the canonical head before the frontal EG3D camera (radius 2.7, focal 4.2647) is its own crop, by both lengths.
-EYE_TO_EYE = 1.66766
-EYE_TO_MOUTH = 1.49569
-CENTRE_DROP = 0.154634
+EYE_TO_EYE = 2.32423
+EYE_TO_MOUTH = 2.13733
+CENTRE_DROP = 0.15855
 
 
 def crop_transform(landmarks: ArrayLike) -> Array:

@@ -1,0 +1,29 @@
+"""The procedural world: 3D heads with known cameras, depth, landmarks and edits (see `render`)."""
+
+from models.procedural.person import Identity, Person, Scene, portrait
+from models.procedural.render import (
+    CANONICAL_LANDMARKS,
+    STYLES,
+    Picture,
+    changed_mask,
+    landmarks,
+    render,
+    render_styles,
+)
+from models.procedural.photo import RawPhoto, raw_photo
+
+__all__ = [
+    "CANONICAL_LANDMARKS",
+    "STYLES",
+    "Identity",
+    "Person",
+    "Picture",
+    "RawPhoto",
+    "Scene",
+    "changed_mask",
+    "landmarks",
+    "portrait",
+    "raw_photo",
+    "render",
+    "render_styles",
+]
