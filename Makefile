@@ -17,7 +17,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/python -m flows.server demo
+	$(BIN)/python -m flows.demo
 
 up: setup
 	$(BIN)/python -m flows.server up

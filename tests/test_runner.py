@@ -1,0 +1,78 @@
+"""Partitions fan out over worker processes; one that fails or dies takes no other with it."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.settings import RunSettings
+from flows.runner import Outcome, Workers, scheduler_address
+
+
+def double(number: int) -> int:
+    if number < 0:
+        raise UserError("a negative number", hint="use a positive one")
+    return 2 * number
+
+
+def die_the_first_time(marker: str) -> int:
+    """Kill the own process, as the kernel does when memory runs out, unless an earlier try left the marker."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def die(marker: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(RunSettings(workers=2)) as pool:
+        yield pool
+
+
+def gather(workers: Workers, function: Callable[[Any], Any], jobs: dict[str, Any]) -> dict[str, Outcome]:
+    return {outcome.key: outcome for outcome in workers.outcomes(function, jobs, workers.start(function, jobs))}
+
+
+def test_one_failing_job_stops_no_other(workers: Workers) -> None:
+    outcomes = gather(workers, double, {"a": 1, "b": -1, "c": 3})
+    assert (outcomes["a"].value, outcomes["c"].value) == (2, 6)
+    error = outcomes["b"].error
+    assert isinstance(error, UserError)
+    assert error.hint == "use a positive one"
+
+
+def test_a_job_whose_worker_is_killed_is_made_again(workers: Workers, tmp_path: Path) -> None:
+    jobs = {"victim": str(tmp_path / "marker"), "neighbour": str(tmp_path)}
+    outcomes = gather(workers, die_the_first_time, jobs)
+    assert outcomes["victim"].error is None
+    assert outcomes["neighbour"].error is None
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_every_worker_fails_by_name() -> None:
+    with Workers(RunSettings(workers=1)) as pool:
+        outcomes = gather(pool, die, {"edit/zombie/0001": ""})
+    assert "edit/zombie/0001" in str(outcomes["edit/zombie/0001"].error)
+
+
+def test_nothing_starts_before_the_first_job() -> None:
+    with Workers(RunSettings()) as pool:
+        assert pool._client is None
+
+
+def test_an_unreachable_scheduler_is_said_at_once() -> None:
+    with pytest.raises(UserError, match="no scheduler answers at tcp://127.0.0.1:9"):
+        scheduler_address("tcp://127.0.0.1:9")
+
+
+def test_an_unknown_cluster_is_said() -> None:
+    with pytest.raises(UserError, match="there is no cluster 'nowhere'"):
+        scheduler_address("nowhere")
