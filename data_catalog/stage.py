@@ -44,8 +44,8 @@ class Partition(NamedTuple):
 class Need(NamedTuple):
     """An upstream stage: its partitions of the same style and block; all of them along what only it has.
 
-    With `part`, only `record.parts[block]` of the upstream partition counts: a change to another block of it is
-    not seen.
+    With `part`, only `record.parts[block]` of the upstream partition counts: a change to another block of it
+    is not seen.
     """
 
     stage: str

@@ -1,0 +1,327 @@
+"""The plan: which partitions are made already, which will run and why, and which may have to.
+
+    plan = make_plan(STAGES, settings, store, styles, blocks, weights_digest)
+    for stage in plan.stages:
+        for job in plan.resolve(stage.name):  # by now every upstream digest is known: early cutoff
+            plan.finish(execute(job, store.root))  # in any process; or plan.fail(job.partition, message)
+
+Planning reads the index and looks at names and sizes; it writes nothing and imports no engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from data_catalog.catalog import Catalog, Entry
+from data_catalog.errors import UserError
+from data_catalog.execute import Job
+from data_catalog.fingerprint import FileDigests, canonical_json, digest_json
+from data_catalog.reasons import Reason, changed_definitions, differences, same_but_inputs
+from data_catalog.record import Record
+from data_catalog.settings import Settings
+from data_catalog.source import SourceDigest, SourceReader, recall_definitions, remember_definitions
+from data_catalog.stage import Input, Need, Partition, Stage
+from data_catalog.store import Store
+
+State = Literal["cached", "run", "maybe", "done", "failed", "blocked"]
+
+
+@dataclass(slots=True)
+class Step:
+    """One partition in the plan.
+
+    `entry` is what is made, when `cached` or `done`. For a `run`, it is the record under the same fingerprint
+    that is not good enough, if any. `done`, `failed` and `blocked` (an input failed) come while running.
+    """
+
+    partition: Partition
+    key: str
+    state: State = "maybe"
+    reasons: list[Reason] = field(default_factory=list)
+    fingerprint: str | None = None
+    entry: Entry | None = None
+    note: str = ""
+
+    @property
+    def made(self) -> bool:
+        return self.state in ("cached", "done")
+
+
+class Plan:
+    """Steps of all stages, in order. See the module's docstring for how it is driven."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        settings: Settings,
+        store: Store,
+        weights_digest: Callable[[str], str],
+        model_modules: Callable[[str], Iterable[str]] | None,
+        source: SourceReader | None,
+    ) -> None:
+        self.stages = tuple(stages)
+        self.settings = settings
+        self.store = store
+        self.catalog = Catalog(store)
+        self.steps: dict[str, Step] = {}
+        self.by_stage: dict[str, list[Step]] = {stage.name: [] for stage in stages}
+        self._declared = {stage.name: stage for stage in stages}
+        self._files = FileDigests(store.root / "catalog" / "files.json")
+        self._code = store.root / "catalog" / "code"
+        self._reader = source or SourceReader(memory=self._code / "analyses.json")
+        self._weights_digest = weights_digest
+        self._model_modules = model_modules
+        self._weights: dict[str, dict[str, str]] = {}
+        self._sources: dict[str, SourceDigest] = {}
+        self._upstream: dict[tuple[str, str], dict[tuple[str | None, int | None], list[Step]]] = {}
+        self._forced: set[str] = set()
+
+    def add(self, partition: Partition, pinned: str | None, forced: bool) -> None:
+        """Take in a partition whose upstream steps are there already, and judge it."""
+        step = Step(partition, partition.key)
+        self.steps[step.key] = step
+        self.by_stage[partition.stage].append(step)
+        if pinned is not None:
+            self._pin(step, pinned)
+            return
+        if forced:
+            self._forced.add(step.key)
+        self._judge(step)
+
+    def resolve(self, stage_name: str) -> list[Job]:
+        """The jobs of a stage, once those before it are finished. A step without one is cached or blocked."""
+        jobs = []
+        for step in self.by_stage[stage_name]:
+            if step.made or step.state == "failed":
+                continue
+            missing = [
+                up.key
+                for need in self._declared[stage_name].needs
+                for up in self._ups(step, need)
+                if not up.made
+            ]
+            if missing:
+                step.state, step.note = "blocked", f"{missing[0]} was not made"
+                continue
+            inputs = self._judge(step)
+            if step.state == "run":
+                jobs.append(self._job(step, inputs))
+        if jobs:
+            remember_definitions(self.source(stage_name), self._code)
+        return jobs
+
+    def finish(self, record: Record) -> None:
+        """Note that a job's partition is made."""
+        step = self.steps[record.partition]
+        step.entry, step.fingerprint, step.state = self.catalog.add(record), record.fingerprint, "done"
+
+    def fail(self, partition: Partition, message: str) -> None:
+        """Note that a job failed: what depends on it is blocked, all else goes on."""
+        step = self.steps[partition.key]
+        step.state, step.note = "failed", message
+
+    def save(self) -> None:
+        """Write the index and what was learned about files and code, all of which can be found out again."""
+        self.catalog.save()
+        self._files.save()
+        self._reader.save()
+
+    def source(self, stage_name: str) -> SourceDigest:
+        """Digest of the code behind a stage: of its module, and of the modules of its models."""
+        if stage_name not in self._sources:
+            stage = self._declared[stage_name]
+            roots, without = [stage.run.__module__], []
+            if self._model_modules is not None:
+                # The zoo imports every network; a stage depends on the code of those alone that it names.
+                without = ["models.zoo"]
+                roots += [
+                    module for name in stage.models(self.settings) for module in self._model_modules(name)
+                ]
+            self._sources[stage_name] = self._reader.digest(roots, without)
+        return self._sources[stage_name]
+
+    def now(self, step: Step) -> dict[str, Any]:
+        """The fingerprint inputs as they are now; a digest that is not known yet is None."""
+        own, known, unknown = self._inputs(step)
+        return _plain({**own, "inputs": {**known, **dict.fromkeys(unknown)}})
+
+    def _judge(self, step: Step) -> dict[str, Any]:
+        """Set the step's state and reasons; returns its fingerprint inputs, as far as they are known."""
+        own, known, unknown = self._inputs(step)
+        inputs = {**own, "inputs": known}
+        step.reasons, step.note = [], ""
+        if unknown:
+            step.fingerprint, step.entry = None, None
+            self._judge_early(step, inputs, unknown)
+            return inputs
+        step.fingerprint = digest_json(inputs)
+        step.entry = self.catalog.find(step.key, step.fingerprint)
+        if step.entry is not None:
+            step.reasons = self._faults(step, step.entry)
+        else:
+            history = self.catalog.history(step.key)
+            step.reasons = self._changes(history[0], _plain(inputs)) if history else [Reason("new")]
+        step.state = "run" if step.reasons else "cached"
+        return inputs
+
+    def _judge_early(self, step: Step, inputs: dict[str, Any], unknown: list[str]) -> None:
+        """With upstream digests unknown: `maybe`, if they could turn out so that a record matches."""
+        history = self.catalog.history(step.key)
+        if not history:
+            step.state, step.reasons = "run", [Reason("new")]
+            return
+        now = _plain({**inputs, "inputs": {**inputs["inputs"], **dict.fromkeys(unknown)}})
+        for entry in history:
+            if same_but_inputs(self.catalog.read(entry).fingerprint_inputs, now, inputs["inputs"]):
+                step.reasons = self._faults(step, entry)
+                step.state = "run" if step.reasons else "maybe"
+                if not step.reasons:
+                    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+                    step.reasons = [Reason(f"upstream {unknown[0]}{more} runs")]
+                return
+        then = self.catalog.read(history[0]).fingerprint_inputs
+        still = {**now, "inputs": {**now["inputs"], **{key: then["inputs"].get(key) for key in unknown}}}
+        changes = differences(then, still)
+        step.state, step.reasons = "run", changes or [Reason(f"upstream {unknown[0]} is new")]
+
+    def _faults(self, step: Step, entry: Entry) -> list[Reason]:
+        """Why a matching record is not good enough."""
+        if step.key in self._forced:
+            return [Reason("forced")]
+        problems = self.catalog.problems(entry)
+        if problems:
+            return [Reason(f"damaged: {problem}") for problem in problems[:3]]
+        source = self.source(step.partition.stage)
+        if entry.made_by(source.digest):
+            return []
+        reason = self._code_reason(entry, source)
+        if self.settings.on_code_change == "rerun":
+            return [reason]
+        step.note = f"kept: {reason}"
+        return []
+
+    def _code_reason(self, entry: Entry, source: SourceDigest) -> Reason:
+        then = recall_definitions(entry.source_digest, self._code)
+        names = changed_definitions(then, source.definitions) if then is not None else []
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return Reason(f"code {shown}".rstrip(), entry.source_digest[:12], source.digest[:12])
+
+    def _changes(self, entry: Entry, now: dict[str, Any]) -> list[Reason]:
+        return differences(self.catalog.read(entry).fingerprint_inputs, now) or [
+            Reason("its record does not match")
+        ]
+
+    def _pin(self, step: Step, digest: str) -> None:
+        for entry in self.catalog.history(step.key):
+            if entry.digest.startswith(digest) and not self.catalog.problems(entry):
+                step.state, step.entry, step.fingerprint = "cached", entry, entry.fingerprint
+                return
+        raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
+
+    def _inputs(self, step: Step) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+        """(own fingerprint inputs, known upstream digests, names of unknown upstream digests)."""
+        stage, partition = self._declared[step.partition.stage], step.partition
+        if stage.name not in self._weights:
+            names = stage.models(self.settings)
+            self._weights[stage.name] = {name: self._weights_digest(name) for name in names}
+        sources = stage.sources(self.settings, partition)
+        own = {
+            "stage": stage.name,
+            "version": stage.version,
+            "settings": stage.reads(self.settings, partition),
+            "sources": {name: self._files.digest(path) for name, path in sources.items()},
+            "weights": self._weights[stage.name],
+        }
+        known: dict[str, str] = {}
+        unknown: list[str] = []
+        for need in stage.needs:
+            for up in self._ups(step, need):
+                name = f"{up.key}#{partition.block:04d}" if need.part else up.key
+                if up.made and up.entry is not None:
+                    known[name] = _digest_for(up.entry, partition, need)
+                else:
+                    unknown.append(name)
+        return own, known, unknown
+
+    def _ups(self, step: Step, need: Need) -> list[Step]:
+        """Upstream steps that agree with the step on the dimensions both stages have."""
+        stage, upstream = self._declared[step.partition.stage], self._declared[need.stage]
+        by_style = "style" in stage.split_by and "style" in upstream.split_by
+        by_block = "block" in stage.split_by and "block" in upstream.split_by
+        index = self._upstream.get((stage.name, need.stage))
+        if index is None:
+            index = {}
+            for up in self.by_stage[need.stage]:
+                place = (up.partition.style if by_style else None, up.partition.block if by_block else None)
+                index.setdefault(place, []).append(up)
+            self._upstream[(stage.name, need.stage)] = index
+        place = (step.partition.style if by_style else None, step.partition.block if by_block else None)
+        return index.get(place, [])
+
+    def _job(self, step: Step, inputs: dict[str, Any]) -> Job:
+        stage, partition = self._declared[step.partition.stage], step.partition
+        assert step.fingerprint is not None
+        given: dict[str, list[Input]] = {}
+        for need in stage.needs:
+            given[need.stage] = []
+            for up in self._ups(step, need):
+                assert up.entry is not None
+                digest, record = _digest_for(up.entry, partition, need), self.catalog.read(up.entry)
+                given[need.stage].append(Input(up.partition, self.catalog.folder(up.entry), digest, record))
+        return Job(
+            partition=partition,
+            fingerprint=step.fingerprint,
+            fingerprint_inputs=inputs,
+            version=stage.version,
+            run=stage.run,
+            resumes=stage.resumes,
+            settings=self.settings,
+            inputs=given,
+            sources=stage.sources(self.settings, partition),
+            source_digest=self.source(stage.name).digest,
+            stale=step.entry.stamp if step.entry is not None else None,
+        )
+
+
+def _digest_for(entry: Entry, partition: Partition, need: Need) -> str:
+    if not need.part:
+        return entry.digest
+    assert partition.block is not None, f"{partition.key} needs a part, and has no block"
+    return entry.part(partition.block)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As a record stores it: tuples become lists."""
+    plain: dict[str, Any] = json.loads(canonical_json(value))
+    return plain
+
+
+def make_plan(
+    stages: Sequence[Stage],
+    settings: Settings,
+    store: Store,
+    styles: Sequence[str],
+    blocks: Sequence[int],
+    weights_digest: Callable[[str], str],
+    *,
+    model_modules: Callable[[str], Iterable[str]] | None = None,
+    force: Sequence[str] = (),
+    pins: Mapping[str, str] | None = None,
+    source: SourceReader | None = None,
+) -> Plan:
+    """Judge every partition of the stages, which come in order of their needs.
+
+    `force` names stages, stage/style or whole partitions to make again. `pins` fixes partitions to an earlier
+    digest (its beginning is enough), whatever the settings say now: `{"dataset/all": "71aa0be3"}`.
+    """
+    plan = Plan(stages, settings, store, weights_digest, model_modules, source)
+    pinned = dict(pins or {})
+    for stage in stages:
+        for partition in stage.partitions(sorted(styles), sorted(blocks)):
+            key = partition.key
+            forced = any(key == prefix or key.startswith(prefix.rstrip("/") + "/") for prefix in force)
+            plan.add(partition, pinned.get(key), forced)
+    return plan
