@@ -104,7 +104,7 @@ class Catalog:
     def history(self, key: str) -> list[Entry]:
         """All entries of a partition, the newest first."""
         try:
-            names = [name for name in os.listdir(f"{self.store.folder_of_all}/{key}")]  # noqa: PTH208
+            names = os.listdir(f"{self.store.folder_of_all}/{key}")  # noqa: PTH208
         except OSError:
             return []
         found = [self._current(key, name) for name in names if len(name) == FOLDER_CHARS]

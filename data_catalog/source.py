@@ -1,7 +1,7 @@
 """Source digests: did the code behind a stage change in a way that may change its bytes?
 
-All first-party source that a stage's module reaches by import statements, also inside functions, is parsed and
-normalised: comments, docstrings, formatting, the order of imports and of functions do not count.
+All first-party source that a stage's module reaches by import statements, also inside functions, is parsed
+and normalised: comments, docstrings, formatting, the order of imports and of functions do not count.
 """
 
 from __future__ import annotations
