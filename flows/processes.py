@@ -46,7 +46,12 @@ def find_service(folder: Path, name: str) -> Service | None:
 
 
 def start_service(
-    folder: Path, name: str, command: Sequence[str], env: dict[str, str], url: str = "", cwd: Path | None = None
+    folder: Path,
+    name: str,
+    command: Sequence[str],
+    env: dict[str, str],
+    url: str = "",
+    cwd: Path | None = None,
 ) -> Service:
     """Start `command` in a session of its own, its output in `<folder>/<name>.log`, and note who it is."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,10 +76,15 @@ def wait_until(ready: Callable[[], bool], service: Service, seconds: float) -> N
     deadline = time.monotonic() + seconds
     while not ready():
         if not service.alive() or time.monotonic() > deadline:
-            state = f"was not ready after {seconds:.0f} s" if service.alive() else "ended while it was starting"
+            state = (
+                f"was not ready after {seconds:.0f} s" if service.alive() else "ended while it was starting"
+            )
             last = Path(service.log).read_text(errors="replace").strip().splitlines()[-3:]
             raise UserError(
-                f"the service {service.name} {state}", log=service.log, says=" / ".join(last), hint="make down; make up"
+                f"the service {service.name} {state}",
+                log=service.log,
+                says=" / ".join(last),
+                hint="make down; make up",
             )
         time.sleep(0.2)
 

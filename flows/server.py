@@ -69,7 +69,17 @@ def start_server(root: Path) -> str:
     if server is None:
         port = free_port(4200)
         url = f"http://127.0.0.1:{port}/api"
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         server = start_service(home, "server", command, environment(root, url), url, cwd=REPO)
         log.info("Prefect server starting on port %d", port)
     # A fresh home runs its migrations first: 25 s on a quiet machine, more on a busy one.

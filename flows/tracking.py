@@ -56,7 +56,11 @@ class Tracker:
         self.uri = tracking_uri(root, settings)
         self.client = MlflowClient(tracking_uri=self.uri)
         self.experiment_id = self._experiment(root, f"stillroom/{settings.profile}")
-        tags = {"stillroom.flow": flow, "stillroom.profile": settings.profile, "stillroom.world": settings.world}
+        tags = {
+            "stillroom.flow": flow,
+            "stillroom.profile": settings.profile,
+            "stillroom.world": settings.world,
+        }
         tags |= {"git.commit": git_commit()}
         if prefect_run_id:
             tags["stillroom.prefect.flow_run_id"] = prefect_run_id
@@ -70,11 +74,17 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         # Without a location the artifacts of an sqlite store would land in the current folder.
-        artifacts = (root.resolve() / "mlflow" / "artifacts").as_uri() if self.uri.startswith("sqlite") else None
+        artifacts = (
+            (root.resolve() / "mlflow" / "artifacts").as_uri() if self.uri.startswith("sqlite") else None
+        )
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def _start(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
-        tags = {"mlflow.runName": name, "mlflow.source.name": f"stillroom {tags.get('stillroom.flow', name)}", **tags}
+        tags = {
+            "mlflow.runName": name,
+            "mlflow.source.name": f"stillroom {tags.get('stillroom.flow', name)}",
+            **tags,
+        }
         if parent:
             tags["mlflow.parentRunId"] = parent
         return str(self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
@@ -114,7 +124,9 @@ class Tracker:
         source = json.dumps({"uri": uri, "digest": f"sha256:{digest}"})
         profile = json.dumps({"num_rows": samples})
         entity = Dataset(name, digest[:DIGEST_LENGTH], "stillroom", source, profile=profile)
-        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        self.client.log_inputs(
+            self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        )
         self.tag("dataset.digest", digest)
 
     def table(self, rows: list[dict[str, Any]], name: str) -> None:
@@ -151,9 +163,17 @@ class StageLog:
                 name = f"rejected.{_metric_name(reason)}"
                 values[name] = values.get(name, 0) + count
         self.tracker.metrics(self.run_id, values)
-        self.tracker.metrics(self.tracker.run_id, {f"{self.stage}.{name}": value for name, value in values.items()})
+        self.tracker.metrics(
+            self.tracker.run_id, {f"{self.stage}.{name}": value for name, value in values.items()}
+        )
         partitions = [
-            {"partition": r.partition, "uri": uri, "digest": r.digest, "fingerprint": r.fingerprint, "bytes": r.bytes}
+            {
+                "partition": r.partition,
+                "uri": uri,
+                "digest": r.digest,
+                "fingerprint": r.fingerprint,
+                "bytes": r.bytes,
+            }
             for r, uri in found
         ]
         self.tracker.client.log_dict(self.run_id, {"partitions": partitions}, "partitions.json")

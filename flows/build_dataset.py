@@ -1,0 +1,27 @@
+"""The flow build-dataset: raw portraits in, a pseudo-labelled 3D dataset out."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.products import publish_dataset
+from flows.session import open_run
+
+
+@flow(name="build-dataset", flow_run_name="build-dataset {profile}", validate_parameters=True)
+def build_dataset(profile: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Make what is missing of a profile's dataset and publish a snapshot named by its digest.
+
+    `overrides` are settings as on the command line: `edit.steps=30`.
+    """
+    with open_run("build-dataset", profile, overrides or []) as run:
+        run.stage("portraits")  # take in, check, identify by content, split
+        run.stage("align")  # crop, and find the camera
+        run.stage("prompts")  # paraphrase each style's instruction
+        run.stage("edit")  # the 2D editor makes the pseudo-labels
+        run.stage("score")  # measure each one
+        run.stage("select")  # keep the good ones, count the others by reason
+        run.stage("teach")  # the 3D teacher lifts them: triplanes, views, depths
+        run.stage("dataset")  # one row per sample
+        snapshot = publish_dataset(run)
+        return run.conclude(dataset=snapshot.digest, samples=snapshot.manifest["samples"])

@@ -1,0 +1,223 @@
+"""The command line: every command reads its options, calls one function and prints what that returns.
+
+Flows are imported inside their commands, so that `--help` and `plan` start without torch, Prefect or MLflow.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from data_catalog.errors import UserError
+from flows import screen
+
+app = typer.Typer(
+    name="stillroom",
+    help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Profile = Annotated[str, typer.Option("--profile", help="A file of configs/profiles.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one setting; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+
+
+@app.command()
+def plan(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what would run and why, without running anything."""
+    from flows.planning import describe_plan
+
+    document = describe_plan(profile, overrides or [])
+    screen.show(document, as_json, screen.plan_table)
+
+
+@app.command()
+def why(
+    partition: Annotated[str, typer.Argument(help="For example edit/bronze-statue/0003.")],
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say why one partition would run: each input of its fingerprint, then and now."""
+    from flows.planning import explain_partition
+
+    screen.show(explain_partition(partition, profile, overrides or []), as_json, screen.why_table)
+
+
+@app.command()
+def accept(
+    stage: Annotated[str, typer.Argument(help="The stage whose partitions stay valid.")],
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Declare a stage's partitions valid for its changed code, as after a refactoring."""
+    from flows.planning import accept_stage
+
+    screen.show(accept_stage(stage, profile, overrides or []), as_json, screen.fields)
+
+
+@app.command()
+def build(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        outcome = run_here("build-dataset", profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
+def distill(
+    dataset: Annotated[
+        str, typer.Option(help="Digest of a snapshot (or its beginning), or latest.")
+    ] = "latest",
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train the student from a dataset."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        outcome = run_here("distill", profile, overrides or [], dataset=dataset)
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
+def evaluate(
+    student: Annotated[
+        str, typer.Option(help="Digest of a student (or its beginning), or latest.")
+    ] = "latest",
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a student on held-out portraits and prompts against its teachers."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        outcome = run_here("evaluate", profile, overrides or [], student=student)
+    screen.show(outcome, as_json, screen.evaluation_table)
+
+
+@app.command()
+def run(
+    flow: Annotated[
+        str, typer.Argument(help="build-dataset, distill, evaluate, reproduce or pretrain-embedded.")
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Trigger a flow's Prefect deployment of the profile (the server must be up: make up)."""
+    with screen.only_results_on_stdout():
+        from flows.engine import trigger
+
+        outcome = trigger(flow, profile, overrides or [], watch)
+    screen.show(outcome, as_json, screen.fields)
+    if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(help="A portrait.")],
+    prompt: Annotated[str | None, typer.Option(help="What to change, in words.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Or an image that shows it.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("edited"),
+    views: Annotated[int, typer.Option(min=0, help="Novel views, beside the turntable.")] = 4,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Edit a portrait with the latest student: the edited portrait, novel views, a turntable."""
+    if (prompt is None) == (reference is None):
+        raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")
+    with screen.only_results_on_stdout():
+        from flows.editing import edit_portrait
+
+        outcome = edit_portrait(image, prompt, reference, out, views, profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
+def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what there is: partitions, snapshots, the last runs, services."""
+    from flows.planning import describe_status
+
+    screen.show(describe_status(profile, overrides or []), as_json, screen.status_table)
+
+
+@app.command()
+def styles(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """List the styles of the profile and their seed prompts."""
+    from flows.planning import describe_styles
+
+    screen.show(describe_styles(profile, overrides or []), as_json, screen.styles_table)
+
+
+@app.command()
+def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """List the models of the profile's world and whether their weights are there."""
+    from flows.planning import describe_models
+
+    screen.show(describe_models(profile, overrides or []), as_json, screen.models_table)
+
+
+@app.command()
+def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Hash every file of every live record again and check keys, fields and splits."""
+    from flows.planning import verify_store
+
+    document = verify_store(profile, overrides or [])
+    screen.show(document, as_json, screen.verify_table)
+    if document["damaged"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check this machine: packages, weights, disk, services."""
+    with screen.only_results_on_stdout():
+        from flows.doctor import examine
+
+        document = examine(profile, overrides or [])
+    screen.show(document, as_json, screen.doctor_table)
+    if not document["ok"]:
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script. A mistake of the user's is one message and exit 1; anything else keeps its traceback."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    try:
+        app(args=arguments)
+    except UserError as error:
+        sys.exit(_say(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
+        sys.exit(130)
+    except Exception as error:
+        # `models` knows nothing of UserError; its own error for missing or wrong weights is meant for the user too.
+        if type(error).__name__ == "WeightsError":
+            sys.exit(_say(error))
+        raise
+
+
+def _say(error: Any) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    main()

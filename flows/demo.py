@@ -1,0 +1,84 @@
+"""`make demo`: build, distil and evaluate through Prefect deployments, then say where everything is.
+
+Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it again,
+unless `--leave-up` is given or it was up before.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from data_catalog.errors import UserError
+from data_catalog.places import PROJECT, data_root, shown_path
+from flows import server
+from flows.history import last_run
+from flows.processes import find_service
+
+FLOWS = ("build-dataset", "distill", "evaluate")
+
+
+def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo") -> float:
+    """Trigger `<flow>/<profile>` and watch it to its end. Returns the seconds it took."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", "prefect", "deployment", "run", f"{flow}/{profile}", "--watch"]
+    ended = subprocess.run(command, env={**os.environ, **environment}, cwd=PROJECT, check=False)
+    if ended.returncode != 0:
+        logs = Path(environment["PREFECT_HOME"]) / "deployments.log"
+        raise UserError(
+            f"the flow {flow}/{profile} did not complete", log=logs, hint="fix it, then `make demo` again"
+        )
+    return time.monotonic() - started
+
+
+def demo(root: Path, leave_up: bool) -> None:
+    """The three flows in their order, and a summary on stdout."""
+    # What stands before the demo stays; what the demo starts it ends.
+    stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
+    started = time.monotonic()
+    api_url = (
+        server.start_server(root) if "PREFECT_API_URL" not in os.environ else os.environ["PREFECT_API_URL"]
+    )
+    try:
+        server.start_deployments(root, api_url)
+        say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")
+        environment = server.environment(root, api_url)
+        seconds = {flow: run_deployment(flow, environment) for flow in FLOWS}
+        if leave_up:
+            server.start_mlflow(root)
+        summarise(root, seconds)
+    finally:
+        if not stays:
+            server.down(root)
+    if stays:
+        for name, url in server.up(root).items():
+            say(f"{name:<15} {url}")
+    else:
+        say("Prefect and MLflow pages: `make up`")
+
+
+def summarise(root: Path, seconds: dict[str, float]) -> None:
+    """Seconds per stage as the stages measured them, then the addresses of the results."""
+    say("\nseconds per stage")
+    for flow in FLOWS:
+        for stage, spent in last_run(root, flow).stage_seconds.items():
+            say(f"  {stage:<12} {spent:8.1f}")
+    for flow, spent in seconds.items():
+        say(f"{flow:<14} {spent:8.1f}   with Prefect's own time")
+    say(f"{'together':<14} {sum(seconds.values()):8.1f}")
+    dataset = root / "datasets" / last_run(root, "build-dataset").outcome["dataset"][:16]
+    say(f"\nreport          {shown_path(dataset / 'report.html')}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        demo(data_root(), "--leave-up" in sys.argv[1:])
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,114 @@
+"""Look at this machine: interpreter, packages, weights, disk, services. Each check says what to do next."""
+
+import importlib
+import importlib.metadata
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_catalog.errors import UserError
+from data_catalog.places import data_root
+from data_catalog.settings import Settings, load_settings
+from data_catalog.styles import list_styles
+from flows import server
+
+LOW_DISK = 5e9  # bytes; below it a build may stop half-way
+
+Check = dict[str, str]
+
+
+def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """All checks; `ok` is false if one failed (a warning does not count)."""
+    settings = load_settings(profile, overrides)
+    groups: tuple[Callable[[], Iterator[Check]], ...] = (
+        _python,
+        _packages,
+        _torch,
+        lambda: _weights(settings),
+        lambda: _styles(settings),
+        _disk,
+        _services,
+    )
+    checks = [check for group in groups for check in group()]
+    return {"ok": all(check["state"] != "fail" for check in checks), "checks": checks}
+
+
+def _check(name: str, ok: bool, found: object, hint: str = "", warn: bool = False) -> Check:
+    state = "ok" if ok else ("warn" if warn else "fail")
+    return {"check": name, "state": state, "found": str(found), "hint": "" if ok else hint}
+
+
+def _python() -> Iterator[Check]:
+    yield _check("python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer")
+
+
+def _packages() -> Iterator[Check]:
+    """Every dependency of the distribution is installed in a version that it allows."""
+    from packaging.requirements import Requirement
+
+    problems = []
+    requirements = [Requirement(text) for text in importlib.metadata.requires("stillroom") or []]
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    for requirement in needed:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(re.sub(r"\+.*", "", version), prereleases=True):
+            problems.append(f"{requirement.name} {version} is not {requirement.specifier}")
+    yield _check("packages", not problems, "; ".join(problems) or f"{len(needed)} as required", "make setup")
+
+
+def _torch() -> Iterator[Check]:
+    torch = importlib.import_module("torch")
+    cuda = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+    yield _check("torch", True, f"{torch.__version__}, {cuda}, {torch.get_num_threads()} threads")
+    try:
+        importlib.import_module("models.libraries")
+        yield _check("torchvision", True, "diffusers, transformers and lpips import beside it")
+    except (ImportError, RuntimeError) as error:
+        yield _check("torchvision", False, error, "make setup")
+
+
+def _weights(settings: Settings) -> Iterator[Check]:
+    from models import zoo
+
+    for model in zoo.describe(settings.world):
+        present = model["state"] == "ok"
+        yield _check(f"weights {model['model']}", present, model["state"], "stillroom models")
+
+
+def _styles(settings: Settings) -> Iterator[Check]:
+    try:
+        yield _check("styles", True, f"{len(list_styles(settings))} style files")
+    except UserError as error:
+        yield _check("styles", False, error.message, error.hint or "")
+
+
+def _disk() -> Iterator[Check]:
+    root = data_root()
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    yield _check("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {root}", "make room", warn=True)
+    probe = Path(place) / ".stillroom-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+        yield _check("data root", True, root)
+    except OSError as error:
+        yield _check("data root", False, error, "set STILLROOM_DATA to a folder that can be written")
+
+
+def _services() -> Iterator[Check]:
+    api_url = server.find_api(data_root())
+    if api_url is None:
+        yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
+    else:
+        yield _check(
+            "prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?"
+        )

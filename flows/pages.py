@@ -1,0 +1,118 @@
+"""What Prefect's pages show of a run: a task run per piece of work with a telling state, the plan, progress.
+
+Without Prefect (a flow called as a plain function) the same work runs and nothing is shown.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+
+from data_catalog.errors import UserError
+
+PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
+
+
+@dataclass
+class Tally:
+    """What became of the partitions of one piece of work."""
+
+    made: int = 0
+    cached: int = 0
+    failed: int = 0
+    blocked: int = 0
+    samples: int = 0
+    rejected: int = 0
+
+    @property
+    def text(self) -> str:
+        words = [f"{self.cached} up to date"] if self.cached or not self.made else []
+        words += [f"{self.made} made with {self.samples} samples"] if self.made else []
+        for count, word in (
+            (self.rejected, "samples rejected"),
+            (self.failed, "failed"),
+            (self.blocked, "blocked"),
+        ):
+            words += [f"{count} {word}"] if count else []
+        return ", ".join(words)
+
+
+def flow_run_id() -> str | None:
+    """The id of the Prefect flow run that this code is in, or None."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context is not None and context.flow_run is not None else None
+
+
+def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
+    """Do a piece of work as a task run whose state tells what it did."""
+    if flow_run_id() is None:
+        work()
+        return
+
+    # Prefect's cache believes a result file, not the store: ours is the only one.
+    @task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+    def carry_out() -> State[Any]:
+        return _state(work())
+
+    carry_out(return_state=True)
+
+
+def _state(tally: Tally) -> State[Any]:
+    if tally.failed or tally.blocked:
+        return Failed(message=tally.text)
+    return Completed(message=tally.text) if tally.made else Completed(name="Cached", message=tally.text)
+
+
+def show_plan(rows: list[dict[str, Any]]) -> None:
+    """The plan as a table on the flow run's page."""
+    if flow_run_id() is None:
+        return
+    table = [{**row, "reasons": "; ".join(row["reasons"][:3])} for row in rows]
+    create_table_artifact(table=table, key="plan", description="What this run makes, and why")
+
+
+class ProgressBar:
+    """A progress artifact that is made when there is something to tell, and renewed now and then."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._artifact: UUID | None = None
+        self._told = 0.0
+        self._active = flow_run_id() is not None
+
+    def update(self, done: int, total: int) -> None:
+        """`done` of `total` steps; the last one is always told."""
+        now = time.monotonic()
+        if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
+            return
+        self._told, percent = now, 100 * done / max(total, 1)
+        if self._artifact is None:
+            made = create_progress_artifact(percent, key=f"{self.stage}-progress", description=self.stage)
+            assert isinstance(made, UUID)
+            self._artifact = made
+        else:
+            update_progress_artifact(self._artifact, progress=percent)
+
+
+class WithoutUserTracebacks(logging.Filter):
+    """A mistake of the user's is a message; Prefect would print where in our code it was noticed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if isinstance(error, UserError):
+            record.exc_info, record.exc_text = None, None
+            record.msg, record.args = f"error: {error}", ()
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(WithoutUserTracebacks())

@@ -1,0 +1,18 @@
+"""The flow reproduce: build the dataset, distil the student, evaluate it."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.build_dataset import build_dataset
+from flows.distill import distill
+from flows.evaluate import evaluate
+
+
+@flow(name="reproduce", flow_run_name="reproduce {profile}", validate_parameters=True)
+def reproduce(profile: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+    """All three flows in their order, each a run of its own below this one."""
+    built = build_dataset(profile, overrides)
+    distilled = distill(profile, overrides, dataset=built["dataset"])
+    evaluated = evaluate(profile, overrides, student=distilled["student"])
+    return {"build-dataset": built, "distill": distilled, "evaluate": evaluated}

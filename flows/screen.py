@@ -1,0 +1,127 @@
+"""What a person sees: one table per document. `--json` prints the document itself instead."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Document = dict[str, Any]
+
+
+def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:
+    """Print the document as JSON, or as its table."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    else:
+        render(document, Console(soft_wrap=False))
+
+
+@contextmanager
+def only_results_on_stdout() -> Iterator[None]:
+    """Send everything that libraries and child processes print to stderr meanwhile."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def fields(document: Document, console: Console) -> None:
+    """One field a line; nested values as JSON."""
+    for name, value in document.items():
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+        console.print(f"{name:<18} {text}", markup=False, highlight=False)
+
+
+def plan_table(document: Document, console: Console) -> None:
+    table = _table("stage", "version", "partitions", "cached", "run", "maybe", "why")
+    for row in document["stages"]:
+        numbers = [str(row[name]) for name in ("version", "partitions", "cached", "run", "maybe")]
+        table.add_row(row["stage"], *numbers, "; ".join(row["reasons"][:2]))
+    console.print(table)
+    for note in document.get("notes", []):
+        console.print(note, markup=False, highlight=False)
+    estimate = document.get("estimate", {})
+    if estimate.get("seconds"):
+        console.print(
+            f"estimated from past records: {estimate['seconds']:.0f} s, {estimate['bytes'] / 1e6:.0f} MB"
+        )
+
+
+def why_table(document: Document, console: Console) -> None:
+    console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
+    for change in document["changed"]:
+        pair = (
+            ""
+            if change["then"] is None and change["now"] is None
+            else f": {change['then']} -> {change['now']}"
+        )
+        console.print(f"  {change['what']}{pair}", markup=False, highlight=False)
+
+
+def evaluation_table(document: Document, console: Console) -> None:
+    rows = document["table"]
+    columns = list(rows[0]) if rows else []
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*[_number(row.get(name)) for name in columns])
+    console.print(table)
+    fields({name: value for name, value in document.items() if name != "table"}, console)
+
+
+def status_table(document: Document, console: Console) -> None:
+    table = _table("stage", "partitions", "cached", "samples", "rejected", "MB")
+    for row in document["stages"]:
+        counts = [str(row[name]) for name in ("partitions", "cached", "samples", "rejected")]
+        table.add_row(row["stage"], *counts, f"{row['bytes'] / 1e6:.1f}")
+    console.print(table)
+    for note in document["runs"]:
+        console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s")
+    fields({name: document[name] for name in ("data_root", "dataset", "services")}, console)
+
+
+def styles_table(document: Document, console: Console) -> None:
+    _rows(document["styles"], ("style", "seed_prompt", "file"), console)
+
+
+def models_table(document: Document, console: Console) -> None:
+    _rows(document["models"], ("model", "state", "source", "sha256"), console)
+
+
+def verify_table(document: Document, console: Console) -> None:
+    console.print(f"{document['checked']} partitions checked, {len(document['damaged'])} damaged")
+    if document["damaged"]:
+        _rows(document["damaged"], tuple(document["damaged"][0]), console)
+
+
+def doctor_table(document: Document, console: Console) -> None:
+    _rows(document["checks"], ("check", "state", "found", "hint"), console)
+
+
+def _rows(rows: list[Document], columns: tuple[str, ...], console: Console) -> None:
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*[_number(row.get(name)) for name in columns])
+    console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=index == 0)
+    return table
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,225 @@
+"""One run of a flow: plan first, then stage after stage what the plan leaves to do, told to MLflow and Prefect."""
+
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_catalog.errors import UserError
+from data_catalog.execute import Job, execute
+from data_catalog.places import data_root
+from data_catalog.plan import Plan, Step
+from data_catalog.settings import load_settings
+from data_catalog.stage import Stage
+from flows.history import RunNote, note_run
+from flows.pages import ProgressBar, Tally, flow_run_id, show_plan, show_work
+from flows.planning import open_plan, stage_rows
+from flows.runner import Outcome, Workers
+from flows.tracking import StageLog, Tracker
+from tasks.progress import Progress, listening
+
+log = logging.getLogger(__name__)
+
+FAILURES_SHOWN = 10
+
+
+@dataclass
+class StageResult:
+    """What a stage came to in this run."""
+
+    name: str
+    steps: list[Step]
+    tally: Tally
+    seconds: float
+
+
+class FlowRun:
+    """The state of a running flow. A flow calls `stage` for each stage it consists of, in their order."""
+
+    def __init__(self, flow: str, root: Path, plan: Plan, tracker: Tracker, workers: Workers) -> None:
+        self.flow, self.root, self.plan, self.tracker, self.workers = flow, root, plan, tracker, workers
+        self.settings = plan.settings
+        self.results: dict[str, StageResult] = {}
+        self.outcome: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def stage(self, name: str) -> StageResult:
+        """Make what is missing of a stage. A partition that fails stops only what depends on it."""
+        started = time.monotonic()
+        steps = self.plan.by_stage[name]
+        jobs = self.plan.resolve(name)
+        before = {step.key for step in steps if step.state == "cached"}
+        with self.tracker.stage(name) as stage_log:
+            self._carry_out(name, jobs, stage_log)
+            self.plan.save()
+            tally = tally_steps(steps, before)
+            seconds = round(time.monotonic() - started, 2)
+            self.results[name] = StageResult(name, steps, tally, seconds)
+            self._log_stage(self.results[name], stage_log)
+        log.info("%-10s %s (%.1f s)", name, tally.text, seconds)
+        return self.results[name]
+
+    def _carry_out(self, name: str, jobs: list[Job], stage_log: StageLog) -> None:
+        steps = self.plan.by_stage[name]
+        if not jobs:
+            show_work(name, name, lambda: tally_steps(steps, {step.key for step in steps if step.made}))
+        elif self._declaration(name).split_by:
+            self._fan_out(name, jobs)
+        else:
+            for job in jobs:
+                show_work(name, name, functools.partial(self._run_here, job, stage_log))
+
+    def _run_here(self, job: Job, stage_log: StageLog) -> Tally:
+        """A stage of one partition: in this process, with all its threads, heard while it works."""
+        bar = ProgressBar(job.partition.stage)
+
+        def hear(progress: Progress) -> None:
+            stage_log.hear(progress)
+            if progress.total:
+                bar.update(progress.step, progress.total)
+
+        with listening(hear):
+            try:
+                outcome = Outcome(job.key, execute(job, self.root))
+            except Exception as error:
+                outcome = Outcome(job.key, error=error)
+        self._settle(job, outcome)
+        return tally_steps([self.plan.steps[job.key]], set())
+
+    def _fan_out(self, name: str, jobs: list[Job]) -> None:
+        """All jobs go to the workers at once; each style's are awaited in a task run of its own."""
+        function = functools.partial(execute, root=self.root)
+        by_key = {job.key: job for job in jobs}
+        futures = self.workers.start(function, by_key)
+        bar, done = ProgressBar(name), 0
+
+        def wait_for(style: str | None) -> Tally:
+            nonlocal done
+            mine = {key: job for key, job in by_key.items() if job.partition.style == style}
+            steps = [step for step in self.plan.by_stage[name] if step.partition.style == style]
+            before = {step.key for step in steps if step.state == "cached"}
+            for outcome in self.workers.outcomes(function, mine, {key: futures[key] for key in mine}):
+                self._settle(mine[outcome.key], outcome)
+                done += 1
+                bar.update(done, len(jobs))
+            return tally_steps(steps, before)
+
+        for style in dict.fromkeys(job.partition.style for job in jobs):
+            run_name = f"{name} {style}" if style else name
+            show_work(name, run_name, functools.partial(wait_for, style))
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        if outcome.error is None:
+            self.plan.finish(outcome.value)
+            return
+        expected = isinstance(outcome.error, UserError) or type(outcome.error).__name__ == "WeightsError"
+        log.error("%s failed: %s", job.key, outcome.error, exc_info=None if expected else outcome.error)
+        self.plan.fail(job.partition, str(outcome.error) or type(outcome.error).__name__)
+
+    def _log_stage(self, result: StageResult, stage_log: StageLog) -> None:
+        tally = result.tally
+        made = [step.entry for step in result.steps if step.made and step.entry]
+        records = [
+            (self.plan.catalog.read(entry), self.plan.catalog.folder(entry).as_uri()) for entry in made
+        ]
+        samples, rejected = sum(e.samples for e in made), sum(e.rejected for e in made)
+        counts: dict[str, float] = {
+            "seconds": result.seconds,
+            "partitions": len(result.steps),
+            "partitions_run": tally.made,
+            "partitions_cached": tally.cached,
+            "partitions_failed": tally.failed + tally.blocked,
+            "samples": samples,
+            "rejected": rejected,
+            "yield": samples / max(samples + rejected, 1),
+        }
+        stage_log.summary(counts, records)
+
+    def _declaration(self, name: str) -> Stage:
+        return next(stage for stage in self.plan.stages if stage.name == name)
+
+    def folder(self, name: str) -> Path:
+        """The folder of a stage that is one partition, once it is made."""
+        (step,) = self.plan.by_stage[name]
+        if not step.made or step.entry is None:
+            hints = {"dataset": "stillroom build", "distill": "stillroom distill"}
+            raise UserError(f"there is no {name} for these settings yet", hint=hints.get(name))
+        return self.plan.catalog.folder(step.entry)
+
+    def conclude(self, **outcome: Any) -> dict[str, Any]:
+        """What the flow returns and the command line prints; ends the run with the list if a partition failed."""
+        self.check()
+        self.outcome = {**outcome, **self.counts()}
+        return self.outcome
+
+    def counts(self) -> dict[str, Any]:
+        """Partitions made and cached, and samples rejected, over the stages of this run."""
+        tallies = [result.tally for result in self.results.values()]
+        entries = [s.entry for r in self.results.values() for s in r.steps if s.made and s.entry]
+        return {
+            "partitions_run": sum(tally.made for tally in tallies),
+            "partitions_cached": sum(tally.cached for tally in tallies),
+            "rejected": sum(entry.rejected for entry in entries),
+            "mlflow_run_id": self.tracker.run_id,
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+
+    def check(self) -> None:
+        """Fail the run, with the list, if a partition failed."""
+        steps = [step for result in self.results.values() for step in result.steps]
+        failed = [step for step in steps if step.state == "failed"]
+        blocked = sum(step.state == "blocked" for step in steps)
+        if not failed:
+            return
+        listed = {step.key: step.note.splitlines()[0] for step in failed[:FAILURES_SHOWN]}
+        more = f" and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
+        message = f"{len(failed)} partitions failed{more}; {blocked} wait for them"
+        hint = "mend the cause and run the same command again: what is finished is kept"
+        raise UserError(message, hint=hint, **listed)
+
+
+def tally_steps(steps: Sequence[Step], cached_before: set[str]) -> Tally:
+    """Count the states of steps; samples and rejections are those of the partitions made now."""
+    made = [step for step in steps if step.made and step.key not in cached_before]
+    entries = [step.entry for step in made if step.entry]
+    return Tally(
+        made=len(made),
+        cached=sum(step.made for step in steps) - len(made),
+        failed=sum(step.state == "failed" for step in steps),
+        blocked=sum(step.state == "blocked" for step in steps),
+        samples=sum(entry.samples for entry in entries),
+        rejected=sum(entry.rejected for entry in entries),
+    )
+
+
+@contextmanager
+def open_run(
+    flow: str,
+    profile: str,
+    overrides: Sequence[str],
+    pins: dict[str, str] | None = None,
+    stages: Sequence[Stage] | None = None,
+) -> Iterator[FlowRun]:
+    """Plan, open the tracking run and the workers; at the end check for failures and note what happened."""
+    settings = load_settings(profile, list(overrides))
+    root = data_root()
+    plan = open_plan(settings, root, pins=pins, stages=stages)
+    show_plan(stage_rows(plan))
+    tracker = Tracker(root, settings, flow, flow_run_id())
+    started, state = time.monotonic(), "failed"
+    with Workers(settings.run) as workers:
+        run = FlowRun(flow, root, plan, tracker, workers)
+        try:
+            yield run
+            run.check()
+            state = "completed"
+        finally:
+            seconds = round(time.monotonic() - started, 2)
+            stage_seconds = {name: result.seconds for name, result in run.results.items()}
+            tracker.metrics(tracker.run_id, {"seconds": seconds})
+            tracker.finish(state == "completed")
+            note_run(root, RunNote(flow, profile, state, seconds, stage_seconds, run.outcome))
