@@ -26,7 +26,9 @@ LABEL_SIZE = 25
 Angle = float | Tensor
 
 
-def look_at(yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET) -> Tensor:
+def look_at(
+    yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET
+) -> Tensor:
     """Cameras on the sphere around the world's origin that look at `target`.
 
     yaw, pitch: radians, numbers or tensors that broadcast to (B,).  Returns cam2world (B, 4, 4).
