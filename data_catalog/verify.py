@@ -100,7 +100,7 @@ def _verify_partition(store: Store, folder: Path) -> tuple[int, list[Damage]]:
                 Damage(key, folder, name, problem, f"sha256:{entry.sha256[:12]}", f"sha256:{found[:12]}")
             )
         elif name.endswith(".tar"):
-            damaged.extend(_verify_shard(key, path.parent, path.name))
+            damaged.extend(_verify_shard(key, folder, name))
     return len(record.files), damaged
 
 
@@ -111,7 +111,12 @@ def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
     fingerprint = digest_json(record.fingerprint_inputs)
     if fingerprint != record.fingerprint or fingerprint[:FOLDER_CHARS] != folder.name:
         yield Damage(
-            key, path, "the record's fingerprint is not that of its inputs", fingerprint, record.fingerprint
+            key,
+            folder,
+            RECORD,
+            "the record's fingerprint is not that of its inputs",
+            fingerprint,
+            record.fingerprint,
         )
     digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
     if digest != record.digest:
