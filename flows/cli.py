@@ -198,8 +198,9 @@ def doctor(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. A mistake of the user's is one message and exit 1; anything else keeps its traceback."""
+    """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # each poll of a server would be a line
     try:
         app(args=arguments)
     except UserError as error:
@@ -208,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
         sys.exit(130)
     except Exception as error:
-        # `models` knows nothing of UserError; its own error for missing or wrong weights is meant for the user too.
+        # `models` does not know UserError; its own error for missing or wrong weights is for the user too.
         if type(error).__name__ == "WeightsError":
             sys.exit(_say(error))
         raise

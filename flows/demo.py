@@ -1,7 +1,7 @@
 """`make demo`: build, distil and evaluate through Prefect deployments, then say where everything is.
 
-Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it again,
-unless `--leave-up` is given or it was up before.
+Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it
+again, unless `--leave-up` is given or it was up before.
 """
 
 import os

@@ -1,9 +1,8 @@
-"""What is there and what would run, as documents for the command line. Imports no torch, Prefect or MLflow."""
+"""What is there and what would run, as documents for the command line. Imports no engine."""
 
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,14 @@ from data_catalog.styles import list_styles, read_style, style_path
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
 
-def open_plan(
-    settings: Settings,
-    root: Path,
-    *,
-    pins: dict[str, str] | None = None,
-    stages: Sequence[Stage] | None = None,
-) -> Plan:
+def open_plan(settings: Settings, root: Path, pins: dict[str, str] | None = None) -> Plan:
     """The plan of all stages for these settings on this data root."""
     from models import zoo
     from tasks.portraits import blocks
     from tasks.stages import STAGES
 
     return make_plan(
-        stages or STAGES,
+        STAGES,
         settings,
         Store(root),
         list_styles(settings),
@@ -81,7 +74,7 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
 
 
 def _estimate(plan: Plan, stage: str) -> tuple[float, float] | None:
-    """(seconds, bytes) of the partitions that run, by the mean of this stage's past ones; None without any."""
+    """(seconds, bytes) of what runs, by the mean of this stage's past partitions; None without any."""
     waiting = [step for step in plan.by_stage[stage] if not step.made]
     past = [entry for step in plan.by_stage[stage] for entry in plan.catalog.history(step.key)]
     if not waiting or not past:

@@ -1,4 +1,4 @@
-"""Background processes of ours: started with a note of their identity, found again, and only they are ended."""
+"""Background processes of ours: noted when started, found again by the note; only they are ended."""
 
 import json
 import os

@@ -84,7 +84,7 @@ class Workers:
         )
 
     def start(self, function: Callable[[Any], Any], jobs: Mapping[str, Any]) -> dict[str, Any]:
-        """Hand every job to the workers at once. `function` stands at the top of a module; returns the futures."""
+        """Hand every job to the workers at once; returns futures. `function` is at the top of a module."""
         client = self.client()
         return {
             key: client.submit(function, job, key=f"{key}-{id(job):x}", pure=False)
@@ -117,7 +117,7 @@ class Workers:
             yield self._alone(function, key, jobs[key])
 
     def _alone(self, function: Callable[[Any], Any], key: str, job: Any) -> Outcome:
-        """One more try for a job that died with its workers: by itself, so that no neighbour can be the cause."""
+        """One more try for a job that died with its workers, by itself: no neighbour can be the cause."""
         from distributed import KilledWorker
 
         log.warning("%s lost its worker again and again; trying it once more, alone", key)
@@ -133,7 +133,7 @@ class Workers:
 
 
 def scheduler_address(cluster: str) -> str:
-    """The address of a running scheduler: given as it is (tcp://host:port), or in configs/clusters/<name>.yaml."""
+    """The address of a running scheduler: as given (tcp://host:port), or of configs/clusters/<name>.yaml."""
     address = cluster
     if "://" not in cluster:
         path = CLUSTERS / f"{cluster}.yaml"

@@ -1,7 +1,7 @@
 """The local Prefect server, the process that serves the deployments of prefect.yaml, and the MLflow pages.
 
-`python -m flows.server up | down | serve`; `make up` and `make down` call it. All of it lives below the data root,
-listens on loopback only, and leaves a Prefect server of the user's own (PREFECT_API_URL) alone.
+`python -m flows.server up | down | serve`; `make up` and `make down` call it. All of it lives below the data
+root, listens on loopback only, and leaves a Prefect server of the user's own (PREFECT_API_URL) alone.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from flows.processes import Service, find_service, free_port, start_service, sto
 log = logging.getLogger(__name__)
 
 REPO = Path(__file__).resolve().parent.parent
-# A settings file that Prefect reads in its working directory: with it, `prefect` in another terminal finds our server.
+# Prefect reads this file in its working directory: with it, `prefect` in another terminal finds our server.
 PREFECT_TOML = REPO / "prefect.toml"
 PREFECT_TOML_MARK = "# Written by `make up`, removed by `make down`.\n"
 QUIET = {
@@ -48,7 +48,7 @@ def environment(root: Path, api_url: str) -> dict[str, str]:
 
 
 def find_api(root: Path) -> str | None:
-    """The Prefect API to report to: the user's PREFECT_API_URL, else our own server if it is up, else None."""
+    """The Prefect API to report to: the user's PREFECT_API_URL, else our server if it is up, else None."""
     if url := os.environ.get("PREFECT_API_URL"):
         return url
     server = find_service(prefect_home(root), "server")

@@ -1,4 +1,4 @@
-"""One run of a flow: plan first, then stage after stage what the plan leaves to do, told to MLflow and Prefect."""
+"""One run of a flow: plan, then stage after stage what is left to do, told to MLflow and Prefect."""
 
 import functools
 import logging
@@ -151,7 +151,7 @@ class FlowRun:
         return self.plan.catalog.folder(step.entry)
 
     def conclude(self, **outcome: Any) -> dict[str, Any]:
-        """What the flow returns and the command line prints; ends the run with the list if a partition failed."""
+        """What the flow returns and the command line prints. Raises, with the list, if a partition failed."""
         self.check()
         self.outcome = {**outcome, **self.counts()}
         return self.outcome
@@ -202,12 +202,11 @@ def open_run(
     profile: str,
     overrides: Sequence[str],
     pins: dict[str, str] | None = None,
-    stages: Sequence[Stage] | None = None,
 ) -> Iterator[FlowRun]:
     """Plan, open the tracking run and the workers; at the end check for failures and note what happened."""
     settings = load_settings(profile, list(overrides))
     root = data_root()
-    plan = open_plan(settings, root, pins=pins, stages=stages)
+    plan = open_plan(settings, root, pins=pins)
     show_plan(stage_rows(plan))
     tracker = Tracker(root, settings, flow, flow_run_id())
     started, state = time.monotonic(), "failed"

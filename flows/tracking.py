@@ -1,7 +1,7 @@
 """MLflow: a run per flow run, a child run per stage, keys that stay the same so that runs compare.
 
 Only the process that orchestrates logs, never a worker (forty threads on sqlite lose runs). Bytes stay in the
-store: what MLflow gets is each partition's address and digest. Reports and pictures are copied, they are small.
+store: MLflow gets each partition's address and digest. Reports and pictures are copied, they are small.
 """
 
 import json
@@ -155,7 +155,7 @@ class StageLog:
             self.tracker.client.log_artifact(self.run_id, str(path), f"pictures/{name}")
 
     def summary(self, counts: dict[str, float], records: Iterable[tuple[Record, str]]) -> None:
-        """Counts, rejections by reason, means of the stage's own metrics, and each partition's address and digest."""
+        """Counts, rejections by reason, means of the stage's metrics; each partition's address and digest."""
         found = list(records)
         values = dict(counts) | mean_metrics([record for record, _ in found])
         for record, _ in found:

@@ -20,7 +20,7 @@ def double(number: int) -> int:
 
 
 def die_the_first_time(marker: str) -> int:
-    """Kill the own process, as the kernel does when memory runs out, unless an earlier try left the marker."""
+    """Kill the own process, as the kernel does for want of memory, unless an earlier try left the marker."""
     if not Path(marker).exists():
         Path(marker).touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_nothing_starts_before_the_first_job() -> None:
 
 
 def test_an_unreachable_scheduler_is_said_at_once() -> None:
-    with pytest.raises(UserError, match="no scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(UserError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
         scheduler_address("tcp://127.0.0.1:9")
 
 
