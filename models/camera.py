@@ -2,15 +2,19 @@
 
 The one statement of our conventions:
 
-- world: x right (of the viewer in front of the face), y up, z towards the frontal camera; the head fills [-0.5, 0.5]^3.
-- camera: x right, y down, z forward (OpenCV). `cam2world` (4, 4) has these axes and the camera's position as columns.
+- world: x right (of the viewer in front of the face), y up, z towards the frontal camera; the head fills
+  [-0.5, 0.5]^3.
+- camera: x right, y down, z forward (OpenCV). `cam2world` (4, 4) has these axes and the camera's position as
+  columns.
 - `intrinsics` (3, 3) are normalised by the image size: [[f, 0, cx], [0, f, cy], [0, 0, 1]].
 - a label is the 16 numbers of `cam2world` row by row, then the 9 of `intrinsics`.
 - yaw and pitch are radians, 0 is frontal; yaw > 0 moves the camera to +x, pitch > 0 moves it up (+y).
-- image coordinates are in [0, 1], x to the right and y down; pixel (row, col) of R has its centre at ((col+.5)/R, (row+.5)/R).
+- image coordinates are in [0, 1], x to the right and y down; pixel (row, col) of R has its centre at
+  ((col+.5)/R, (row+.5)/R).
 - depth is the distance along the unit ray, in world units.
 
-`eg3d_*` are the reference's own samplers, with their other angles; only parity and published videos need them.
+`eg3d_*` are the reference's own samplers, with their other angles; only parity and published videos need
+them.
 """
 
 import math
@@ -41,7 +45,9 @@ def look_at(
 
 
 def aim(position: Tensor, target: Tensor) -> Tensor:
-    """cam2world (B, 4, 4) of cameras at `position` (B, 3) looking at `target` (3,) or (B, 3), upright; world units."""
+    """cam2world (B, 4, 4) of cameras at `position` (B, 3) looking at `target` (3,) or (B, 3), upright; world
+    units.
+    """
     forward = _normalise(target - position)
     up = torch.tensor([0.0, 1.0, 0.0], dtype=position.dtype, device=position.device).expand_as(forward)
     right = -_normalise(torch.linalg.cross(up, forward))
@@ -77,7 +83,8 @@ def orbit_label(yaw: Angle, pitch: Angle, focal: float = FOCAL) -> Tensor:
 def project(points: Tensor, label: Tensor) -> Tensor:
     """Where points land in the image.
 
-    points: (B, N, 3) or (N, 3), world.  label: (B, 25).  Returns (B, N, 2) in [0, 1] inside the image, x right, y down.
+    points: (B, N, 3) or (N, 3), world.  label: (B, 25).  Returns (B, N, 2) in [0, 1] inside the image, x
+    right, y down.
     """
     cam2world, intrinsic = split_label(label)
     offset = points - cam2world[:, None, :3, 3]
@@ -87,7 +94,9 @@ def project(points: Tensor, label: Tensor) -> Tensor:
 
 
 def focal_from_fov(fov_deg: float) -> float:
-    """EG3D's focal length for a field of view; pi and sqrt(2) are truncated there, and labels depend on it."""
+    """EG3D's focal length for a field of view; pi and sqrt(2) are truncated there, and labels depend on
+    it.
+    """
     return float(1.0 / (math.tan(fov_deg * 3.14159 / 360.0) * 1.414))
 
 
@@ -112,7 +121,9 @@ def eg3d_look_at(
 
 
 def eg3d_label(pitch: Angle, yaw: Angle, fov_deg: float = 18.837, cx: float = 0.5, cy: float = 0.5) -> Tensor:
-    """Labels (B, 25) as 3DPE makes them for its videos and views; pitch comes first there, angles are EG3D's."""
+    """Labels (B, 25) as 3DPE makes them for its videos and views; pitch comes first there, angles are
+    EG3D's.
+    """
     return camera_label(eg3d_look_at(yaw, pitch), intrinsics(focal_from_fov(fov_deg), cx, cy))
 
 

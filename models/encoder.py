@@ -1,7 +1,7 @@
 """Live3D's two-branch encoder: a portrait to a triplane, with the key names of the public checkpoints.
 
-`encoder` + `decoder` + `F_encoder` are the low branch (E_low of 3DPE), `EHigh_encoder` is the high branch (E_high),
-`Final_encoder` is the triplane transformer (E_t).
+`encoder` + `decoder` + `F_encoder` are the low branch (E_low of 3DPE), `EHigh_encoder` is the high branch
+(E_high), `Final_encoder` is the triplane transformer (E_t).
 """
 
 from collections.abc import Sequence

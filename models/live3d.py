@@ -1,7 +1,7 @@
 """Live3D: the two-branch encoder and EG3D's renderer, from one portrait to any view (Trevithick et al. 2023).
 
-One set of classes serves both worlds: PAPER_LT and PAPER_NORMAL load the public checkpoints, EMBEDDED is the same
-network at 64x64 with about a million parameters.
+One set of classes serves both worlds: PAPER_LT and PAPER_NORMAL load the public checkpoints, EMBEDDED is the
+same network at 64x64 with about a million parameters.
 """
 
 import dataclasses
@@ -132,8 +132,9 @@ class FieldValues(NamedTuple):
 class Background(nn.Module):
     """What rays see behind the box: decoded from the triplane's mean and the pixel's place in the image.
 
-    A box of one world unit cannot carry a backdrop behind the head, and EG3D paints black there. The planes' mean is the
-    one thing every view of a triplane shares, so the backdrop is edited with the triplane and needs no other input.
+    A box of one world unit cannot carry a backdrop behind the head, and EG3D paints black there. The planes'
+    mean is the one thing every view of a triplane shares, so the backdrop is edited with the triplane and
+    needs no other input.
     """
 
     def __init__(self, triplane_channels: int, hidden: int, features: int) -> None:
@@ -143,7 +144,9 @@ class Background(nn.Module):
         )
 
     def forward(self, triplane: Tensor, pixels: Tensor, resolution: int) -> Tensor:
-        """triplane: (B, 3*C, H, W).  pixels: (B, R) ray indices.  Returns features (B, R, F) in about [0, 1]."""
+        """triplane: (B, 3*C, H, W).  pixels: (B, R) ray indices.
+        Returns features (B, R, F) in about [0, 1].
+        """
         column = (pixels % resolution + 0.5) / resolution
         row = (torch.div(pixels, resolution, rounding_mode="floor") + 0.5) / resolution
         place = 2 * torch.stack([column, row], dim=-1) - 1
@@ -179,7 +182,9 @@ class TriplaneRenderer(nn.Module):
         resolution: int | None = None,
         noise_mode: NoiseMode = "none",
     ) -> Render:
-        """triplane: (B, 3*C, h, w).  cameras: (B, 25).  resolution: rays across, the configured number when None."""
+        """triplane: (B, 3*C, h, w).  cameras: (B, 25).
+        resolution: rays across, the configured number when None.
+        """
         size = resolution or self.config.resolution
         pixels = torch.arange(size * size, device=triplane.device)
         rays = self.render_rays(triplane, cameras, pixels, noise, size)
@@ -224,8 +229,8 @@ class Live3D(nn.Module):
     def render(self, triplane: Tensor, cameras: Tensor, generator: torch.Generator | None = None) -> Render:
         """triplane: (B, 3*C, h, w).  cameras: (B, 25).
 
-        With a generator the samples on the rays are random, as in training; without, a sample's view is the same in
-        every batch.
+        With a generator the samples on the rays are random, as in training; without, a sample's view is the
+        same in every batch.
         """
         return self.renderer(
             triplane, cameras, self._noise(triplane, self.config.renderer.resolution**2, generator)
@@ -234,7 +239,9 @@ class Live3D(nn.Module):
     def render_rays(
         self, triplane: Tensor, cameras: Tensor, pixels: Tensor, generator: torch.Generator | None = None
     ) -> RayRender:
-        """Some rays of a view.  pixels: (R,) or (B, R), row * resolution + column.  Features in about [0, 1]."""
+        """Some rays of a view.  pixels: (R,) or (B, R), row * resolution + column.
+        Features in about [0, 1].
+        """
         return self.renderer.render_rays(
             triplane, cameras, pixels, self._noise(triplane, pixels.shape[-1], generator)
         )

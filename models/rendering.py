@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from models.camera import split_label
 from models.stylegan import FullyConnected
 
-# Which two world coordinates index (column, row) of each plane. EG3D's third plane repeats the second with its axes
-# swapped, so nothing sees y and z together; the public checkpoints rely on it.
+# Which two world coordinates index (column, row) of each plane. EG3D's third plane repeats the second with
+# its axes swapped, so nothing sees y and z together; the public checkpoints rely on it.
 EG3D_AXES = ((0, 1), (0, 2), (2, 0))
 PROPER_AXES = ((0, 1), (0, 2), (2, 1))
 
@@ -75,7 +75,8 @@ class PlaneTable(NamedTuple):
 def plane_table(triplane: Tensor) -> PlaneTable:
     """triplane: (B, 3*C, S, S), plane p owns channels p*C..p*C+C-1."""
     batch, channels, height, width = triplane.shape
-    assert height == width and channels % 3 == 0
+    assert height == width
+    assert channels % 3 == 0
     rows = F.pad(triplane, (1, 1, 1, 1)).view(batch, 3, channels // 3, -1).transpose(2, 3)
     return PlaneTable(rows.reshape(-1, channels // 3), batch, width)
 
@@ -83,8 +84,9 @@ def plane_table(triplane: Tensor) -> PlaneTable:
 def sample_planes(table: PlaneTable, points: Tensor, options: RayOptions) -> Tensor:
     """Mean over the three planes of their bilinear features at points; zero outside a plane.
 
-    points: (B, N, 3), world.  Returns (B, N, C).  No gradient reaches the points. A row of `embedding_bag` sums the 12
-    texels around a point in one pass over contiguous channels: on a CPU four times as fast as three grid samplings.
+    points: (B, N, 3), world.  Returns (B, N, C).  No gradient reaches the points. A row of `embedding_bag`
+    sums the 12 texels around a point in one pass over contiguous channels: on a CPU four times as fast as
+    three grid samplings.
     """
     corners, weights = _bilinear_corners(table, points, options)
     summed = F.embedding_bag(corners, table.rows, mode="sum", per_sample_weights=weights)
@@ -126,22 +128,23 @@ class TriplaneDecoder(nn.Module):
     def __init__(self, channels: int, hidden: int, features: int, density_gain: float = 1.0) -> None:
         super().__init__()
         self.density_gain = density_gain
-        self.net = nn.Sequential(
-            FullyConnected(channels, hidden), nn.Softplus(), FullyConnected(hidden, 1 + features)
-        )
-        with (
-            torch.no_grad()
-        ):  # Softplus units are positive: uncentred weights would start as all fog or all nothing.
-            self.net[2].weight[0] -= self.net[2].weight[0].mean()
+        to_outputs = FullyConnected(hidden, 1 + features)
+        self.net = nn.Sequential(FullyConnected(channels, hidden), nn.Softplus(), to_outputs)
+        with torch.no_grad():  # Softplus is positive: uncentred, a scene starts as all fog or all nothing
+            to_outputs.weight[0] -= to_outputs.weight[0].mean()
 
     def forward(self, plane_features: Tensor) -> tuple[Tensor, Tensor]:
-        """plane_features: (B, N, C).  Returns features (B, N, F) in about [0, 1] and raw density (B, N, 1)."""
+        """plane_features: (B, N, C).
+        Returns features (B, N, F) in about [0, 1] and raw density (B, N, 1).
+        """
         decoded = self.net(plane_features)
         return torch.sigmoid(decoded[..., 1:]) * 1.002 - 0.001, decoded[..., :1] * self.density_gain
 
 
 class VolumeRenderer(nn.Module):
-    """Two-pass renderer: evenly spaced samples, then as many where the first ones found matter (EG3D, Mip-NeRF)."""
+    """Two-pass renderer: evenly spaced samples, then as many where the first ones found matter (EG3D,
+    Mip-NeRF).
+    """
 
     def __init__(self, options: RayOptions) -> None:
         super().__init__()
@@ -163,7 +166,9 @@ class VolumeRenderer(nn.Module):
         directions: Tensor,
         noise: SamplingNoise | None = None,
     ) -> RayRender:
-        """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world.  Without noise, bin midpoints are used."""
+        """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world.
+        Without noise, bin midpoints are used.
+        """
         table = plane_table(triplane)
         depths = self._coarse_depths(origins, None if noise is None else noise.jitter)
         features, density = self._decode(table, decoder, origins, directions, depths)
@@ -200,11 +205,13 @@ class VolumeRenderer(nn.Module):
     def _fine_depths(self, depths: Tensor, weights: Tensor, quantile: Tensor | None) -> Tensor:
         """Invert the smoothed distribution of the coarse weights.
 
-        depths: (B, R, S) ascending.  weights: (B, R, S-1).  quantile: (B, R, K) in [0, 1).  Returns (B, R, K).
+        depths: (B, R, S) ascending.  weights: (B, R, S-1).  quantile: (B, R, K) in [0, 1).  Returns (B, R,
+        K).
         """
         smooth = F.max_pool1d(weights, 2, stride=1, padding=1)
         smooth = F.avg_pool1d(smooth, 2, stride=1)[..., 1:-1] + 0.01
-        # One bin edge fewer than a NeRF has: EG3D never uses the last midpoint, and its weights are tuned to that.
+        # One bin edge fewer than a NeRF has: EG3D never uses the last midpoint, and its weights are tuned to
+        # that.
         edges = 0.5 * (depths[..., :-1] + depths[..., 1:])
         pdf = smooth + 1e-5
         cdf = torch.cumsum(pdf / pdf.sum(-1, keepdim=True), dim=-1)
@@ -237,8 +244,8 @@ def _composite(depths: Tensor, features: Tensor, density: Tensor) -> RayRender:
     """Blend samples in any order; depths, density (B, R, S), features (B, R, S, F)."""
     ordered, order = torch.sort(depths, dim=-1)
     weights, middles = _march(ordered, density.gather(-1, order))
-    # An interval's colour is the mean of its ends, so each sample weighs half of its two intervals. Moving these
-    # weights back to the samples' own order saves sorting the features.
+    # An interval's colour is the mean of its ends, so each sample weighs half of its two intervals. Moving
+    # these weights back to the samples' own order saves sorting the features.
     per_sample = 0.5 * (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0)))
     per_sample = torch.zeros_like(per_sample).scatter(-1, order, per_sample)
     blended = (per_sample[..., None, :] @ features).squeeze(-2)
