@@ -62,7 +62,6 @@ class EditSettings(Section):
     steps: int = Field(20, ge=1)
     guidance_scale: float = Field(7.5, ge=1.0)
     image_guidance_scale: float = Field(1.5, ge=1.0)
-    scheduler: Literal["ddim", "euler_ancestral"] = "ddim"
     batch_size: int = Field(16, ge=1)  # in no fingerprint: a sample does not depend on its batch
     seed: int = Field(0, ge=0)
 
@@ -75,17 +74,17 @@ class ScoreSettings(Section):
 
 
 class SelectSettings(Section):
-    """Gates over the scores. A number gates every style alike; null calibrates it per style by quantile."""
+    """Gates over the scores. A gate without a number is open; test samples pass every gate."""
 
-    min_clip_image: float | None = None
-    min_clip_text: float | None = None
-    min_clip_direction: float | None = None
-    min_identity: float | None = None
-    max_ssim: float | None = Field(0.995, le=1.0)  # above: the edit changed nothing
-    max_camera_drift_deg: float | None = None
-    quantile: float = Field(0.05, ge=0.0, lt=1.0)  # share of a style's samples below a calibrated gate
-    keep: int | None = Field(None, ge=1)  # samples kept per style; null keeps all that pass
-    attempts: int = Field(1, ge=1)  # top-up rounds before a style is given up loudly
+    min_clip_image: float | None = Field(None, ge=-1.0, le=1.0)  # cosine to the portrait
+    min_clip_text: float | None = Field(None, ge=-1.0, le=1.0)  # cosine to the style's caption
+    min_clip_direction: float | None = Field(0.2, ge=-1.0, le=1.0)  # cosine of change and caption's change
+    min_identity: float | None = Field(None, ge=-1.0, le=1.0)  # cosine to the portrait
+    max_ssim: float | None = Field(0.995, ge=-1.0, le=1.0)  # above: the edit changed nothing
+    max_lpips: float | None = Field(None, ge=0.0)  # above: the edit changed everything
+    max_camera_drift_deg: float | None = Field(None, ge=0.0)
+    calibration: Literal["none", "quantile"] = "none"  # quantile: the style's own scores set its gates' numbers
+    quantile: float = Field(0.05, ge=0.0, lt=0.5)  # share of a style's samples that a calibrated gate drops
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made below which a style counts as failed
     image_prompts: int = Field(4, ge=0)  # samples per style that serve as image prompts
 

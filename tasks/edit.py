@@ -1,0 +1,197 @@
+"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style.
+
+Every sample has a seed of its own, H(portrait, style, prompt, attempt), so that it can be made again alone and does not
+depend on the batch or the worker that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.encoding import encode_png
+from data_catalog.images import Rejected, read_image
+from data_catalog.seeds import derive
+from data_catalog.settings import EditSettings, Settings
+from data_catalog.shards import sample_key
+from data_catalog.stage import Need, Partition, Stage, Summary, Work
+
+if TYPE_CHECKING:
+    from models.editor import Editor
+
+log = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("portrait_id", pa.string()),
+        ("split", pa.string()),  # of the portrait: train, val or test
+        ("style", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_number", pa.int32()),
+        ("prompt_split", pa.string()),  # train or test
+        ("seed", pa.int64()),
+        ("attempt", pa.int32()),
+        ("pseudo_label_digest", pa.string()),  # sha256 of the PNG; null where there is none
+        ("status", pa.string()),  # ok or rejected
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One sample to be made."""
+
+    key: str
+    portrait_id: str
+    split: str
+    style: str
+    prompt: str
+    prompt_number: int
+    prompt_split: str
+    seed: int
+    attempt: int = 0
+
+
+def run(work: Work) -> Summary:
+    """Edit the aligned portraits of one block into one style."""
+    from models import zoo
+
+    editor = zoo.load("editor", work.settings.world, work.settings.run.device)
+    align, prompts = work.input("align").folder, work.input("prompts").folder
+    portraits = pq.read_table(align / "align.parquet").to_pylist()
+    book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
+    edits = plan_edits(portraits, book, work.settings.edit)
+    return make_edits(editor, edits, align / "aligned", work.folder, work.settings.edit)
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    return settings.edit.model_dump(exclude={"batch_size"})
+
+
+STAGE = Stage(
+    name="edit",
+    version=1,
+    split_by=("style", "block"),
+    needs=(Need("align"), Need("prompts")),
+    reads=reads,
+    models=lambda settings: ("editor",),
+    run=run,
+)
+
+
+def plan_edits(portraits: list[dict[str, Any]], book: dict[str, Any], settings: EditSettings) -> list[Edit]:
+    """Which portrait gets which prompts, sorted by key.
+
+    portraits: rows of align.parquet; rejected ones are passed over.  book: prompts.json. Test portraits get test prompts
+    only, so that evaluation meets neither a portrait nor a prompt of the training.
+    """
+    style, edits = book["style"], []
+    for portrait in portraits:
+        if portrait["status"] != "ok":
+            continue
+        portrait_id, prompt_split = portrait["portrait_id"], "test" if portrait["split"] == "test" else "train"
+
+        def lot(prompt: dict[str, Any], portrait_id: str = portrait_id) -> int:
+            return derive("prompt of a portrait", settings.seed, portrait_id, style, prompt["number"])
+
+        for prompt in sorted(book[prompt_split], key=lot)[: settings.prompts_per_portrait]:
+            edits.append(
+                Edit(
+                    key=sample_key(portrait_id, style, prompt["number"]),
+                    portrait_id=portrait_id,
+                    split=portrait["split"],
+                    style=style,
+                    prompt=prompt["text"],
+                    prompt_number=prompt["number"],
+                    prompt_split=prompt_split,
+                    seed=derive("edit", settings.seed, portrait_id, style, prompt["text"], 0),
+                )
+            )
+    return sorted(edits, key=lambda edit: edit.key)
+
+
+def make_edits(
+    editor: Editor, edits: list[Edit], aligned: Path, folder: Path, settings: EditSettings
+) -> Summary:
+    """Write edit.parquet and pseudo_labels/ into `folder`. A sample that cannot be made is a row with its reason."""
+    (folder / "pseudo_labels").mkdir()
+    reasons: dict[str, str] = {}
+    failures: dict[str, Exception] = {}
+    digests: dict[str, str] = {}
+    for start in range(0, len(edits), settings.batch_size):
+        batch: list[Edit] = []
+        portraits: list[np.ndarray] = []
+        for edit in edits[start : start + settings.batch_size]:
+            image = read_image(aligned / f"{edit.portrait_id}.png")
+            if isinstance(image, Rejected):
+                reasons[edit.key] = f"portrait: {image.reason}"
+            else:
+                batch.append(edit)
+                portraits.append(image.rgb)
+        for edit, outcome in zip(batch, edit_batch(editor, portraits, batch, settings), strict=True):
+            if isinstance(outcome, Exception):
+                failures[edit.key] = outcome
+                reasons[edit.key] = f"editor: {type(outcome).__name__}"
+                continue
+            png = encode_png(outcome)
+            (folder / "pseudo_labels" / f"{edit.key}.png").write_bytes(png)
+            digests[edit.key] = hashlib.sha256(png).hexdigest()
+    if len(failures) == len(edits) > 1:
+        raise next(iter(failures.values()))  # Nobody was spared: the editor is at fault, not the samples.
+    rows = [
+        asdict(edit)
+        | {
+            "pseudo_label_digest": digests.get(edit.key),
+            "status": "ok" if edit.key in digests else "rejected",
+            "reason": reasons.get(edit.key, ""),
+        }
+        for edit in edits
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "edit.parquet")
+    return Summary(samples=len(digests), rejected=dict(Counter(reasons.values())))
+
+
+def edit_batch(
+    editor: Editor, portraits: list[np.ndarray], edits: list[Edit], settings: EditSettings
+) -> list[np.ndarray | Exception]:
+    """A pseudo-label (H, W, 3) uint8 for each portrait (H, W, 3) uint8, or the error that came instead.
+
+    When a batch fails, its samples are made one by one: the others do not pay for a bad one.
+    """
+    if not portraits:
+        return []
+    try:
+        return list(
+            editor.edit(
+                np.stack(portraits),
+                [edit.prompt for edit in edits],
+                [edit.seed for edit in edits],
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                image_guidance_scale=settings.image_guidance_scale,
+            )
+        )
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        log.warning("the editor failed on %s: %s", ", ".join(edit.key for edit in edits), error)
+        if len(edits) == 1:
+            return [error]
+    alone = (edit_batch(editor, [one], [edit], settings) for one, edit in zip(portraits, edits, strict=True))
+    return [outcome for (outcome,) in alone]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """A full device says nothing about a sample."""
+    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
