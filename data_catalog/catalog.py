@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Entry:
 
     def part(self, block: int) -> str:
         """Digest of what the partition says about one block; of a block that it does not know, `nothing`."""
-        return str(json.loads(self.parts).get(f"{block:04d}", "nothing"))
+        return str(_parse_parts(self.parts).get(f"{block:04d}", "nothing"))
 
     @property
     def stamp(self) -> tuple[int, int]:
@@ -63,6 +64,12 @@ class Entry:
     def made_by(self, source_digest: str) -> bool:
         """Whether the bytes count as made by this code."""
         return source_digest == self.source_digest or source_digest in self.accepted.split()
+
+
+@lru_cache(maxsize=64)  # each block of a style asks the same selection
+def _parse_parts(text: str) -> dict[str, str]:
+    parts: dict[str, str] = json.loads(text)
+    return parts
 
 
 SCHEMA = pa.schema(
@@ -124,7 +131,8 @@ class Catalog:
 
     def problems(self, entry: Entry) -> list[str]:
         """Files that are missing or have another size."""
-        return missing_files(str(self.folder(entry)), entry.sizes)
+        folder = f"{self.store.folder_of_all}/{entry.partition}/{entry.fingerprint[:FOLDER_CHARS]}"
+        return missing_files(folder, entry.sizes)
 
     def _current(self, key: str, name: str) -> Entry | None:
         """The entry of a folder, read again when its record is not the one that the index knows."""

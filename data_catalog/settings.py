@@ -83,7 +83,9 @@ class SelectSettings(Section):
     max_ssim: float | None = Field(0.995, ge=-1.0, le=1.0)  # above: the edit changed nothing
     max_lpips: float | None = Field(None, ge=0.0)  # above: the edit changed everything
     max_camera_drift_deg: float | None = Field(None, ge=0.0)
-    calibration: Literal["none", "quantile"] = "none"  # quantile: the style's own scores set its gates' numbers
+    calibration: Literal["none", "quantile"] = (
+        "none"  # quantile: the style's own scores set its gates' numbers
+    )
     quantile: float = Field(0.05, ge=0.0, lt=0.5)  # share of a style's samples that a calibrated gate drops
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made below which a style counts as failed
     image_prompts: int = Field(4, ge=0)  # samples per style that serve as image prompts

@@ -26,7 +26,7 @@ class Damage:
     """One thing that is not what its record says. `partition` is a key, or `datasets/<name>`."""
 
     partition: str
-    folder: Path
+    folder: str
     file: str  # below the folder
     problem: str
     expected: str = ""
@@ -37,7 +37,7 @@ class Damage:
         message = f"{self.partition}: {self.problem}"
         fields = {"expected": self.expected, "found": self.found} if self.expected or self.found else {}
         hint = "stillroom build    (makes this partition again)"
-        return UserError(message, file=self.folder / self.file, **fields, hint=hint)
+        return UserError(message, file=f"{self.folder}/{self.file}", **fields, hint=hint)
 
 
 @dataclass
@@ -86,18 +86,18 @@ def _verify_partition(store: Store, folder: Path) -> tuple[int, list[Damage]]:
     key = folder.parent.relative_to(store.folder_of_all).as_posix()
     record = read_record(folder)
     if record is None:
-        return 0, [Damage(key, folder, RECORD, "the record cannot be read")]
+        return 0, [Damage(key, str(folder), RECORD, "the record cannot be read")]
     damaged = list(_verify_record(record, key, folder))
     for name, entry in record.files.items():
         path = folder / name
         if not path.is_file():
-            damaged.append(Damage(key, folder, name, "a file is missing"))
+            damaged.append(Damage(key, str(folder), name, "a file is missing"))
             continue
         found = digest_file(path)
         if found != entry.sha256:
             problem = "a file is not the one its record describes"
             damaged.append(
-                Damage(key, folder, name, problem, f"sha256:{entry.sha256[:12]}", f"sha256:{found[:12]}")
+                Damage(key, str(folder), name, problem, f"sha256:{entry.sha256[:12]}", f"sha256:{found[:12]}")
             )
         elif name.endswith(".tar"):
             damaged.extend(_verify_shard(key, folder, name))
@@ -107,12 +107,12 @@ def _verify_partition(store: Store, folder: Path) -> tuple[int, list[Damage]]:
 def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
     """What a record says about itself."""
     if record.partition != key or Partition.parse(record.partition).stage != record.stage:
-        yield Damage(key, folder, RECORD, "the record is of another partition", key, record.partition)
+        yield Damage(key, str(folder), RECORD, "the record is of another partition", key, record.partition)
     fingerprint = digest_json(record.fingerprint_inputs)
     if fingerprint != record.fingerprint or fingerprint[:FOLDER_CHARS] != folder.name:
         yield Damage(
             key,
-            folder,
+            str(folder),
             RECORD,
             "the record's fingerprint is not that of its inputs",
             fingerprint,
@@ -121,13 +121,13 @@ def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
     digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
     if digest != record.digest:
         yield Damage(
-            key, folder, RECORD, "the record's digest is not that of its files", digest, record.digest
+            key, str(folder), RECORD, "the record's digest is not that of its files", digest, record.digest
         )
     known = {*record.files, RECORD}
     for extra in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = extra.relative_to(folder).as_posix()
         if name not in known:
-            yield Damage(key, folder, name, "a file that the record does not know")
+            yield Damage(key, str(folder), name, "a file that the record does not know")
 
 
 def _verify_shard(key: str, folder: Path, name: str) -> Iterator[Damage]:
@@ -135,17 +135,19 @@ def _verify_shard(key: str, folder: Path, name: str) -> Iterator[Damage]:
     try:
         entries = scan_shard(folder / name)
     except tarfile.TarError as error:
-        yield Damage(key, folder, name, f"the shard cannot be read: {error}")
+        yield Damage(key, str(folder), name, f"the shard cannot be read: {error}")
         return
     for number, entry in enumerate(entries):
         if not KEY.fullmatch(entry.key) or not all(FIELD.fullmatch(part) for part in entry.fields):
-            yield Damage(key, folder, name, f"'{entry.key}' has a wrong name", found=", ".join(entry.fields))
+            yield Damage(
+                key, str(folder), name, f"'{entry.key}' has a wrong name", found=", ".join(entry.fields)
+            )
         if number and entry.key <= entries[number - 1].key:
-            yield Damage(key, folder, name, f"the keys do not ascend at '{entry.key}'")
+            yield Damage(key, str(folder), name, f"the keys do not ascend at '{entry.key}'")
         if entry.fields.keys() != entries[0].fields.keys():
             fields = ", ".join(entries[0].fields)
             yield Damage(
-                key, folder, name, f"'{entry.key}' has other fields", fields, ", ".join(entry.fields)
+                key, str(folder), name, f"'{entry.key}' has other fields", fields, ", ".join(entry.fields)
             )
 
 
@@ -157,15 +159,21 @@ def _verify_snapshot(folder: Path) -> list[Damage]:
         if digest[:FOLDER_CHARS] != folder.name:
             return [
                 Damage(
-                    key, folder, SAMPLES, "the dataset is not the one its name says", folder.name, digest[:16]
+                    key,
+                    str(folder),
+                    SAMPLES,
+                    "the dataset is not the one its name says",
+                    folder.name,
+                    digest[:16],
                 )
             ]
         table = pq.read_table(folder / SAMPLES, columns=["portrait_id", "split"])
     except (OSError, pa.ArrowException) as error:
-        return [Damage(key, folder, SAMPLES, f"the dataset cannot be read: {error}")]
+        return [Damage(key, str(folder), SAMPLES, f"the dataset cannot be read: {error}")]
     pairs = table.group_by(["portrait_id", "split"]).aggregate([])
     counts = pairs.group_by("portrait_id").aggregate([("split", "count")])
     leaks = counts.filter(pc.greater(counts.column("split_count"), 1)).column("portrait_id").to_pylist()
     return [
-        Damage(key, folder, SAMPLES, f"the portrait {leak} is in two splits") for leak in sorted(leaks)[:10]
+        Damage(key, str(folder), SAMPLES, f"the portrait {leak} is in two splits")
+        for leak in sorted(leaks)[:10]
     ]
