@@ -89,7 +89,9 @@ def centred_rotation(label: ArrayLike) -> Array:
     axis /= np.linalg.norm(axis)
     # The smallest rotation that takes (0, 0, 1) to the axis.
     x, y, z = axis
-    turn = np.array([[1 - x * x / (1 + z), -x * y / (1 + z), x], [-x * y / (1 + z), 1 - y * y / (1 + z), y], [-x, -y, z]])
+    turn = np.array(
+        [[1 - x * x / (1 + z), -x * y / (1 + z), x], [-x * y / (1 + z), 1 - y * y / (1 + z), y], [-x, -y, z]]
+    )
     return rotation @ turn
 
 
