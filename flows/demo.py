@@ -7,7 +7,10 @@ again, unless `--leave-up` is given or it was up before.
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_catalog.errors import UserError
@@ -23,13 +26,42 @@ def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo"
     """Trigger `<flow>/<profile>` and watch it to its end. Returns the seconds it took."""
     started = time.monotonic()
     command = [sys.executable, "-m", "prefect", "deployment", "run", f"{flow}/{profile}", "--watch"]
-    ended = subprocess.run(command, env={**os.environ, **environment}, cwd=PROJECT, check=False)
+    log = Path(environment["PREFECT_HOME"]) / "deployments.log"
+    with following(log):
+        ended = subprocess.run(command, env={**os.environ, **environment}, cwd=PROJECT, check=False)
     if ended.returncode != 0:
-        logs = Path(environment["PREFECT_HOME"]) / "deployments.log"
-        raise UserError(
-            f"the flow {flow}/{profile} did not complete", log=logs, hint="fix it, then `make demo` again"
-        )
+        hint = "mend the cause, then `make demo` again: what is finished is kept"
+        raise UserError(f"the flow {flow}/{profile} did not complete", log=log, hint=hint)
     return time.monotonic() - started
+
+
+@contextmanager
+def following(log: Path) -> Iterator[None]:
+    """Repeat what our code writes into a growing log; Prefect's own lines, with their bars, stay there."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        with log.open(errors="replace") as lines:
+            lines.seek(0, os.SEEK_END)
+            while True:
+                last = ended.is_set()
+                for line in lines:
+                    if " | " not in line and line.strip():
+                        say(f"  {line.rstrip()}")
+                if last:
+                    return
+                ended.wait(0.5)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    if not log.exists():
+        yield
+        return
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5)
 
 
 def demo(root: Path, leave_up: bool) -> None:

@@ -116,3 +116,11 @@ class WithoutUserTracebacks(logging.Filter):
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(WithoutUserTracebacks())
+
+
+def log_plainly() -> None:
+    """Let our log lines through; to stderr where nobody set up logging, as in a process of Prefect's."""
+    for name in ("flows", "tasks", "data_catalog"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -29,6 +29,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,data_catalog",  # our lines on a run's page
 }
 
 

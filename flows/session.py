@@ -16,7 +16,7 @@ from data_catalog.plan import Plan, Step
 from data_catalog.settings import load_settings
 from data_catalog.stage import Stage
 from flows.history import RunNote, note_run
-from flows.pages import ProgressBar, Tally, flow_run_id, show_plan, show_work
+from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_plan, show_work
 from flows.planning import open_plan, stage_rows
 from flows.runner import Outcome, Workers
 from flows.tracking import StageLog, Tracker
@@ -204,6 +204,7 @@ def open_run(
     pins: dict[str, str] | None = None,
 ) -> Iterator[FlowRun]:
     """Plan, open the tracking run and the workers; at the end check for failures and note what happened."""
+    log_plainly()
     settings = load_settings(profile, list(overrides))
     root = data_root()
     plan = open_plan(settings, root, pins=pins)

@@ -1,16 +1,24 @@
 """A run carries out a plan: failures stay where they are, a second run has nothing to do."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State
 
 from data_catalog.errors import UserError
 from data_catalog.plan import make_plan
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.store import Store
+from flows.pages import show_plan
+from flows.planning import stage_rows
 from flows.runner import Workers
 from flows.session import FlowRun
 from flows.tracking import Tracker
@@ -106,3 +114,52 @@ def test_mlflow_gets_counts_yields_and_addresses_under_stable_keys(start: Start,
     curve = client.get_metric_history(counted.info.run_id, "loss")
     assert [point.step for point in curve] == [0, 1, 2]
     assert [a.path for a in client.list_artifacts(counted.info.run_id)] == ["partitions.json"]
+
+
+@pytest.fixture
+def states(start: Start, prefect_api: None) -> Callable[..., dict[str, State[Any]]]:
+    """Run the two stages as a Prefect flow; its task runs' final states by name."""
+
+    def run_flow(*overrides: str) -> dict[str, State[Any]]:
+        @flow(name="draw-and-count")
+        def draw_and_count() -> None:
+            run = start(*overrides)
+            show_plan(stage_rows(run.plan))
+            run.stage("draw")
+            run.stage("count")
+            run.conclude()
+
+        flow_run_state = draw_and_count(return_state=True)
+        with get_client(sync_client=True) as client:
+            runs = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id={"any_": [flow_run_state.state_details.flow_run_id]})
+            )
+        found = {task_run.name: task_run.state for task_run in runs if task_run.state is not None}
+        return {"flow": flow_run_state, **found}
+
+    return run_flow
+
+
+def test_task_runs_say_stage_style_and_what_came_out(states: Callable[..., dict[str, State[Any]]]) -> None:
+    first = states()
+    assert set(first) == {"flow", "draw red-hair", "draw zombie", "count"}
+    assert first["draw zombie"].message == "2 made with 6 samples, 2 samples rejected"
+    again = states()
+    assert set(again) == {"flow", "draw", "count"}
+    assert (again["draw"].name, again["draw"].message) == ("Cached", "4 up to date")
+
+
+def test_the_plan_is_a_table_on_the_flow_run(states: Callable[..., dict[str, State[Any]]]) -> None:
+    flow_run_id = states()["flow"].state_details.flow_run_id
+    with get_client(sync_client=True) as client:
+        artifacts = client.read_artifacts(flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
+    (plan,) = [artifact for artifact in artifacts if artifact.key == "plan"]
+    assert [row["stage"] for row in json.loads(str(plan.data))] == ["draw", "count"]
+
+
+def test_a_failed_partition_fails_the_flow_run_by_name(states: Callable[..., dict[str, State[Any]]]) -> None:
+    ended = states("edit.seed=13")
+    assert ended["flow"].is_failed()
+    assert "draw/zombie/0001" in (ended["flow"].message or "")
+    assert ended["draw red-hair"].is_completed()
+    assert ended["draw zombie"].is_failed()

@@ -1,0 +1,61 @@
+"""The packages are ours, the pins fit the dependencies, and what is deployed is there."""
+
+import importlib
+import re
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from data_catalog.places import PROJECT
+
+PACKAGES = ("flows", "tasks", "models", "data_catalog")
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_each_package_is_imported_from_this_checkout(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__file__ == str(PROJECT / name / "__init__.py")
+
+
+def test_the_distribution_names_the_four_packages_and_the_configs() -> None:
+    include = PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert set(include) == {f"{name}*" for name in (*PACKAGES, "configs")}
+
+
+def test_the_console_script_is_the_command_line() -> None:
+    (script,) = metadata.entry_points(group="console_scripts", name="stillroom")
+    assert script.load() is importlib.import_module("flows.cli").main
+
+
+def test_every_dependency_is_pinned_to_an_allowed_version() -> None:
+    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    versions = {_plain(name): version for name, version in pins.items()}
+    project = PYPROJECT["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        assert _plain(requirement.name) in versions, f"{requirement.name} is not pinned"
+        assert requirement.specifier.contains(versions[_plain(requirement.name)]), text
+
+
+def test_prefect_yaml_deploys_every_flow_for_both_profiles() -> None:
+    entries = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    deployed = {(entry["entrypoint"], entry["name"]) for entry in entries}
+    for flow in ("build_dataset", "distill", "evaluate", "reproduce"):
+        for profile in ("demo", "paper"):
+            assert (f"flows/{flow}.py:{flow}", profile) in deployed
+    assert ("flows/pretrain_embedded.py:pretrain_embedded", "demo") in deployed
+
+
+@pytest.mark.parametrize("name", ["build_dataset", "distill", "evaluate", "reproduce", "pretrain_embedded"])
+def test_every_deployed_entrypoint_is_a_flow_of_that_name(name: str) -> None:
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    assert flow.name == name.replace("_", "-")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
