@@ -213,18 +213,12 @@ class TriplaneRenderer(nn.Module):
         return rays._replace(features=rays.features + (1 - rays.opacity[..., None]) * behind)
 
 
-class Live3D(nn.Module):
-    """The teacher: encoder and renderer."""
+class TriplaneModel(nn.Module):
+    """What teacher and student share: a renderer, and the ways to look at a triplane."""
 
-    def __init__(self, config: Live3DConfig) -> None:
+    def __init__(self, config: RendererConfig) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = Live3DEncoder(config.encoder)
-        self.renderer = TriplaneRenderer(config.renderer)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W) in [-1, 1].  Returns a triplane (B, 3*C, h, w)."""
-        return self.encoder(images)
+        self.renderer = TriplaneRenderer(config)
 
     def render(self, triplane: Tensor, cameras: Tensor, generator: torch.Generator | None = None) -> Render:
         """triplane: (B, 3*C, h, w).  cameras: (B, 25).
@@ -232,9 +226,8 @@ class Live3D(nn.Module):
         With a generator the samples on the rays are random, as in training; without, a sample's view is the
         same in every batch.
         """
-        return self.renderer(
-            triplane, cameras, self._noise(triplane, self.config.renderer.resolution**2, generator)
-        )
+        rays = self.renderer.config.resolution**2
+        return self.renderer(triplane, cameras, self._noise(triplane, rays, generator))
 
     def render_rays(
         self, triplane: Tensor, cameras: Tensor, pixels: Tensor, generator: torch.Generator | None = None
@@ -242,17 +235,29 @@ class Live3D(nn.Module):
         """Some rays of a view.  pixels: (R,) or (B, R), row * resolution + column.
         Features in about [0, 1].
         """
-        return self.renderer.render_rays(
-            triplane, cameras, pixels, self._noise(triplane, pixels.shape[-1], generator)
-        )
+        noise = self._noise(triplane, pixels.shape[-1], generator)
+        return self.renderer.render_rays(triplane, cameras, pixels, noise)
 
     def query(self, triplane: Tensor, points: Tensor) -> FieldValues:
         """The field at points (B, N, 3), world."""
-        config = self.config.renderer
-        return FieldValues(*self.renderer.decoder(sample_planes(plane_table(triplane), points, config.rays)))
+        sampled = sample_planes(plane_table(triplane), points, self.renderer.config.rays)
+        return FieldValues(*self.renderer.decoder(sampled))
 
     def _noise(self, triplane: Tensor, rays: int, generator: torch.Generator | None) -> SamplingNoise | None:
         return None if generator is None else self.renderer.volume.noise(len(triplane), rays, generator)
+
+
+class Live3D(TriplaneModel):
+    """The teacher: encoder and renderer."""
+
+    def __init__(self, config: Live3DConfig) -> None:
+        super().__init__(config.renderer)
+        self.config = config
+        self.encoder = Live3DEncoder(config.encoder)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W) in [-1, 1].  Returns a triplane (B, 3*C, h, w)."""
+        return self.encoder(images)
 
 
 def config_of_public(encoder_keys: Mapping[str, Any]) -> Live3DConfig:
