@@ -1,24 +1,36 @@
 """The similarity crop of a portrait, as in FFHQ, and what the crop does to its camera.
 
-Landmarks are five points (left eye, right eye, nose tip, left mouth corner, right mouth corner; "left" is the smaller x
-of an upright face), in pixels, continuous, (0, 0) the outer corner of the first pixel: x = normalised x * width.
-An affine is (2, 3): crop = affine[:, :2] @ raw + affine[:, 2], raw in pixels, crop in [0, 1], x right, y down.
+Landmarks are five points (left eye, right eye, nose tip, left mouth corner, right mouth corner; "left" is the
+smaller x of an upright face), in pixels, continuous, (0, 0) the outer corner of the first pixel: x = normalised
+x * width. An affine is (2, 3): crop = affine[:, :2] @ raw + affine[:, 2], raw in pixels, crop in [0, 1], x right,
+y down.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-# Half the crop is the longer of EYE_TO_EYE * (eye distance) and EYE_TO_MOUTH * (eyes to mouth); its centre lies CENTRE_DROP
-# of the way from eyes to mouth. FFHQ's numbers are 2.0, 1.8 and 0.1, and EG3D cuts its own crop out of that one; these are
-# set so that the canonical head before the frontal EG3D camera (radius 2.7, focal 4.2647) is its own crop, by both lengths.
-EYE_TO_EYE = 2.32423
-EYE_TO_MOUTH = 2.13733
-CENTRE_DROP = 0.15855
+
+class Framing(NamedTuple):
+    """How large the face is in the crop: half the crop is the longer of two lengths, each times its factor.
+
+    FFHQ has 2.0, 1.8 and 0.1, and EG3D cuts its own crop out of that one. The framings below are set so that the
+    canonical face before the frontal EG3D camera (radius 2.7, focal 4.2647) is its own crop, by both lengths.
+    """
+
+    eye_to_eye: float
+    eye_to_mouth: float
+    drop: float  # the crop's centre lies this part of the way from the eyes to the mouth
 
 
-def crop_transform(landmarks: ArrayLike) -> Array:
+EMBEDDED = Framing(2.32423, 2.13733, 0.15855)  # of models.procedural.CANONICAL_LANDMARKS
+EG3D = Framing(1.74949, 1.60585, 0.16586)  # of models.pnp.EG3D_FACE
+
+
+def crop_transform(landmarks: ArrayLike, framing: Framing = EMBEDDED) -> Array:
     """The similarity that crops a face upright and centred.
 
     landmarks: (5, 2) raw pixels.  Returns (2, 3): raw pixels -> [0, 1] crop coordinates.
@@ -33,16 +45,19 @@ def crop_transform(landmarks: ArrayLike) -> Array:
     eyes = (left_eye + right_eye) / 2
     eye_to_eye = right_eye - left_eye
     eye_to_mouth = (left_mouth + right_mouth) / 2 - eyes
-    # The crop's x axis: the eye line and the perpendicular of the face's axis, whichever is longer weighs more.
+    # The crop's x axis: the eye line and the perpendicular of the face's axis; the longer one weighs more.
     across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
     length = float(np.hypot(*across))
-    half = max(EYE_TO_EYE * float(np.hypot(*eye_to_eye)), EYE_TO_MOUTH * float(np.hypot(*eye_to_mouth)))
+    half = max(
+        framing.eye_to_eye * float(np.hypot(*eye_to_eye)),
+        framing.eye_to_mouth * float(np.hypot(*eye_to_mouth)),
+    )
     if half <= 1e-6 or length <= 1e-6 * half:
         raise ValueError("the landmarks span no face")
     x_axis = across / length
     y_axis = np.array([-x_axis[1], x_axis[0]])
     linear = np.stack([x_axis, y_axis]) / (2 * half)
-    centre = eyes + CENTRE_DROP * eye_to_mouth
+    centre = eyes + framing.drop * eye_to_mouth
     return np.concatenate([linear, (0.5 - linear @ centre)[:, None]], axis=1)
 
 
@@ -62,7 +77,8 @@ def invert_affine(affine: ArrayLike) -> Array:
 def effective_camera(label_raw: ArrayLike, affine: ArrayLike, raw_size: tuple[int, int]) -> Array:
     """The exact camera of a crop: the raw centre, rotated by the crop's roll, with intrinsics of its own.
 
-    label_raw: (25,), cam2world 4x4 and intrinsics 3x3 normalised to the raw picture.  raw_size: (width, height) pixels.
+    label_raw: (25,), cam2world 4x4 and intrinsics 3x3 normalised to the raw picture.  raw_size: (width, height),
+    pixels.
     Returns (25,), intrinsics normalised to the crop: focal and principal point differ from EG3D's.
     """
     label = np.asarray(label_raw, dtype=np.float64)
@@ -79,7 +95,7 @@ def effective_camera(label_raw: ArrayLike, affine: ArrayLike, raw_size: tuple[in
 
 
 def centred_rotation(label: ArrayLike) -> Array:
-    """The rotation (3, 3) of the camera that looks through the picture's middle: the principal point's shift folded in.
+    """The rotation (3, 3) of a camera turned to look through the picture's middle: the shift folded in.
 
     A crop off the optical axis is, to first order, the view of a turned camera; this is the turned camera.
     """
@@ -97,6 +113,6 @@ def centred_rotation(label: ArrayLike) -> Array:
 
 def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> float:
     """The angle between two rotations (3, 3), degrees."""
-    # By the chord, |R1 - R2| = 2 sqrt(2) sin(angle / 2): exact for small angles, where arccos of the trace is not.
+    # By the chord |R1 - R2| = 2 sqrt(2) sin(angle / 2): exact for small angles, unlike arccos of the trace.
     chord = np.linalg.norm(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
     return float(np.rad2deg(2 * np.arcsin(min(1.0, float(chord) / (2 * np.sqrt(2))))))

@@ -1,0 +1,93 @@
+"""The camera of a cropped portrait from its five landmarks: perspective-n-point against a canonical face."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from models.alignment import Array
+
+FOCAL, RADIUS = 4.2647, 2.7  # EG3D's, as in models.camera, which needs torch
+TARGET = np.array([0.0, 0.0, 0.2])
+
+# The standard face of Deep3DFaceRecon (in its own unit, 10 cm), taken to EG3D's world as EG3D's preprocessing takes
+# the cameras of that face: times 0.27, then moved by (0, 0.006, 0.161).
+EG3D_FACE: Array = np.array([0.0, 0.006, 0.161]) + 0.27 * np.array(
+    [
+        [-0.31148657, 0.09036078, 0.13377953],
+        [0.30979887, 0.08972035, 0.13179526],
+        [0.0032535, -0.24617933, 0.55244243],
+        [-0.25216928, -0.5813392, 0.22405732],
+        [0.2484662, -0.5812824, 0.22235769],
+    ]
+)
+
+# What is expected before a landmark is seen, as standard deviations: faces differ from the canonical one and
+# detectors err (in crop sides); people look at cameras (radians); a crop is upright and its face of the usual size.
+LANDMARK_SIGMA = 0.012
+YAW_SIGMA, PITCH_SIGMA = 0.6, 0.3
+TURN_SIGMA = np.array([0.03, 0.03, 0.05])
+SIZE_SIGMA = 0.1
+
+
+class Fit(NamedTuple):
+    """label (25,): location of norm 2.7, EG3D's intrinsics.  reprojection: root mean square error in crop sides."""
+
+    label: Array
+    reprojection: float
+
+
+def fit_camera(points: ArrayLike, face: ArrayLike) -> Fit:
+    """The most likely camera that shows `face` at `points`.
+
+    points: (5, 2) in [0, 1] of the crop, x right, y down.  face: (5, 3) world. The face's size is free, so that a
+    small head is not taken for a turned one; the label has EG3D's focal length and radius nevertheless.
+    """
+    seen, shape = np.asarray(points, dtype=np.float64), np.asarray(face, dtype=np.float64)
+
+    def residuals(state: Array) -> Array:
+        misfit = (_project(state, shape) - seen) / LANDMARK_SIGMA
+        prior = [
+            state[0] / YAW_SIGMA,
+            state[1] / PITCH_SIGMA,
+            *(state[2:5] / TURN_SIGMA),
+            state[5] / SIZE_SIGMA,
+        ]
+        return np.concatenate([misfit.ravel(), prior])
+
+    state = least_squares(residuals, np.zeros(6), method="lm").x
+    error = float(np.sqrt(((_project(state, shape) - seen) ** 2).sum(axis=1).mean()))
+    return Fit(_label(state), error)
+
+
+def frontal_label() -> Array:
+    """(25,) of the frontal EG3D camera."""
+    return _label(np.zeros(6))
+
+
+def _label(state: Array) -> Array:
+    cam2world = np.eye(4)
+    cam2world[:3, :3], cam2world[:3, 3] = _pose(state)
+    return np.concatenate([cam2world.ravel(), [FOCAL, 0.0, 0.5, 0.0, FOCAL, 0.5, 0.0, 0.0, 1.0]])
+
+
+def _pose(state: Array) -> tuple[Array, Array]:
+    """Rotation (3, 3) and position (3,) of a state: yaw, pitch, a turn (3,) about the camera's own axes, log size."""
+    yaw, pitch = state[:2]
+    position = RADIUS * np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+    forward = (TARGET - position) / np.linalg.norm(TARGET - position)
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right)
+    look_at = np.stack([right, np.cross(forward, right), forward], axis=1)
+    return look_at @ Rotation.from_rotvec(state[2:5]).as_matrix(), position
+
+
+def _project(state: Array, points: Array) -> Array:
+    """World points (N, 3) to the crop (N, 2)."""
+    rotation, position = _pose(state)
+    seen = (points - position) @ rotation
+    return 0.5 + FOCAL * np.exp(state[5]) * seen[:, :2] / seen[:, 2:]
