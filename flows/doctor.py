@@ -79,8 +79,9 @@ def _weights(settings: Settings) -> Iterator[Check]:
     from models import zoo
 
     for model in zoo.describe(settings.world):
-        present = model["state"] == "ok"
-        yield _check(f"weights {model['model']}", present, model["state"], "stillroom models")
+        there = model["state"] == "ready"
+        first, *rest = [line.strip() for line in (model["problem"] or model["state"]).splitlines()]
+        yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]))
 
 
 def _styles(settings: Settings) -> Iterator[Check]:

@@ -134,7 +134,8 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
     from models import zoo
 
     settings = load_settings(profile, overrides)
-    return {"profile": profile, "world": settings.world, "models": zoo.describe(settings.world)}
+    rows = [{"model": row.pop("name"), **row} for row in zoo.describe(settings.world)]
+    return {"profile": profile, "world": settings.world, "models": rows}
 
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def styles_table(document: Document, console: Console) -> None:
 
 
 def models_table(document: Document, console: Console) -> None:
-    _rows(document["models"], ("model", "state", "source", "sha256"), console)
+    _rows(document["models"], ("model", "state", "bytes", "digest", "source"), console)
 
 
 def verify_table(document: Document, console: Console) -> None:
