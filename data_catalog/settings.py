@@ -21,6 +21,7 @@ class PortraitsSettings(Section):
     """Where portraits come from, and their frozen splits."""
 
     source: str = "procedural"  # or a folder, an EG3D zip or folder with dataset.json, a 3DPE dataset
+    pattern: str = "*"  # of file names in a folder or zip, such as "portrait_*.png"
     count: int | None = Field(72, ge=1)  # portraits taken; of a folder, null takes all
     block_size: int = Field(12, ge=1)  # portraits per block
     seed: int = Field(0, ge=0)  # first seed of the procedural world
@@ -35,7 +36,6 @@ class AlignSettings(Section):
 
     size: int = Field(64, ge=16)  # px, side of the aligned portrait
     landmarks: str | None = None  # JSON: name -> 5 points in px; null: given labels, or the detector
-    crop_scale: float = Field(1.0, gt=0.0)  # of the FFHQ/EG3D crop
     min_confidence: float = Field(0.3, ge=0.0, le=1.0)
     max_reprojection: float = Field(0.05, gt=0.0)  # of the crop's side; a worse fit is rejected
 
@@ -83,9 +83,7 @@ class SelectSettings(Section):
     max_ssim: float | None = Field(0.995, ge=-1.0, le=1.0)  # above: the edit changed nothing
     max_lpips: float | None = Field(None, ge=0.0)  # above: the edit changed everything
     max_camera_drift_deg: float | None = Field(None, ge=0.0)
-    calibration: Literal["none", "quantile"] = (
-        "none"  # quantile: the style's own scores set its gates' numbers
-    )
+    calibration: Literal["none", "quantile"] = "none"  # quantile: the style's own scores set its gates' numbers
     quantile: float = Field(0.05, ge=0.0, lt=0.5)  # share of a style's samples that a calibrated gate drops
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made below which a style counts as failed
     image_prompts: int = Field(4, ge=0)  # samples per style that serve as image prompts
@@ -111,21 +109,29 @@ class DatasetSettings(Section):
 
 
 class DistillSettings(Section):
-    """Training of the student."""
+    """Training of the student: lambda_2d * L2D + lambda_3d * L3D (3DPE, section 3.2)."""
 
-    iterations: int = Field(300, ge=1)
+    iterations: int = Field(500, ge=1)
     batch_size: int = Field(6, ge=1)  # samples per iteration over all processes
     lr: float = Field(5e-4, gt=0.0)
+    lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # cosine down to this share of lr; 1 keeps it
     weight_decay: float = Field(0.0, ge=0.0)
     warmup: int = Field(20, ge=0)  # iterations
+    lambda_2d: float = Field(1.0, ge=0.0)
+    lambda_3d: float = Field(1.0, ge=0.0)
     image_l2_weight: float = Field(1.0, ge=0.0)
     image_lpips_weight: float = Field(2.0, ge=0.0)
-    triplane_weight: float = Field(0.1, ge=0.0)
+    triplane_weight: float = Field(0.1, ge=0.0)  # above 0.1 it swamps the pictures at the embedded size
     depth_weight: float = Field(1.0, ge=0.0)
+    # The picture L2D compares with, from the portrait's camera. Where that camera is an estimate, only the
+    # teacher's own rendering agrees with it: the pseudo-label itself would teach the error of the camera.
+    l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # samples whose prompt is an image
-    views_per_sample: int = Field(1, ge=1)
+    views_per_sample: int = Field(1, ge=1)  # of the stored novel views, drawn anew each iteration
+    memory_mb: int = Field(2048, ge=0)  # of samples and of features kept, each; in no fingerprint
     checkpoint_every: int = Field(50, ge=1)  # iterations; in no fingerprint
-    log_every: int = Field(10, ge=1)  # iterations; in no fingerprint
+    log_every: int = Field(10, ge=1)  # iterations between points of the curve
+    grid_every: int = Field(100, ge=1)  # iterations between pictures and looks at the val split
     seed: int = Field(0, ge=0)
 
 
@@ -133,10 +139,12 @@ class EvaluateSettings(Section):
     """The paper's Table 1, and the comparison with the true styled head where it is known."""
 
     max_samples_per_style: int | None = Field(None, ge=1)
-    views: int = Field(2, ge=1)
-    view_yaw: float = Field(0.35, ge=0.0)  # rad, of the novel views
-    timing_repeats: int = Field(5, ge=1)
-    pictures_per_style: int = Field(4, ge=0)
+    view_yaw: float = Field(0.35, ge=0.0)  # rad, of the two novel views, one each side
+    timing_repeats: int = Field(7, ge=1)
+    bootstrap: int = Field(1000, ge=100)  # draws behind the 95 % intervals
+    pictures_per_style: int = Field(4, ge=1)
+    turntable_frames: int = Field(16, ge=2)
+    batch_size: int = Field(8, ge=1)  # in no fingerprint
     seed: int = Field(0, ge=0)
 
 

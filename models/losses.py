@@ -1,0 +1,79 @@
+"""The losses of distillation (3DPE, section 3.2): what triplane and views should look like."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from models.live3d import Render
+
+PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """L = lambda_2d * L2D + lambda_3d * L3D; the others weigh the terms inside."""
+
+    lambda_2d: float = 1.0
+    lambda_3d: float = 1.0
+    image_l2: float = 1.0
+    image_lpips: float = 2.0
+    triplane: float = 1.0
+    depth: float = 1.0
+
+
+class ViewTarget(NamedTuple):
+    """What a view should show."""
+
+    image: Tensor  # (B, 3, H, H) in [-1, 1]
+    depth: Tensor  # (B, 1, h, h) world units along the ray
+
+
+def image_loss(image: Tensor, target: Tensor, perceptual: PerceptualDistance, weights: LossWeights) -> Tensor:
+    """L2 and LPIPS of pictures (B, 3, H, H) in [-1, 1]; a scalar."""
+    l2 = (image - target).square().mean()
+    return weights.image_l2 * l2 + weights.image_lpips * perceptual(image, target).mean()
+
+
+def depth_loss(render: Render, target: Tensor) -> Tensor:
+    """L1 of depths where the student sees something: behind empty space a depth means nothing.
+
+    target: (B, 1, h, h) world units along the ray.
+    """
+    seen = render.opacity.detach()
+    error = (render.depth - target).abs() * seen
+    return error.sum() / seen.sum().clamp_min(1.0)
+
+
+def distillation_loss(
+    triplane: Tensor,
+    portrait_view: Render,
+    novel_views: list[Render],
+    target_triplane: Tensor,
+    target_portrait_view: ViewTarget,
+    target_views: list[ViewTarget],
+    perceptual: PerceptualDistance,
+    weights: LossWeights,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Equation 5: the portrait's own view (L2D), and the triplane with other views of it (L3D).
+
+    triplane, target_triplane: (B, 3*C, h, w).  Returns the loss and its unweighted parts.
+    """
+    assert len(novel_views) == len(target_views) > 0
+    count = len(novel_views)
+    seen = image_loss(portrait_view.image, target_portrait_view.image, perceptual, weights)
+    views = [
+        image_loss(view.image, target.image, perceptual, weights)
+        for view, target in zip(novel_views, target_views, strict=True)
+    ]
+    depths = [depth_loss(portrait_view, target_portrait_view.depth)]
+    depths += [depth_loss(view, target.depth) for view, target in zip(novel_views, target_views, strict=True)]
+    parts = {
+        "loss_2d": seen,
+        "loss_view": sum(views[1:], views[0]) / count,
+        "loss_triplane": (triplane - target_triplane).abs().mean(),
+        "loss_depth": sum(depths[1:], depths[0]) / len(depths),
+    }
+    in_3d = parts["loss_view"] + weights.triplane * parts["loss_triplane"] + weights.depth * parts["loss_depth"]
+    return weights.lambda_2d * seen + weights.lambda_3d * in_3d, parts

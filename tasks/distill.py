@@ -1,0 +1,108 @@
+"""Stage distill: the student learns from the teachers' samples (3DPE, section 3.2).
+
+Only E_p and E_t learn. The frozen branches see each portrait once, before training. Every random choice is a
+function of (seed, step), so that a run that was killed continues bit for bit from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings
+from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from tasks.progress import report
+from tasks.student_files import save_student
+from tasks.training_data import SampleRef, check_no_leakage, read_samples
+
+if TYPE_CHECKING:
+    from models.student import Student
+    from tasks.batches import Prompts
+    from tasks.training import Curve
+
+log = logging.getLogger(__name__)
+
+CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
+WORKING = "working"  # checkpoints and pictures of a run in progress; gone when it is done
+NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
+
+
+def run(work: Work) -> Summary:
+    """Train to the last iteration, from the newest checkpoint that an interrupted run left in the folder."""
+    from models import zoo
+    from tasks.batches import Prompts
+    from tasks.training import train
+
+    settings = work.settings
+    samples = read_samples(work.input("dataset").folder, work.root)
+    check_no_leakage(samples)
+    learned = [sample for sample in samples if sample.split == "train"]
+    watched = [sample for sample in samples if sample.split == "val"]
+    if not learned:
+        raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
+    teacher, perceptual = (zoo.load(n, settings.world, settings.run.device) for n in ("teacher", "lpips"))
+    clip, mae = (zoo.load(name, settings.world, settings.run.device) for name in ("clip", "mae"))
+    prompts = Prompts.read(samples, clip, mae, settings.run.device)
+    student = make_student(teacher, prompts, settings)
+    working = work.folder / WORKING
+    curve = train(student, teacher, perceptual, prompts, learned, watched, settings, working, report)
+    return write_products(work, student, curve, working, learned)
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    chosen = settings.distill.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
+    return chosen | {"world": settings.world}
+
+
+STAGE = Stage(
+    name="distill",
+    version=1,
+    needs=(Need("dataset"),),
+    reads=reads,
+    models=lambda settings: ("teacher", "clip", "mae", "lpips"),
+    run=run,
+    resumes=True,
+)
+
+
+def make_student(teacher: Any, prompts: Prompts, settings: Settings) -> Student:
+    """A student that starts as the teacher; its prompt encoder is drawn from the seed."""
+    import torch
+
+    from models import student as networks
+
+    sizes = networks.EMBEDDED if settings.world == "embedded" else networks.PAPER
+    # Both kinds of prompt come from frozen encoders, seen once: the student needs no MAE of its own.
+    config = replace(
+        sizes,
+        live3d=teacher.config,
+        text_token_size=prompts.text_token_size,
+        image_token_size=prompts.image_token_size,
+        mae=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.distill.seed)  # layers draw from the global generator; it is put back
+        student = networks.Student.from_teacher(teacher, config)
+    return student.to(settings.run.device)
+
+
+def write_products(work: Work, student: Student, curve: Curve, working: Path, learned: list[SampleRef]) -> Summary:
+    """The student, its curve and its last picture; what the run needed on the way goes."""
+    save_student(student, work.folder)
+    pq.write_table(pa.Table.from_pylist(curve.rows), work.folder / CURVE)
+    grids = sorted(working.glob("samples-*.png"))
+    shutil.copyfile(grids[-1], work.folder / SAMPLES_PICTURE)
+    settings = work.settings.distill.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
+    document = {"world": work.settings.world, "profile": work.settings.profile, "settings": settings}
+    document["styles"] = sorted({sample.style for sample in learned})
+    (work.folder / TRAINING).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.rmtree(working)
+    return Summary(samples=len(learned), metrics=curve.last())

@@ -1,0 +1,291 @@
+"""The training loop of the student: AdamW over E_p and E_t, checkpoints, curve and pictures.
+
+Works in one process and, started with `accelerate launch`, in several: each takes its share of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from data_catalog.errors import UserError
+from data_catalog.settings import DistillSettings, Settings
+from models.camera import orbit_label
+from models.live3d import Render
+from models.losses import LossWeights, distillation_loss
+from models.pixels import signed, to_bytes
+from tasks.batches import Batch, BatchMaker, Prompts
+from tasks.pictures import contact_sheet, write_png
+from tasks.training_data import Sampler, SampleRef
+
+if TYPE_CHECKING:
+    from models.live3d import Live3D
+    from models.losses import PerceptualDistance
+    from models.student import Student
+
+log = logging.getLogger(__name__)
+
+KEPT_CHECKPOINTS = 2
+CLIP_NORM = 1.0
+WATCHED = 16  # samples of the val split that the curve follows
+GRID_YAW = 0.35  # rad, of the novel view in a grid
+BETAS = (0.9, 0.99)
+
+OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
+
+
+@dataclass
+class Curve:
+    """Means of the losses between two points; `pending` holds the steps since the last point."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[dict[str, float]] = field(default_factory=list)
+
+    def point(self, step: int, extra: dict[str, float]) -> dict[str, float]:
+        """Close a point of the curve. Every point has the same columns; what was not measured is None."""
+        means = {name: sum(each[name] for each in self.pending) / len(self.pending) for name in self.pending[0]}
+        values = means | extra
+        self.pending = []
+        self.rows.append({"step": step, "val_l1": None, "val_lpips": None} | values)
+        return values
+
+    def last(self) -> dict[str, float]:
+        """The newest value of each column."""
+        newest: dict[str, float] = {}
+        for row in self.rows:
+            newest |= {name: value for name, value in row.items() if value is not None and name != "step"}
+        return newest
+
+
+class Lesson(nn.Module):
+    """One forward pass of the student, in one call, so that a distributed wrapper sees it."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, list[Render]]:
+        """Returns the triplane (B, 3*C, h, w) and a render for each camera of the batch."""
+        features, triplane = batch.features, None
+        for group in batch.prompts:
+            places = group.places.to(features.low.device)
+            own = type(features)(features.low[places], features.high[places])
+            part = self.student.edit(own, group.tokens, group.kind)
+            triplane = part.new_zeros(len(features.low), *part.shape[1:]) if triplane is None else triplane
+            triplane = triplane.index_copy(0, places, part)
+        assert triplane is not None
+        count, size = batch.cameras.shape[:2]
+        seen = self.student.render(triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1), generator)
+        return triplane, [Render(*(part[i * size : (i + 1) * size] for part in seen)) for i in range(count)]
+
+
+def train(
+    student: Student,
+    teacher: Live3D,
+    perceptual: PerceptualDistance,
+    prompts: Prompts,
+    learned: Sequence[SampleRef],
+    watched: Sequence[SampleRef],
+    settings: Settings,
+    working: Path,
+    on_progress: OnProgress | None = None,
+) -> Curve:
+    """Train the student in place to the last iteration and return the curve.
+
+    working: where checkpoints and pictures go; the newest checkpoint there is continued.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    own, device = settings.distill, settings.run.device
+    working.mkdir(parents=True, exist_ok=True)
+    # A step without image prompts leaves their projection without a gradient.
+    accelerator = Accelerator(
+        cpu=device == "cpu", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
+    if own.batch_size % accelerator.num_processes:
+        raise UserError(
+            "distill.batch_size cannot be shared evenly",
+            found=own.batch_size,
+            expected=f"a multiple of {accelerator.num_processes} processes",
+        )
+    trainer = Trainer(student, teacher, perceptual, prompts, learned, watched, own, device, accelerator)
+    return trainer.run(working, on_progress)
+
+
+class Trainer:
+    """The state of a training run."""
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: Live3D,
+        perceptual: PerceptualDistance,
+        prompts: Prompts,
+        learned: Sequence[SampleRef],
+        watched: Sequence[SampleRef],
+        settings: DistillSettings,
+        device: str,
+        accelerator: Any,
+    ) -> None:
+        self.student, self.perceptual, self.settings = student, perceptual, settings
+        self.learned, self.accelerator = learned, accelerator
+        self.watched = (watched or learned)[:: max(1, len(watched or learned) // WATCHED)][:WATCHED]
+        self.pictured = list({sample.style: sample for sample in (watched or learned)}.values())
+        self.maker = BatchMaker(student, teacher, prompts, settings.memory_mb, settings.l2d_target, device)
+        self.sampler = Sampler(
+            learned,
+            settings.batch_size,
+            settings.image_prompt_fraction,
+            settings.views_per_sample,
+            settings.seed,
+        )
+        self.stored_views = len(self.maker.fields(learned[0]).views)
+        self.weights = LossWeights(
+            settings.lambda_2d,
+            settings.lambda_3d,
+            settings.image_l2_weight,
+            settings.image_lpips_weight,
+            settings.triplane_weight,
+            settings.depth_weight,
+        )
+        self.parameters = student.trainable_parameters()
+        optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, betas=BETAS, weight_decay=settings.weight_decay)
+        self.lesson, self.optimizer = accelerator.prepare(Lesson(student), optimizer)
+        self.curve, self.step = Curve(), 0
+
+    def run(self, working: Path, on_progress: OnProgress | None) -> Curve:
+        """Continue from the newest checkpoint to the last iteration."""
+        settings, main = self.settings, self.accelerator.is_main_process
+        self.resume(working)
+        self.student.train()
+        bar = tqdm(total=settings.iterations, initial=self.step, desc="distill", disable=None if main else True)
+        while self.step < settings.iterations:
+            self.curve.pending.append(self.take_step())
+            self.step += 1
+            bar.update()
+            final = self.step == settings.iterations
+            look = final or self.step % settings.grid_every == 0
+            if look or self.step % settings.log_every == 0:
+                values = self.curve.point(self.step, self.watch() if look else {})
+                pictures = {"samples": self.draw_grid(working)} if look and main else {}
+                if main and on_progress is not None:
+                    on_progress(self.step, settings.iterations, values, pictures)
+                bar.set_postfix({"loss": f"{values['loss']:.4f}"})
+            if main and (final or self.step % settings.checkpoint_every == 0):
+                self.save(working)
+        bar.close()
+        self.student.eval()
+        return self.curve
+
+    def take_step(self) -> dict[str, float]:
+        """One update; returns its losses."""
+        draw = self.sampler.draw(self.step, self.stored_views)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        batch = self.maker.make(self.learned, draw, slice(rank, None, processes))
+        generator = torch.Generator(batch.cameras.device).manual_seed(draw.noise_seed + rank)
+        lr = self.settings.lr * learning_rate_share(self.step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        triplane, renders = self.lesson(batch, generator)
+        loss, parts = distillation_loss(
+            triplane,
+            renders[0],
+            renders[1:],
+            batch.triplane,
+            batch.targets[0],
+            batch.targets[1:],
+            self.perceptual,
+            self.weights,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self.optimizer.step()
+        losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
+        losses = self.accelerator.reduce(losses, reduction="mean")
+        return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": lr}
+
+    @torch.no_grad()
+    def watch(self) -> dict[str, float]:
+        """How near the student comes to the teacher on portraits it does not train on, by text prompts."""
+        l1, lpips = [], []
+        for sample in self.watched:
+            target = self.maker.portrait_target(sample)[None]
+            image = self._look(sample, torch.from_numpy(sample.camera)[None]).clamp(-1, 1)
+            l1.append(float((image - target).abs().mean() / 2))
+            lpips.append(float(self.perceptual(image, target).mean()))
+        return {"val_l1": sum(l1) / len(l1), "val_lpips": sum(lpips) / len(lpips)}
+
+    @torch.no_grad()
+    def draw_grid(self, working: Path) -> Path:
+        """One row a style: portrait, pseudo-label, the teacher's view of it, the student's, a novel view."""
+        rows = []
+        for sample in self.pictured:
+            fields, camera = self.maker.fields(sample), torch.from_numpy(sample.camera)[None]
+            teacher = to_bytes(self.maker.portrait_target(sample)[None])[0]
+            cameras = torch.cat([camera, orbit_label(GRID_YAW, 0.0)])
+            student = to_bytes(self._look(sample, cameras))
+            rows.append([fields.portrait, fields.pseudo_label, teacher, *student])
+        path = working / f"samples-{self.step:06d}.png"
+        write_png(path, contact_sheet(rows, scale=max(1, 128 // rows[0][0].shape[0])))
+        for old in sorted(working.glob("samples-*.png"))[:-1]:
+            old.unlink()
+        return path
+
+    def _look(self, sample: SampleRef, cameras: Tensor) -> Tensor:
+        """Views (n, 3, H, W) of the student's edit by text."""
+        device = self.maker.device
+        features = self.student.features(signed(self.maker.fields(sample).portrait[None], device))
+        tokens = self.maker.prompts.text[sample.prompt][None]
+        triplane = self.student.edit(features, tokens, "text")
+        return self.student.render(triplane.expand(len(cameras), -1, -1, -1), cameras.to(device)).image
+
+    def save(self, working: Path) -> None:
+        """Write a checkpoint under a temporary name, then rename it: what has its name is whole."""
+        learned = {name: p.detach() for name, p in self.student.named_parameters() if p.requires_grad}
+        state = {"step": self.step, "student": learned, "optimizer": self.optimizer.state_dict()}
+        state["curve"] = json.dumps([self.curve.rows, self.curve.pending])
+        temporary = working / "checkpoint.tmp"
+        with temporary.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(working / f"checkpoint-{self.step:08d}.pt")
+        for old in sorted(working.glob("checkpoint-*.pt"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def resume(self, working: Path) -> None:
+        """Take up the newest checkpoint that can be read."""
+        for path in sorted(working.glob("checkpoint-*.pt"), reverse=True):
+            try:
+                state = torch.load(path, map_location=self.maker.device, weights_only=True)
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+                log.warning("%s cannot be read and is left out: %s", path.name, error)
+                continue
+            parameters = dict(self.student.named_parameters())
+            with torch.no_grad():
+                for name, value in state["student"].items():
+                    parameters[name].copy_(value)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.curve = Curve(*json.loads(state["curve"]))
+            self.step = int(state["step"])
+            log.info("continuing after iteration %d", self.step)
+            return
+
+
+def learning_rate_share(step: int, settings: DistillSettings) -> float:
+    """Linear warm-up, then a cosine from 1 to `lr_end_fraction`."""
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    low = settings.lr_end_fraction
+    return warm * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * step / settings.iterations)))
