@@ -1,0 +1,241 @@
+"""Stage portraits: take pictures in, decode, check, name them by their content, and freeze their splits.
+
+A portrait's id is of its pixels. Its split is a hash of its id, so that it stays whatever else is added; only block 0
+makes an exception, or a small set might have nobody to train or to test on: if the hash leaves block 0 without a test
+portrait, the one nearest to the test fraction becomes one, and likewise the furthest one for training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.encoding import encode_png
+from data_catalog.errors import UserError
+from data_catalog.fingerprint import digest_json
+from data_catalog.images import Decoded, Rejected, decode_image
+from data_catalog.seeds import fraction
+from data_catalog.settings import PortraitsSettings, Settings
+from data_catalog.stage import Partition, Stage, Summary, Work
+from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, find_repeats, open_source, read_labels
+
+log = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        (
+            "portrait_id",
+            pa.string(),
+        ),  # "p" and 10 hex digits of sha256; null where there are no pixels of its own
+        ("split", pa.string()),  # train, val or test; null where rejected
+        ("source", pa.string()),  # procedural, folder or zip
+        ("seed", pa.int64()),  # of the procedural world; null elsewhere
+        ("name", pa.string()),  # path below the source; of a seed, its number
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),  # of size and pixels
+        (
+            "camera_true",
+            pa.list_(pa.float64(), 25),
+        ),  # of the whole picture; null outside the procedural world
+        ("camera_given", pa.list_(pa.float64(), 25)),  # from dataset.json; null without
+        ("status", pa.string()),  # ok or rejected
+        ("reason", pa.string()),
+    ]
+)
+Row = dict[str, Any]
+
+
+class Photo(NamedTuple):
+    """A picture on its way in; rgb (H, W, 3) uint8, or why there is none."""
+
+    name: str
+    picture: Decoded | Rejected
+    seed: int | None = None
+    camera_true: list[float] | None = None
+    camera_given: list[float] | None = None
+
+
+def run(work: Work) -> Summary:
+    """Take in the pictures of one block."""
+    settings = work.settings.portraits
+    number = work.partition.block or 0
+    photos = _rendered(settings, number) if settings.source == PROCEDURAL else _read(work, number)
+    rows = take_in(photos, work.folder)
+    for row, split in split_rows(rows, settings, first_block=number == 0):
+        row["split"] = split
+    kind = _kind(settings)
+    rows.sort(key=lambda row: (row["portrait_id"] or "~", row["name"]))
+    table = pa.Table.from_pylist([row | {"source": kind} for row in rows], schema=SCHEMA)
+    pq.write_table(table, work.folder / "portraits.parquet")
+    good = [row for row in rows if row["status"] == "ok"]
+    # "duplicate of a.png" is counted as "duplicate", "corrupt: details" as "corrupt".
+    reasons = Counter(_counted(row["reason"]) for row in rows if row["status"] != "ok")
+    splits = Counter(row["split"] for row in good)
+    metrics = {f"portraits_{split}": float(splits[split]) for split in ("train", "val", "test")}
+    return Summary(samples=len(good), rejected=dict(reasons), metrics=metrics)
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    """The block's own part of the source: growing the source leaves full blocks as they are."""
+    own, number = settings.portraits, partition.block or 0
+    if own.val_fraction + own.test_fraction >= 1:
+        raise UserError(
+            "portraits: val_fraction and test_fraction leave nobody to train on",
+            found=f"{own.val_fraction} + {own.test_fraction}",
+            expected="a sum below 1",
+        )
+    fractions = {"val_fraction": own.val_fraction, "test_fraction": own.test_fraction}
+    if own.source == PROCEDURAL:
+        seeds = _seeds(own, number)
+        return fractions | {"source": PROCEDURAL, "seeds": [seeds.start, seeds.stop]}
+    source = open_source(own)
+    names, labels, repeats = source.block(number, own.block_size), read_labels(source), find_repeats(source)
+    return fractions | {
+        "source": _kind(own),
+        "names": list(names),
+        "labels": digest_json([labels.get(name) for name in names]),
+        "repeats": {name: repeats[name] for name in names if name in repeats},
+        "max_pixels": own.max_pixels,
+        "min_side": own.min_side,
+    }
+
+
+def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
+    """The block's own files; of a zip, the zip."""
+    own = settings.portraits
+    if own.source == PROCEDURAL:
+        return {}
+    source = open_source(own)
+    if source.is_zip:
+        return {"archive": source.root}
+    return {name: source.root / name for name in source.block(partition.block or 0, own.block_size)}
+
+
+STAGE = Stage(name="portraits", version=1, split_by=("block",), reads=reads, sources=sources, run=run)
+
+
+def blocks(settings: Settings) -> list[int]:
+    """Numbers of the blocks that the source fills, the last perhaps in part."""
+    own = settings.portraits
+    if own.source == PROCEDURAL:
+        if own.count is None:
+            raise UserError(
+                "portraits.count: the procedural world has no end; say how many portraits to take"
+            )
+        total = own.count
+    else:
+        total = len(open_source(own).names)
+    return list(range(-(-total // own.block_size)))
+
+
+def take_in(photos: Iterator[Photo], folder: Path) -> list[Row]:
+    """Write images/ and return a row for each photo, splits still missing. Of equal pictures the first one stays."""
+    (folder / "images").mkdir()
+    rows: list[Row] = []
+    names: dict[str, str] = {}
+    for photo in photos:
+        row: Row = {"name": photo.name, "seed": photo.seed, "camera_true": photo.camera_true}
+        row |= {"camera_given": photo.camera_given, "status": "rejected", "split": None, "portrait_id": None}
+        rows.append(row)
+        if isinstance(photo.picture, Rejected):
+            picture = photo.picture
+            row["reason"] = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
+            log.info("%s is rejected: %s", photo.name, row["reason"])
+            continue
+        rgb = photo.picture.rgb
+        digest = content_digest(rgb)
+        row |= {"width": rgb.shape[1], "height": rgb.shape[0], "sha256": digest}
+        first = names.setdefault(digest, photo.name)
+        if first != photo.name:
+            row["reason"] = f"duplicate of {first}"
+            continue
+        row |= {"portrait_id": f"p{digest[:10]}", "status": "ok", "reason": ""}
+        (folder / "images" / f"{row['portrait_id']}.png").write_bytes(encode_png(rgb))
+    return rows
+
+
+def content_digest(rgb: np.ndarray) -> str:
+    """sha256 of the size and the pixels of a picture (H, W, 3) uint8: the file format does not count."""
+    header = f"{rgb.shape[0]}x{rgb.shape[1]} rgb8\n".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(rgb).tobytes()).hexdigest()
+
+
+def split_rows(rows: list[Row], settings: PortraitsSettings, first_block: bool) -> list[tuple[Row, str]]:
+    """The split of every portrait that was taken, as the module's docstring says."""
+    lots = {
+        row["portrait_id"]: fraction("split", row["portrait_id"]) for row in rows if row["status"] == "ok"
+    }
+    test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
+    splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
+    if first_block and lots:
+        lowest, highest = min(lots, key=lots.__getitem__), max(lots, key=lots.__getitem__)
+        if test_end > 0 and len(lots) > 1 and "test" not in splits.values():
+            splits[lowest] = "test"
+        if "train" not in splits.values():
+            splits[highest] = "train"
+    return [(row, splits[row["portrait_id"]]) for row in rows if row["status"] == "ok"]
+
+
+def _seeds(settings: PortraitsSettings, number: int) -> range:
+    first = number * settings.block_size
+    last = min(first + settings.block_size, settings.count or 0)
+    return range(settings.seed + first, settings.seed + last)
+
+
+def _rendered(settings: PortraitsSettings, number: int) -> Iterator[Photo]:
+    from models import procedural
+
+    for seed in _seeds(settings, number):
+        raw = procedural.raw_photo(seed)
+        camera = [float(value) for value in raw.label]
+        yield Photo(str(seed), Decoded(raw.rgb), seed=seed, camera_true=camera)
+
+
+def _read(work: Work, number: int) -> Iterator[Photo]:
+    settings = work.settings.portraits
+    source = open_source(settings)
+    labels, repeats = read_labels(source), find_repeats(source)
+    for name in source.block(number, settings.block_size):
+        if name in repeats:
+            yield Photo(name, Rejected(f"duplicate of {repeats[name]}"))
+            continue
+        label = labels.get(name)
+        if label is not None and (len(label) != LABEL_SIZE or not np.isfinite(label).all()):
+            yield Photo(name, Rejected("bad camera label", f"{LABEL_SIZE} finite numbers are expected"))
+            continue
+        data = _bytes(work, name)
+        if isinstance(data, bytes):
+            yield Photo(name, decode_image(data, settings.max_pixels, settings.min_side), camera_given=label)
+        else:
+            yield Photo(name, data)
+
+
+def _bytes(work: Work, name: str) -> bytes | Rejected:
+    try:
+        if "archive" not in work.sources:
+            return work.sources[name].read_bytes()
+        with zipfile.ZipFile(work.sources["archive"]) as archive:
+            return archive.read(name)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        # RuntimeError: an encrypted member.  NotImplementedError: a compression that Python does not know.
+        return Rejected("unreadable", f"{type(error).__name__}: {error}")
+
+
+def _kind(settings: PortraitsSettings) -> str:
+    if settings.source == PROCEDURAL:
+        return PROCEDURAL
+    return "zip" if open_source(settings).is_zip else "folder"
+
+
+def _counted(reason: str) -> str:
+    return "duplicate" if reason.startswith("duplicate of") else reason.partition(":")[0]
