@@ -77,9 +77,7 @@ def build(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
 
 @app.command()
 def distill(
-    dataset: Annotated[
-        str, typer.Option(help="Digest of a snapshot (or its beginning), or latest.")
-    ] = "latest",
+    dataset: Annotated[str, typer.Option(help="Digest of a snapshot (or its beginning), or latest.")] = "latest",
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -94,9 +92,7 @@ def distill(
 
 @app.command()
 def evaluate(
-    student: Annotated[
-        str, typer.Option(help="Digest of a student (or its beginning), or latest.")
-    ] = "latest",
+    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -111,9 +107,7 @@ def evaluate(
 
 @app.command()
 def run(
-    flow: Annotated[
-        str, typer.Argument(help="build-dataset, distill, evaluate, reproduce or pretrain-embedded.")
-    ],
+    flow: Annotated[str, typer.Argument(help="build-dataset, distill, evaluate, reproduce or pretrain-embedded.")],
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -69,9 +69,7 @@ def demo(root: Path, leave_up: bool) -> None:
     # What stands before the demo stays; what the demo starts it ends.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
-    api_url = (
-        server.start_server(root) if "PREFECT_API_URL" not in os.environ else os.environ["PREFECT_API_URL"]
-    )
+    api_url = server.start_server(root) if "PREFECT_API_URL" not in os.environ else os.environ["PREFECT_API_URL"]
     try:
         server.start_deployments(root, api_url)
         say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")

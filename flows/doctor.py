@@ -81,7 +81,7 @@ def _weights(settings: Settings) -> Iterator[Check]:
     for model in zoo.describe(settings.world):
         there = model["state"] == "ready"
         first, *rest = [line.strip() for line in (model["problem"] or model["state"]).splitlines()]
-        yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]))
+        yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]).removeprefix("hint").strip())
 
 
 def _styles(settings: Settings) -> Iterator[Check]:
@@ -110,6 +110,4 @@ def _services() -> Iterator[Check]:
     if api_url is None:
         yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
     else:
-        yield _check(
-            "prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?"
-        )
+        yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")

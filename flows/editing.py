@@ -26,13 +26,17 @@ def edit_portrait(
     settings = load_settings(profile, overrides)
     catalog = Catalog(Store(data_root()))
     entry = student_entry(catalog)
-    size = settings.align.size
-    portrait = read_portrait(image, size, settings)
-    picture = read_portrait(reference, size, settings) if reference else None
+    portrait = read_portrait(image, settings)
+    picture = read_portrait(reference, settings).rgb if reference else None
     student = load_student(catalog.folder(entry), settings.run.device)
-    edit_head(student, portrait, prompt, picture, settings)  # the first pass loads the prompt's encoder
+    edit_head(student, portrait.rgb, prompt, picture, settings)  # the first pass loads the prompt's encoder
     started = time.perf_counter()
-    head = edit_head(student, portrait, prompt, picture, settings)
+    head = edit_head(student, portrait.rgb, prompt, picture, settings)
     seconds = time.perf_counter() - started
-    files = write_views(head, out, views)
-    return {"files": [str(path) for path in files], "seconds": round(seconds, 4), "student": entry.digest}
+    files = write_views(head, portrait.camera, out, views)
+    return {
+        "files": [str(path) for path in files],
+        "seconds": round(seconds, 4),
+        "student": entry.digest,
+        "camera_source": portrait.camera_source,
+    }

@@ -148,9 +148,7 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
     rows = []
     for stage in plan.stages:
         made = [step.entry for step in plan.by_stage[stage.name] if step.made and step.entry]
-        counts = {
-            name: sum(getattr(entry, name) for entry in made) for name in ("samples", "rejected", "bytes")
-        }
+        counts = {name: sum(getattr(entry, name) for entry in made) for name in ("samples", "rejected", "bytes")}
         partitions = {"partitions": len(plan.by_stage[stage.name]), "cached": len(made)}
         rows.append({"stage": stage.name, **partitions, **counts})
     latest = root / "datasets" / "latest"

@@ -76,9 +76,7 @@ def wait_until(ready: Callable[[], bool], service: Service, seconds: float) -> N
     deadline = time.monotonic() + seconds
     while not ready():
         if not service.alive() or time.monotonic() > deadline:
-            state = (
-                f"was not ready after {seconds:.0f} s" if service.alive() else "ended while it was starting"
-            )
+            state = f"was not ready after {seconds:.0f} s" if service.alive() else "ended while it was starting"
             last = Path(service.log).read_text(errors="replace").strip().splitlines()[-3:]
             raise UserError(
                 f"the service {service.name} {state}",

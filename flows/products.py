@@ -110,9 +110,7 @@ def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
     for row in rows:
         values = {k: v for k, v in row.items() if isinstance(v, int | float)}
         method = row["method"].replace("+", "_").replace(" ", "_")
-        run.tracker.metrics(
-            run.tracker.run_id, {f"evaluate.{method}.{name}": v for name, v in values.items()}
-        )
+        run.tracker.metrics(run.tracker.run_id, {f"evaluate.{method}.{name}": v for name, v in values.items()})
     dataset = run.folder("dataset")
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder))
     run.tracker.file(snapshot.folder / "report.html")

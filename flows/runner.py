@@ -86,10 +86,7 @@ class Workers:
     def start(self, function: Callable[[Any], Any], jobs: Mapping[str, Any]) -> dict[str, Any]:
         """Hand every job to the workers at once; returns futures. `function` is at the top of a module."""
         client = self.client()
-        return {
-            key: client.submit(function, job, key=f"{key}-{id(job):x}", pure=False)
-            for key, job in jobs.items()
-        }
+        return {key: client.submit(function, job, key=f"{key}-{id(job):x}", pure=False) for key, job in jobs.items()}
 
     def outcomes(
         self, function: Callable[[Any], Any], jobs: Mapping[str, Any], futures: Mapping[str, Any]
@@ -124,9 +121,7 @@ class Workers:
         try:
             return Outcome(key, self.client().submit(function, job, key=f"{key}-alone", pure=False).result())
         except KilledWorker:
-            hint = (
-                "the process was killed each time: is there enough memory? fewer workers: --set run.workers=1"
-            )
+            hint = "the process was killed each time: is there enough memory? fewer workers: --set run.workers=1"
             return Outcome(key, error=UserError(f"{key}: its worker process died each time", hint=hint))
         except Exception as error:
             return Outcome(key, error=error)
@@ -139,16 +134,12 @@ def scheduler_address(cluster: str) -> str:
         path = CLUSTERS / f"{cluster}.yaml"
         known = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml"))) or "none"
         if not path.is_file():
-            raise UserError(
-                f"run.cluster: there is no cluster '{cluster}'", clusters=known, hint="or tcp://host:port"
-            )
+            raise UserError(f"run.cluster: there is no cluster '{cluster}'", clusters=known, hint="or tcp://host:port")
         address = str(yaml.safe_load(path.read_text(encoding="utf-8"))["scheduler"])
     parts = urlsplit(address)
     # Distributed itself would wait half a minute before it says that nobody answers.
     try:
         socket.create_connection((parts.hostname or "", parts.port or 8786), timeout=3).close()
     except OSError as error:
-        raise UserError(
-            f"no scheduler answers at {address}", found=error, hint="start it: dask scheduler"
-        ) from None
+        raise UserError(f"no scheduler answers at {address}", found=error, hint="start it: dask scheduler") from None
     return address

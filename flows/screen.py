@@ -52,19 +52,13 @@ def plan_table(document: Document, console: Console) -> None:
         console.print(note, markup=False, highlight=False)
     estimate = document.get("estimate", {})
     if estimate.get("seconds"):
-        console.print(
-            f"estimated from past records: {estimate['seconds']:.0f} s, {estimate['bytes'] / 1e6:.0f} MB"
-        )
+        console.print(f"estimated from past records: {estimate['seconds']:.0f} s, {estimate['bytes'] / 1e6:.0f} MB")
 
 
 def why_table(document: Document, console: Console) -> None:
     console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
     for change in document["changed"]:
-        pair = (
-            ""
-            if change["then"] is None and change["now"] is None
-            else f": {change['then']} -> {change['now']}"
-        )
+        pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"
         console.print(f"  {change['what']}{pair}", markup=False, highlight=False)
 
 

@@ -123,9 +123,7 @@ class FlowRun:
     def _log_stage(self, result: StageResult, stage_log: StageLog) -> None:
         tally = result.tally
         made = [step.entry for step in result.steps if step.made and step.entry]
-        records = [
-            (self.plan.catalog.read(entry), self.plan.catalog.folder(entry).as_uri()) for entry in made
-        ]
+        records = [(self.plan.catalog.read(entry), self.plan.catalog.folder(entry).as_uri()) for entry in made]
         samples, rejected = sum(e.samples for e in made), sum(e.rejected for e in made)
         counts: dict[str, float] = {
             "seconds": result.seconds,

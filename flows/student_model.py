@@ -80,9 +80,7 @@ def example(settings: Settings) -> pd.DataFrame:
 
     buffer = io.BytesIO()
     Image.new("RGB", (settings.align.size, settings.align.size), (127, 127, 127)).save(buffer, "PNG")
-    return pd.DataFrame(
-        {"image": [buffer.getvalue()], "prompt": ["Make the hair red"], "yaw": [0.0], "pitch": [0.0]}
-    )
+    return pd.DataFrame({"image": [buffer.getvalue()], "prompt": ["Make the hair red"], "yaw": [0.0], "pitch": [0.0]})
 
 
 mlflow.models.set_model(StudentModel())

@@ -74,9 +74,7 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         # Without a location the artifacts of an sqlite store would land in the current folder.
-        artifacts = (
-            (root.resolve() / "mlflow" / "artifacts").as_uri() if self.uri.startswith("sqlite") else None
-        )
+        artifacts = (root.resolve() / "mlflow" / "artifacts").as_uri() if self.uri.startswith("sqlite") else None
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def _start(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
@@ -124,9 +122,7 @@ class Tracker:
         source = json.dumps({"uri": uri, "digest": f"sha256:{digest}"})
         profile = json.dumps({"num_rows": samples})
         entity = Dataset(name, digest[:DIGEST_LENGTH], "stillroom", source, profile=profile)
-        self.client.log_inputs(
-            self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-        )
+        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
         self.tag("dataset.digest", digest)
 
     def table(self, rows: list[dict[str, Any]], name: str) -> None:
@@ -163,9 +159,7 @@ class StageLog:
                 name = f"rejected.{_metric_name(reason)}"
                 values[name] = values.get(name, 0) + count
         self.tracker.metrics(self.run_id, values)
-        self.tracker.metrics(
-            self.tracker.run_id, {f"{self.stage}.{name}": value for name, value in values.items()}
-        )
+        self.tracker.metrics(self.tracker.run_id, {f"{self.stage}.{name}": value for name, value in values.items()})
         partitions = [
             {
                 "partition": r.partition,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,15 +14,28 @@ from PIL import Image
 from data_catalog.errors import UserError
 from data_catalog.images import Rejected, read_image
 from data_catalog.settings import Settings
+from tasks import align
+from tasks.pictures import write_gif
+from tasks.portrait_sources import PROCEDURAL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.student import Student
+    from models.student import PromptKind, Student
 
 TURNTABLE_FRAMES = 24
 TURNTABLE_YAW = 0.5  # rad, each side; the student is trained on portraits, not on the back of a head
-FRAME_MS = 70
+TURNTABLE_PITCH = 0.15  # rad
+
+log = logging.getLogger(__name__)
+
+
+class Portrait(NamedTuple):
+    """An aligned portrait (H, W, 3) uint8, its camera label (25,), and where that came from."""
+
+    rgb: np.ndarray
+    camera: np.ndarray
+    camera_source: str
 
 
 @dataclass(frozen=True)
@@ -56,44 +70,53 @@ def edit_head(
     from models.pixels import signed
 
     world, device = settings.world, settings.run.device
+    kind: PromptKind = "text" if reference is None else "image"
     with torch.no_grad():
         if reference is not None:
-            tokens, kind = zoo.load("mae", world, device).tokens(reference[None]), "image"
+            tokens = zoo.load("mae", world, device).tokens(reference[None])
         else:
-            tokens, kind = zoo.load("clip", world, device).text_tokens([prompt or ""]), "text"
+            tokens = zoo.load("clip", world, device).text_tokens([prompt or ""])
         triplane = student.encode(signed(portrait[None], device), tokens.to(device), kind)
     return EditedHead(student, triplane)
 
 
-def read_portrait(path: Path, size: int, settings: Settings) -> np.ndarray:
-    """A picture of the user's as an aligned portrait (size, size, 3) uint8: its central square."""
+def read_portrait(path: Path, settings: Settings) -> Portrait:
+    """A picture of the user's, aligned as the stage align would; without a face found, its middle square."""
+    from models import zoo
+
     image = read_image(path, settings.portraits.max_pixels)
     if isinstance(image, Rejected):
         raise UserError(f"{path} cannot be taken as a portrait: {image.reason}", detail=image.detail or "-")
-    height, width = image.rgb.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(image.rgb).crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+    if settings.portraits.source == PROCEDURAL:  # the embedded detector knows the procedural faces only
+        detector = zoo.load("landmarks", settings.world, settings.run.device)
+        try:
+            points = align.detect(detector, image.rgb, settings)
+            return _cut(image.rgb, align.fit_portrait(points, settings), settings)
+        except align.Unusable as reason:
+            log.warning("taken as aligned and frontal: %s", reason)
+    return _cut(image.rgb, align.assume_frontal((image.rgb.shape[1], image.rgb.shape[0])), settings)
 
 
-def write_views(head: EditedHead, out: Path, views: int) -> list[Path]:
-    """The edited portrait from the front, `views` novel views from left to right, a turntable."""
+def _cut(rgb: np.ndarray, found: align.Aligned, settings: Settings) -> Portrait:
+    picture = align.cut(rgb, found.crop, settings.align.size)
+    return Portrait(picture, found.camera, found.camera_source)
+
+
+def write_views(head: EditedHead, camera: np.ndarray, out: Path, views: int) -> list[Path]:
+    """The edited portrait from its own camera (25,), `views` novel views from left to right, a turntable."""
     import torch
 
     from models.camera import orbit_label
 
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "edited.png"]
-    Image.fromarray(head.look(orbit_label(0.0, 0.0))[0]).save(files[0])
+    own = torch.as_tensor(camera, dtype=torch.float32)[None]
+    Image.fromarray(head.look(own)[0]).save(files[0])
     if views:
         yaws = torch.linspace(-TURNTABLE_YAW, TURNTABLE_YAW, views) if views > 1 else torch.zeros(1)
         for number, picture in enumerate(head.look(orbit_label(yaws, 0.0))):
             files.append(out / f"view_{number:02d}.png")
             Image.fromarray(picture).save(files[-1])
     phase = torch.arange(TURNTABLE_FRAMES) * (2 * math.pi / TURNTABLE_FRAMES)
-    turns = head.look(orbit_label(TURNTABLE_YAW * phase.sin(), 0.15 * phase.cos()))
-    frames = [Image.fromarray(turn) for turn in turns]
-    files.append(out / "turntable.gif")
-    frames[0].save(files[-1], save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
-    return files
+    turns = head.look(orbit_label(TURNTABLE_YAW * phase.sin(), TURNTABLE_PITCH * phase.cos()))
+    return [*files, write_gif(out / "turntable.gif", list(turns))]
