@@ -19,7 +19,6 @@ from models.rendering import (
     SamplingNoise,
     TriplaneDecoder,
     VolumeRenderer,
-    plane_table,
     sample_planes,
     sample_rays,
 )
@@ -240,7 +239,7 @@ class TriplaneModel(nn.Module):
 
     def query(self, triplane: Tensor, points: Tensor) -> FieldValues:
         """The field at points (B, N, 3), world."""
-        sampled = sample_planes(plane_table(triplane), points, self.renderer.config.rays)
+        sampled = sample_planes(triplane, points, self.renderer.config.rays)
         return FieldValues(*self.renderer.decoder(sampled))
 
     def _noise(self, triplane: Tensor, rays: int, generator: torch.Generator | None) -> SamplingNoise | None:
