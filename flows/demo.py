@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from data_catalog.places import PROJECT, data_root, shown_path
-from flows import server
+from flows import server, tracking
 from flows.history import last_run
 from flows.processes import find_service
 
@@ -69,9 +69,13 @@ def demo(root: Path, leave_up: bool) -> None:
     # What stands before the demo stays; what the demo starts it ends.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
-    api_url = server.start_server(root) if "PREFECT_API_URL" not in os.environ else os.environ["PREFECT_API_URL"]
+    preparing = threading.Thread(target=tracking.prepare, args=(root,))
+    preparing.start()
     try:
+        own = "PREFECT_API_URL" not in os.environ
+        api_url = server.start_server(root) if own else os.environ["PREFECT_API_URL"]
         server.start_deployments(root, api_url)
+        preparing.join()
         say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")
         environment = server.environment(root, api_url)
         seconds = {flow: run_deployment(flow, environment) for flow in FLOWS}

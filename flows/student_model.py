@@ -45,7 +45,7 @@ class StudentModel(mlflow.pyfunc.PythonModel):
 
         size = self.settings.align.size
         with Image.open(io.BytesIO(row["image"])) as picture:
-            portrait = np.asarray(picture.convert("RGB").resize((size, size)))
+            portrait = np.array(picture.convert("RGB").resize((size, size)))
         head = edit_head(self.student, portrait, row["prompt"], None, self.settings)
         return encode_png(head.look(orbit_label(row["yaw"], row["pitch"]))[0])
 
