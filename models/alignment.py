@@ -30,7 +30,12 @@ EMBEDDED = Framing(2.32423, 2.13733, 0.15855)  # of models.procedural.CANONICAL_
 EG3D = Framing(1.74949, 1.60585, 0.16586)  # of models.pnp.EG3D_FACE
 
 
-def crop_transform(landmarks: ArrayLike, framing: Framing = EMBEDDED) -> Array:
+def framing(world: str) -> Framing:
+    """The framing that the models of a world, "embedded" or "paper", are used to."""
+    return EMBEDDED if world == "embedded" else EG3D
+
+
+def crop_transform(landmarks: ArrayLike, frame: Framing = EMBEDDED) -> Array:
     """The similarity that crops a face upright and centred.
 
     landmarks: (5, 2) raw pixels.  Returns (2, 3): raw pixels -> [0, 1] crop coordinates.
@@ -49,15 +54,15 @@ def crop_transform(landmarks: ArrayLike, framing: Framing = EMBEDDED) -> Array:
     across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
     length = float(np.hypot(*across))
     half = max(
-        framing.eye_to_eye * float(np.hypot(*eye_to_eye)),
-        framing.eye_to_mouth * float(np.hypot(*eye_to_mouth)),
+        frame.eye_to_eye * float(np.hypot(*eye_to_eye)),
+        frame.eye_to_mouth * float(np.hypot(*eye_to_mouth)),
     )
     if half <= 1e-6 or length <= 1e-6 * half:
         raise ValueError("the landmarks span no face")
     x_axis = across / length
     y_axis = np.array([-x_axis[1], x_axis[0]])
     linear = np.stack([x_axis, y_axis]) / (2 * half)
-    centre = eyes + framing.drop * eye_to_mouth
+    centre = eyes + frame.drop * eye_to_mouth
     return np.concatenate([linear, (0.5 - linear @ centre)[:, None]], axis=1)
 
 

@@ -91,3 +91,12 @@ def _project(state: Array, points: Array) -> Array:
     rotation, position = _pose(state)
     seen = (points - position) @ rotation
     return 0.5 + FOCAL * np.exp(state[5]) * seen[:, :2] / seen[:, 2:]
+
+
+def canonical_face(world: str) -> Array:
+    """(5, 3) mean landmarks, world units: of the procedural heads ("embedded"), or of real faces ("paper")."""
+    if world != "embedded":
+        return EG3D_FACE
+    from models.procedural import CANONICAL_LANDMARKS
+
+    return np.asarray(CANONICAL_LANDMARKS.numpy(), dtype=np.float64)

@@ -62,9 +62,7 @@ def open_source(settings: PortraitsSettings) -> Source:
             hint='a folder of pictures, an EG3D zip, or "procedural"',
         )
     if not names:
-        raise UserError(
-            f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern
-        )
+        raise UserError(f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern)
     return Source(root, names if settings.count is None else names[: settings.count])
 
 
@@ -91,19 +89,6 @@ def find_repeats(source: Source) -> dict[str, str]:
             if earlier != name:
                 repeats[name] = earlier
     return repeats
-
-
-def find_landmark_files(source: Source, names: tuple[str, ...]) -> dict[str, Path]:
-    """Landmark files that stand in a folder: its landmarks.json, or EG3D's detections/<stem>.txt of these names."""
-    if source.is_zip:
-        return {}
-    if (source.root / LANDMARKS).is_file():
-        return {LANDMARKS: source.root / LANDMARKS}
-    places = {
-        name: source.root / PurePosixPath(name).parent / DETECTIONS / f"{PurePosixPath(name).stem}.txt"
-        for name in names
-    }
-    return {name: path for name, path in places.items() if path.is_file()}
 
 
 def _is_portrait(name: str, pattern: str) -> bool:
