@@ -20,7 +20,7 @@ class Section(BaseModel):
 class PortraitsSettings(Section):
     """Where portraits come from, and their frozen splits."""
 
-    source: str = "procedural"  # or a folder, an EG3D zip or folder with dataset.json, a 3DPE dataset
+    source: str = "procedural"  # or a folder of pictures, an EG3D zip or folder with dataset.json
     pattern: str = "*"  # of file names in a folder or zip, such as "portrait_*.png"
     count: int | None = Field(72, ge=1)  # portraits taken; of a folder, null takes all
     block_size: int = Field(12, ge=1)  # portraits per block
@@ -51,7 +51,7 @@ class PromptsSettings(Section):
     temperature: float = Field(0.8, ge=0.0, le=2.0)
     train: int = Field(8, ge=1)  # prompts per style
     test: int = Field(5, ge=0)  # prompts per style
-    max_rouge: float = Field(0.9, gt=0.0, le=1.0)  # ROUGE-L at which two prompts count as one
+    max_rouge: float = Field(0.7, gt=0.0, le=1.0)  # ROUGE-L at which two prompts count as one
     seed: int = Field(0, ge=0)
 
 

@@ -8,6 +8,20 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from data_catalog.seeds import derive
+from tasks.paraphrase_forms import (
+    ADJECTIVE,
+    BECOME,
+    HAVE,
+    HAVE_COLOUR,
+    HAVE_PART,
+    LOSE,
+    MANNER,
+    MEDIUM,
+    OTHER,
+    PEOPLE,
+    PICTURES,
+    Person,
+)
 
 Kind = Literal["become", "medium", "have", "lose", "adjective", "manner", "other"]
 
@@ -19,91 +33,7 @@ class Intent(NamedTuple):
     phrase: str
 
 
-class Person(NamedTuple):
-    """One way to speak of who is in the picture, with the verbs that agree."""
-
-    subject: str
-    object: str
-    possessive: str
-    looks: str
-    has: str
-    is_: str
-
-
-PEOPLE = (
-    Person("he", "him", "his", "looks", "has", "is"),
-    Person("she", "her", "her", "looks", "has", "is"),
-    Person("they", "them", "their", "look", "have", "are"),
-    Person("the person", "the person", "the person's", "looks", "has", "is"),
-    Person("this person", "this person", "this person's", "looks", "has", "is"),
-)
-PICTURES = ("the photo", "this picture", "the portrait", "the image")
-
-# Fields: subject object possessive looks has is_ (a Person); picture; phrase (with its article); bare (without);
-# a_bare ("a" or "an" and bare); part and quality (of "red hair": hair, red).
-BECOME = (
-    "turn {object} into {phrase}",
-    "make {object} look like {phrase}",
-    "make {object} {phrase}",
-    "transform {object} into {phrase}",
-    "{bare} style portrait",
-    "what if {subject} were {phrase}?",
-    "show {object} as {phrase}",
-    "change {picture} so that {subject} {looks} like {phrase}",
-    "give {object} the look of {phrase}",
-    "I want to see {object} as {phrase}",
-    "replace {object} with {phrase}",
-    "a portrait of {phrase}",
-    "{subject} should become {phrase}",
-    "what would {subject} look like as {phrase}?",
-    "reimagine {object} as {phrase}",
-    "have {object} become {phrase}",
-    "edit {picture}: {subject} {is_} now {phrase}",
-    "convert {object} to {phrase}",
-    "let {object} be {phrase}",
-    "apply a {bare} effect to {picture}",
-)
-MEDIUM = (
-    "turn {picture} into {phrase}",
-    "make {picture} look like {phrase}",
-    "make it {phrase}",
-    "{phrase} of {object_noun}",
-    "{bare} style portrait",
-    "redo {picture} as {phrase}",
-    "transform {object} into {phrase}",
-    "what if this were {phrase}?",
-    "show {object} as {phrase}",
-    "I want {phrase} instead of a photo",
-    "convert it to {phrase}",
-    "give {picture} the look of {phrase}",
-    "portray {object} as {phrase}",
-    "change the style of {picture} to {a_bare}",
-    "{picture} should become {phrase}",
-    "reimagine {picture} as {phrase}",
-    "apply a {bare} effect",
-    "let {object} appear in {phrase}",
-)
-HAVE = (
-    "give {object} {phrase}",
-    "add {phrase}",
-    "make {object} have {phrase}",
-    "{subject_noun} with {phrase}",
-    "what if {subject} had {phrase}?",
-    "put {phrase} on {object}",
-    "change {picture} so that {subject} {has} {phrase}",
-    "what would {subject} look like with {phrase}?",
-    "show {object} with {phrase}",
-    "I want {object} to have {phrase}",
-    "{subject} should have {phrase}",
-    "let {object} be seen with {phrase}",
-    "edit {picture} to include {phrase}",
-    "a portrait with {phrase}",
-    "{phrase}, please",
-    "reimagine {object} with {phrase}",
-    "add {phrase} to {picture}",
-    "{subject} now {has} {phrase}",
-)
-HAVE_PART = (  # Only of a part everybody has: "red hair", "elf ears".
+ART = (  # Only of a part everybody has: "red hair", "elf ears".
     "replace {possessive} {part} with {phrase}",
     "change {possessive} {part} to {phrase}",
     "turn {possessive} {part} into {phrase}",
@@ -322,10 +252,7 @@ def _forms(intent: Intent) -> tuple[str, ...]:
     forms = by_kind[intent.kind]
     if intent.kind == "have" and intent.phrase.split()[-1].lower() in PARTS and " " in intent.phrase:
         forms += HAVE_PART
-        if (
-            re.fullmatch(rf"(?:{COLOURS})", intent.phrase.split()[0].lower())
-            and len(intent.phrase.split()) == 2
-        ):
+        if re.fullmatch(rf"(?:{COLOURS})", intent.phrase.split()[0].lower()) and len(intent.phrase.split()) == 2:
             forms += HAVE_COLOUR
     return forms
 
@@ -336,12 +263,7 @@ def _phrasings(intent: Intent) -> list[str]:
     phrasings = [intent.phrase]
     if intent.kind in ("become", "medium") and words[-1].lower() in SYNONYMS:
         phrasings.append(" ".join([*words[:-1], SYNONYMS[words[-1].lower()]]))
-    if (
-        intent.kind == "become"
-        and len(words) == 3
-        and words[1].lower() in MATERIALS
-        and words[2].lower() in SHAPES
-    ):
+    if intent.kind == "become" and len(words) == 3 and words[1].lower() in MATERIALS and words[2].lower() in SHAPES:
         phrasings.append(f"{_with_article(words[2])} {MATERIALS[words[1].lower()]}")
     return phrasings
 
