@@ -59,9 +59,11 @@ def sample_rays(labels: Tensor, resolution: int, pixels: Tensor | None = None) -
     cx, cy, skew = intrinsic[:, 0, 2, None], intrinsic[:, 1, 2, None], intrinsic[:, 0, 1, None]
     x = (u - cx + cy * skew / fy - skew * v / fy) / fx
     y = (v - cy) / fy
-    in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    directions = F.normalize(in_camera @ cam2world[:, :3, :3].transpose(1, 2), dim=-1)
-    return cam2world[:, None, :3, 3].expand_as(directions), directions
+    in_camera = torch.stack([x, y, torch.ones_like(x), torch.ones_like(x)], dim=-1)
+    # By way of the world point, as EG3D goes: importance sampling magnifies a different rounding a hundredfold.
+    in_world = torch.bmm(cam2world, in_camera.permute(0, 2, 1)).permute(0, 2, 1)[..., :3]
+    origins = cam2world[:, None, :3, 3].expand_as(in_world)
+    return origins, F.normalize(in_world - origins, dim=-1)
 
 
 def sample_planes(triplane: Tensor, points: Tensor, options: RayOptions) -> Tensor:
@@ -74,9 +76,7 @@ def sample_planes(triplane: Tensor, points: Tensor, options: RayOptions) -> Tens
     with torch.no_grad():
         axes = PROPER_AXES if options.proper_axes else EG3D_AXES
         places = (points * (2.0 / options.box_warp)).unbind(-1)
-        grid = torch.stack(
-            [torch.stack([places[column], places[row]], dim=-1) for column, row in axes], dim=1
-        )
+        grid = torch.stack([torch.stack([places[column], places[row]], dim=-1) for column, row in axes], dim=1)
     planes = triplane.reshape(3 * batch, channels // 3, height, width)
     sampled = F.grid_sample(planes, grid.flatten(0, 1)[:, None], align_corners=False)
     return sampled.view(batch, 3, channels // 3, -1).mean(dim=1).transpose(1, 2)
@@ -117,9 +117,7 @@ class VolumeRenderer(nn.Module):
         """Fresh random numbers for one rendering, on the generator's device."""
         shape, device = (batch, rays), generator.device
         jitter = torch.rand(*shape, self.options.coarse_samples, generator=generator, device=device)
-        return SamplingNoise(
-            jitter, torch.rand(*shape, self.options.fine_samples, generator=generator, device=device)
-        )
+        return SamplingNoise(jitter, torch.rand(*shape, self.options.fine_samples, generator=generator, device=device))
 
     def forward(
         self,
@@ -148,9 +146,7 @@ class VolumeRenderer(nn.Module):
         """(B, R, S): linspace plus a share of one step; the last sample may pass `ray_end`, as in EG3D."""
         options = self.options
         count = options.coarse_samples
-        grid = torch.linspace(
-            options.ray_start, options.ray_end, count, device=origins.device, dtype=origins.dtype
-        )
+        grid = torch.linspace(options.ray_start, options.ray_end, count, device=origins.device, dtype=origins.dtype)
         step = (options.ray_end - options.ray_start) / (count - 1)
         grid = grid.expand(*origins.shape[:2], count)
         return grid + (0.5 * step if jitter is None else jitter.to(grid) * step)
