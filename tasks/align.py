@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LABELS = pa.list_(pa.float64(), 25)
+# Not fixed-size lists, which Parquet readers refuse where a value is null.
+NUMBERS = pa.list_(pa.float64())
 SCHEMA = pa.schema(
     [
         ("portrait_id", pa.string()),
         ("split", pa.string()),
         ("name", pa.string()),
-        ("camera", LABELS),  # of the aligned picture, EG3D's intrinsics unless given
-        ("crop", pa.list_(pa.float64(), 6)),  # affine 2x3, raw px -> [0, 1] of the crop, row by row
-        ("landmarks", pa.list_(pa.float64(), 10)),  # raw px, x then y of each; null without
+        ("camera", NUMBERS),  # of the aligned picture, EG3D's intrinsics unless given
+        ("crop", NUMBERS),  # affine 2x3, raw px -> [0, 1] of the crop, row by row
+        ("landmarks", NUMBERS),  # raw px, x then y of each; null without
         ("camera_source", pa.string()),  # given, pnp or assumed_frontal
         ("reprojection", pa.float64()),  # of the PnP, root mean square, in crop sides; null without
         ("rotation_error_deg", pa.float64()),  # to true_camera; null where that is unknown
-        ("true_camera", LABELS),  # the exact camera of the crop, its own intrinsics; null where unknown
+        ("true_camera", NUMBERS),  # the exact camera of the crop, its own intrinsics; null where unknown
         ("seed", pa.int64()),  # of the procedural world; null elsewhere
         ("status", pa.string()),  # ok or rejected
         ("reason", pa.string()),

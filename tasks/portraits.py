@@ -30,6 +30,8 @@ from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, find_repeats, open_so
 
 log = logging.getLogger(__name__)
 
+# 25 numbers; not a fixed-size list, which Parquet readers refuse where a value is null.
+LABEL = pa.list_(pa.float64())
 SCHEMA = pa.schema(
     [
         (
@@ -43,11 +45,8 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("sha256", pa.string()),  # of size and pixels
-        (
-            "camera_true",
-            pa.list_(pa.float64(), 25),
-        ),  # of the whole picture; null outside the procedural world
-        ("camera_given", pa.list_(pa.float64(), 25)),  # from dataset.json; null without
+        ("camera_true", LABEL),  # of the whole picture; null outside the procedural world
+        ("camera_given", LABEL),  # from dataset.json; null without
         ("status", pa.string()),  # ok or rejected
         ("reason", pa.string()),
     ]
