@@ -1,7 +1,7 @@
 # Every target does the set-up it needs; `make setup` may be run again at any time.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .PHONY: setup demo test lint up down
