@@ -1,6 +1,7 @@
 """The procedural world: 3D heads with known cameras, depth, landmarks and edits (see `render`)."""
 
 from models.procedural.person import Identity, Person, Scene, portrait
+from models.procedural.photo import RawPhoto, raw_photo
 from models.procedural.render import (
     CANONICAL_LANDMARKS,
     STYLES,
@@ -10,7 +11,6 @@ from models.procedural.render import (
     render,
     render_styles,
 )
-from models.procedural.photo import RawPhoto, raw_photo
 
 __all__ = [
     "CANONICAL_LANDMARKS",

@@ -109,7 +109,9 @@ def bronze(canvas: Canvas) -> Tensor:
     """Cast bronze with a green patina in the creases."""
     value = canvas.albedo.mean(-1, keepdim=True) * 0.3 + 0.72
     patina = (1 - canvas.surface.open_sky)[:, None] * 0.5
-    canvas.albedo = torch.tensor((0.72, 0.43, 0.17)) * value * (1 - patina) + torch.tensor((0.12, 0.32, 0.26)) * patina
+    canvas.albedo = (
+        torch.tensor((0.72, 0.43, 0.17)) * value * (1 - patina) + torch.tensor((0.12, 0.32, 0.26)) * patina
+    )
     canvas.specular, canvas.shininess, canvas.highlight = 0.85, 14.0, (1.0, 0.85, 0.6)
     return canvas.lit()
 
@@ -120,7 +122,9 @@ def marble(canvas: Canvas) -> Tensor:
     vein = torch.sin(9 * x + 14 * y + 3 * torch.sin(11 * y + 7 * z) + 2 * torch.sin(17 * x))
     weight = torch.exp(-((vein / 0.2) ** 2))[:, None] * 0.38
     value = canvas.albedo.mean(-1, keepdim=True) * 0.14 + 0.84
-    canvas.albedo = value * torch.tensor((0.97, 0.97, 1.0)) * (1 - weight) + torch.tensor((0.45, 0.47, 0.55)) * weight
+    canvas.albedo = (
+        value * torch.tensor((0.97, 0.97, 1.0)) * (1 - weight) + torch.tensor((0.45, 0.47, 0.55)) * weight
+    )
     canvas.specular, canvas.shininess = 0.45, 40.0
     return canvas.lit()
 
@@ -160,7 +164,9 @@ def clown(canvas: Canvas) -> Tensor:
     skin = canvas.of(Material.SKIN)
     canvas.paint(skin, (0.97, 0.95, 0.95))
     for side in (-1.0, 1.0):
-        patch = torch.hypot((points[:, 0] - side * identity.eye_x) / 0.06, (points[:, 1] - identity.eye_y - 0.02) / 0.10)
+        patch = torch.hypot(
+            (points[:, 0] - side * identity.eye_x) / 0.06, (points[:, 1] - identity.eye_y - 0.02) / 0.10
+        )
         canvas.paint(skin & (patch < 1) & (points[:, 2] > 0), (0.15, 0.35, 0.90))
     canvas.paint(canvas.of(Material.HAIR), (0.95, 0.45, 0.05))
     canvas.paint(canvas.of(Material.LIP), (0.90, 0.05, 0.10))

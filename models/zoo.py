@@ -1,0 +1,187 @@
+"""Every network by name: where its weights come from, their digest, and how to load it.
+
+`configs/models.yaml` lists the networks of each world. Weights are part of every fingerprint that depends on them, so
+their digest is taken from the files (or from the hub id and revision) without loading torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from models.live3d import Live3D
+    from models.mae import Mae
+
+ROOT = Path(__file__).resolve().parents[1]
+REGISTRY = ROOT / "configs" / "models.yaml"
+NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "mae", "lpips")
+MODULES: dict[str, tuple[str, ...]] = {
+    "editor": ("models.editor",),
+    "teacher": ("models.live3d",),
+    "clip": ("models.clip",),
+    "identity": ("models.identity",),
+    "landmarks": ("models.landmarks",),
+    "mae": ("models.mae",),
+    "lpips": ("models.perceptual",),
+}
+
+
+class WeightsError(Exception):
+    """Weights that are missing or not the ones expected; the message says which and what to do."""
+
+
+def modules(name: str) -> tuple[str, ...]:
+    """The first-party modules that a network is made of."""
+    return MODULES[name]
+
+
+def digest(name: str, world: str) -> str:
+    """Identity of a network's weights: sha256 over its files, or hub id and revision.
+
+    Raises WeightsError when files are missing or are not the ones that the registry names.
+    """
+    entry = _entry(name, world)
+    if "hub" in entry:
+        return hashlib.sha256(f"{entry['hub']}@{entry['revision']}".encode()).hexdigest()
+    found = _checked_digest(name, world)
+    expected = entry.get("sha256")
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"the weights of {name} ({world}) are not the ones in configs/models.yaml\n"
+            f"  folder    {_folder(entry)}\n  expected  sha256:{expected}\n  found     sha256:{found}\n"
+            f"  hint      git checkout -- {entry['path']}    or, if you trained them yourself: stillroom run "
+            "pretrain-embedded    (writes the new digest)"
+        )
+    return found
+
+
+def files_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's files, or of one file."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+        if file.is_file():
+            name = file.relative_to(folder).as_posix() if folder.is_dir() else ""
+            stat = file.stat()
+            whole.update(f"{name}\0{_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return whole.hexdigest()
+
+
+def describe(world: str) -> list[dict[str, Any]]:
+    """One row a network: name, source, size in bytes, digest, state and what is wrong, if anything."""
+    rows = []
+    for name in NAMES:
+        entry = _entry(name, world)
+        row: dict[str, Any] = {"name": name, "source": entry.get("hub") or entry.get("path") or "not given"}
+        try:
+            row |= {"digest": digest(name, world), "state": "ready", "problem": ""}
+        except WeightsError as error:
+            row |= {"digest": "", "state": "missing", "problem": str(error)}
+        folder = _folder(entry)
+        row["bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder else 0
+        rows.append(row)
+    return rows
+
+
+@cache
+def load(name: str, world: str, device: str = "cpu") -> Any:
+    """The network of a name, in evaluation mode, once per process."""
+    digest(name, world)
+    entry = _entry(name, world)
+    source = _folder(entry) or entry["hub"]
+    revision = entry.get("revision")
+    if name == "editor":
+        from models.editor import Editor
+
+        return Editor.load(source, device, revision)
+    if name == "clip":
+        from models.clip import Clip
+
+        return Clip.load(source, revision).to(device)
+    if world != "embedded":
+        raise WeightsError(f"{name} of the world {world!r} cannot be loaded by this version")
+    return _load_own(name, source, device)
+
+
+def _load_own(name: str, folder: Path, device: str) -> Any:
+    import torch
+    from safetensors.torch import load_file
+
+    def state(file: str) -> dict[str, torch.Tensor]:
+        return {key: value.float() for key, value in load_file(folder / file).items()}
+
+    if name == "teacher":
+        return _load_teacher(folder, state("teacher.safetensors")).to(device)
+    if name == "mae":
+        return _load_mae(folder, state("mae.safetensors"))
+    if name == "lpips":
+        from models.perceptual import Perceptual
+
+        return Perceptual.load(folder).to(device)
+    if name == "identity":
+        from models.identity import IdentityNet as Network
+    else:
+        from models.landmarks import LandmarkNet as Network  # type: ignore[assignment]
+    network = Network()
+    network.load_state_dict(state(f"{name}.safetensors"))
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
+    from models.live3d import Live3D, Live3DConfig
+
+    teacher = Live3D(Live3DConfig.from_dict(json.loads((folder / "config.json").read_text())))
+    teacher.load_state_dict(state)
+    return teacher.eval().requires_grad_(False)
+
+
+def _load_mae(folder: Path, state: dict[str, Any]) -> Mae:
+    from models.mae import Mae
+
+    return Mae.from_state(json.loads((folder / "config.json").read_text()), state)
+
+
+@cache
+def _registry() -> dict[str, dict[str, dict[str, Any]]]:
+    return yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+
+
+def _entry(name: str, world: str) -> dict[str, Any]:
+    worlds = _registry()
+    if world not in worlds or name not in worlds[world]:
+        raise WeightsError(f"configs/models.yaml has no {name} for the world {world!r}; worlds: {', '.join(worlds)}")
+    return worlds[world][name]
+
+
+def _folder(entry: dict[str, Any]) -> Path | None:
+    if not entry.get("path"):
+        return None
+    path = Path(entry["path"]).expanduser()
+    return path if path.is_absolute() else ROOT / path
+
+
+def _checked_digest(name: str, world: str) -> str:
+    entry = _entry(name, world)
+    folder = _folder(entry)
+    if folder is None:
+        raise WeightsError(
+            f"no weights given for {name} ({world})\n  file      configs/models.yaml, {world}.{name}.path\n"
+            f"  hint      {entry.get('get', 'set the path to the file')}"
+        )
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        raise WeightsError(
+            f"the weights of {name} ({world}) are missing\n  expected  {folder}\n"
+            f"  hint      {entry.get('get', 'git checkout -- ' + str(entry['path']))}"
+        )
+    return files_digest(folder)
+
+
+@cache
+def _file_digest(file: Path, size: int, mtime_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

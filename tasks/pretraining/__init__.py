@@ -1,0 +1,1 @@
+"""How the embedded models learn: pictures of the procedural world, one training loop, one recipe a network."""

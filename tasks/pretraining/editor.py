@@ -1,0 +1,133 @@
+"""The embedded editor: a small InstructPix2Pix UNet on the latents of true edits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.clip import Clip
+from models.editor import Editor
+from models.libraries import diffusers, transformers
+from tasks.pretraining import captions
+from tasks.pretraining.loop import Draw, Recipe, batch_of, to_signed
+from tasks.pretraining.pictures import LOOKS, Pictures
+
+BATCH = 16
+DROP = 0.06  # share of samples without text, without image, and without either, for guidance
+CHANGED_WEIGHT = 3.0  # extra weight of latents that the true edit changes
+MEASURE_STEPS = 20
+
+
+class EditorTraining(nn.Module):
+    """The UNet that learns, with the frozen autoencoder and text tower that it works between."""
+
+    latents: Tensor  # (N, looks, C, 16, 16) float16
+    changed: Tensor  # (N, looks, 1, 16, 16) float16 in [0, 1]
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.vae = diffusers.AutoencoderKL.from_pretrained(weights / "vae", dtype=torch.float32).requires_grad_(False)
+        self.clip = Clip.load(weights / "clip").requires_grad_(False)
+        channels = int(self.vae.config.latent_channels)
+        self.unet = diffusers.UNet2DConditionModel(
+            sample_size=16, in_channels=2 * channels, out_channels=channels, block_out_channels=(80, 144),
+            layers_per_block=1, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4, norm_num_groups=16,
+            cross_attention_dim=int(self.clip.model.config.text_config.hidden_size),
+        )  # fmt: skip
+        self.scheduler = diffusers.DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="sample",
+            clip_sample=False,
+            set_alpha_to_one=True, rescale_betas_zero_snr=True, timestep_spacing="trailing",
+        )  # fmt: skip
+
+    def pipeline(self) -> diffusers.StableDiffusionInstructPix2PixPipeline:
+        """The pipeline that is saved and used."""
+        text = transformers.CLIPTextModel(self.clip.model.config.text_config)
+        text.load_state_dict(self.clip.model.text_model.state_dict())
+        return diffusers.StableDiffusionInstructPix2PixPipeline(
+            vae=self.vae, text_encoder=text.eval(), tokenizer=self.clip.tokenizer, unet=self.unet,
+            scheduler=self.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+
+
+def build(weights: Path) -> nn.Module:
+    return EditorTraining(weights)
+
+
+@torch.no_grad()
+def prepare(network: nn.Module, pictures: Pictures) -> None:
+    """Encode every training picture once."""
+    assert isinstance(network, EditorTraining)
+    network.eval()
+    latents, changed = [], []
+    for crops in pictures.crops:
+        images = to_signed(crops)
+        latents.append(network.vae.encode(images).latent_dist.mode().half())
+        difference = ((images - images[:1]).abs().amax(dim=1, keepdim=True) > 8 / 255).float()
+        changed.append(nn.functional.max_pool2d(difference, 4).half())
+    network.latents, network.changed = torch.stack(latents), torch.stack(changed)
+
+
+def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+    """Denoise the true edit's latents, given the portrait's latents and an instruction (Brooks et al., section 3.2)."""
+    assert isinstance(network, EditorTraining)
+    people = batch_of(pictures, draw, BATCH)
+    looks = draw.rng.integers(len(LOOKS), size=BATCH)
+    portrait = network.latents[people, 0].float()
+    target = network.latents[people, looks].float()
+    texts = [captions.instruction(LOOKS[look], draw.rng) for look in looks]
+    drop = draw.rng.random(BATCH)
+    texts = ["" if value < 2 * DROP else text for value, text in zip(drop, texts, strict=True)]
+    without_image = torch.from_numpy((drop >= DROP) & (drop < 3 * DROP))
+    portrait = torch.where(without_image[:, None, None, None], torch.zeros(()), portrait)
+    noise = torch.randn(target.shape, generator=draw.torch_rng)
+    timesteps = torch.randint(1000, (BATCH,), generator=draw.torch_rng)
+    noisy = network.scheduler.add_noise(target, noise, timesteps)
+    tokens = network.clip.text_tokens(texts)
+    output = network.unet(torch.cat([noisy, portrait], dim=1), timesteps, tokens).sample.float()
+    weight = 1.0 + CHANGED_WEIGHT * network.changed[people, looks].float()
+    error = ((output - target).square() * weight).mean()
+    return error, {"mse": (output - target).square().mean()}
+
+
+@torch.no_grad()
+def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
+    """L1 to the true edit inside the region that it changes, as a share of the unedited portrait's; and outside it."""
+    assert isinstance(network, EditorTraining)
+    editor = Editor(network.pipeline())
+    rng = np.random.default_rng(0)
+    numbers: dict[str, float] = {}
+    count = 24
+    plain = pictures.crops[:count, 0].astype(np.float32) / 255
+    for look in range(1, len(LOOKS)):
+        texts = [captions.instruction(LOOKS[look], rng) for _ in range(count)]
+        edited = editor.edit(pictures.crops[:count, 0], texts, range(count), MEASURE_STEPS, 2.0, 1.2)
+        edited, truth = edited.astype(np.float32) / 255, pictures.crops[:count, look].astype(np.float32) / 255
+        region = (np.abs(truth - plain).max(-1) > 4 / 255)[..., None]
+        error, unedited = (np.abs(edited - truth) * region).sum(), (np.abs(plain - truth) * region).sum()
+        numbers[f"inside_vs_no_edit_{LOOKS[look]}"] = float(error / unedited)
+        outside = np.abs(edited - truth) * ~region
+        numbers[f"outside_l1_{LOOKS[look]}"] = float(outside.sum() / max(1, 3 * (~region).sum()))
+    inside = [value for key, value in numbers.items() if key.startswith("inside")]
+    return {
+        "inside_vs_no_edit_mean": float(np.mean(inside)),
+        "inside_vs_no_edit_worst": float(max(inside)),
+        **numbers,
+    }
+
+
+def save(network: nn.Module, folder: Path) -> None:
+    assert isinstance(network, EditorTraining)
+    network.pipeline().to(dtype=torch.float16).save_pretrained(folder / "editor")
+    shutil.rmtree(folder / "vae", ignore_errors=True)  # the pipeline holds it from now on
+
+
+RECIPE = Recipe(
+    "editor", steps=3800, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    bfloat16=True, ema=0.998,
+)  # fmt: skip

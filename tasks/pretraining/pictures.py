@@ -1,0 +1,117 @@
+"""Training pictures of the procedural world, rendered once and kept as arrays.
+
+One person gives: a hand-held crop in every style (editor, CLIP, identity, MAE, perceptual backbone, landmarks), and for
+the teacher a few views of some of those styles from EG3D's cameras, with depth. Seeds from `TRAINING_SEEDS` on are
+never met by a portrait of a dataset, whose seeds are small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import alignment, camera, procedural
+from models.procedural.photo import RAW_SIZE_PX, raw_camera
+
+SIZE_PX = 64
+LOOKS: tuple[str | None, ...] = (None, *procedural.STYLES)
+TRAINING_SEEDS = 1_000_000  # first seed of training; held-out people of the model cards start at VALIDATION_SEEDS
+VALIDATION_SEEDS = 2_000_000
+STYLES_PER_PERSON, VIEWS_PER_STYLE = 3, 3
+LANDMARK_NOISE_PX = 0.9  # of a 128 px photograph: what a detector gets wrong moves the crop
+MAX_VIEW_YAW, MAX_VIEW_PITCH = 0.7, 0.30
+
+
+@dataclass
+class Pictures:
+    """N people as arrays (memory-mapped).  Looks: plain first, then `procedural.STYLES`."""
+
+    crops: np.ndarray  # (N, 11, 64, 64, 3) uint8, the hand-held crop in every look
+    crop_cameras: np.ndarray  # (N, 25) float32, exact
+    crop_landmarks: np.ndarray  # (N, 5, 2) float32 in [0, 1] of the crop
+    crop_depths: np.ndarray  # (N, 3, 64, 64) float16, of the chosen looks; inf off the head
+    looks: np.ndarray  # (N, 3) int64, the looks shown from other sides
+    views: np.ndarray  # (N, 3, 3, 64, 64, 3) uint8
+    depths: np.ndarray  # (N, 3, 3, 64, 64) float16
+    cameras: np.ndarray  # (N, 3, 25) float32, shared by the looks
+    photos: np.ndarray  # (N, 64, 64, 3) uint8: the raw photograph at half its size
+    photo_landmarks: np.ndarray  # (N, 5, 2) float32 in [0, 1]
+
+
+def hand_held_crop(seed: int, noise_px: float = LANDMARK_NOISE_PX) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw camera (25,) of a seed's photograph and the exact camera (25,) of its crop, found through noisy landmarks."""
+    person = procedural.portrait(seed)
+    rng = np.random.default_rng([seed, 3])
+    raw = raw_camera(rng)
+    points = camera.project(procedural.landmarks(person)[None], raw[None])[0].numpy() * RAW_SIZE_PX
+    affine = alignment.crop_transform(points + rng.normal(0.0, noise_px, points.shape))
+    crop = alignment.effective_camera(raw.numpy(), affine, (RAW_SIZE_PX, RAW_SIZE_PX))
+    return raw, torch.from_numpy(crop).float()
+
+
+def picture_person(seed: int) -> dict[str, np.ndarray]:
+    """Every training picture of one person, as in `Pictures` without the first dimension."""
+    rng = np.random.default_rng([seed, 4])
+    person = procedural.portrait(seed)
+    raw, crop = hand_held_crop(seed)
+    in_crop = procedural.render_styles(person, crop, SIZE_PX, list(LOOKS))
+    looks = np.sort(rng.choice(len(LOOKS), STYLES_PER_PERSON, replace=False))
+    poses = [
+        (rng.uniform(-MAX_VIEW_YAW, MAX_VIEW_YAW), rng.uniform(-MAX_VIEW_PITCH, MAX_VIEW_PITCH))
+        for _ in range(VIEWS_PER_STYLE)
+    ]
+    cameras = torch.cat([camera.orbit_label(float(yaw), float(pitch)) for yaw, pitch in poses])
+    names = [LOOKS[look] for look in looks]
+    views = [procedural.render_styles(person, label, SIZE_PX, names) for label in cameras]
+    points = procedural.landmarks(person)[None]
+    return {
+        "crops": np.stack([_bytes(picture.rgb) for picture in in_crop]),
+        "crop_cameras": crop.numpy(),
+        "crop_landmarks": camera.project(points, crop[None])[0].numpy(),
+        "crop_depths": np.stack([in_crop[look].depth.numpy().astype(np.float16) for look in looks]),
+        "looks": looks,
+        "views": np.stack([[_bytes(view[k].rgb) for view in views] for k in range(STYLES_PER_PERSON)]),
+        "depths": np.stack(
+            [[view[k].depth.numpy().astype(np.float16) for view in views] for k in range(STYLES_PER_PERSON)]
+        ),
+        "cameras": cameras.numpy(),
+        "photos": _bytes(procedural.render(person, raw, SIZE_PX).rgb),
+        "photo_landmarks": camera.project(points, raw[None])[0].numpy(),
+    }
+
+
+def render_block(folder: Path, first_seed: int, count: int) -> Path:
+    """Render `count` people into one .npz; nothing is done when the file is there. Written under another name first."""
+    path = folder / f"{first_seed}-{count}.npz"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    people = [picture_person(seed) for seed in range(first_seed, first_seed + count)]
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        arrays: dict[str, Any] = {name: np.stack([person[name] for person in people]) for name in people[0]}
+        np.savez(file, **arrays)
+    part.rename(path)
+    return path
+
+
+def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
+    """Read the blocks of [first_seed, first_seed + count) that are there into memory."""
+    blocks = []
+    for path in sorted(folder.glob("*.npz"), key=lambda path: int(path.stem.split("-")[0])):
+        start = int(path.stem.split("-")[0])
+        if first_seed <= start < first_seed + count:
+            with np.load(path) as block:
+                blocks.append({name: block[name] for name in block.files})
+    if not blocks:
+        raise FileNotFoundError(f"no training pictures from seed {first_seed} in {folder}")
+    return Pictures(**{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
+
+
+def _bytes(rgb: torch.Tensor) -> np.ndarray:
+    return (rgb.numpy() * 255.0 + 0.5).astype(np.uint8)
