@@ -1,7 +1,7 @@
 """Stage edit: the 2D editor turns each portrait into pseudo-labels of a style.
 
-Every sample has a seed of its own, H(portrait, style, prompt, attempt), so that it can be made again alone and does not
-depend on the batch or the worker that made it.
+Every sample has a seed of its own, H(portrait, style, prompt, attempt), so that it can be made again alone
+and does not depend on the batch or the worker that made it.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def run(work: Work) -> Summary:
     align, prompts = work.input("align").folder, work.input("prompts").folder
     portraits = pq.read_table(align / "align.parquet").to_pylist()
     book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
-    edits = plan_edits(portraits, book, work.settings.edit)
-    return make_edits(editor, edits, align / "aligned", work.folder, work.settings.edit)
+    settings = adjust_to_style(work.settings.edit, book)
+    return make_edits(editor, plan_edits(portraits, book, settings), align / "aligned", work.folder, settings)
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
@@ -90,17 +90,26 @@ STAGE = Stage(
 )
 
 
+def adjust_to_style(settings: EditSettings, book: dict[str, Any]) -> EditSettings:
+    """The settings with the guidance scales that the style's file gives, if it gives any."""
+    own = {name: book[name] for name in ("guidance_scale", "image_guidance_scale") if book.get(name)}
+    return settings.model_copy(update=own)
+
+
 def plan_edits(portraits: list[dict[str, Any]], book: dict[str, Any], settings: EditSettings) -> list[Edit]:
     """Which portrait gets which prompts, sorted by key.
 
-    portraits: rows of align.parquet; rejected ones are passed over.  book: prompts.json. Test portraits get test prompts
-    only, so that evaluation meets neither a portrait nor a prompt of the training.
+    portraits: rows of align.parquet; rejected ones are passed over.  book: prompts.json. Test portraits get
+    test prompts only, so that evaluation meets neither a portrait nor a prompt of the training.
     """
     style, edits = book["style"], []
     for portrait in portraits:
         if portrait["status"] != "ok":
             continue
-        portrait_id, prompt_split = portrait["portrait_id"], "test" if portrait["split"] == "test" else "train"
+        portrait_id, prompt_split = (
+            portrait["portrait_id"],
+            "test" if portrait["split"] == "test" else "train",
+        )
 
         def lot(prompt: dict[str, Any], portrait_id: str = portrait_id) -> int:
             return derive("prompt of a portrait", settings.seed, portrait_id, style, prompt["number"])
@@ -121,18 +130,18 @@ def plan_edits(portraits: list[dict[str, Any]], book: dict[str, Any], settings: 
     return sorted(edits, key=lambda edit: edit.key)
 
 
-def make_edits(
-    editor: Editor, edits: list[Edit], aligned: Path, folder: Path, settings: EditSettings
-) -> Summary:
-    """Write edit.parquet and pseudo_labels/ into `folder`. A sample that cannot be made is a row with its reason."""
+def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, settings: EditSettings) -> Summary:
+    """Write edit.parquet and pseudo_labels/. A sample that cannot be made is a row with its reason."""
     (folder / "pseudo_labels").mkdir()
+    # On a CPU a batch saves little, and sums in another order than one sample does: alone, the bytes are the same.
+    size = 1 if next(editor.parameters()).device.type == "cpu" else settings.batch_size
     reasons: dict[str, str] = {}
     failures: dict[str, Exception] = {}
     digests: dict[str, str] = {}
-    for start in range(0, len(edits), settings.batch_size):
+    for start in range(0, len(edits), size):
         batch: list[Edit] = []
         portraits: list[np.ndarray] = []
-        for edit in edits[start : start + settings.batch_size]:
+        for edit in edits[start : start + size]:
             image = read_image(aligned / f"{edit.portrait_id}.png")
             if isinstance(image, Rejected):
                 reasons[edit.key] = f"portrait: {image.reason}"

@@ -1,0 +1,57 @@
+"""Pictures for a page: strips of equal cells, depths in colour, animations, all as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+MAX_CELL_PX = 192  # a page shows many pictures; larger ones only make it heavy
+WEBP_QUALITY = 92
+
+
+def make_strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """pictures: (H, W, 3) uint8 of any sizes.  Returns them side by side in square cells, (S, N*S, 3) uint8."""
+    side = min(MAX_CELL_PX, max(picture.shape[0] for picture in pictures))
+    return np.concatenate([fit_cell(picture, side) for picture in pictures], axis=1)
+
+
+def fit_cell(picture: np.ndarray, side: int) -> np.ndarray:
+    """picture: (H, W, 3) uint8, square or nearly.  Returns (side, side, 3) uint8."""
+    if picture.shape[:2] == (side, side):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def colour_depth(depth: np.ndarray) -> np.ndarray:
+    """depth: (h, w), world units along the ray.  Returns (h, w, 3) uint8: near is bright, far is dark."""
+    import cv2
+
+    known = depth[np.isfinite(depth)]
+    near, far = np.quantile(known, [0.02, 0.98]) if known.size else (0.0, 1.0)
+    nearness = np.clip((far - np.nan_to_num(depth, posinf=far, nan=far)) / max(far - near, 1e-6), 0, 1)
+    colours = cv2.applyColorMap((nearness * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)
+    rgb: np.ndarray = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def embed_picture(picture: np.ndarray) -> str:
+    """A data URI of a picture (H, W, 3) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
+    return _data_uri("image/webp", buffer.getvalue())
+
+
+def embed_animation(frames: Sequence[np.ndarray], frame_ms: int) -> str:
+    """A data URI of an endless animation of frames (H, W, 3) uint8."""
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=frame_ms, loop=0, quality=WEBP_QUALITY)
+    return _data_uri("image/webp", buffer.getvalue())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

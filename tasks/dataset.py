@@ -1,0 +1,198 @@
+"""Stage dataset: one row per taught sample, and a manifest that says what it was made from.
+
+Card and report are documents beside the snapshot (see `report`); they are in no digest.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.settings import Settings
+from data_catalog.snapshot import write_snapshot_files
+from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
+from tasks.score import MEASURES
+from tasks.teach import SHARD
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("style", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_number", pa.int32()),
+        ("prompt_split", pa.string()),
+        ("portrait_id", pa.string()),
+        ("split", pa.string()),
+        ("block", pa.int32()),
+        ("shard", pa.string()),  # path below the data root
+        ("camera", pa.list_(pa.float32(), 25)),
+        ("camera_source", pa.string()),
+        # Not a fixed-size list, which Parquet readers refuse where a value is null.
+        ("true_camera", pa.list_(pa.float64())),  # of the aligned picture; null outside the procedural world
+        ("portrait_seed", pa.int64()),  # of the procedural world; null elsewhere
+        ("seed", pa.int64()),
+        ("attempt", pa.int32()),
+        *((name, pa.float64()) for name in MEASURES),
+        ("score_constant", pa.bool_()),
+        ("score_unsafe", pa.bool_()),
+        ("score_teacher_lpips", pa.float64()),
+        ("score_view_identity", pa.float64()),
+        ("rank", pa.int32()),
+        ("image_prompt", pa.bool_()),  # serves as an image prompt of its style
+        ("pseudo_label_digest", pa.string()),
+    ]
+)
+REJECTED = "rejected.parquet"
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # a sample's key, or a portrait's id
+        ("style", pa.string()),  # null for a portrait
+        ("split", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("picture", pa.string()),  # path of the pseudo-label below the data root; null where there is none
+        ("portrait", pa.string()),  # path of the aligned portrait; null where there is none
+        *((name, pa.float64()) for name in MEASURES),
+    ]
+)
+Row = dict[str, Any]
+
+
+def run(work: Work) -> Summary:
+    """Join what the stages say about each sample that was taught."""
+    rows = join_samples(work.inputs)
+    write_snapshot_files(work.folder, pa.Table.from_pylist(rows, schema=SCHEMA), make_manifest(rows, work))
+    lost = list_rejected(work.inputs)
+    pq.write_table(pa.Table.from_pylist(lost, schema=REJECTED_SCHEMA), work.folder / REJECTED)
+    splits = {split: sum(row["split"] == split for row in rows) for split in ("train", "val", "test")}
+    metrics = {f"samples_{split}": float(count) for split, count in splits.items()}
+    return Summary(samples=len(rows), metrics=metrics)
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    return settings.dataset.model_dump() | {"profile": settings.profile, "recipe": recipe(settings)}
+
+
+STAGE = Stage(
+    name="dataset",
+    version=1,
+    needs=tuple(Need(name) for name in ("portraits", "align", "prompts", "edit", "score", "select", "teach")),
+    reads=reads,
+    run=run,
+)
+
+
+def recipe(settings: Settings) -> dict[str, Any]:
+    """The settings that the samples came from; how the work was carried out is not among them."""
+    stages = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
+    return {stage: getattr(settings, stage).model_dump(mode="json", exclude={"batch_size"}) for stage in stages}
+
+
+def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
+    """One row of `SCHEMA` for each sample that the teacher taught."""
+    portraits = _rows_by(inputs["align"], "align.parquet", "portrait_id")
+    edits = _rows_by(inputs["edit"], "edit.parquet", "key")
+    scores = _rows_by(inputs["score"], "score.parquet", "key")
+    chosen = _rows_by(inputs["select"], "select.parquet", "key")
+    image_prompts = {key for select in inputs["select"] for key in read_image_prompts(select)}
+    samples: list[Row] = []
+    for taught in inputs["teach"]:
+        shard = f"{stored_at(taught)}/{SHARD}"
+        for row in _read(taught, "teach.parquet"):
+            if row["status"] != "ok":
+                continue
+            key = row["key"]
+            portrait = portraits[edits[key]["portrait_id"]]
+            own = {"rank": chosen[key]["rank"], "block": taught.partition.block, "shard": shard}
+            face = {
+                "camera": portrait["camera"],
+                "camera_source": portrait["camera_source"],
+                "true_camera": portrait["true_camera"],
+                "portrait_seed": portrait["seed"],
+            }
+            samples.append(scores[key] | row | edits[key] | face | own | {"image_prompt": key in image_prompts})
+    return sorted(samples, key=lambda row: row["key"])
+
+
+def list_rejected(inputs: dict[str, list[Input]]) -> list[Row]:
+    """One row of `REJECTED_SCHEMA` for everything that was lost between the raw portraits and the shards."""
+    lost: list[Row] = []
+    for stage in ("portraits", "align"):
+        rows = [row for made in inputs[stage] for row in _read(made, f"{stage}.parquet") if row["status"] != "ok"]
+        lost += [
+            {"id": row["portrait_id"] or row["name"], "stage": stage, "split": row["split"], "reason": row["reason"]}
+            for row in rows
+        ]
+    portraits = {
+        row["portrait_id"]: f"{stored_at(aligned)}/aligned/{row['portrait_id']}.png"
+        for aligned in inputs["align"]
+        for row in _read(aligned, "align.parquet")
+    }
+    scores = _rows_by(inputs["score"], "score.parquet", "key")
+    reasons = {
+        ("select", row["key"]): row["reason"]
+        for row in _rows_by(inputs["select"], "select.parquet", "key").values()
+        if not row["kept"]
+    } | {
+        ("teach", row["key"]): row["reason"]
+        for row in _rows_by(inputs["teach"], "teach.parquet", "key").values()
+        if row["status"] != "ok"
+    }
+    edits = {row["key"]: (row, made) for made in inputs["edit"] for row in _read(made, "edit.parquet")}
+    for (stage, key), reason in sorted(reasons.items()):
+        row, made = edits[key]
+        picture = f"{stored_at(made)}/pseudo_labels/{key}.png" if scores[key]["decodes"] else None
+        where = {"id": key, "style": row["style"], "split": row["split"], "stage": stage}
+        shown = {"picture": picture, "portrait": portraits[row["portrait_id"]]}
+        lost.append(scores[key] | where | shown | {"reason": row["reason"] or reason})
+    return lost
+
+
+def stored_at(made: Input) -> str:
+    """A partition's folder, relative to the data root."""
+    return f"store/{made.partition.key}/{made.folder.name}"
+
+
+def read_image_prompts(select: Input) -> list[str]:
+    """Keys of a style's image prompts, the best first."""
+    document = json.loads((select.folder / "image_prompts.json").read_text(encoding="utf-8"))
+    keys: list[str] = document["image_prompts"]
+    return keys
+
+
+def make_manifest(rows: list[Row], work: Work) -> dict[str, Any]:
+    """What the dataset is and came from: no date, no place, so that equal datasets have one digest."""
+    styles = sorted({row["style"] for row in rows})
+    return {
+        "name": work.settings.dataset.name,
+        "licence": work.settings.dataset.licence,
+        "profile": work.settings.profile,
+        "world": work.settings.world,
+        "samples": len(rows),
+        "portraits": len({row["portrait_id"] for row in rows}),
+        "styles": {
+            style: {
+                split: sum(row["style"] == style and row["split"] == split for row in rows)
+                for split in ("train", "val", "test")
+            }
+            for style in styles
+        },
+        "funnels": {
+            each.partition.style: json.loads((each.folder / "funnel.json").read_text(encoding="utf-8"))["funnel"]
+            for each in work.inputs["select"]
+        },
+        "partitions": {each.partition.key: each.digest for group in work.inputs.values() for each in group},
+        "settings": recipe(work.settings),
+    }
+
+
+def _read(made: Input, name: str) -> list[Row]:
+    rows: list[Row] = pq.read_table(made.folder / name).to_pylist()
+    return rows
+
+
+def _rows_by(inputs: list[Input], name: str, column: str) -> dict[str, Row]:
+    return {row[column]: row for made in inputs for row in _read(made, name)}

@@ -1,0 +1,226 @@
+"""Stage score: what each pseudo-label is worth, measured once and judged later (see `select`)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.images import Decoded, Rejected, read_image
+from data_catalog.settings import ScoreSettings, Settings
+from data_catalog.stage import Need, Partition, Stage, Summary, Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.clip import Clip
+    from models.identity import IdentityNet
+    from models.landmarks import LandmarkNet
+    from models.perceptual import Perceptual
+
+MEASURES = (
+    "score_clip_image",  # cosine of pseudo-label and portrait
+    "score_clip_text",  # cosine of pseudo-label and the style's caption
+    "score_clip_direction",  # cosine of the change of picture and the change of caption
+    "score_identity",  # cosine of the two faces
+    "score_ssim",  # 1: the edit changed nothing
+    "score_lpips",  # 0: the edit changed nothing
+    "score_camera_drift_deg",  # between its camera and the portrait's; null: no face found
+)
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("split", pa.string()),
+        ("decodes", pa.bool_()),
+        ("reason", pa.string()),  # why there is no picture to score
+        *((name, pa.float64()) for name in MEASURES),
+        ("score_constant", pa.bool_()),
+        ("score_unsafe", pa.bool_()),  # null: the editor has no safety checker
+    ]
+)
+DECIMALS = 5  # scores of one sample agree this far between batch sizes
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that score."""
+
+    clip: Clip
+    identity: IdentityNet
+    landmarks: LandmarkNet
+    lpips: Perceptual
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pseudo-label beside its portrait, both (H, W, 3) uint8; camera is the portrait's label, (25,)."""
+
+    key: str
+    portrait: np.ndarray
+    pseudo_label: np.ndarray
+    camera: np.ndarray
+
+
+def run(work: Work) -> Summary:
+    """Score every sample of an edit partition, one row each."""
+    from models import zoo
+
+    world, device = work.settings.world, work.settings.run.device
+    judges = Judges(*(zoo.load(name, world, device) for name in ("clip", "identity", "landmarks", "lpips")))
+    book = json.loads((work.input("prompts").folder / "prompts.json").read_text(encoding="utf-8"))
+    rows = score_block(
+        judges,
+        work.input("edit").folder,
+        work.input("align").folder,
+        (book["source_caption"], book["target_caption"]),
+        work.settings,
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "score.parquet")
+    scored = [row for row in rows if row["decodes"]]
+    metrics = {name: _median([row[name] for row in scored]) for name in MEASURES}
+    return Summary(
+        samples=len(scored),
+        rejected=dict(Counter(row["reason"] for row in rows if not row["decodes"])),
+        metrics={name: value for name, value in metrics.items() if value is not None},
+    )
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    align = settings.align.model_dump(include={"min_confidence", "max_reprojection"})
+    return settings.score.model_dump(exclude={"batch_size"}) | {"align": align}
+
+
+STAGE = Stage(
+    name="score",
+    version=1,
+    split_by=("style", "block"),
+    needs=(Need("align"), Need("prompts"), Need("edit")),
+    reads=reads,
+    models=lambda settings: ("clip", "identity", "landmarks", "lpips"),
+    run=run,
+)
+
+
+def score_block(
+    judges: Judges, edit: Path, align: Path, captions: tuple[str, str], settings: Settings
+) -> list[dict[str, Any]]:
+    """A row of `SCHEMA` for each row of edit.parquet. A picture that does not decode is a row without scores.
+
+    edit, align: folders of these partitions.  captions: of an unedited portrait and of the style.
+    """
+    portraits = {row["portrait_id"]: row for row in pq.read_table(align / "align.parquet").to_pylist()}
+    rows: dict[str, dict[str, Any]] = {}
+    pairs: list[Pair] = []
+    for made in pq.read_table(edit / "edit.parquet").to_pylist():
+        key, portrait_id = made["key"], made["portrait_id"]
+        rows[key] = {"key": key, "split": made["split"], "decodes": False, "reason": made["reason"]}
+        if made["status"] != "ok":
+            continue
+        pseudo_label = read_image(edit / "pseudo_labels" / f"{key}.png")
+        portrait = read_image(align / "aligned" / f"{portrait_id}.png")
+        if isinstance(pseudo_label, Rejected):
+            rows[key]["reason"] = f"pseudo-label: {pseudo_label.reason}"
+            continue
+        assert isinstance(portrait, Decoded), f"{portrait_id} was edited and is no picture"
+        rows[key]["decodes"] = True
+        camera = np.array(portraits[portrait_id]["camera"])
+        pairs.append(Pair(key, portrait.rgb, pseudo_label.rgb, camera))
+    for start in range(0, len(pairs), settings.score.batch_size):
+        batch = pairs[start : start + settings.score.batch_size]
+        for pair, scores in zip(batch, score_pairs(judges, batch, captions, settings), strict=True):
+            rows[pair.key] |= scores
+    return list(rows.values())
+
+
+def score_pairs(
+    judges: Judges, pairs: list[Pair], captions: tuple[str, str], settings: Settings
+) -> list[dict[str, Any]]:
+    """The scores of each pair, by name."""
+    from skimage.metrics import structural_similarity
+
+    portraits = np.stack([pair.portrait for pair in pairs])
+    pseudo_labels = np.stack([pair.pseudo_label for pair in pairs])
+    before, after = (
+        _array(judges.clip.embed_images(portraits)),
+        _array(judges.clip.embed_images(pseudo_labels)),
+    )
+    source, target = _array(judges.clip.embed_texts(captions))
+    same_face = _array(judges.identity.embed(portraits) * judges.identity.embed(pseudo_labels)).sum(axis=1)
+    lpips = _lpips(judges.lpips, portraits, pseudo_labels)
+    drifts = camera_drifts(judges.landmarks, pseudo_labels, [pair.camera for pair in pairs], settings)
+    return [
+        {
+            "score_clip_image": round(float(before[i] @ after[i]), DECIMALS),
+            "score_clip_text": round(float(after[i] @ target), DECIMALS),
+            "score_clip_direction": round(cosine(after[i] - before[i], target - source), DECIMALS),
+            "score_identity": round(float(same_face[i]), DECIMALS),
+            "score_ssim": round(
+                float(structural_similarity(pair.portrait, pair.pseudo_label, channel_axis=2, data_range=255)),
+                DECIMALS,
+            ),
+            "score_lpips": round(float(lpips[i]), DECIMALS),
+            "score_camera_drift_deg": drifts[i],
+            "score_constant": is_constant(pair.pseudo_label, settings.score),
+            "score_unsafe": None,
+        }
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def camera_drifts(
+    detector: LandmarkNet, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
+) -> list[float | None]:
+    """Degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
+
+    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None where no face is found: a sketch may hide
+    its landmarks from the detector and yet have kept the camera, so that this is no proof of drift.
+    """
+    from models import alignment, pnp
+
+    face = pnp.canonical_face(settings.world)
+    drifts: list[float | None] = []
+    for points, sure, camera in zip(*detector.detect(pseudo_labels), cameras, strict=True):
+        fit = pnp.fit_camera(points, face) if sure >= settings.align.min_confidence else None
+        if fit is None or fit.reprojection > settings.align.max_reprojection:
+            drifts.append(None)
+            continue
+        found, given = (alignment.centred_rotation(label) for label in (fit.label, camera))
+        drifts.append(round(alignment.rotation_angle_deg(found, given), 3))
+    return drifts
+
+
+def is_constant(rgb: np.ndarray, settings: ScoreSettings) -> bool:
+    """Whether a picture (H, W, 3) uint8 is of one colour, black frames of a safety checker included."""
+    return bool((rgb / 255.0).std(axis=(0, 1)).max() < settings.constant_std)
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two vectors (D,); 0 where one has no length: an edit that changed nothing has no direction."""
+    length = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / length if length > 1e-12 else 0.0
+
+
+def _lpips(metric: Perceptual, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    import torch
+
+    from models.pixels import signed
+
+    device = str(next(metric.parameters()).device)
+    with torch.no_grad():
+        return _array(metric(signed(first, device), signed(second, device)))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().double().cpu().numpy()
+    return array
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
