@@ -203,6 +203,11 @@ def cut(rgb: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     inverse = alignment.invert_affine(crop)
     _check_inside(inverse, (rgb.shape[1], rgb.shape[0]))
     side_px = float(np.hypot(*inverse[:, 0]))
+    if abs(inverse[1, 0]) < 1e-9 and _holds(inverse, side_px, rgb):
+        # Upright and inside: a plain resize, which leaves a picture of the right size as it is.
+        left, top = inverse[:, 2]
+        box = (left, top, min(left + side_px, rgb.shape[1]), min(top + side_px, rgb.shape[0]))
+        return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.LANCZOS, box=box))
     margin = int(np.ceil(side_px)) + 2
     corners = alignment.apply_affine(inverse, [[0, 0], [1, 0], [0, 1], [1, 1]])
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
@@ -247,6 +252,11 @@ def _detect_one(detector: LandmarkNet, rgb: np.ndarray) -> tuple[np.ndarray, flo
     """Points (5, 2) in px of the picture (H, W, 3), and their confidence."""
     points, confidence = detector.detect(rgb[None])
     return points[0].astype(np.float64) * [rgb.shape[1], rgb.shape[0]], float(confidence[0])
+
+
+def _holds(inverse: np.ndarray, side_px: float, rgb: np.ndarray) -> bool:
+    low, high = inverse[:, 2], inverse[:, 2] + side_px
+    return bool((low >= 0).all() and (high <= np.array([rgb.shape[1], rgb.shape[0]]) + 1e-6).all())
 
 
 def _check_inside(inverse: np.ndarray, size: tuple[int, int]) -> None:
