@@ -242,7 +242,7 @@ def test_without_landmarks_a_folder_is_taken_as_frontal_and_says_so(tmp_path: Pa
     with Image.open(tmp_path / "align" / "aligned" / f"{row['portrait_id']}.png") as picture:
         pixels = np.asarray(picture)
     assert pixels.shape == (64, 64, 3)
-    assert (pixels[2:-2, 2:-2] == [10, 200, 30]).all()  # the rim mixes with what was cut off
+    assert (pixels[4:-4, 4:-4] == [10, 200, 30]).all()  # the rim mixes with what was cut off
 
 
 def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
