@@ -97,7 +97,6 @@ class TeachSettings(Section):
     view_format: Literal["npy", "jpg"] = "npy"  # uint8 array, or one JPEG (q95 4:4:4) a view
     yaw_range: float = Field(0.6, ge=0.0)  # rad, each side
     pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
-    batch_size: int = Field(8, ge=1)  # in no fingerprint
     seed: int = Field(0, ge=0)
 
 

@@ -124,14 +124,14 @@ def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:
     learned = sorted((s for s in samples if s.split != "test"), key=lambda s: (s.row["rank"], s.key))
     tested = [sample for sample in samples if sample.split == "test"][:TEST_ROWS]
     count = min(ROWS_PER_STYLE - len(tested), len(learned))
-    places = np.linspace(0, len(learned) - 1, count).round().astype(int) if count else []
+    places: np.ndarray = np.linspace(0, len(learned) - 1, count).round().astype(int)
     return [learned[place] for place in dict.fromkeys(places)] + tested
 
 
 def sample_columns(samples: list[SampleRef]) -> list[str]:
     """What the cells of a sample's strip show."""
-    views = read_fields(samples[0]).views[:VIEWS_SHOWN] if samples else []
-    return ["portrait", "pseudo-label", *(f"teacher view {i + 1}" for i in range(len(views))), "depth"]
+    count = len(read_fields(samples[0]).views[:VIEWS_SHOWN]) if samples else 0
+    return ["portrait", "pseudo-label", *(f"teacher view {i + 1}" for i in range(count)), "depth"]
 
 
 def show_sample(sample: SampleRef) -> Row:

@@ -68,26 +68,26 @@ class Pair:
 
 
 def run(work: Work) -> Summary:
-    """Score every sample of an edit partition, one row each."""
+    """Load the judges and score."""
     from models import zoo
 
     world, device = work.settings.world, work.settings.run.device
-    judges = Judges(*(zoo.load(name, world, device) for name in ("clip", "identity", "landmarks", "lpips")))
+    names = ("clip", "identity", "landmarks", "lpips")
+    return score(work, Judges(*(zoo.load(name, world, device) for name in names)))
+
+
+def score(work: Work, judges: Judges) -> Summary:
+    """Score every sample of an edit partition, one row each."""
     book = json.loads((work.input("prompts").folder / "prompts.json").read_text(encoding="utf-8"))
-    rows = score_block(
-        judges,
-        work.input("edit").folder,
-        work.input("align").folder,
-        (book["source_caption"], book["target_caption"]),
-        work.settings,
-    )
+    captions = (book["source_caption"], book["target_caption"])
+    rows = score_block(judges, work.input("edit").folder, work.input("align").folder, captions, work.settings)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "score.parquet")
     scored = [row for row in rows if row["decodes"]]
-    metrics = {name: _median([row[name] for row in scored]) for name in MEASURES}
+    medians = {name: _median([row[name] for row in scored]) for name in MEASURES}
     return Summary(
         samples=len(scored),
         rejected=dict(Counter(row["reason"] for row in rows if not row["decodes"])),
-        metrics={name: value for name, value in metrics.items() if value is not None},
+        metrics={name: value for name, value in medians.items() if value is not None},
     )
 
 

@@ -67,11 +67,15 @@ class Lesson:
 
 
 def run(work: Work) -> Summary:
-    """Write the shard of the kept samples of one style and block."""
+    """Load the teacher and teach."""
     from models import zoo
 
     world, device = work.settings.world, work.settings.run.device
-    teachers = Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips")))
+    return teach(work, Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips"))))
+
+
+def teach(work: Work, teachers: Teachers) -> Summary:
+    """Write the shard of the kept samples of one style and block."""
     rows: list[dict[str, Any]] = []
     entries = write_shard(work.folder / SHARD, teach_block(teachers, kept_samples(work), work, rows))
     pq.write_table(index_table(entries), work.folder / "index.parquet")

@@ -1,0 +1,138 @@
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.settings import SelectSettings, Settings, TeachSettings
+from data_catalog.snapshot import publish
+from data_catalog.stage import Work
+from tasks import dataset
+from tasks.dataset import REJECTED, SCHEMA
+from tasks.report import dataset_documents, flatten
+from tests.chain import Chain, write_chain
+
+SETTINGS = Settings(
+    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2),
+    teach=TeachSettings(views=2),
+)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    return write_chain(tmp_path_factory.mktemp("data"), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def page(chain: Chain) -> str:
+    return dataset_documents(chain.folder("dataset/all"), chain.root)["report.html"].decode()
+
+
+def rejoin(chain: Chain, folder: Path, settings: Settings) -> Work:
+    work = chain.work(dataset.STAGE)
+    work.folder, work.settings = folder, settings
+    dataset.run(work)
+    return work
+
+
+def test_the_dataset_has_one_row_for_each_taught_sample(chain: Chain) -> None:
+    table = pq.read_table(chain.folder("dataset/all") / "samples.parquet")
+    assert table.schema.equals(SCHEMA)
+    rows = table.to_pylist()
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    taught = [key for key in chain.made if key.startswith("teach/")]
+    keys = {r["key"] for t in taught for r in pq.read_table(chain.folder(t) / "teach.parquet").to_pylist()}
+    assert {row["key"] for row in rows} == keys
+    needed = ("prompt", "camera", "true_camera", "portrait_seed", "pseudo_label_digest", "score_teacher_lpips", "rank")
+    assert all(row[name] is not None for row in rows for name in needed)
+    for row in rows:
+        assert (chain.root / row["shard"]).is_file()
+        assert row["style"] in row["key"]
+        assert len(row["camera"]) == 25
+
+
+def test_every_style_has_image_prompts_and_they_are_of_the_train_split(chain: Chain) -> None:
+    rows = pq.read_table(chain.folder("dataset/all") / "samples.parquet").to_pylist()
+    prompts = [(row["style"], row["split"]) for row in rows if row["image_prompt"]]
+    assert sorted(prompts) == [("red-hair", "train")] * 2 + [("zombie", "train")] * 2
+
+
+def test_everything_that_was_lost_is_listed_with_its_stage_and_reason(chain: Chain) -> None:
+    rows = pq.read_table(chain.folder("dataset/all") / REJECTED).to_pylist()
+    found = sorted((row["stage"], row["style"] or "", row["reason"]) for row in rows)
+    lost = [("portraits", "", "truncated")] * 2
+    for style in ("red-hair", "zombie"):
+        lost += [("select", style, "constant frame"), ("select", style, "editor: ValueError")]
+    assert found == sorted(lost)
+
+
+def test_the_manifest_counts_and_names_every_partition(chain: Chain) -> None:
+    manifest = json.loads((chain.folder("dataset/all") / "manifest.json").read_text())
+    assert manifest["samples"] == 8
+    assert manifest["styles"]["zombie"] == {"train": 2, "val": 1, "test": 1}
+    assert manifest["funnels"]["zombie"]["steps"][0] == {"step": "made", "left": 5}
+    assert set(manifest["partitions"]) == set(chain.made) - {"dataset/all"}
+    assert manifest["settings"]["teach"]["views"] == 2
+    assert "batch_size" not in manifest["settings"]["edit"]
+
+
+def test_joining_again_gives_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
+    rejoin(chain, tmp_path, SETTINGS)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (chain.folder("dataset/all") / path.name).read_bytes()
+
+
+def test_the_report_loads_nothing_from_elsewhere(page: str) -> None:
+    sources = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]*)""", page)
+    assert len(sources) > 10
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
+    assert "@import" not in page
+    assert "<script" not in page
+
+
+def test_the_report_shows_every_style_with_its_funnel_and_what_was_rejected(page: str) -> None:
+    for style in ("red-hair", "zombie"):
+        assert f'id="{style}"' in page
+    assert page.count('class="funnel"') == 2
+    for text in ("constant frame", "editor: ValueError", "truncated", "Yield 60 %", "teacher view 2", "teach.views"):
+        assert text in page
+    # Four samples and the black frame of each style.
+    assert page.count("data:image/webp") == 2 * (4 + 1)
+
+
+def test_the_card_says_what_is_in_the_files(chain: Chain) -> None:
+    card = dataset_documents(chain.folder("dataset/all"), chain.root)["README.md"].decode()
+    assert card.startswith("---\npretty_name: stillroom\n")
+    assert "| zombie | 2 | 1 | 1 | 60 % |" in card
+    for name in ("triplane.npy", "prompt_split", "| select | constant frame | 2 |"):
+        assert name in card
+
+
+def test_documents_are_made_again_without_a_new_digest(chain: Chain, tmp_path: Path) -> None:
+    folder = chain.folder("dataset/all")
+    first = publish(tmp_path, folder, dataset_documents(folder, chain.root))
+    second = publish(tmp_path, folder, dataset_documents(folder, chain.root))
+    assert first == second
+    assert sorted(path.name for path in first.folder.iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "report.html",
+        "samples.parquet",
+    ]
+
+
+def test_text_from_outside_is_escaped(chain: Chain, tmp_path: Path) -> None:
+    named = SETTINGS.dataset.model_copy(update={"name": "<script>alert(1)</script>"})
+    work = rejoin(chain, tmp_path, SETTINGS.model_copy(update={"dataset": named}))
+    page = dataset_documents(work.folder, chain.root)["report.html"].decode()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_settings_are_shown_as_the_command_line_takes_them() -> None:
+    assert flatten({"edit": {"steps": 20, "x": None}, "a": "b"}) == [
+        ("edit.steps", "20"),
+        ("edit.x", "null"),
+        ("a", '"b"'),
+    ]
