@@ -128,9 +128,7 @@ def blocks(settings: Settings) -> list[int]:
     own = settings.portraits
     if own.source == PROCEDURAL:
         if own.count is None:
-            raise UserError(
-                "portraits.count: the procedural world has no end; say how many portraits to take"
-            )
+            raise UserError("portraits.count: the procedural world has no end; say how many portraits to take")
         total = own.count
     else:
         total = len(open_source(own).names)
@@ -171,9 +169,7 @@ def content_digest(rgb: np.ndarray) -> str:
 
 def split_rows(rows: list[Row], settings: PortraitsSettings, first_block: bool) -> list[tuple[Row, str]]:
     """The split of every portrait that was taken, as the module's docstring says."""
-    lots = {
-        row["portrait_id"]: fraction("split", row["portrait_id"]) for row in rows if row["status"] == "ok"
-    }
+    lots = {row["portrait_id"]: fraction("split", row["portrait_id"]) for row in rows if row["status"] == "ok"}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
     splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
     if first_block and lots:
