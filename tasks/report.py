@@ -11,8 +11,10 @@ import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 
+from data_catalog.catalog import Catalog
 from data_catalog.images import Rejected, read_image
 from data_catalog.snapshot import MANIFEST, SAMPLES, snapshot_digest
+from data_catalog.store import Store, read_record
 from tasks.contact_sheet import colour_depth, embed_picture, make_strip
 from tasks.dataset import REJECTED
 from tasks.evaluation_report import describe_evaluation
@@ -30,9 +32,10 @@ Row = dict[str, Any]
 def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) -> dict[str, bytes]:
     """README.md and report.html of the dataset in `folder`, a partition of the stage dataset.
 
-    root: the data root, where the shards are.  evaluation: the folder of an evaluation of a student that learned
-    from this dataset; with it the report also shows the student.
+    root: the data root, where the shards are.  evaluation: the folder of the evaluation that the report shows;
+    when None, the newest one of a student that learned from this dataset, if there is any.
     """
+    evaluation = evaluation or find_evaluation(folder, root)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     samples = read_samples(folder, root)
     rejected: list[Row] = pq.read_table(folder / REJECTED).to_pylist()
@@ -47,6 +50,16 @@ def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) 
         splits=Counter(sample.split for sample in samples),
     )
     return {"README.md": card.encode(), "report.html": page.encode()}
+
+
+def find_evaluation(folder: Path, root: Path) -> Path | None:
+    """The newest evaluation on the dataset in `folder`: making the report again must not lose it."""
+    dataset, catalog = read_record(folder), Catalog(Store(root))
+    for entry in catalog.history("evaluate/all") if dataset else []:
+        inputs = catalog.read(entry).fingerprint_inputs.get("inputs", {})
+        if dataset and inputs.get("dataset/all") == dataset.digest and not catalog.problems(entry):
+            return catalog.folder(entry)
+    return None
 
 
 def render(template: str, **values: Any) -> str:

@@ -1,17 +1,30 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from data_catalog.settings import SelectSettings, Settings, TeachSettings
+from data_catalog.settings import EvaluateSettings, SelectSettings, Settings, TeachSettings
 from data_catalog.snapshot import publish
 from data_catalog.stage import Work
-from tasks import dataset
+from data_catalog.store import Store
+from models import mae
+from models.identity import IdentityNet
+from models.mae import Mae, MaeEncoder
+from models.perceptual import Perceptual
+from tasks import dataset, evaluate
+from tasks.batches import Prompts
 from tasks.dataset import REJECTED, SCHEMA
-from tasks.report import dataset_documents, flatten
+from tasks.distill import make_student
+from tasks.metrics import Judges
+from tasks.report import dataset_documents, find_evaluation, flatten
+from tasks.training_data import read_samples
 from tests.chain import Chain, write_chain
+from tests.taught import untrained_teacher
+from tests.tiny import tiny_clip, tiny_editor
 
 SETTINGS = Settings(
     select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2),
@@ -120,6 +133,59 @@ def test_documents_are_made_again_without_a_new_digest(chain: Chain, tmp_path: P
         "report.html",
         "samples.parquet",
     ]
+
+
+@pytest.fixture(scope="module")
+def evaluation(chain: Chain) -> Path:
+    """An evaluation of a student that has not learned."""
+    torch.manual_seed(0)
+    clip, teacher, mae_small = tiny_clip(), untrained_teacher(), Mae(MaeEncoder(mae.EMBEDDED))
+    judges = Judges(IdentityNet().eval(), clip, Perceptual.untrained().eval())
+    settings = SETTINGS.model_copy(
+        update={
+            "edit": SETTINGS.edit.model_copy(update={"steps": 1}),
+            "evaluate": EvaluateSettings(timing_repeats=1, bootstrap=100, pictures_per_style=1, turntable_frames=2),
+        }
+    )
+    folder = chain.folder("dataset/all")
+    prompts = Prompts.read(read_samples(folder, chain.root), clip, mae_small)
+    student = make_student(teacher, prompts, settings).eval()
+    work = chain.work(evaluate.STAGE)
+    work.settings = settings
+    evaluate.evaluate(work, evaluate.Models(student, teacher, tiny_editor(clip), clip, mae_small, judges))
+    return work.folder
+
+
+def test_after_an_evaluation_the_report_shows_table_comparison_and_turntables(
+    chain: Chain, page: str, evaluation: Path
+) -> None:
+    folder = chain.folder("dataset/all")
+    with_student = dataset_documents(folder, chain.root, evaluation)["report.html"].decode()
+    assert 'id="evaluation"' in with_student
+    assert 'id="evaluation"' not in page
+    for method in evaluate.METHODS:
+        assert f"<td>{method}</td>" in with_student
+    assert with_student.count("data:image/gif;base64,") == 2
+    assert with_student.count("data:image/webp") == page.count("data:image/webp") + 2
+    for style in ("red-hair", "zombie"):
+        assert f'id="student-{style}"' in with_student
+
+
+def test_a_report_made_again_keeps_the_newest_evaluation_of_its_dataset(
+    chain: Chain, evaluation: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(chain.root / "store", tmp_path / "store")
+    store, dataset_folder = Store(tmp_path), tmp_path / chain.folder("dataset/all").relative_to(chain.root)
+    kept = chain.made["dataset/all"].record.model_copy(update={"fingerprint": chain.fingerprint})
+    store.write_record(kept)
+    assert find_evaluation(dataset_folder, tmp_path) is None
+    for digest, expected in (("another", False), (kept.digest, True)):
+        inputs = {"inputs": {"dataset/all": digest}}
+        update = {"partition": "evaluate/all", "stage": "evaluate", "fingerprint_inputs": inputs}
+        store.write_record(kept.model_copy(update=update))
+        assert (find_evaluation(dataset_folder, tmp_path) is not None) == expected
+    page = dataset_documents(dataset_folder, tmp_path)["report.html"].decode()
+    assert 'id="evaluation"' in page
 
 
 def test_text_from_outside_is_escaped(chain: Chain, tmp_path: Path) -> None:
