@@ -112,7 +112,8 @@ class DistillSettings(Section):
 
     iterations: int = Field(500, ge=1)
     batch_size: int = Field(6, ge=1)  # samples per iteration over all processes
-    lr: float = Field(5e-4, gt=0.0)
+    lr: float = Field(1e-3, gt=0.0)  # of E_p, which starts anew
+    lr_transformer: float = Field(2e-4, gt=0.0)  # of E_t, which starts as the teacher's
     lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # cosine down to this share of lr; 1 keeps it
     weight_decay: float = Field(0.0, ge=0.0)
     warmup: int = Field(20, ge=0)  # iterations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ from tasks.student_files import save_student
 from tasks.training_data import SampleRef, check_no_leakage, read_samples
 
 if TYPE_CHECKING:
+    from models.clip import Clip
+    from models.live3d import Live3D
+    from models.losses import PerceptualDistance
+    from models.mae import Mae
     from models.student import Student
     from tasks.batches import Prompts
     from tasks.training import Curve
@@ -35,9 +39,26 @@ WORKING = "working"  # checkpoints and pictures of a run in progress; gone when 
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
 
 
+@dataclass(frozen=True)
+class Networks:
+    """What the student learns from, and the encoders of its prompts. All frozen."""
+
+    teacher: Live3D
+    perceptual: PerceptualDistance
+    clip: Clip
+    mae: Mae
+
+
 def run(work: Work) -> Summary:
-    """Train to the last iteration, from the newest checkpoint that an interrupted run left in the folder."""
+    """Load the networks and train."""
     from models import zoo
+
+    names = ("teacher", "lpips", "clip", "mae")
+    return distill(work, Networks(*(zoo.load(n, work.settings.world, work.settings.run.device) for n in names)))
+
+
+def distill(work: Work, networks: Networks) -> Summary:
+    """Train to the last iteration, from the newest checkpoint that an interrupted run left in the folder."""
     from tasks.batches import Prompts
     from tasks.training import train
 
@@ -48,12 +69,11 @@ def run(work: Work) -> Summary:
     watched = [sample for sample in samples if sample.split == "val"]
     if not learned:
         raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
-    teacher, perceptual = (zoo.load(n, settings.world, settings.run.device) for n in ("teacher", "lpips"))
-    clip, mae = (zoo.load(name, settings.world, settings.run.device) for name in ("clip", "mae"))
-    prompts = Prompts.read(samples, clip, mae, settings.run.device)
-    student = make_student(teacher, prompts, settings)
+    prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
+    student = make_student(networks.teacher, prompts, settings)
     working = work.folder / WORKING
-    curve = train(student, teacher, perceptual, prompts, learned, watched, settings, working, report)
+    teachers = networks.teacher, networks.perceptual
+    curve = train(student, *teachers, prompts, learned, watched, settings, working, report)
     return write_products(work, student, curve, working, learned)
 
 
@@ -73,7 +93,7 @@ STAGE = Stage(
 )
 
 
-def make_student(teacher: Any, prompts: Prompts, settings: Settings) -> Student:
+def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Student:
     """A student that starts as the teacher; its prompt encoder is drawn from the seed."""
     import torch
 

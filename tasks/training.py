@@ -160,7 +160,8 @@ class Trainer:
             settings.depth_weight,
         )
         self.parameters = student.trainable_parameters()
-        optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, betas=BETAS, weight_decay=settings.weight_decay)
+        groups = parameter_groups(student, settings)
+        optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=settings.weight_decay)
         self.lesson, self.optimizer = accelerator.prepare(Lesson(student), optimizer)
         self.curve, self.step = Curve(), 0
 
@@ -194,9 +195,9 @@ class Trainer:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         batch = self.maker.make(self.learned, draw, slice(rank, None, processes))
         generator = torch.Generator(batch.cameras.device).manual_seed(draw.noise_seed + rank)
-        lr = self.settings.lr * learning_rate_share(self.step, self.settings)
+        share = learning_rate_share(self.step, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = group["full_lr"] * share
         triplane, renders = self.lesson(batch, generator)
         loss, parts = distillation_loss(
             triplane,
@@ -214,7 +215,7 @@ class Trainer:
         self.optimizer.step()
         losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
         losses = self.accelerator.reduce(losses, reduction="mean")
-        return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": lr}
+        return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": self.settings.lr * share}
 
     @torch.no_grad()
     def watch(self) -> dict[str, float]:
@@ -282,6 +283,18 @@ class Trainer:
             self.step = int(state["step"])
             log.info("continuing after iteration %d", self.step)
             return
+
+
+def parameter_groups(student: Student, settings: DistillSettings) -> list[dict[str, Any]]:
+    """E_p and E_t with their own learning rates: the second is trained already and must not be shaken."""
+    names = {"Ref_encoder": settings.lr, "Final_encoder": settings.lr_transformer}
+    learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    groups = []
+    for part, lr in names.items():
+        parameters = [p for name, p in learning.items() if name.startswith(f"encoder.{part}.")]
+        groups.append({"params": parameters, "lr": lr, "full_lr": lr})
+    assert sum(len(group["params"]) for group in groups) == len(learning)
+    return groups
 
 
 def learning_rate_share(step: int, settings: DistillSettings) -> float:

@@ -90,15 +90,6 @@ def _sample(
     return Sample(key, fields | encode_lesson(lesson, teach)), row
 
 
-class Words:
-    """Text tokens as CLIP gives them, from the characters of a text: a stand-in for weights, not for a class."""
-
-    def text_tokens(self, texts: list[str]) -> torch.Tensor:
-        """(B, 6, 96)."""
-        seeds = [sum(i * ord(c) for i, c in enumerate(text, 1)) for text in texts]
-        return torch.stack([torch.randn(6, 96, generator=torch.Generator().manual_seed(s)) for s in seeds])
-
-
 def work_on(stage: str, root: Path, dataset: Path, settings: Settings, **inputs: Path) -> Work:
     """What a stage meets when the plan has it made."""
     given = {"dataset": dataset, **inputs}

@@ -1,0 +1,381 @@
+"""Stage evaluate: the student beside its teachers on portraits and prompts that it never met (3DPE, Table 1).
+
+All methods are seen from the same cameras: the portrait's own (the true one where it is known), and one to each
+side. `seconds_per_image` is measured in this run; nothing depends on this stage, so its bytes may differ each time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.encoding import encode_json
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings
+from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from tasks.pictures import contact_sheet, write_gif, write_png
+from tasks.progress import report
+from tasks.student_files import load_student
+from tasks.training_data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.clip import Clip
+    from models.editor import Editor
+    from models.live3d import Live3D
+    from models.mae import Mae
+    from models.student import Student
+    from tasks.metrics import Judges, Truth
+
+log = logging.getLogger(__name__)
+
+STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
+METHODS = (STUDENT, TEACHERS, NO_EDIT)
+IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
+TABLE, PER_SAMPLE = "table.json", "per_sample.parquet"
+TURN_YAW = 0.5  # rad, each side of a turntable
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All networks of an evaluation."""
+
+    student: Student
+    teacher: Live3D
+    editor: Editor
+    clip: Clip
+    mae: Mae
+    judges: Judges
+
+
+def run(work: Work) -> Summary:
+    """Load the networks and evaluate."""
+    return evaluate(work, load_models(work.input("distill").folder, work.settings))
+
+
+def evaluate(work: Work, models: Models) -> Summary:
+    """Measure, time, draw; write the table."""
+    samples = read_samples(work.input("dataset").folder, work.root)
+    check_no_leakage(samples)
+    tested = choose_tested(samples, work.settings.evaluate.max_samples_per_style)
+    references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
+    evaluation = Evaluation(models, work.settings, references)
+    rows = evaluation.measure_all(tested)
+    timing = time_all(models, tested[0], work.settings)
+    table = make_table(rows, timing, work.settings)
+    table["pictures"] = evaluation.draw_all(tested, work.folder)
+    (work.folder / TABLE).write_bytes(encode_json(table))
+    pq.write_table(pa.Table.from_pylist(rows), work.folder / PER_SAMPLE)
+    return Summary(samples=len(tested), metrics=headline(table))
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    chosen = settings.evaluate.model_dump(mode="json")
+    return chosen | {"world": settings.world, "edit": settings.edit.model_dump(mode="json")}
+
+
+STAGE = Stage(
+    name="evaluate",
+    version=1,
+    needs=(Need("dataset"), Need("distill")),
+    reads=reads,
+    models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "lpips"),
+    run=run,
+)
+
+
+def load_models(folder: Path, settings: Settings) -> Models:
+    """The student in `folder` and everything it is measured with."""
+    from models import zoo
+    from tasks.metrics import Judges
+
+    loaded = {n: zoo.load(n, settings.world, settings.run.device) for n in STAGE.models(settings)}
+    judges = Judges(loaded["identity"], loaded["clip"], loaded["lpips"])
+    student = load_student(folder, settings.run.device)
+    return Models(student, loaded["teacher"], loaded["editor"], loaded["clip"], loaded["mae"], judges)
+
+
+def choose_tested(samples: Sequence[SampleRef], most: int | None) -> list[SampleRef]:
+    """The test split, at most `most` samples a style (the first ones by key)."""
+    tested = [sample for sample in samples if sample.split == "test"]
+    if not tested:
+        raise UserError(
+            "the dataset has no test samples, so there is nothing to evaluate on",
+            hint="raise portraits.test_fraction or portraits.count, then stillroom build",
+        )
+    by_style: dict[str, list[SampleRef]] = {}
+    for sample in tested:
+        by_style.setdefault(sample.style, []).append(sample)
+    return [sample for style in sorted(by_style) for sample in by_style[style][:most]]
+
+
+def is_reference(sample: SampleRef) -> bool:
+    """An image prompt may come from the train split only."""
+    return sample.image_prompt and sample.split == "train"
+
+
+class Evaluation:
+    """Views of all methods on all samples; what samples share (a portrait, its truth) is made once."""
+
+    def __init__(self, models: Models, settings: Settings, references: dict[str, SampleRef]) -> None:
+        self.models, self.settings, self.references = models, settings, references
+        self._plain: dict[str, np.ndarray] = {}
+        self._reference_tokens: dict[str, Tensor] = {}
+
+    def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
+        """One row for each sample and method, by style, key and method."""
+        rows: list[Row] = []
+        truths = self.find_truths(tested)
+        for number, sample in enumerate(tested, start=1):
+            rows += self.measure_sample(sample, truths.get(sample.key))
+            report(number, len(tested))
+        return rows
+
+    def measure_sample(self, sample: SampleRef, truth: Truth | None) -> list[Row]:
+        """The rows of one sample."""
+        from tasks.metrics import measure
+
+        fields = read_fields(sample)
+        rows = []
+        for method, views in self.views(sample, fields, self.cameras(sample)).items():
+            values = measure(self.models.judges, views, fields.portrait, sample.prompt, fields.pseudo_label, truth)
+            own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method}
+            rows.append(own | {"prompt": sample.prompt, "truth": truth is not None} | values)
+        return rows
+
+    def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, np.ndarray]:
+        """Views (V, H, W, 3) uint8 of each method from cameras (V, 25)."""
+        from tasks.metrics import render_views
+
+        models = self.models
+        seen = {
+            STUDENT: render_views(models.student, self.edit(fields, sample), cameras),
+            TEACHERS: render_views(models.teacher, self.taught(fields), cameras),
+            NO_EDIT: self.unedited(sample, fields, cameras),
+        }
+        if sample.style in self.references:
+            seen[IMAGE_PROMPT] = render_views(models.student, self.edit_by_image(fields, sample), cameras)
+        return seen
+
+    def unedited(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> np.ndarray:
+        """The teacher's reconstruction of the portrait; the same for every style."""
+        from tasks.metrics import render_views
+
+        if sample.portrait_id not in self._plain:
+            triplane = self._encode(fields.portrait)
+            self._plain[sample.portrait_id] = render_views(self.models.teacher, triplane, cameras)
+        return self._plain[sample.portrait_id]
+
+    def edit(self, fields: Fields, sample: SampleRef) -> Tensor:
+        """The student's triplane (1, 3*C, h, w) by the sample's text."""
+        tokens = self.models.clip.text_tokens([sample.prompt]).to(self.settings.run.device)
+        return self._edit(fields, tokens, "text")
+
+    def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
+        """The student's triplane (1, 3*C, h, w) by another portrait's pseudo-label."""
+        if sample.style not in self._reference_tokens:
+            picture = read_fields(self.references[sample.style]).pseudo_label
+            self._reference_tokens[sample.style] = self.models.mae.tokens(picture[None])
+        tokens = self._reference_tokens[sample.style].to(self.settings.run.device)
+        return self._edit(fields, tokens, "image")
+
+    def taught(self, fields: Fields) -> Tensor:
+        """The teacher's triplane (1, 3*C, h, w) of the pseudo-label: as stored, or made again."""
+        import torch
+
+        if fields.triplane is None:
+            return self._encode(fields.pseudo_label)
+        return torch.from_numpy(fields.triplane)[None].to(self.settings.run.device)
+
+    def cameras(self, sample: SampleRef) -> Tensor:
+        """(3, 25): the portrait's camera, the true one where it is known, then one to each side."""
+        import torch
+
+        from models.camera import orbit_label
+
+        yaw = self.settings.evaluate.view_yaw
+        own = torch.from_numpy(portrait_camera(sample))[None]
+        return torch.cat([own, orbit_label(torch.tensor([-yaw, yaw]), 0.0)])
+
+    def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
+        """The true styled heads by key, in the procedural world."""
+        from tasks.metrics import true_heads
+
+        by_portrait: dict[str, list[SampleRef]] = {}
+        for sample in tested:
+            if sample.row.get("true_camera") is not None and sample.row.get("portrait_seed") is not None:
+                by_portrait.setdefault(sample.portrait_id, []).append(sample)
+        truths: dict[str, Truth] = {}
+        for samples in by_portrait.values():
+            first, styles = samples[0], [sample.style for sample in samples]
+            size = self.settings.align.size
+            heads = true_heads(first.row["portrait_seed"], self.cameras(first).numpy(), size, styles)
+            truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
+        return truths
+
+    def draw_all(self, tested: Sequence[SampleRef], folder: Path) -> dict[str, Row]:
+        """Contact sheets and turntables, one of each a style; returns what is on them."""
+        chosen: dict[str, list[SampleRef]] = {}
+        for sample in tested:
+            chosen.setdefault(sample.style, []).append(sample)
+        most = self.settings.evaluate.pictures_per_style
+        return {style: self.draw_style(style, samples[:most], folder) for style, samples in chosen.items()}
+
+    def draw_style(self, style: str, samples: Sequence[SampleRef], folder: Path) -> Row:
+        """Rows: portrait, truth (if known), editor+teacher, student, the student from both sides."""
+        truths = self.find_truths(samples)
+        columns = ["portrait", "pseudo-label", "true edit", TEACHERS, STUDENT, "student left", "student right"]
+        if not truths:
+            columns.remove("true edit")
+        rows = []
+        for sample in samples:
+            fields = read_fields(sample)
+            seen = self.views(sample, fields, self.cameras(sample))
+            row = [fields.portrait, fields.pseudo_label]
+            row += [truths[sample.key].pictures[0]] if truths else []
+            rows.append([*row, seen[TEACHERS][0], *seen[STUDENT]])
+        scale = max(1, 128 // rows[0][0].shape[0])
+        sheet = write_png(folder / f"comparison-{style}.png", contact_sheet(rows, scale))
+        turn = write_gif(folder / f"turntable-{style}.gif", self.turntable(samples[0]), scale)
+        keys, prompts = [sample.key for sample in samples], [sample.prompt for sample in samples]
+        shown = {"columns": columns, "keys": keys, "prompts": prompts, "turntable_columns": list(METHODS)}
+        return {"comparison": sheet.name, "turntable": turn.name} | shown
+
+    def turntable(self, sample: SampleRef) -> list[np.ndarray]:
+        """Frames with the student, its teachers and the unedited head side by side, turning left and right."""
+        import torch
+
+        from models.camera import orbit_label
+        from tasks.metrics import render_views
+
+        frames = self.settings.evaluate.turntable_frames
+        cameras = orbit_label(TURN_YAW * torch.sin(torch.arange(frames) * (2 * torch.pi / frames)), 0.0)
+        fields, teacher = read_fields(sample), self.models.teacher
+        turns = [
+            render_views(self.models.student, self.edit(fields, sample), cameras),
+            render_views(teacher, self.taught(fields), cameras),
+            render_views(teacher, self._encode(fields.portrait), cameras),
+        ]
+        return [contact_sheet([pictures]) for pictures in zip(*turns, strict=True)]
+
+    def _edit(self, fields: Fields, tokens: Tensor, kind: Any) -> Tensor:
+        import torch
+
+        from models.pixels import signed
+
+        with torch.no_grad():
+            return self.models.student.encode(signed(fields.portrait[None], self.settings.run.device), tokens, kind)
+
+    def _encode(self, picture: np.ndarray) -> Tensor:
+        import torch
+
+        from models.pixels import signed
+
+        with torch.no_grad():
+            return self.models.teacher.encode(signed(picture[None], self.settings.run.device))
+
+
+def portrait_camera(sample: SampleRef) -> np.ndarray:
+    """(25,) float32: the portrait's true camera where it is known, else the estimated one."""
+    true = sample.row.get("true_camera")
+    return sample.camera if true is None else np.asarray(true, dtype=np.float32)
+
+
+def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str, float]:
+    """Seconds for one picture: from the portrait to one view of the edited head.
+
+    The student's prompt is encoded beforehand, once for all portraits; `prompt` is what that takes.
+    """
+    import torch
+
+    from models.pixels import signed
+    from tasks.stopwatch import time_methods
+
+    device, edit = settings.run.device, settings.edit
+    portrait = read_fields(sample).portrait[None]
+    image, camera = signed(portrait, device), torch.from_numpy(portrait_camera(sample))[None].to(device)
+    tokens = models.clip.text_tokens([sample.prompt]).to(device)
+    student, teacher = models.student, models.teacher
+    with torch.no_grad():
+        triplane = student.encode(image, tokens, "text")
+
+    def teachers() -> object:
+        scales = (edit.guidance_scale, edit.image_guidance_scale)
+        edited = models.editor.edit(portrait, [sample.prompt], [sample.seed], edit.steps, *scales)
+        return teacher.render(teacher.encode(signed(edited, device)), camera)
+
+    methods = {
+        STUDENT: lambda: student.render(student.encode(image, tokens, "text"), camera),
+        TEACHERS: teachers,
+        NO_EDIT: lambda: teacher.render(teacher.encode(image), camera),
+        "student render": lambda: student.render(triplane, camera),
+        "prompt": lambda: models.clip.text_tokens([sample.prompt]),
+    }
+    return time_methods(methods, settings.evaluate.timing_repeats, device)
+
+
+def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings) -> Row:
+    """The table of all samples, the same by style, and how the student compares."""
+    from tasks.metrics import bootstrap_intervals, summarise
+
+    own = settings.evaluate
+    by_style: dict[str, list[Row]] = {}
+    for row in rows:
+        by_style.setdefault(row["style"], []).append(row)
+    table = []
+    for method in METHODS:
+        mine = [row for row in rows if row["method"] == method]
+        table.append({"method": method, **summarise(mine), "seconds_per_image": timing[method]})
+    per_style = {style: _rows_of_style(mine) for style, mine in by_style.items()}
+    by_image = [row for row in rows if row["method"] == IMAGE_PROMPT]
+    return {
+        "table": [table_row(row, per_style) for row in table],
+        "per_style": per_style,
+        "image_prompts": summarise(by_image) if by_image else None,
+        "intervals": {
+            method: bootstrap_intervals([r for r in rows if r["method"] == method], own.bootstrap, own.seed)
+            for method in METHODS
+        },
+        "timing": timing,
+        "speedup": timing[TEACHERS] / timing[STUDENT],
+        "samples": len(rows) // max(1, len({row["method"] for row in rows})),
+        "lpips_to": "true styled head" if all(row["truth"] for row in rows) else "pseudo-label where truth is unknown",
+    }
+
+
+def _rows_of_style(rows: Sequence[Row]) -> list[Row]:
+    """A table of one style, with the improvement over `no edit`."""
+    from tasks.metrics import improvement, summarise
+
+    means = {method: summarise([row for row in rows if row["method"] == method]) for method in METHODS}
+    baseline = means[NO_EDIT]["l1_changed"]
+    return [
+        {"method": method, **means[method], "improvement": improvement(means[method]["l1_changed"], baseline)}
+        for method in METHODS
+    ]
+
+
+def table_row(row: Row, per_style: dict[str, list[Row]]) -> Row:
+    """A row of the main table: `improvement` is the mean over styles of how much less error than `no edit`."""
+    mine = [own["improvement"] for rows in per_style.values() for own in rows if own["method"] == row["method"]]
+    known = [value for value in mine if value is not None]
+    return {**row, "improvement": float(np.mean(known)) if known else None}
+
+
+def headline(table: Row) -> dict[str, float]:
+    """The numbers that stand in the record."""
+    metrics = {"speedup": table["speedup"]}
+    for row in table["table"]:
+        name = row["method"].replace("+", "_").replace(" ", "_")
+        metrics |= {f"{name}.{key}": value for key, value in row.items() if isinstance(value, float)}
+    return metrics

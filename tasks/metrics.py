@@ -1,0 +1,160 @@
+"""What is measured of an edited head: against the portrait, the prompt, its own views and, where known, the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import procedural
+from models.pixels import signed, to_bytes
+from models.procedural.render import CHANGED
+
+if TYPE_CHECKING:
+    from models.clip import Clip
+    from models.identity import IdentityNet
+    from models.perceptual import Perceptual
+
+MEASURES = ("id", "clip", "three_d", "lpips")  # the paper's, and LPIPS to the truth or the pseudo-label
+TRUE_MEASURES = (  # only where the true styled head is known
+    "l1_changed_input",  # inside the region that the true edit changes, at the input view
+    "l1_changed_novel",  # the same at the novel views
+    "l1_changed",  # the same over all views
+    "l1_outside",  # where the true edit changes nothing, over all views
+    "psnr_input",  # dB
+    "psnr_novel",  # dB
+    "lpips_novel",
+)
+HIGHER_IS_BETTER = frozenset({"id", "clip", "three_d", "psnr_input", "psnr_novel"})
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that measure."""
+
+    identity: IdentityNet
+    clip: Clip
+    lpips: Perceptual
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true styled head from each camera, and where it differs from the plain one."""
+
+    pictures: np.ndarray  # (V, H, W, 3) uint8
+    changed: np.ndarray  # (V, H, W) bool
+
+
+def true_heads(portrait_seed: int, cameras: np.ndarray, size: int, styles: Sequence[str]) -> dict[str, Truth]:
+    """The true edits of a person of the procedural world, by style; styles that it does not know are left out.
+
+    cameras: (V, 25).
+    """
+    known = [style for style in styles if style in procedural.STYLES]
+    person = procedural.portrait(portrait_seed)
+    views = [
+        procedural.render_styles(person, torch.from_numpy(label), size, [None, *known])
+        for label in cameras.astype(np.float32)
+    ]
+    rgb = np.stack([[picture.rgb.numpy() for picture in view] for view in views])
+    changed = (np.abs(rgb - rgb[:, :1]) > CHANGED).any(axis=-1)
+    levels = (rgb * 255.0 + 0.5).astype(np.uint8)
+    return {style: Truth(levels[:, i], changed[:, i]) for i, style in enumerate(known, start=1)}
+
+
+def measure(
+    judges: Judges,
+    views: np.ndarray,
+    portrait: np.ndarray,
+    prompt: str,
+    pseudo_label: np.ndarray,
+    truth: Truth | None,
+) -> dict[str, float | None]:
+    """All measures of one method on one sample; None where a measure has no meaning.
+
+    views: (V, H, W, 3) uint8, the first from the portrait's camera.
+    portrait, pseudo_label: (H, W, 3) uint8, H and W of the views.
+    """
+    faces = judges.identity.embed(np.concatenate([portrait[None], views]))
+    pairs = [float(a @ b) for a, b in combinations(faces[1:], 2)]
+    looks, wanted = judges.clip.embed_images(views[:1]), judges.clip.embed_texts([prompt])
+    target = pseudo_label[None] if truth is None else truth.pictures
+    measured: dict[str, float | None] = {
+        "id": float(faces[0] @ faces[1]),
+        "clip": float(looks[0] @ wanted[0]),
+        "three_d": float(np.mean(pairs)),
+        "lpips": _lpips(judges.lpips, views[:1], target[:1]),
+    }
+    if truth is None:
+        return measured | dict.fromkeys(TRUE_MEASURES)
+    return measured | _against_truth(views, truth) | {"lpips_novel": _lpips(judges.lpips, views[1:], target[1:])}
+
+
+def _against_truth(views: np.ndarray, truth: Truth) -> dict[str, float | None]:
+    error = np.abs(views.astype(np.float64) - truth.pictures) / 255.0
+    per_pixel = error.mean(axis=-1)
+    squared = (error**2).mean(axis=(1, 2, 3))
+    psnr = -10.0 * np.log10(np.maximum(squared, 1e-10))
+    return {
+        "l1_changed_input": _mean(per_pixel[0], truth.changed[0]),
+        "l1_changed_novel": _mean(per_pixel[1:], truth.changed[1:]),
+        "l1_changed": _mean(per_pixel, truth.changed),
+        "l1_outside": _mean(per_pixel, ~truth.changed),
+        "psnr_input": float(psnr[0]),
+        "psnr_novel": float(psnr[1:].mean()),
+    }
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> float | None:
+    """The mean inside a region; None for an empty one (ears under long hair)."""
+    return float(values[where].mean()) if where.any() else None
+
+
+def _lpips(metric: Perceptual, first: np.ndarray, second: np.ndarray) -> float:
+    with torch.no_grad():
+        return float(metric(signed(first), signed(second)).mean())
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """The mean of each measure over the rows that have it."""
+    means: dict[str, float | None] = {}
+    for name in (*MEASURES, *TRUE_MEASURES):
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return means
+
+
+def bootstrap_intervals(rows: Sequence[dict[str, Any]], draws: int, seed: int) -> dict[str, list[float] | None]:
+    """95 % intervals of the means. Portraits are drawn, not rows: the styles of one portrait are not independent."""
+    portraits = sorted({row["portrait_id"] for row in rows})
+    place = {portrait: i for i, portrait in enumerate(portraits)}
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(portraits), np.full(len(portraits), 1 / len(portraits)), size=draws)
+    intervals: dict[str, list[float] | None] = {}
+    for name in (*MEASURES, *TRUE_MEASURES):
+        sums, counts = np.zeros(len(portraits)), np.zeros(len(portraits))
+        for row in rows:
+            if row[name] is not None:
+                sums[place[row["portrait_id"]]] += row[name]
+                counts[place[row["portrait_id"]]] += 1
+        drawn = times @ counts
+        means = (times @ sums)[drawn > 0] / drawn[drawn > 0]
+        intervals[name] = [float(q) for q in np.quantile(means, [0.025, 0.975])] if len(means) else None
+    return intervals
+
+
+def improvement(ours: float | None, baseline: float | None) -> float | None:
+    """How much smaller an error is than the baseline's: 0.2 is 20 % less."""
+    return None if ours is None or not baseline else 1.0 - ours / baseline
+
+
+def render_views(model: Any, triplane: Tensor, cameras: Tensor) -> np.ndarray:
+    """Views (V, H, W, 3) uint8 of a triplane (1, 3*C, h, w) from cameras (V, 25), each as if rendered alone."""
+    with torch.no_grad():
+        images = model.render(triplane.expand(len(cameras), -1, -1, -1), cameras.to(triplane.device)).image
+    return to_bytes(images)

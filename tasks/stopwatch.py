@@ -1,0 +1,35 @@
+"""Seconds per image of each method, side by side: one picture at a time, warm, the same threads, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import torch
+
+
+def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+    """Median seconds of each. They take turns, so that a busy moment of the machine falls on all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    with torch.no_grad():
+        for turn in range(repeats + 1):
+            for name, method in methods.items():
+                spent = _time_one(method, device)
+                if turn > 0:  # the first turn warms up
+                    seconds[name].append(spent)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def _time_one(method: Callable[[], object], device: str) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    method()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: str) -> None:
+    """A GPU works behind Python's back."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

@@ -1,0 +1,256 @@
+"""The student learns: what moves, what does not, and that a killed run continues as if nothing had happened."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data_catalog.errors import UserError
+from data_catalog.fingerprint import digest_file
+from data_catalog.settings import DistillSettings, Settings, TeachSettings
+from models import mae
+from models.live3d import Live3D
+from models.losses import LossWeights, ViewTarget, distillation_loss
+from models.mae import Mae, MaeEncoder
+from models.perceptual import Perceptual
+from tasks import training
+from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
+from tasks.student_files import WEIGHTS, load_student
+from tasks.training_data import Memory, Sampler, check_no_leakage, read_fields, read_samples
+from tests import taught
+from tests.tiny import tiny_clip
+
+SETTINGS = DistillSettings(
+    iterations=6, batch_size=2, log_every=2, grid_every=3, checkpoint_every=2, image_prompt_fraction=0.5
+)
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    torch.manual_seed(0)
+    small = Mae(MaeEncoder(mae.EMBEDDED))
+    return Networks(taught.untrained_teacher(), Perceptual.untrained().eval(), tiny_clip(), small)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path, networks: Networks) -> Path:
+    return taught.write_dataset(root, networks.teacher)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The sum of a parallel loop depends on how it was cut."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> Path:
+    work = taught.work_on("distill", root, dataset, Settings(distill=settings))
+    work.folder = root / folder
+    work.folder.mkdir(exist_ok=True)
+    distill(work, networks)
+    return work.folder
+
+
+def test_a_killed_run_continues_to_the_same_bits(
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = distil_into("whole", root, dataset, networks, SETTINGS)
+    take_step = training.Trainer.take_step
+
+    def die_in_the_fifth(self: training.Trainer) -> dict[str, float]:
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return take_step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "take_step", die_in_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            distil_into("killed", root, dataset, networks, SETTINGS)
+    left = sorted(path.name for path in (root / "killed" / "working").glob("checkpoint-*"))
+    assert left == ["checkpoint-00000002.pt", "checkpoint-00000004.pt"]
+    # Half a checkpoint, as a full disk leaves it: the one before is taken.
+    (root / "killed" / "working" / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
+    continued = distil_into("killed", root, dataset, networks, SETTINGS)
+    files = sorted(path.name for path in whole.iterdir())
+    assert files == ["config.json", "curve.parquet", "samples.png", "student.safetensors", "training.json"]
+    assert {name: digest_file(continued / name) for name in files} == {
+        name: digest_file(whole / name) for name in files
+    }
+
+
+def test_checkpoints_more_or_less_often_do_not_change_the_student(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    often = SETTINGS.model_copy(update={"checkpoint_every": 1, "memory_mb": 0})
+    first = distil_into("seldom", root, dataset, networks, SETTINGS)
+    second = distil_into("often", root, dataset, networks, often)
+    assert digest_file(first / WEIGHTS) == digest_file(second / WEIGHTS)
+    partition = taught.work_on("distill", root, dataset, Settings()).partition
+    assert STAGE.reads(Settings(distill=SETTINGS), partition) == STAGE.reads(Settings(distill=often), partition)
+
+
+def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"batch_size": 4}))
+    before = {name: value.clone() for name, value in trainer.student.state_dict().items()}
+    trainer.student.train()
+    for trainer.step in range(4):  # the zero-initialised last layer opens the way for the others
+        trainer.take_step()
+    moved = {name for name, value in trainer.student.state_dict().items() if not value.equal(before[name])}
+    assert moved
+    assert all(name.startswith(("encoder.Ref_encoder.", "encoder.Final_encoder.")) for name in moved)
+    for part in ("Ref_encoder.project.text", "Ref_encoder.project.image", "Ref_encoder.pre_conv", "Final_encoder"):
+        assert any(name.startswith(f"encoder.{part}") for name in moved), part
+
+
+def test_the_student_overfits_one_batch(root: Path, dataset: Path, networks: Networks) -> None:
+    settings = SETTINGS.model_copy(
+        update={"iterations": 30, "lr": 5e-4, "warmup": 0, "lr_end_fraction": 1.0, "image_prompt_fraction": 0.0}
+    )
+    trainer = make_trainer(root, dataset, networks, settings)
+    draw = trainer.sampler.draw(0, trainer.stored_views)
+    trainer.sampler.draw = lambda step, stored: draw  # type: ignore[method-assign]
+    trainer.student.train()
+    losses = [trainer.take_step()["loss"] for _ in range(settings.iterations)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> training.Trainer:
+    from accelerate import Accelerator
+
+    from tasks.batches import Prompts
+
+    samples = read_samples(dataset, root)
+    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    student = make_student(networks.teacher, prompts, Settings(distill=settings))
+    learned = [sample for sample in samples if sample.split == "train"]
+    teachers = networks.teacher, networks.perceptual
+    return training.Trainer(student, *teachers, prompts, learned, [], settings, "cpu", Accelerator(cpu=True))
+
+
+def test_a_new_student_is_its_teacher(networks: Networks, root: Path, dataset: Path) -> None:
+    trainer = make_trainer(root, dataset, networks, SETTINGS)
+    portrait = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tokens = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(trainer.student.encode(portrait, tokens, "text"), networks.teacher.encode(portrait))
+
+
+def test_what_is_saved_loads_as_the_same_student(root: Path, dataset: Path, networks: Networks) -> None:
+    folder = distil_into("saved", root, dataset, networks, SETTINGS)
+    student = load_student(folder)
+    assert not student.training
+    assert student.config.text_token_size == 32
+    curve = pq.read_table(folder / CURVE).to_pylist()
+    assert [row["step"] for row in curve] == [2, 3, 4, 6]
+    assert [row["val_l1"] is not None for row in curve] == [False, True, False, True]
+    assert (folder / SAMPLES_PICTURE).stat().st_size > 1000
+    with pytest.raises(UserError, match="no student here"):
+        load_student(root)
+
+
+def test_progress_is_told_while_it_trains(root: Path, dataset: Path, networks: Networks) -> None:
+    from tasks.progress import Progress, listening
+
+    heard: list[Progress] = []
+    with listening(heard.append):
+        distil_into("heard", root, dataset, networks, SETTINGS)
+    assert [message.step for message in heard] == [2, 3, 4, 6]
+    assert all(message.total == 6 and "loss" in message.metrics for message in heard)
+    assert ["samples" in message.pictures for message in heard] == [False, True, False, True]
+
+
+def test_every_sample_is_drawn_once_an_epoch_and_no_prompt_is_the_samples_own(root: Path, dataset: Path) -> None:
+    samples = [sample for sample in read_samples(dataset, root) if sample.split == "train"]
+    sampler = Sampler(samples, 3, 0.5, 1, seed=7)
+    draws = [sampler.draw(step, 2) for step in range(8)]  # 24 places: three epochs of eight
+    order = [index for draw in draws for index in draw.samples]
+    assert all(sorted(order[i : i + 8]) == list(range(8)) for i in (0, 8, 16))
+    assert order[:8] != order[8:16]
+    pairs = [(i, r) for draw in draws for i, r in zip(draw.samples, draw.references, strict=True)]
+    images = [(i, r) for i, r in pairs if r is not None]
+    assert 0 < len(images) < len(pairs)
+    for index, reference in images:
+        assert samples[index].style == samples[reference].style
+        assert samples[index].portrait_id != samples[reference].portrait_id
+    assert Sampler(samples, 3, 0.5, 1, seed=7).draw(5, 2) == draws[5]
+    assert len({draw.noise_seed for draw in draws}) == len(draws)
+
+
+def test_a_leaking_dataset_is_refused(root: Path, dataset: Path) -> None:
+    from dataclasses import replace
+
+    samples = read_samples(dataset, root)
+    check_no_leakage(samples)
+    tested = next(sample for sample in samples if sample.split == "test")
+    with pytest.raises(UserError, match="leaks"):
+        check_no_leakage([*samples, replace(tested, split="train", prompt_split="train", prompt="new")])
+    with pytest.raises(UserError, match="leaks"):
+        check_no_leakage([*samples, replace(tested, portrait_id="other", split="train", prompt_split="train")])
+    with pytest.raises(UserError, match="leaks"):
+        check_no_leakage([replace(samples[0], split="train", prompt_split="test", prompt="x")])
+
+
+@pytest.mark.parametrize("triplane", ["none", "q8", "fp16"])
+def test_a_triplane_is_the_same_however_it_is_stored(
+    tmp_path: Path, networks: Networks, triplane: str, root: Path
+) -> None:
+    from tasks.batches import BatchMaker, Prompts
+
+    folder = taught.write_dataset(tmp_path, networks.teacher, TeachSettings(views=1, triplane=triplane))
+    samples = read_samples(folder, tmp_path)
+    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    student = make_student(networks.teacher, prompts, Settings())
+    maker = BatchMaker(student, networks.teacher, prompts, 64, "teacher", "cpu")
+    assert (read_fields(samples[0]).triplane is None) == (triplane == "none")
+    found = maker.triplane(samples[0])
+    with torch.no_grad():
+        from models.pixels import signed
+
+        exact = networks.teacher.encode(signed(maker.fields(samples[0]).pseudo_label[None]))[0]
+    assert (found - exact).norm() / exact.norm() < (0.02 if triplane == "q8" else 1e-3)
+
+
+def test_memory_keeps_what_fits_and_makes_the_rest_again() -> None:
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        made.append(name)
+        return name
+
+    memory: Memory[str] = Memory(1, lambda value: 700_000)
+    for name in ("a", "b", "a", "b"):
+        assert memory.get(name, lambda name=name: make(name)) == name
+    assert made == ["a", "b", "b"]
+
+
+def test_losses_vanish_at_the_target_and_follow_their_weights(networks: Networks) -> None:
+    teacher: Live3D = networks.teacher
+    from models.camera import orbit_label
+
+    triplane = torch.randn(2, 36, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        view = teacher.render(triplane, orbit_label(torch.tensor([0.1, -0.2]), 0.0))
+    target = ViewTarget(view.image, view.depth)
+    weights = LossWeights(triplane=0.1)
+    same, _ = distillation_loss(triplane, view, [view], triplane, target, [target], networks.perceptual, weights)
+    assert same == 0
+    shifted = triplane + 0.5
+    loss, parts = distillation_loss(shifted, view, [view], triplane, target, [target], networks.perceptual, weights)
+    assert parts["loss_triplane"] == pytest.approx(0.5)
+    assert loss == pytest.approx(0.05)
+    other = ViewTarget(view.image + 0.1, view.depth)
+    only_2d = LossWeights(lambda_3d=0.0, image_lpips=0.0)
+    loss, parts = distillation_loss(shifted, view, [view], triplane, other, [target], networks.perceptual, only_2d)
+    assert loss == pytest.approx(0.01, rel=1e-3)

@@ -1,0 +1,186 @@
+"""The table: what each measure says of pictures whose answer is known, and the whole stage on untrained networks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from data_catalog.errors import UserError
+from data_catalog.settings import DistillSettings, EvaluateSettings, Settings
+from models import mae
+from models.camera import orbit_label
+from models.identity import IdentityNet
+from models.mae import Mae, MaeEncoder
+from models.perceptual import Perceptual
+from tasks.distill import make_student
+from tasks.evaluate import IMAGE_PROMPT, METHODS, STUDENT, TEACHERS, Models, choose_tested, evaluate, make_table
+from tasks.metrics import (
+    MEASURES,
+    TRUE_MEASURES,
+    Judges,
+    Truth,
+    bootstrap_intervals,
+    improvement,
+    measure,
+    summarise,
+    true_heads,
+)
+from tasks.stopwatch import time_methods
+from tasks.training_data import read_samples
+from tests import taught
+from tests.tiny import tiny_clip, tiny_editor
+
+EVALUATE = EvaluateSettings(timing_repeats=1, bootstrap=100, pictures_per_style=1, turntable_frames=4)
+COLUMNS = ["method", "id", "clip", "three_d", "lpips", "seconds_per_image"]
+
+
+@pytest.fixture(scope="module")
+def judges() -> Judges:
+    torch.manual_seed(0)
+    return Judges(IdentityNet().eval(), tiny_clip(), Perceptual.untrained().eval())
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
+    """The folder of a whole evaluation of a new student."""
+    from tasks.batches import Prompts
+
+    root, teacher = tmp_path_factory.mktemp("data"), taught.untrained_teacher()
+    dataset = taught.write_dataset(root, teacher)
+    mae_small = Mae(MaeEncoder(mae.EMBEDDED))
+    settings = Settings(evaluate=EVALUATE, distill=DistillSettings()).model_copy(
+        update={"edit": Settings().edit.model_copy(update={"steps": 2})}
+    )
+    prompts = Prompts.read(read_samples(dataset, root), judges.clip, mae_small)
+    student = make_student(teacher, prompts, settings).eval()
+    work = taught.work_on("evaluate", root, dataset, settings, distill=root)
+    summary = evaluate(work, Models(student, teacher, tiny_editor(judges.clip), judges.clip, mae_small, judges))
+    assert summary.samples == 4  # two styles of two test portraits
+    assert summary.metrics["speedup"] > 0
+    return work.folder
+
+
+def test_the_table_has_the_contracts_methods_and_columns(evaluated: Path) -> None:
+    document = json.loads((evaluated / "table.json").read_text())
+    assert [row["method"] for row in document["table"]] == list(METHODS)
+    for row in document["table"]:
+        assert set(COLUMNS) <= set(row)
+        assert all(isinstance(row[name], float) for name in (*COLUMNS[1:], "l1_changed", "psnr_novel"))
+    assert set(document["per_style"]) == set(taught.STYLES)
+    assert document["samples"] == 4
+    assert document["lpips_to"] == "true styled head"
+    assert document["speedup"] == pytest.approx(document["timing"][TEACHERS] / document["timing"][STUDENT])
+
+
+def test_a_student_that_has_not_learned_is_exactly_no_edit(evaluated: Path) -> None:
+    document = json.loads((evaluated / "table.json").read_text())
+    student, _, no_edit = document["table"]
+    assert student["improvement"] == pytest.approx(0.0, abs=1e-6)
+    for name in (*MEASURES, *TRUE_MEASURES):
+        assert student[name] == pytest.approx(no_edit[name], abs=1e-4), name
+
+
+def test_every_sample_has_a_row_for_each_method(evaluated: Path) -> None:
+    rows = pq.read_table(evaluated / "per_sample.parquet").to_pylist()
+    assert {row["method"] for row in rows} == {*METHODS, IMAGE_PROMPT}
+    assert len({(row["key"], row["method"]) for row in rows}) == len(rows) == 16
+    assert all(row["portrait_id"] in ("p0000000005", "p0000000006") for row in rows)  # the test split
+
+
+def test_pictures_are_where_the_table_says(evaluated: Path) -> None:
+    pictures = json.loads((evaluated / "table.json").read_text())["pictures"]
+    assert set(pictures) == set(taught.STYLES)
+    for shown in pictures.values():
+        with Image.open(evaluated / shown["comparison"]) as sheet:
+            assert sheet.width > 7 * 128
+        with Image.open(evaluated / shown["turntable"]) as turntable:
+            assert getattr(turntable, "n_frames", 1) >= 3  # equal neighbours become one
+        assert len(shown["columns"]) == 7
+
+
+def test_the_true_edit_scores_perfectly_and_the_plain_head_does_not(judges: Judges) -> None:
+    cameras = torch.cat([orbit_label(0.1, 0.0), orbit_label(torch.tensor([-0.35, 0.35]), 0.0)]).numpy()
+    heads = true_heads(3, cameras, 64, ["clown", "unheard-of"])
+    assert set(heads) == {"clown"}
+    truth = heads["clown"]
+    assert truth.changed.any(axis=(1, 2)).all()
+    plain_truth = true_heads(3, cameras, 64, ["red-hair"])["red-hair"]
+    perfect = measure(judges, truth.pictures, truth.pictures[0], "a clown", truth.pictures[0], truth)
+    assert perfect["l1_changed"] == perfect["l1_outside"] == 0.0
+    assert perfect["lpips"] == pytest.approx(0.0, abs=1e-6)
+    assert perfect["id"] == pytest.approx(1.0, abs=1e-4)
+    wrong = measure(judges, plain_truth.pictures, truth.pictures[0], "a clown", truth.pictures[0], truth)
+    assert wrong["l1_changed"] is not None
+    assert wrong["l1_changed"] > 0.05
+    assert wrong["lpips"] is not None
+    assert wrong["lpips"] > 0.001
+
+
+def test_regions_and_views_are_kept_apart(judges: Judges) -> None:
+    truth = Truth(np.zeros((3, 64, 64, 3), np.uint8), np.zeros((3, 64, 64), bool))
+    truth.changed[0, :32] = True  # nothing changes in the novel views
+    views = np.zeros((3, 64, 64, 3), np.uint8)
+    views[0, :32], views[0, 32:], views[1:] = 51, 102, 255
+    found = measure(judges, views, views[0], "x", views[0], truth)
+    assert found["l1_changed_input"] == pytest.approx(0.2)
+    assert found["l1_changed_novel"] is None
+    assert found["l1_outside"] == pytest.approx((0.4 * 0.5 + 1.0 + 1.0) / 2.5)
+    assert found["psnr_input"] == pytest.approx(10.0)  # mean squared error (0.04 + 0.16) / 2
+
+
+def test_without_truth_lpips_is_to_the_pseudo_label(judges: Judges) -> None:
+    views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    found = measure(judges, views, views[1], "x", views[0], None)
+    assert found["lpips"] == pytest.approx(0.0, abs=1e-6)
+    assert all(found[name] is None for name in TRUE_MEASURES)
+
+
+def test_intervals_come_from_portraits_not_from_rows() -> None:
+    rows = [
+        dict.fromkeys((*MEASURES, *TRUE_MEASURES)) | {"portrait_id": f"p{i}", "id": float(i)}
+        for i in range(4)
+        for _ in range(50)
+    ]
+    low, high = bootstrap_intervals(rows, 500, seed=0)["id"] or [0.0, 0.0]
+    assert low <= 0.75 <= 2.25 <= high  # four portraits say little, however many rows they have
+    assert bootstrap_intervals(rows, 500, seed=0)["clip"] is None
+    assert bootstrap_intervals(rows, 500, seed=0) == bootstrap_intervals(rows, 500, seed=0)
+    assert summarise(rows)["id"] == 1.5
+
+
+def test_improvement_is_the_share_of_the_error_that_is_gone() -> None:
+    assert improvement(0.08, 0.10) == pytest.approx(0.2)
+    assert improvement(None, 0.10) is None
+    assert improvement(0.1, None) is None
+
+
+def test_improvement_is_averaged_over_styles_not_over_pixels() -> None:
+    def row(style: str, method: str, error: float) -> dict[str, object]:
+        empty = dict.fromkeys((*MEASURES, *TRUE_MEASURES))
+        own = {"key": style, "style": style, "portrait_id": "p", "method": method, "truth": True}
+        return empty | own | {"l1_changed": error}
+
+    errors = {"neon": (0.2, 0.1, 0.4), "elf-ears": (0.009, 0.01, 0.01)}
+    rows = [row(style, m, e) for style, of in errors.items() for m, e in zip(METHODS, of, strict=True)]
+    timing = {**dict.fromkeys(METHODS, 1.0), TEACHERS: 60.0}
+    table = make_table(rows, timing, Settings(evaluate=EVALUATE))
+    assert table["table"][0]["improvement"] == pytest.approx((0.5 + 0.1) / 2)
+    assert table["speedup"] == 60.0
+
+
+def test_methods_are_timed_in_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    seconds = time_methods({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, "cpu")
+    assert calls == ["a", "b"] * 3
+    assert set(seconds) == {"a", "b"}
+
+
+def test_a_dataset_without_a_test_split_says_what_to_do(tmp_path: Path) -> None:
+    samples = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)
+    assert [s.style for s in choose_tested(samples, 1)] == ["clown", "red-hair"]
+    with pytest.raises(UserError, match="no test samples"):
+        choose_tested([sample for sample in samples if sample.split != "test"], None)
