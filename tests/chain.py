@@ -5,6 +5,7 @@ real classes, untrained.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ import torch
 from data_catalog.encoding import encode_json, encode_png
 from data_catalog.fingerprint import digest_file, digest_files
 from data_catalog.record import Record
-from data_catalog.settings import Settings
+from data_catalog.settings import SelectSettings, Settings, TeachSettings
 from data_catalog.stage import Input, Partition, Stage, Summary, Work
 from models import procedural
 from models.camera import orbit_label
 from models.identity import IdentityNet
 from models.landmarks import LandmarkNet
-from models.live3d import Live3D
 from models.perceptual import Perceptual
 from tasks import align, dataset, edit, portraits, score, select, teach
 from tests.taught import SIZE, untrained_teacher
@@ -31,6 +31,10 @@ from tests.tiny import tiny_clip
 STYLES = ("red-hair", "zombie")
 SPLITS = ("train", "train", "val", "train", "train", "test")
 BLOCK_SIZE = 3
+SETTINGS = Settings(
+    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2),
+    teach=TeachSettings(views=2),
+)
 
 
 @dataclass
@@ -79,13 +83,19 @@ class Chain:
         return self.made[key].folder
 
 
-def write_chain(root: Path, settings: Settings, teacher: Live3D | None = None) -> Chain:
+@cache
+def shared_chain(folder: Path) -> Chain:
+    """One chain for all tests that only read it."""
+    return write_chain(folder / "chain")
+
+
+def write_chain(root: Path) -> Chain:
     """All stages for two styles and two blocks."""
-    chain = Chain(root, settings)
+    chain = Chain(root, SETTINGS)
     torch.manual_seed(0)
     identity, lpips = IdentityNet().eval(), Perceptual.untrained().eval()
     judges = score.Judges(tiny_clip(), identity, LandmarkNet().eval(), lpips)
-    teachers = teach.Teachers(teacher or untrained_teacher(), identity, lpips)
+    teachers = teach.Teachers(untrained_teacher(), identity, lpips)
     blocks = range(len(SPLITS) // BLOCK_SIZE)
     for block in blocks:
         write_portraits(chain, block)

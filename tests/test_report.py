@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data_catalog.settings import EvaluateSettings, SelectSettings, Settings, TeachSettings
+from data_catalog.settings import EvaluateSettings, Settings
 from data_catalog.snapshot import publish
 from data_catalog.stage import Work
 from data_catalog.store import Store
@@ -22,19 +22,14 @@ from tasks.distill import make_student
 from tasks.metrics import Judges
 from tasks.report import dataset_documents, find_evaluation, flatten
 from tasks.training_data import read_samples
-from tests.chain import Chain, write_chain
+from tests.chain import SETTINGS, Chain, shared_chain
 from tests.taught import untrained_teacher
 from tests.tiny import tiny_clip, tiny_editor
-
-SETTINGS = Settings(
-    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2),
-    teach=TeachSettings(views=2),
-)
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return write_chain(tmp_path_factory.mktemp("data"), SETTINGS)
+    return shared_chain(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -10,23 +10,20 @@ import pytest
 import torch
 
 from data_catalog.encoding import decode_array, decode_rgb, dequantise_triplane
-from data_catalog.settings import SelectSettings, Settings, TeachSettings
+from data_catalog.settings import TeachSettings
 from data_catalog.shards import KEY, entries_from_table, read_sample, read_shard
 from models.identity import IdentityNet
 from models.live3d import Live3D
 from models.perceptual import Perceptual
 from tasks import teach
 from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
-from tests.chain import Chain, write_chain
+from tests.chain import Chain, shared_chain, write_chain
 from tests.taught import untrained_teacher
-
-OPEN = SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2)
-SETTINGS = Settings(select=OPEN, teach=TeachSettings(views=2))
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return write_chain(tmp_path_factory.mktemp("data"), SETTINGS)
+    return shared_chain(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +74,8 @@ def test_meta_says_what_the_sample_is(chain: Chain) -> None:
         assert re.fullmatch("[0-9a-f]{64}", meta["digests"]["pseudo_label"])
 
 
-def test_making_a_shard_again_gives_the_same_bytes(chain: Chain, teachers: Teachers, tmp_path: Path) -> None:
-    again = write_chain(tmp_path, SETTINGS)
+def test_making_a_shard_again_gives_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
+    again = write_chain(tmp_path)
     for first, second in zip(shards(chain), shards(again), strict=True):
         assert first.read_bytes() == second.read_bytes()
         for name in ("index.parquet", "teach.parquet"):
