@@ -194,7 +194,8 @@ def doctor(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 def main(arguments: list[str] | None = None) -> None:
     """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # each poll of a server would be a line
+    for chatty in ("httpx", "distributed", "alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app(args=arguments)
     except UserError as error:

@@ -59,6 +59,7 @@ class Workers:
             import dask
             from distributed import Client
 
+            _quieten_distributed()
             # A job queued behind another on a worker that dies would share the blame; queue on the scheduler.
             dask.config.set({"distributed.scheduler.worker-saturation": 1.0})
             if self.run.cluster:
@@ -125,6 +126,13 @@ class Workers:
             return Outcome(key, error=UserError(f"{key}: its worker process died each time", hint=hint))
         except Exception as error:
             return Outcome(key, error=error)
+
+
+def _quieten_distributed() -> None:
+    """Its loggers set their own levels at import; what matters to a user comes back as a job's outcome."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def scheduler_address(cluster: str) -> str:

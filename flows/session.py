@@ -157,7 +157,9 @@ class FlowRun:
     def counts(self) -> dict[str, Any]:
         """Partitions made and cached, and samples rejected, over the stages of this run."""
         tallies = [result.tally for result in self.results.values()]
-        entries = [s.entry for r in self.results.values() for s in r.steps if s.made and s.entry]
+        # A paraphrase that was refused is no sample that was lost.
+        steps = [s for name, r in self.results.items() if name != "prompts" for s in r.steps]
+        entries = [step.entry for step in steps if step.made and step.entry]
         return {
             "partitions_run": sum(tally.made for tally in tallies),
             "partitions_cached": sum(tally.cached for tally in tallies),
