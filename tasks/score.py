@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("score_unsafe", pa.bool_()),  # null: the editor has no safety checker
     ]
 )
+UNREADABLE = "pseudo-label: "  # starts the reasons of this stage
 DECIMALS = 5  # scores of one sample agree this far between batch sizes
 
 
@@ -86,14 +87,15 @@ def score(work: Work, judges: Judges) -> Summary:
     medians = {name: _median([row[name] for row in scored]) for name in MEASURES}
     return Summary(
         samples=len(scored),
-        rejected=dict(Counter(row["reason"] for row in rows if not row["decodes"])),
+        # What the editor could not make was counted there.
+        rejected=dict(Counter(row["reason"] for row in rows if row["reason"].startswith(UNREADABLE))),
         metrics={name: value for name, value in medians.items() if value is not None},
     )
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     align = settings.align.model_dump(include={"min_confidence", "max_reprojection"})
-    return settings.score.model_dump(exclude={"batch_size"}) | {"align": align}
+    return settings.score.model_dump(exclude={"batch_size"}) | {"align": align, "world": settings.world}
 
 
 STAGE = Stage(
@@ -125,7 +127,7 @@ def score_block(
         pseudo_label = read_image(edit / "pseudo_labels" / f"{key}.png")
         portrait = read_image(align / "aligned" / f"{portrait_id}.png")
         if isinstance(pseudo_label, Rejected):
-            rows[key]["reason"] = f"pseudo-label: {pseudo_label.reason}"
+            rows[key]["reason"] = UNREADABLE + pseudo_label.reason
             continue
         assert isinstance(portrait, Decoded), f"{portrait_id} was edited and is no picture"
         rows[key]["decodes"] = True

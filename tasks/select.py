@@ -86,7 +86,8 @@ def run(work: Work) -> Summary:
     kept = [row for row in judged if row["kept"]]
     return Summary(
         samples=len(kept),
-        rejected=dict(Counter(row["reason"] for row in judged if not row["kept"])),
+        # What has no picture was counted where it was lost.
+        rejected=dict(Counter(row["reason"] for row in judged if not row["kept"] and row["decodes"])),
         metrics={"yield": funnel["yield"]},
         parts=block_digests(judged),
     )

@@ -176,6 +176,11 @@ def test_a_style_that_keeps_too_little_fails_loudly_with_its_funnel(tmp_path: Pa
     assert "at least 50%" in text
 
 
+def test_a_sample_without_a_picture_is_counted_where_it_was_lost_and_not_again(tmp_path: Path) -> None:
+    summary = select.run(work_on(tmp_path, [row("a"), row("b", decodes=False, reason="editor: X")], with_select()))
+    assert (summary.samples, summary.rejected) == (1, {})
+
+
 def test_an_unused_quantile_is_in_no_fingerprint() -> None:
     partition = Partition("select", "zombie")
     plain, moved = load_settings("demo"), load_settings("demo", ["select.quantile=0.1"])
