@@ -1,4 +1,4 @@
-"""StyleGAN2 layers with the public key names, and EG3D's generator backbone and mapping made of them."""
+"""StyleGAN2 layers with the key names of the public checkpoints (Karras et al. 2020)."""
 
 import math
 from typing import Literal
@@ -35,6 +35,11 @@ class FullyConnected(nn.Module):
         """x: (..., inputs).  Returns (..., outputs)."""
         y = F.linear(x, self.weight * self.weight_gain, self.bias * self.lr_multiplier)
         return F.leaky_relu(y, LEAKY_SLOPE) * LEAKY_GAIN if self.leaky else y
+
+
+def normalise_second_moment(x: Tensor) -> Tensor:
+    """x: (B, D), scaled to a mean square of 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
 def resampling_filter() -> Tensor:
@@ -109,9 +114,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", resampling_filter())
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
-    def forward(
-        self, x: Tensor, w: Tensor, noise_mode: NoiseMode, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode, generator: torch.Generator | None = None) -> Tensor:
         """x: (B, I, H, W).  w: (B, w_size), or (1, w_size) for the whole batch.
         Returns (B, O, resolution^2).
         """
