@@ -18,6 +18,7 @@ from data_catalog.store import Store, read_record
 from tasks.contact_sheet import colour_depth, embed_picture, make_strip
 from tasks.dataset import REJECTED
 from tasks.evaluation_report import describe_evaluation
+from tasks.score import median_of_known
 from tasks.training_data import SampleRef, read_fields, read_samples
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -124,7 +125,7 @@ def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manife
         "rows": [show_sample(sample) for sample in chosen],
         "columns": sample_columns(chosen),
         "teacher": {
-            name: _median([sample.row[name] for sample in mine])
+            name: median_of_known([sample.row[name] for sample in mine])
             for name in ("score_teacher_lpips", "score_view_identity")
         },
         "rejected": [shown for row in lost[:REJECTED_PER_STYLE] if (shown := show_rejected(row, root))],
@@ -163,8 +164,3 @@ def show_rejected(row: Row, root: Path) -> Row | None:
     if len(readable) < 2:
         return None
     return row | {"strip": embed_picture(make_strip(readable))}
-
-
-def _median(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None

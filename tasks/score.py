@@ -84,7 +84,7 @@ def score(work: Work, judges: Judges) -> Summary:
     rows = score_block(judges, work.input("edit").folder, work.input("align").folder, captions, work.settings)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "score.parquet")
     scored = [row for row in rows if row["decodes"]]
-    medians = {name: _median([row[name] for row in scored]) for name in MEASURES}
+    medians = {name: median_of_known([row[name] for row in scored]) for name in MEASURES}
     return Summary(
         samples=len(scored),
         # What the editor could not make was counted there.
@@ -223,6 +223,7 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _median(values: list[float | None]) -> float | None:
+def median_of_known(values: list[float | None]) -> float | None:
+    """The median of the values that are not None; None if none is."""
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
