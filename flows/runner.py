@@ -61,7 +61,10 @@ class Workers:
 
             _quieten_distributed()
             # A job queued behind another on a worker that dies would share the blame; queue on the scheduler.
-            dask.config.set({"distributed.scheduler.worker-saturation": 1.0})
+            # A job that lost its worker twice is blamed, and then tried once more by itself.
+            dask.config.set(
+                {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
+            )
             if self.run.cluster:
                 address = scheduler_address(self.run.cluster)
                 self._client = Client(address, set_as_default=False)

@@ -29,6 +29,8 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # a flow that runs without a server logs to stderr
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,data_catalog",  # our lines on a run's page
 }
 

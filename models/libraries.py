@@ -35,4 +35,7 @@ import diffusers  # noqa: E402  (after the operators are defined)
 import lpips  # noqa: E402
 import transformers  # noqa: E402
 
+transformers.utils.logging.disable_progress_bar()  # small networks load often: a bar each is noise
+diffusers.utils.logging.disable_progress_bar()
+
 __all__ = ["diffusers", "lpips", "transformers"]
