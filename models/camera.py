@@ -30,9 +30,7 @@ LABEL_SIZE = 25
 Angle = float | Tensor
 
 
-def look_at(
-    yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET
-) -> Tensor:
+def look_at(yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET) -> Tensor:
     """Cameras on the sphere around the world's origin that look at `target`.
 
     yaw, pitch: radians, numbers or tensors that broadcast to (B,).  Returns cam2world (B, 4, 4).
@@ -45,9 +43,7 @@ def look_at(
 
 
 def aim(position: Tensor, target: Tensor) -> Tensor:
-    """cam2world (B, 4, 4) of cameras at `position` (B, 3) looking at `target` (3,) or (B, 3), upright; world
-    units.
-    """
+    """cam2world (B, 4, 4) of cameras at `position` (B, 3) looking at `target` (3,) or (B, 3), upright; world units."""
     forward = _normalise(target - position)
     up = torch.tensor([0.0, 1.0, 0.0], dtype=position.dtype, device=position.device).expand_as(forward)
     right = -_normalise(torch.linalg.cross(up, forward))
@@ -94,9 +90,7 @@ def project(points: Tensor, label: Tensor) -> Tensor:
 
 
 def focal_from_fov(fov_deg: float) -> float:
-    """EG3D's focal length for a field of view; pi and sqrt(2) are truncated there, and labels depend on
-    it.
-    """
+    """EG3D's focal length for a field of view; pi and sqrt(2) are truncated there, and labels depend on it."""
     return float(1.0 / (math.tan(fov_deg * 3.14159 / 360.0) * 1.414))
 
 
@@ -121,9 +115,7 @@ def eg3d_look_at(
 
 
 def eg3d_label(pitch: Angle, yaw: Angle, fov_deg: float = 18.837, cx: float = 0.5, cy: float = 0.5) -> Tensor:
-    """Labels (B, 25) as 3DPE makes them for its videos and views; pitch comes first there, angles are
-    EG3D's.
-    """
+    """Labels (B, 25) as 3DPE makes them for its videos and views; pitch comes first there, angles are EG3D's."""
     return camera_label(eg3d_look_at(yaw, pitch), intrinsics(focal_from_fov(fov_deg), cx, cy))
 
 

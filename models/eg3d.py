@@ -66,9 +66,7 @@ class Synthesis(nn.Module):
     def forward(
         self, ws: Tensor, noise_mode: NoiseMode = "random", generator: torch.Generator | None = None
     ) -> dict[int, tuple[Tensor, Tensor]]:
-        """ws: (B, styles, 512).
-        Returns hidden features and skip image (B, 96, r, r) after each resolution r.
-        """
+        """ws: (B, styles, 512). Returns hidden features and skip image (B, 96, r, r) after each resolution r."""
         x: Tensor | None = None
         image: Tensor | None = None
         seen: dict[int, tuple[Tensor, Tensor]] = {}

@@ -136,9 +136,7 @@ class DilatedPyramid(nn.Module):
         branches += [nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=d, dilation=d)) for d in dilations]
         branches.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, outputs, 1)))
         self.convs = nn.ModuleList(branches)
-        self.project = nn.Sequential(
-            nn.Conv2d(len(branches) * outputs, outputs, 1), nn.ReLU(), nn.Dropout(dropout)
-        )
+        self.project = nn.Sequential(nn.Conv2d(len(branches) * outputs, outputs, 1), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, I, H, W).  Returns (B, O, H, W)."""
@@ -154,9 +152,7 @@ class LowTokens(nn.Module):
         super().__init__()
         size = config.token_size
         self.patchembed = OverlapPatchEmbed(config.low_channels, size, config.patch_kernel)
-        self.blocks = nn.ModuleList(
-            [SegformerBlock(size, config.low_heads, 1) for _ in range(config.low_blocks)]
-        )
+        self.blocks = nn.ModuleList([SegformerBlock(size, config.low_heads, 1) for _ in range(config.low_blocks)])
         if config.layout == "normal":
             self.net = _convolutions(size // 4, config.f_channels, nn.ReLU, upsample_after=0)
         else:
@@ -203,9 +199,7 @@ class TriplaneTransformer(nn.Module):
         if self.skips_low:
             self.output_net = _convolutions(size // 4 + f_size, config.output_channels, nn.LeakyReLU)
         else:
-            self.output_net = _convolutions(
-                size // 4, config.output_channels, nn.LeakyReLU, config.upsample_after
-            )
+            self.output_net = _convolutions(size // 4, config.output_channels, nn.LeakyReLU, config.upsample_after)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         """high: (B, I, h, w).  low: (B, F, h, w).  Returns (B, 3*C, 2h, 2w); h, w in the "normal" layout."""

@@ -143,9 +143,7 @@ class Background(nn.Module):
         )
 
     def forward(self, triplane: Tensor, pixels: Tensor, resolution: int) -> Tensor:
-        """triplane: (B, 3*C, H, W).  pixels: (B, R) ray indices.
-        Returns features (B, R, F) in about [0, 1].
-        """
+        """triplane: (B, 3*C, H, W).  pixels: (B, R) ray indices. Returns features (B, R, F) in about [0, 1]."""
         column = (pixels % resolution + 0.5) / resolution
         row = (torch.div(pixels, resolution, rounding_mode="floor") + 0.5) / resolution
         place = 2 * torch.stack([column, row], dim=-1) - 1
@@ -167,9 +165,7 @@ class TriplaneRenderer(nn.Module):
             config.features, config.sr_channels, config.resolution, config.style_size
         )
         self.background = (
-            Background(3 * config.plane_channels, config.decoder_hidden, config.features)
-            if config.background
-            else None
+            Background(3 * config.plane_channels, config.decoder_hidden, config.features) if config.background else None
         )
         self.volume = VolumeRenderer(config.rays)
 
@@ -181,9 +177,7 @@ class TriplaneRenderer(nn.Module):
         resolution: int | None = None,
         noise_mode: NoiseMode = "none",
     ) -> Render:
-        """triplane: (B, 3*C, h, w).  cameras: (B, 25).
-        resolution: rays across, the configured number when None.
-        """
+        """triplane: (B, 3*C, h, w).  cameras: (B, 25). resolution: rays across, the configured number when None."""
         size = resolution or self.config.resolution
         pixels = torch.arange(size * size, device=triplane.device)
         rays = self.render_rays(triplane, cameras, pixels, noise, size)
@@ -231,9 +225,7 @@ class TriplaneModel(nn.Module):
     def render_rays(
         self, triplane: Tensor, cameras: Tensor, pixels: Tensor, generator: torch.Generator | None = None
     ) -> RayRender:
-        """Some rays of a view.  pixels: (R,) or (B, R), row * resolution + column.
-        Features in about [0, 1].
-        """
+        """Some rays of a view.  pixels: (R,) or (B, R), row * resolution + column. Features in about [0, 1]."""
         noise = self._noise(triplane, pixels.shape[-1], generator)
         return self.renderer.render_rays(triplane, cameras, pixels, noise)
 

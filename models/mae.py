@@ -36,9 +36,7 @@ class MaeConfig:
         return asdict(self)
 
 
-EMBEDDED = MaeConfig(
-    image_size=64, patch_size=8, width=96, depth=4, heads=4, decoder_width=64, decoder_depth=2
-)
+EMBEDDED = MaeConfig(image_size=64, patch_size=8, width=96, depth=4, heads=4, decoder_width=64, decoder_depth=2)
 
 
 class Attention(nn.Module):
@@ -139,9 +137,7 @@ class MaskedAutoencoder(nn.Module):
         places = position_table(config.decoder_width, config.grid)[None]
         self.decoder_pos_embed = nn.Parameter(places, requires_grad=False)
         heads = max(1, config.decoder_width // 32)
-        self.decoder_blocks = nn.ModuleList(
-            [Block(config.decoder_width, heads) for _ in range(config.decoder_depth)]
-        )
+        self.decoder_blocks = nn.ModuleList([Block(config.decoder_width, heads) for _ in range(config.decoder_depth)])
         self.decoder_norm = nn.LayerNorm(config.decoder_width, eps=LAYER_NORM_EPS)
         self.decoder_pred = nn.Linear(config.decoder_width, 3 * config.patch_size**2)
 
@@ -152,9 +148,7 @@ class MaskedAutoencoder(nn.Module):
         variant.
         """
         patches = self.config.grid**2
-        scores = torch.rand(len(images), patches, generator=generator, device=generator.device).to(
-            images.device
-        )
+        scores = torch.rand(len(images), patches, generator=generator, device=generator.device).to(images.device)
         order = scores.argsort(dim=1)
         kept, masked = order[:, : self.kept_patches], order[:, self.kept_patches :]
         predicted = self.reconstruct(images, kept)
@@ -164,9 +158,7 @@ class MaskedAutoencoder(nn.Module):
         return F.mse_loss(predicted.gather(1, chosen), target.gather(1, chosen))
 
     def reconstruct(self, images: Tensor, kept: Tensor) -> Tensor:
-        """images: (B, 3, S, S).  kept: (B, K) visible patches.
-        Returns (B, T, 3 * P * P), each patch normalised.
-        """
+        """images: (B, 3, S, S).  kept: (B, K) visible patches. Returns (B, T, 3 * P * P), each patch normalised."""
         seen = self.decoder_embed(self.encoder(images, kept))
         width = seen.shape[2]
         full = self.mask_token.expand(len(images), self.config.grid**2, width)
@@ -212,9 +204,7 @@ def normalise(images: Tensor, size: int, antialias: bool = False) -> Tensor:
 
 
 def position_table(width: int, grid: int) -> Tensor:
-    """Sine-cosine positions (1 + grid^2, width): zeros for the class token; half for the column, half for the
-    row.
-    """
+    """Sine-cosine positions (1 + grid^2, width): zeros for the class token; half for the column, half for the row."""
     rate = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angle = torch.arange(grid, dtype=torch.float64)[:, None] * rate
     line = torch.cat([angle.sin(), angle.cos()], dim=1)

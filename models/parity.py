@@ -1,6 +1,4 @@
-"""Do our networks compute what the reference implementations compute? Every golden case of a folder, by our
-code.
-"""
+"""Do our networks compute what the reference implementations compute? Every golden case of a folder, by our code."""
 
 import logging
 import math

@@ -97,17 +97,13 @@ class TriplaneDecoder(nn.Module):
             to_outputs.weight[0] -= to_outputs.weight[0].mean()
 
     def forward(self, plane_features: Tensor) -> tuple[Tensor, Tensor]:
-        """plane_features: (B, N, C).
-        Returns features (B, N, F) in about [0, 1] and raw density (B, N, 1).
-        """
+        """plane_features: (B, N, C). Returns features (B, N, F) in about [0, 1] and raw density (B, N, 1)."""
         decoded = self.net(plane_features)
         return torch.sigmoid(decoded[..., 1:]) * 1.002 - 0.001, decoded[..., :1] * self.density_gain
 
 
 class VolumeRenderer(nn.Module):
-    """Two-pass renderer: evenly spaced samples, then as many where the first ones found matter (EG3D,
-    Mip-NeRF).
-    """
+    """Two-pass renderer: evenly spaced samples, then as many where the first ones found matter (EG3D, Mip-NeRF)."""
 
     def __init__(self, options: RayOptions) -> None:
         super().__init__()
@@ -127,9 +123,7 @@ class VolumeRenderer(nn.Module):
         directions: Tensor,
         noise: SamplingNoise | None = None,
     ) -> RayRender:
-        """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world.
-        Without noise, bin midpoints are used.
-        """
+        """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world. Without noise, bin midpoints are used."""
         depths = self._coarse_depths(origins, None if noise is None else noise.jitter)
         features, density = self._decode(triplane, decoder, origins, directions, depths)
         if self.options.fine_samples:
@@ -168,8 +162,7 @@ class VolumeRenderer(nn.Module):
         """
         smooth = F.max_pool1d(weights, 2, stride=1, padding=1)
         smooth = F.avg_pool1d(smooth, 2, stride=1)[..., 1:-1] + 0.01
-        # One bin edge fewer than a NeRF has: EG3D never uses the last midpoint, and its weights are tuned to
-        # that.
+        # One bin edge fewer than a NeRF has: EG3D never uses the last midpoint, and its weights are tuned to that.
         edges = 0.5 * (depths[..., :-1] + depths[..., 1:])
         pdf = smooth + 1e-5
         cdf = torch.cumsum(pdf / pdf.sum(-1, keepdim=True), dim=-1)

@@ -1,6 +1,4 @@
-"""The two pieces of SegFormer that Live3D's tokens go through: overlapping patches and efficient attention
-blocks.
-"""
+"""The two pieces of SegFormer that Live3D's tokens go through: overlapping patches and efficient attention blocks."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,9 +21,7 @@ class OverlapPatchEmbed(nn.Module):
 
 
 class EfficientAttention(nn.Module):
-    """Self-attention whose keys and values come from a grid `reduction` times coarser (SegFormer, equation
-    2).
-    """
+    """Self-attention whose keys and values come from a grid `reduction` times coarser (SegFormer, equation 2)."""
 
     def __init__(self, token_size: int, heads: int, reduction: int) -> None:
         super().__init__()
@@ -51,9 +47,7 @@ class EfficientAttention(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """The 3x3 depthwise convolution that gives SegFormer's tokens their sense of place; a module for its key
-    name.
-    """
+    """The 3x3 depthwise convolution that gives SegFormer's tokens their sense of place; a module for its key name."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -97,7 +91,6 @@ class SegformerBlock(nn.Module):
 
 def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
     """tokens (B, height*width, D) as an image of twice the size: (B, D/4, 2*height, 2*width)."""
-    # Contiguous, or the channels-last view would pass through every later convolution, which is slower on a
-    # CPU.
+    # Contiguous, or the channels-last view would pass through every later convolution, which is slower on a CPU.
     grid = tokens.transpose(1, 2).contiguous().view(len(tokens), -1, height, width)
     return F.pixel_shuffle(grid, 2)

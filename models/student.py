@@ -83,9 +83,7 @@ class PromptAttention(nn.Module):
         self.residual = config.residual
         self.mae_encoder = None if config.mae is None else MaeEncoder(config.mae)
         self.pre_conv = nn.Conv2d(high, config.pre_channels, 3, padding=1)
-        self.patch_emb = OverlapPatchEmbed(
-            config.pre_channels, size, config.query_kernel, config.query_stride
-        )
+        self.patch_emb = OverlapPatchEmbed(config.pre_channels, size, config.query_kernel, config.query_stride)
         self.proj_tail = nn.Conv2d(size // 4, 4 * high, 1, bias=False)
         self.project = nn.ModuleDict(
             {
@@ -157,9 +155,7 @@ class Student(TriplaneModel):
         return self.edit(self.features(images), prompt_tokens, prompt_kind)
 
     def image_tokens(self, images: Tensor) -> Tensor:
-        """Prompt tokens of images (B, 3, 224, 224), see `mae.normalise`; only where the student has its own
-        MAE.
-        """
+        """Prompt tokens of images (B, 3, 224, 224), see `mae.normalise`; only where the student has its own MAE."""
         encoder = self.encoder.Ref_encoder.mae_encoder
         assert encoder is not None
         return encoder(images)

@@ -13,9 +13,7 @@ LEAKY_GAIN = math.sqrt(2.0)
 
 
 class FullyConnected(nn.Module):
-    """Linear layer with equalised learning rate: stored weights have unit variance (StyleGAN2; Karras et al.
-    2018).
-    """
+    """Linear layer with equalised learning rate: stored weights have unit variance (StyleGAN2; Karras et al. 2018)."""
 
     def __init__(
         self,
@@ -50,9 +48,7 @@ def resampling_filter() -> Tensor:
 
 
 def filter_image(x: Tensor, kernel: Tensor, padding: tuple[int, int, int, int], gain: float = 1.0) -> Tensor:
-    """Low-pass every channel of x (B, C, H, W) with the symmetric kernel (4, 4); padding left, right, top,
-    bottom.
-    """
+    """Low-pass every channel of x (B, C, H, W) with the symmetric kernel (4, 4); padding left, right, top, bottom."""
     channels = x.shape[1]
     weight = (kernel * gain).to(x.dtype).expand(channels, 1, 4, 4)
     return F.conv2d(F.pad(x, padding), weight, groups=channels)
@@ -115,9 +111,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode, generator: torch.Generator | None = None) -> Tensor:
-        """x: (B, I, H, W).  w: (B, w_size), or (1, w_size) for the whole batch.
-        Returns (B, O, resolution^2).
-        """
+        """x: (B, I, H, W).  w: (B, w_size), or (1, w_size) for the whole batch. Returns (B, O, resolution^2)."""
         y = modulated_conv(x, self.weight, self.affine(w), self.resample_filter if self.up else None)
         if noise_mode == "const":
             y = y + self.noise_const * self.noise_strength
@@ -147,9 +141,7 @@ class ToImage(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: two layers and a skip image; the first block (inputs 0) starts from a learned
-    constant.
-    """
+    """One resolution: two layers and a skip image; the first block (inputs 0) starts from a learned constant."""
 
     resample_filter: Tensor
 
@@ -185,9 +177,7 @@ class SynthesisBlock(nn.Module):
         noise_mode: NoiseMode = "none",
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """x: (B, I, H, W).  image: (B, K, H, W).  ws: (B or 1, layers + 1, w_size).
-        Returns both at the double size.
-        """
+        """x: (B, I, H, W).  image: (B, K, H, W).  ws: (B or 1, layers + 1, w_size). Returns both at the double size."""
         w = iter(ws.unbind(dim=1))
         if self.inputs == 0:
             x = self.const.expand(len(ws), *self.const.shape)

@@ -1,6 +1,4 @@
-"""The 2D upsampler after volume rendering (EG3D's SuperresolutionHybrid): StyleGAN2 blocks on one shared
-style.
-"""
+"""The 2D upsampler after volume rendering (EG3D's SuperresolutionHybrid): StyleGAN2 blocks on one shared style."""
 
 from collections.abc import Sequence
 
@@ -42,9 +40,7 @@ class SuperResolution(nn.Module):
         noise_mode: NoiseMode = "none",
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """image: (B, 3, h, h) in about [-1, 1].  features: (B, F, h, h).  w: (B or 1, w_size).
-        Returns (B, 3, H, H).
-        """
+        """image: (B, 3, h, h) in about [-1, 1].  features: (B, F, h, h).  w: (B or 1, w_size). Returns (B, 3, H, H)."""
         if features.shape[-1] != self.resolution:
             features, image = self._resize(features), self._resize(image)
         ws = w[:, None].expand(-1, 3, -1)
