@@ -120,7 +120,7 @@ class DistillSettings(Section):
     lambda_2d: float = Field(1.0, ge=0.0)
     lambda_3d: float = Field(1.0, ge=0.0)
     image_l2_weight: float = Field(1.0, ge=0.0)
-    image_lpips_weight: float = Field(2.0, ge=0.0)
+    image_lpips_weight: float = Field(0.2, ge=0.0)  # the paper's 2.0, at the embedded metric's scale
     triplane_weight: float = Field(0.1, ge=0.0)  # above 0.1 it swamps the pictures at the embedded size
     depth_weight: float = Field(1.0, ge=0.0)
     # The picture L2D compares with, from the portrait's camera. Where that camera is an estimate, only the
@@ -128,6 +128,7 @@ class DistillSettings(Section):
     l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # samples whose prompt is an image
     views_per_sample: int = Field(1, ge=1)  # of the stored novel views, drawn anew each iteration
+    patch_rays: int | None = Field(16, ge=4)  # a side of the patch of each view that is compared; null: all of it
     memory_mb: int = Field(2048, ge=0)  # of samples and of features kept, each; in no fingerprint
     checkpoint_every: int = Field(50, ge=1)  # iterations; in no fingerprint
     log_every: int = Field(10, ge=1)  # iterations between points of the curve

@@ -23,7 +23,8 @@ from data_catalog.errors import UserError
 from data_catalog.settings import DistillSettings, Settings
 from models.camera import orbit_label
 from models.live3d import Render
-from models.losses import LossWeights, distillation_loss
+from models.losses import LossWeights, ViewTarget, distillation_loss
+from models.patches import crop, draw_corners, render_patches
 from models.pixels import signed, to_bytes
 from tasks.batches import Batch, BatchMaker, Prompts
 from tasks.pictures import contact_sheet, write_png
@@ -71,12 +72,12 @@ class Curve:
 class Lesson(nn.Module):
     """One forward pass of the student, in one call, so that a distributed wrapper sees it."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, patch_rays: int) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.patch_rays = student, patch_rays
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, list[Render]]:
-        """Returns the triplane (B, 3*C, h, w) and a render for each camera of the batch."""
+    def forward(self, batch: Batch, corners: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Render]]:
+        """corners: (V, B, 2) of the patches to render.  Returns the triplane (B, 3*C, h, w) and V renders."""
         features, triplane = batch.features, None
         for group in batch.prompts:
             places = group.places.to(features.low.device)
@@ -86,7 +87,8 @@ class Lesson(nn.Module):
             triplane = triplane.index_copy(0, places, part)
         assert triplane is not None
         count, size = batch.cameras.shape[:2]
-        seen = self.student.render(triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1), generator)
+        planes, cameras = triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1)
+        seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, generator)
         return triplane, [Render(*(part[i * size : (i + 1) * size] for part in seen)) for i in range(count)]
 
 
@@ -162,7 +164,9 @@ class Trainer:
         self.parameters = student.trainable_parameters()
         groups = parameter_groups(student, settings)
         optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=settings.weight_decay)
-        self.lesson, self.optimizer = accelerator.prepare(Lesson(student), optimizer)
+        self.resolution = student.config.live3d.renderer.resolution
+        self.patch_rays = settings.patch_rays or self.resolution
+        self.lesson, self.optimizer = accelerator.prepare(Lesson(student, self.patch_rays), optimizer)
         self.curve, self.step = Curve(), 0
 
     def run(self, working: Path, on_progress: OnProgress | None) -> Curve:
@@ -198,14 +202,17 @@ class Trainer:
         share = learning_rate_share(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * share
-        triplane, renders = self.lesson(batch, generator)
+        views, size = batch.cameras.shape[:2]
+        corners = draw_corners(views * size, self.resolution, self.patch_rays, generator).view(views, size, 2)
+        triplane, renders = self.lesson(batch, corners, generator)
+        targets = [self.crop_target(target, each) for target, each in zip(batch.targets, corners, strict=True)]
         loss, parts = distillation_loss(
             triplane,
             renders[0],
             renders[1:],
             batch.triplane,
-            batch.targets[0],
-            batch.targets[1:],
+            targets[0],
+            targets[1:],
             self.perceptual,
             self.weights,
         )
@@ -216,6 +223,10 @@ class Trainer:
         losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
         losses = self.accelerator.reduce(losses, reduction="mean")
         return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": self.settings.lr * share}
+
+    def crop_target(self, target: ViewTarget, corners: Tensor) -> ViewTarget:
+        """The patches of a target that the student renders."""
+        return ViewTarget(*(crop(part, corners, self.patch_rays, self.resolution) for part in target))
 
     @torch.no_grad()
     def watch(self) -> dict[str, float]:
@@ -287,13 +298,13 @@ class Trainer:
 
 def parameter_groups(student: Student, settings: DistillSettings) -> list[dict[str, Any]]:
     """E_p and E_t with their own learning rates: the second is trained already and must not be shaken."""
-    names = {"Ref_encoder": settings.lr, "Final_encoder": settings.lr_transformer}
+    rates = {"Ref_encoder": settings.lr, "Final_encoder": settings.lr_transformer}
     learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
-    groups = []
-    for part, lr in names.items():
+    assert all(name.split(".")[1] in rates for name in learning)
+    groups: list[dict[str, Any]] = []
+    for part, lr in rates.items():
         parameters = [p for name, p in learning.items() if name.startswith(f"encoder.{part}.")]
         groups.append({"params": parameters, "lr": lr, "full_lr": lr})
-    assert sum(len(group["params"]) for group in groups) == len(learning)
     return groups
 
 

@@ -14,6 +14,7 @@ from models import mae
 from models.live3d import Live3D
 from models.losses import LossWeights, ViewTarget, distillation_loss
 from models.mae import Mae, MaeEncoder
+from models.patches import crop, draw_corners, render_patches
 from models.perceptual import Perceptual
 from tasks import training
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
@@ -115,15 +116,38 @@ def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer
 
 
 def test_the_student_overfits_one_batch(root: Path, dataset: Path, networks: Networks) -> None:
-    settings = SETTINGS.model_copy(
-        update={"iterations": 30, "lr": 5e-4, "warmup": 0, "lr_end_fraction": 1.0, "image_prompt_fraction": 0.0}
-    )
+    update = {"iterations": 40, "batch_size": 4, "warmup": 10, "lr_end_fraction": 1.0, "image_prompt_fraction": 0.0}
+    # An untrained teacher's triplane follows the smallest step wildly; this learns as fast as it bears.
+    settings = SETTINGS.model_copy(update=update | {"lr": 5e-4, "lr_transformer": 2e-5})
     trainer = make_trainer(root, dataset, networks, settings)
     draw = trainer.sampler.draw(0, trainer.stored_views)
     trainer.sampler.draw = lambda step, stored: draw  # type: ignore[method-assign]
     trainer.student.train()
-    losses = [trainer.take_step()["loss"] for _ in range(settings.iterations)]
-    assert losses[-1] < 0.6 * losses[0]
+    losses = []
+    for trainer.step in range(settings.iterations):
+        losses.append(trainer.take_step()["loss"])
+    assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
+
+
+def test_a_patch_shows_what_the_whole_view_shows_there(networks: Networks) -> None:
+    from models.camera import orbit_label
+
+    triplane = torch.randn(2, 36, 32, 32, generator=torch.Generator().manual_seed(0))
+    cameras, corners = orbit_label(torch.tensor([0.1, -0.2]), 0.0), torch.tensor([[3, 8], [16, 0]])
+    with torch.no_grad():
+        whole = render_patches(networks.teacher, triplane, cameras, corners * 0, 32, generator_of(5))
+        again = networks.teacher.render(triplane, cameras, generator_of(5))
+    assert whole.image.equal(again.image)
+    assert whole.depth.equal(again.depth)
+    patch = crop(whole.image, corners, 16, 32)
+    assert patch[0].equal(whole.image[0, :, 6:38, 16:48])
+    assert patch[1].equal(whole.image[1, :, 32:64, 0:32])
+    drawn = draw_corners(500, 32, 16, generator_of(0))
+    assert (int(drawn.min()), int(drawn.max())) == (0, 16)
+
+
+def generator_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> training.Trainer:
