@@ -44,7 +44,7 @@ def trigger(name: str, profile: str, overrides: list[str], watch: bool) -> dict[
     os.environ.update(server.environment(root, api_url))
     from prefect.deployments import run_deployment
 
-    parameters = {"profile": profile, "overrides": overrides} if name != "pretrain-embedded" else {}
+    parameters = {"profile": profile, "overrides": overrides}
     started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)
     state = started.state
     return {
