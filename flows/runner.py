@@ -8,11 +8,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import yaml
 
 from data_catalog.errors import UserError
@@ -47,11 +49,12 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        client, cluster = self._client, self._cluster
         self._client = self._cluster = None
+        if client is not None:
+            client.close()
+        if cluster is not None:
+            _close(cluster)
 
     def client(self) -> Any:
         """The `distributed` client; starts the worker processes on first use."""
@@ -129,6 +132,18 @@ class Workers:
             return Outcome(key, error=UserError(f"{key}: its worker process died each time", hint=hint))
         except Exception as error:
             return Outcome(key, error=error)
+
+
+def _close(cluster: Any) -> None:
+    """End the workers. All that they made is on the disk, so that one slow to go, on a busy machine, is killed."""
+    processes = [psutil.Process(nanny.pid) for nanny in cluster.workers.values() if psutil.pid_exists(nanny.pid or 0)]
+    try:
+        cluster.close()
+    except TimeoutError:
+        log.debug("the workers took too long to end")
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _quieten_distributed() -> None:
