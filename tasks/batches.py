@@ -73,7 +73,7 @@ class Batch(NamedTuple):
     prompts: list[PromptGroup]
     cameras: Tensor  # (V + 1, B, 25): the portrait's first
     triplane: Tensor  # (B, 3*C, h, w)
-    targets: list[ViewTarget]  # V + 1, the portrait's first
+    targets: list[ViewTarget]  # V + 1, the portrait's first; none where only triplanes are compared
 
 
 class BatchMaker:
@@ -120,12 +120,24 @@ class BatchMaker:
             return signed(self.fields(sample).pseudo_label[None], self.device)[0]
         return self._seen.get(sample.key, lambda: self._render(sample))
 
-    def make(self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None)) -> Batch:
-        """The batch of a draw, or this process's share of it."""
+    def make(
+        self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
+    ) -> Batch:
+        """The batch of a draw, or this process's share of it; with or without the views to compare."""
         chosen = [samples[index] for index in draw.samples[share]]
         references = [None if index is None else samples[index] for index in draw.references[share]]
+        cameras, targets = self._views(chosen, np.array(draw.views[share])) if with_views else (torch.empty(0), [])
+        return Batch(
+            self.features(chosen),
+            self.prompts.groups(chosen, references),
+            cameras.to(self.device),
+            torch.stack([self.triplane(sample) for sample in chosen]),
+            targets,
+        )
+
+    def _views(self, chosen: Sequence[SampleRef], views: np.ndarray) -> tuple[Tensor, list[ViewTarget]]:
+        """Cameras (V + 1, B, 25) and what is seen from them.  views: (B, V), of the stored ones."""
         decoded = [self.fields(sample) for sample in chosen]
-        views = np.array(draw.views[share])
         cameras = [np.stack([sample.camera for sample in chosen])]
         depths = [np.stack([fields.depths[0] for fields in decoded])]
         images = [torch.stack([self.portrait_target(sample) for sample in chosen])]
@@ -134,16 +146,11 @@ class BatchMaker:
             cameras.append(np.stack([fields.view_cameras[view] for fields, view in pairs]))
             depths.append(np.stack([fields.depths[view + 1] for fields, view in pairs]))
             images.append(signed(np.stack([fields.views[view] for fields, view in pairs]), self.device))
-        return Batch(
-            self.features(chosen),
-            self.prompts.groups(chosen, references),
-            torch.from_numpy(np.stack(cameras)).to(self.device),
-            torch.stack([self.triplane(sample) for sample in chosen]),
-            [
-                ViewTarget(image, torch.from_numpy(depth).to(self.device)[:, None])
-                for image, depth in zip(images, depths, strict=True)
-            ],
-        )
+        targets = [
+            ViewTarget(image, torch.from_numpy(depth).to(self.device)[:, None])
+            for image, depth in zip(images, depths, strict=True)
+        ]
+        return torch.from_numpy(np.stack(cameras)), targets
 
     def _encode(self, sample: SampleRef) -> Features:
         return self.student.features(signed(self.fields(sample).portrait[None], self.device))

@@ -116,8 +116,11 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
 
 def write_products(work: Work, student: Student, curve: Curve, working: Path, learned: list[SampleRef]) -> Summary:
     """The student, its curve and its last picture; what the run needed on the way goes."""
+    from tasks.training import COLUMNS
+
     save_student(student, work.folder)
-    pq.write_table(pa.Table.from_pylist(curve.rows), work.folder / CURVE)
+    columns = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
+    pq.write_table(pa.Table.from_pylist(curve.rows, schema=columns), work.folder / CURVE)
     grids = sorted(working.glob("samples-*.png"))
     shutil.copyfile(grids[-1], work.folder / SAMPLES_PICTURE)
     settings = work.settings.distill.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))

@@ -42,6 +42,7 @@ CLIP_NORM = 1.0
 WATCHED = 16  # samples of the val split that the curve follows
 GRID_YAW = 0.35  # rad, of the novel view in a grid
 BETAS = (0.9, 0.99)
+COLUMNS = ("loss", "loss_2d", "loss_view", "loss_triplane", "loss_depth", "lr", "val_l1", "val_lpips")
 
 OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
 
@@ -55,10 +56,12 @@ class Curve:
 
     def point(self, step: int, extra: dict[str, float]) -> dict[str, float]:
         """Close a point of the curve. Every point has the same columns; what was not measured is None."""
-        means = {name: sum(each[name] for each in self.pending) / len(self.pending) for name in self.pending[0]}
-        values = means | extra
+        values = dict(extra)
+        for name in COLUMNS:
+            seen = [each[name] for each in self.pending if name in each]
+            values |= {name: sum(seen) / len(seen)} if seen else {}
         self.pending = []
-        self.rows.append({"step": step, "val_l1": None, "val_lpips": None} | values)
+        self.rows.append({"step": step} | dict.fromkeys(COLUMNS) | values)
         return values
 
     def last(self) -> dict[str, float]:
@@ -76,7 +79,9 @@ class Lesson(nn.Module):
         super().__init__()
         self.student, self.patch_rays = student, patch_rays
 
-    def forward(self, batch: Batch, corners: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Render]]:
+    def forward(
+        self, batch: Batch, corners: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, list[Render]]:
         """corners: (V, B, 2) of the patches to render.  Returns the triplane (B, 3*C, h, w) and V renders."""
         features, triplane = batch.features, None
         for group in batch.prompts:
@@ -86,6 +91,8 @@ class Lesson(nn.Module):
             triplane = part.new_zeros(len(features.low), *part.shape[1:]) if triplane is None else triplane
             triplane = triplane.index_copy(0, places, part)
         assert triplane is not None
+        if corners is None or generator is None:
+            return triplane, []
         count, size = batch.cameras.shape[:2]
         planes, cameras = triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1)
         seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, generator)
@@ -197,16 +204,34 @@ class Trainer:
         """One update; returns its losses."""
         draw = self.sampler.draw(self.step, self.stored_views)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        batch = self.maker.make(self.learned, draw, slice(rank, None, processes))
-        generator = torch.Generator(batch.cameras.device).manual_seed(draw.noise_seed + rank)
+        with_views = self.step >= self.settings.triplane_iterations
+        batch = self.maker.make(self.learned, draw, slice(rank, None, processes), with_views)
+        generator = torch.Generator(batch.triplane.device).manual_seed(draw.noise_seed + rank)
         share = learning_rate_share(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * share
+        loss, parts = self.compare_views(batch, generator) if with_views else self.compare_triplanes(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self.optimizer.step()
+        losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
+        losses = self.accelerator.reduce(losses, reduction="mean")
+        return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": self.settings.lr * share}
+
+    def compare_triplanes(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the first iterations."""
+        triplane, _ = self.lesson(batch)
+        error = (triplane - batch.triplane).abs().mean()
+        return error, {"loss_triplane": error}
+
+    def compare_views(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss, on a patch of each view."""
         views, size = batch.cameras.shape[:2]
         corners = draw_corners(views * size, self.resolution, self.patch_rays, generator).view(views, size, 2)
         triplane, renders = self.lesson(batch, corners, generator)
         targets = [self.crop_target(target, each) for target, each in zip(batch.targets, corners, strict=True)]
-        loss, parts = distillation_loss(
+        return distillation_loss(
             triplane,
             renders[0],
             renders[1:],
@@ -216,13 +241,6 @@ class Trainer:
             self.perceptual,
             self.weights,
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
-        self.optimizer.step()
-        losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
-        losses = self.accelerator.reduce(losses, reduction="mean")
-        return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": self.settings.lr * share}
 
     def crop_target(self, target: ViewTarget, corners: Tensor) -> ViewTarget:
         """The patches of a target that the student renders."""
