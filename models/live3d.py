@@ -98,7 +98,7 @@ EMBEDDED = Live3DConfig(
         upsample_after=1,
     ),
     RendererConfig(
-        rays=RayOptions(coarse_samples=12, fine_samples=12, proper_axes=True),
+        rays=RayOptions(coarse_samples=10, fine_samples=8, proper_axes=True, empty_below=0.01),
         resolution=32,
         plane_channels=12,
         features=16,

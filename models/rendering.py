@@ -26,6 +26,7 @@ class RayOptions:
     ray_end: float = 3.3
     box_warp: float = 1.0  # side of the box that the planes cover
     proper_axes: bool = False  # Live3D's `lpff_projection`
+    empty_below: float = 0.0  # without gradients, rays of less coarse opacity are not looked at again
 
 
 class SamplingNoise(NamedTuple):
@@ -98,8 +99,15 @@ class TriplaneDecoder(nn.Module):
 
     def forward(self, plane_features: Tensor) -> tuple[Tensor, Tensor]:
         """plane_features: (B, N, C). Returns features (B, N, F) in about [0, 1] and raw density (B, N, 1)."""
-        decoded = self.net(plane_features)
-        return torch.sigmoid(decoded[..., 1:]) * 1.002 - 0.001, decoded[..., :1] * self.density_gain
+        return self.split(self.net(plane_features))
+
+    def split(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """decoded: (..., 1 + F), the network's output.  Returns features (..., F) and raw density (..., 1)."""
+        return torch.sigmoid(decoded[..., 1:]) * 1.002 - 0.001, self.density(decoded)
+
+    def density(self, decoded: Tensor) -> Tensor:
+        """decoded: (..., 1 + F).  Returns raw density (..., 1)."""
+        return decoded[..., :1] * self.density_gain
 
 
 class VolumeRenderer(nn.Module):
@@ -124,17 +132,38 @@ class VolumeRenderer(nn.Module):
         noise: SamplingNoise | None = None,
     ) -> RayRender:
         """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world. Without noise, bin midpoints are used."""
+        if self.options.empty_below > 0 and noise is None and not torch.is_grad_enabled():
+            parts = zip(triplane.split(1), origins.split(1), directions.split(1), strict=True)
+            seen = [self._skip_empty(planes, decoder, start, way) for planes, start, way in parts]
+            return RayRender(*(torch.cat(values) for values in zip(*seen, strict=True)))
         depths = self._coarse_depths(origins, None if noise is None else noise.jitter)
-        features, density = self._decode(triplane, decoder, origins, directions, depths)
+        decoded = self._decode(triplane, decoder, origins, directions, depths)
         if self.options.fine_samples:
             with torch.no_grad():
-                weights, _ = _march(depths, density)
+                weights, _ = _march(depths, decoder.density(decoded)[..., 0])
                 fine = self._fine_depths(depths, weights, None if noise is None else noise.quantile)
-            fine_features, fine_density = self._decode(triplane, decoder, origins, directions, fine)
-            depths = torch.cat([depths, fine], dim=-1)
-            features = torch.cat([features, fine_features], dim=-2)
-            density = torch.cat([density, fine_density], dim=-1)
-        return _composite(depths, features, density)
+            more = self._decode(triplane, decoder, origins, directions, fine)
+            depths, decoded = torch.cat([depths, fine], dim=-1), torch.cat([decoded, more], dim=-2)
+        features, density = decoder.split(decoded)
+        return _composite(depths, features, density[..., 0])
+
+    def _skip_empty(self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor) -> RayRender:
+        """One image.  Half the rays of a portrait pass the head: those see neither fine samples nor colours."""
+        depths = self._coarse_depths(origins, None)
+        decoded = self._decode(triplane, decoder, origins, directions, depths)
+        weights, middles = _march(depths, decoder.density(decoded)[..., 0])
+        opacity = weights.sum(-1)
+        depth = (weights * middles).sum(-1) / opacity.clamp_min(1e-12)
+        features = origins.new_zeros(*opacity.shape, decoded.shape[-1] - 1)
+        hit = (opacity[0] >= self.options.empty_below).nonzero()[:, 0]
+        if len(hit):
+            depths, decoded, weights = depths[:, hit], decoded[:, hit], weights[:, hit]
+            fine = self._fine_depths(depths, weights, None)
+            more = self._decode(triplane, decoder, origins[:, hit], directions[:, hit], fine)
+            values, density = decoder.split(torch.cat([decoded, more], dim=-2))
+            seen = _composite(torch.cat([depths, fine], dim=-1), values, density[..., 0])
+            features[:, hit], depth[:, hit], opacity[:, hit] = seen
+        return RayRender(features, depth, opacity)
 
     def _coarse_depths(self, origins: Tensor, jitter: Tensor | None) -> Tensor:
         """(B, R, S): linspace plus a share of one step; the last sample may pass `ray_end`, as in EG3D."""
@@ -147,12 +176,11 @@ class VolumeRenderer(nn.Module):
 
     def _decode(
         self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor, depths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features (B, R, S, F) and raw density (B, R, S) at depths (B, R, S)."""
+    ) -> Tensor:
+        """The decoder's output (B, R, S, 1 + F) at depths (B, R, S)."""
         points = origins[:, :, None] + depths[..., None] * directions[:, :, None]
         sampled = sample_planes(triplane, points.flatten(1, 2), self.options)
-        features, density = decoder(sampled)
-        return features.view(*depths.shape, -1), density.view(depths.shape)
+        return decoder.net(sampled).view(*depths.shape, -1)
 
     def _fine_depths(self, depths: Tensor, weights: Tensor, quantile: Tensor | None) -> Tensor:
         """Invert the smoothed distribution of the coarse weights.

@@ -132,9 +132,8 @@ class Student(TriplaneModel):
 
     @classmethod
     def from_teacher(cls, teacher: Live3D, config: StudentConfig = EMBEDDED) -> Self:
-        """A student that starts with the teacher's weights; its E_p is new."""
-        assert config.live3d == teacher.config
-        student = cls(config)
+        """A student that starts with the teacher's weights and sizes; its E_p is new."""
+        student = cls(dataclasses.replace(config, live3d=teacher.config))
         missing, unexpected = student.encoder.load_state_dict(teacher.encoder.state_dict(), strict=False)
         assert not unexpected
         assert all(key.startswith("Ref_encoder.") for key in missing)

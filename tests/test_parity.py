@@ -1,5 +1,6 @@
 """The networks against what the reference implementations computed, under weights that a seed defines."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from models.encoder import Live3DEncoder
 from models.golden import Golden, weights
 from models.live3d import PAPER_LT, PAPER_NORMAL, config_of_public
 from models.parity import BUILDERS, CASES, TOLERANCE, ParityError, run_cases
-from models.rendering import RayOptions, sample_planes
+from models.rendering import RayOptions, VolumeRenderer, sample_planes
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
@@ -112,6 +113,20 @@ def test_some_rays_are_those_of_the_whole_view() -> None:
     chosen = pixels[:, None].expand(-1, 16, -1)
     expected = whole.features.flatten(2).gather(2, chosen).transpose(1, 2)
     assert torch.allclose(some.features * 2 - 1, expected, atol=1e-5)
+
+
+def test_skipping_empty_rays_changes_a_view_by_less_than_its_threshold() -> None:
+    torch.manual_seed(0)
+    model = live3d.Live3D(live3d.EMBEDDED).eval()
+    options = live3d.EMBEDDED.renderer.rays
+    triplane, cameras = 3 * torch.randn(2, 36, 64, 64), orbit_label(torch.tensor([-0.3, 0.3]), 0.1)
+    with torch.no_grad():
+        quick = model.render(triplane, cameras)
+        model.renderer.volume = VolumeRenderer(dataclasses.replace(options, empty_below=0.0))
+        whole = model.render(triplane, cameras)
+    looked_at = quick.opacity >= options.empty_below
+    assert torch.allclose(quick.depth[looked_at], whole.depth[looked_at], atol=1e-4)
+    assert float((quick.image_raw - whole.image_raw).abs().max()) < 0.1
 
 
 def test_a_generator_makes_the_same_random_view_again() -> None:
