@@ -57,7 +57,7 @@ def _sample(
     teachers: Teachers, teach: TeachSettings, style: str, seed: int, split: str
 ) -> tuple[Sample, dict[str, Any]]:
     person = procedural.portrait(seed)
-    label = camera.orbit_label(0.1 * (seed - 3), 0.05)[0]
+    label = camera.orbit_label(0.1 * (seed % 7 - 3), 0.05)[0]
     plain, styled = (picture.rgb for picture in procedural.render_styles(person, label, SIZE, [None, style]))
     portrait, edited = (np.uint8(rgb.numpy() * 255.0 + 0.5) for rgb in (plain, styled))
     portrait_id, number = f"p{seed:010x}", (8 if split == "test" else seed % 8)
