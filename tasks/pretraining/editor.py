@@ -13,13 +13,14 @@ from models.clip import Clip
 from models.editor import Editor
 from models.libraries import diffusers, transformers
 from tasks.pretraining import captions
-from tasks.pretraining.loop import Draw, Recipe, batch_of, to_signed
+from tasks.pretraining.loop import Draw, Recipe, to_signed
 from tasks.pretraining.pictures import LOOKS, Pictures
 
 BATCH = 16
+PEOPLE = 2304  # whose latents are kept
 DROP = 0.06  # share of samples without text, without image, and without either, for guidance
 CHANGED_WEIGHT = 3.0  # extra weight of latents that the true edit changes
-MEASURE_STEPS = 20
+MEASURE_STEPS = 10
 
 
 class EditorTraining(nn.Module):
@@ -30,13 +31,15 @@ class EditorTraining(nn.Module):
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
-        self.vae = diffusers.AutoencoderKL.from_pretrained(weights / "vae", dtype=torch.float32).requires_grad_(False)
+        fresh, kept = weights / "vae", weights / "editor" / "vae"  # the saved pipeline keeps its autoencoder
+        self.vae = diffusers.AutoencoderKL.from_pretrained(fresh if fresh.exists() else kept, dtype=torch.float32)
+        self.vae.requires_grad_(False)
         self.clip = Clip.load(weights / "clip").requires_grad_(False)
         channels = int(self.vae.config.latent_channels)
         self.unet = diffusers.UNet2DConditionModel(
-            sample_size=16, in_channels=2 * channels, out_channels=channels, block_out_channels=(80, 144),
-            layers_per_block=1, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4, norm_num_groups=16,
+            sample_size=16, in_channels=2 * channels, out_channels=channels, block_out_channels=(48, 96),
+            layers_per_block=1, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=4, norm_num_groups=8,
             cross_attention_dim=int(self.clip.model.config.text_config.hidden_size),
         )  # fmt: skip
         self.scheduler = diffusers.DDIMScheduler(
@@ -65,7 +68,7 @@ def prepare(network: nn.Module, pictures: Pictures) -> None:
     assert isinstance(network, EditorTraining)
     network.eval()
     latents, changed = [], []
-    for crops in pictures.crops:
+    for crops in pictures.crops[:PEOPLE]:
         images = to_signed(crops)
         latents.append(network.vae.encode(images).latent_dist.mode().half())
         difference = ((images - images[:1]).abs().amax(dim=1, keepdim=True) > 8 / 255).float()
@@ -76,7 +79,7 @@ def prepare(network: nn.Module, pictures: Pictures) -> None:
 def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
     """Denoise the true edit's latents, given the portrait's latents and an instruction (Brooks et al., section 3.2)."""
     assert isinstance(network, EditorTraining)
-    people = batch_of(pictures, draw, BATCH)
+    people = draw.rng.integers(len(network.latents), size=BATCH)
     looks = draw.rng.integers(len(LOOKS), size=BATCH)
     portrait = network.latents[people, 0].float()
     target = network.latents[people, looks].float()
@@ -102,7 +105,7 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
     editor = Editor(network.pipeline())
     rng = np.random.default_rng(0)
     numbers: dict[str, float] = {}
-    count = 24
+    count = 10
     plain = pictures.crops[:count, 0].astype(np.float32) / 255
     for look in range(1, len(LOOKS)):
         texts = [captions.instruction(LOOKS[look], rng) for _ in range(count)]
@@ -128,6 +131,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "editor", steps=3800, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "editor", steps=4400, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
     bfloat16=True, ema=0.998,
 )  # fmt: skip

@@ -83,7 +83,7 @@ def save(network: nn.Module, folder: Path) -> None:
 
 RECIPE = Recipe(
     "identity",
-    steps=1800,
+    steps=1000,
     lr=2e-3,
     build=build,
     loss=loss,

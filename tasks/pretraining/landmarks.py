@@ -81,7 +81,7 @@ def save(network: nn.Module, folder: Path) -> None:
 
 RECIPE = Recipe(
     "landmarks",
-    steps=1800,
+    steps=1000,
     lr=3e-3,
     build=build,
     loss=loss,

@@ -53,6 +53,4 @@ def save(network: nn.Module, folder: Path) -> None:
     save_file(state, target / "mae.safetensors")
 
 
-RECIPE = Recipe(
-    "mae", steps=1500, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.99
-)
+RECIPE = Recipe("mae", steps=800, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, ema=0.99)

@@ -117,6 +117,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "perceptual", steps=1200, lr=5e-4, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "perceptual", steps=700, lr=5e-4, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
     bfloat16=True, ema=0.99,
 )  # fmt: skip
