@@ -6,12 +6,12 @@ Flows are imported inside their commands, so that `--help` and `plan` start with
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from data_catalog.errors import UserError
 from flows import screen
+from flows.mistakes import MISTAKES
 
 app = typer.Typer(
     name="stillroom",
@@ -198,21 +198,12 @@ def main(arguments: list[str] | None = None) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app(args=arguments)
-    except UserError as error:
-        sys.exit(_say(error))
+    except MISTAKES as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
         sys.exit(130)
-    except Exception as error:
-        # `models` does not know UserError; its own error for missing or wrong weights is for the user too.
-        if type(error).__name__ == "WeightsError":
-            sys.exit(_say(error))
-        raise
-
-
-def _say(error: Any) -> int:
-    sys.stderr.write(f"error: {error}\n")
-    return 1
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ again, unless `--leave-up` is given or it was up before.
 """
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from flows.history import last_run
 from flows.processes import find_service
 
 FLOWS = ("build-dataset", "distill", "evaluate")
+OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
 
 
 def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo") -> float:
@@ -37,7 +39,7 @@ def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo"
 
 @contextmanager
 def following(log: Path) -> Iterator[None]:
-    """Repeat what our code writes into a growing log; Prefect's own lines, with their bars, stay there."""
+    """Repeat what our code says in a growing log; Prefect's own lines stay there."""
     ended = threading.Event()
 
     def repeat() -> None:
@@ -46,8 +48,8 @@ def following(log: Path) -> Iterator[None]:
             while True:
                 last = ended.is_set()
                 for line in lines:
-                    if " | " not in line and line.strip():
-                        say(f"  {line.rstrip()}")
+                    if ours := OUR_LINE.search(line):
+                        say(f"  {ours.group(1)}")
                 if last:
                     return
                 ended.wait(0.5)

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from data_catalog.errors import UserError
+from flows.mistakes import MISTAKES
 
 PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
 
@@ -108,7 +108,7 @@ class WithoutUserTracebacks(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        if isinstance(error, UserError):
+        if isinstance(error, MISTAKES):
             record.exc_info, record.exc_text = None, None
             record.msg, record.args = f"error: {error}", ()
         return True

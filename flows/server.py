@@ -184,5 +184,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     sys.exit(main(sys.argv[1:]))

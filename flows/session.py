@@ -16,6 +16,7 @@ from data_catalog.plan import Plan, Step
 from data_catalog.settings import load_settings
 from data_catalog.stage import Stage
 from flows.history import RunNote, note_run
+from flows.mistakes import MISTAKES
 from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_plan, show_work
 from flows.planning import open_plan, stage_rows
 from flows.runner import Outcome, Workers
@@ -116,7 +117,7 @@ class FlowRun:
         if outcome.error is None:
             self.plan.finish(outcome.value)
             return
-        expected = isinstance(outcome.error, UserError) or type(outcome.error).__name__ == "WeightsError"
+        expected = isinstance(outcome.error, MISTAKES)
         log.error("%s failed: %s", job.key, outcome.error, exc_info=None if expected else outcome.error)
         self.plan.fail(job.partition, str(outcome.error) or type(outcome.error).__name__)
 
