@@ -7,6 +7,7 @@ since the published linear weights belong to other features. The metric is named
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +30,10 @@ class Perceptual(nn.Module):
     @classmethod
     def untrained(cls) -> Self:
         """The embedded metric before its backbone is loaded or trained."""
-        metric = lpips.LPIPS(net="squeeze", lpips=False, pnet_rand=True, pretrained=False, verbose=False)
+        with warnings.catch_warnings():
+            # lpips asks torchvision for its network in words that torchvision has deprecated.
+            warnings.simplefilter("ignore", UserWarning)
+            metric = lpips.LPIPS(net="squeeze", lpips=False, pnet_rand=True, pretrained=False, verbose=False)
         return cls(metric.requires_grad_(False), "lpips_embedded")
 
     @classmethod
