@@ -23,7 +23,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 WEIGHTS = zoo.ROOT / "models" / "weights" / "embedded"
 PEOPLE, BLOCK = 3456, 128
-FACES, FACE_BLOCK = 1280, 128
+FACES, FACE_BLOCK = 768, 128
 HELD_OUT = 128
 
 
