@@ -115,9 +115,7 @@ class Catalog:
         except OSError:
             return []
         found = [self._current(key, name) for name in names if len(name) == FOLDER_CHARS]
-        return sorted(
-            filter(None, found), key=lambda entry: (entry.created, entry.record_mtime_ns), reverse=True
-        )
+        return sorted(filter(None, found), key=lambda entry: (entry.created, entry.record_mtime_ns), reverse=True)
 
     def read(self, entry: Entry) -> Record:
         """The whole record of an entry."""
@@ -145,11 +143,7 @@ class Catalog:
         if status is not None and known is not None and known.stamp == (status.st_mtime_ns, status.st_size):
             return known
         record = read_record(Path(folder)) if status is not None else None
-        if (
-            status is None
-            or record is None
-            or (record.partition, record.fingerprint[:FOLDER_CHARS]) != (key, name)
-        ):
+        if status is None or record is None or (record.partition, record.fingerprint[:FOLDER_CHARS]) != (key, name):
             if known is not None:
                 del self.entries[key][name]
                 self.changed = True

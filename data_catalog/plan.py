@@ -98,10 +98,7 @@ class Plan:
             if step.made or step.state == "failed":
                 continue
             missing = [
-                up.key
-                for need in self._declared[stage_name].needs
-                for up in self._ups(step, need)
-                if not up.made
+                up.key for need in self._declared[stage_name].needs for up in self._ups(step, need) if not up.made
             ]
             if missing:
                 step.state, step.note = "blocked", f"{missing[0]} was not made"
@@ -137,9 +134,7 @@ class Plan:
             if self._model_modules is not None:
                 # The zoo imports every network; a stage depends on the code of those alone that it names.
                 without = ["models.zoo"]
-                roots += [
-                    module for name in stage.models(self.settings) for module in self._model_modules(name)
-                ]
+                roots += [module for name in stage.models(self.settings) for module in self._model_modules(name)]
             self._sources[stage_name] = self._reader.digest(roots, without)
         return self._sources[stage_name]
 
@@ -210,9 +205,7 @@ class Plan:
         return Reason(f"code {shown}".rstrip(), entry.source_digest[:12], source.digest[:12])
 
     def _changes(self, entry: Entry, now: dict[str, Any]) -> list[Reason]:
-        return differences(self.catalog.read(entry).fingerprint_inputs, now) or [
-            Reason("its record does not match")
-        ]
+        return differences(self.catalog.read(entry).fingerprint_inputs, now) or [Reason("its record does not match")]
 
     def _pin(self, step: Step, digest: str) -> None:
         for entry in self.catalog.history(step.key):

@@ -107,9 +107,7 @@ def _apply_override(document: dict[str, Any], override: str, origins: Origins) -
     target[keys[-1]] = value
 
 
-def _check_keys(
-    given: Any, model: type[BaseModel], label: str, path: tuple[str, ...], origins: Origins
-) -> None:
+def _check_keys(given: Any, model: type[BaseModel], label: str, path: tuple[str, ...], origins: Origins) -> None:
     """Refuse unknown keys, and note where each known one came from."""
     if given is None:
         given = {}

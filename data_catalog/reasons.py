@@ -33,9 +33,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Reason]
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 short = section != "settings"
-                found.append(
-                    Reason(f"{word} {name}", _text(old.get(name), short), _text(new.get(name), short))
-                )
+                found.append(Reason(f"{word} {name}", _text(old.get(name), short), _text(new.get(name), short)))
     return found
 
 
@@ -51,9 +49,7 @@ def same_but_inputs(then: Mapping[str, Any], now: Mapping[str, Any], known: Mapp
     """
     own_is_same = all(then.get(section) == now[section] for section in now if section != "inputs")
     old = then.get("inputs", {})
-    return (
-        own_is_same and old.keys() == now["inputs"].keys() and all(old[name] == known[name] for name in known)
-    )
+    return own_is_same and old.keys() == now["inputs"].keys() and all(old[name] == known[name] for name in known)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -113,9 +113,7 @@ def open_snapshot(root: Path, digest: str | None = None) -> Snapshot:
     if len(matches) != 1:
         word = "two datasets start" if matches else "no dataset starts"
         names = ", ".join(folder.name for folder in found) or "none"
-        raise UserError(
-            f"{word} with the digest '{digest}'", root=root, datasets=names, hint="stillroom build"
-        )
+        raise UserError(f"{word} with the digest '{digest}'", root=root, datasets=names, hint="stillroom build")
     whole = snapshot_digest(matches[0])
     if not whole.startswith(digest):
         raise UserError(

@@ -118,9 +118,7 @@ class SourceReader:
             file = getattr(sys.modules.get(name), "__file__", None)
             return Path(file) if file else None
         base = self.project.joinpath(*name.split("."))
-        return next(
-            (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None
-        )
+        return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def remember_definitions(source: SourceDigest, folder: Path) -> None:

@@ -60,9 +60,7 @@ class Store:
 
     def missing(self, record: Record) -> list[str]:
         """What a look at names and sizes finds wrong; contents are checked by `verify`."""
-        return missing_files(
-            self.folder_of(record), {name: entry.bytes for name, entry in record.files.items()}
-        )
+        return missing_files(self.folder_of(record), {name: entry.bytes for name, entry in record.files.items()})
 
     @contextmanager
     def lock(self, partition: Partition) -> Iterator[None]:

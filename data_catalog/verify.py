@@ -58,9 +58,7 @@ def verify(root: Path, threads: int = 4) -> Verification:
     """Check all records and snapshots below a data root. Hashing lets go of the interpreter: threads help."""
     store, seen = Store(root), Verification()
     with ThreadPoolExecutor(threads) as pool:
-        for count, damaged in pool.map(
-            lambda folder: _verify_partition(store, folder), store.record_folders()
-        ):
+        for count, damaged in pool.map(lambda folder: _verify_partition(store, folder), store.record_folders()):
             seen.records += 1
             seen.files += count
             seen.damaged += damaged
@@ -120,9 +118,7 @@ def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
         )
     digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
     if digest != record.digest:
-        yield Damage(
-            key, str(folder), RECORD, "the record's digest is not that of its files", digest, record.digest
-        )
+        yield Damage(key, str(folder), RECORD, "the record's digest is not that of its files", digest, record.digest)
     known = {*record.files, RECORD}
     for extra in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = extra.relative_to(folder).as_posix()
@@ -139,16 +135,12 @@ def _verify_shard(key: str, folder: Path, name: str) -> Iterator[Damage]:
         return
     for number, entry in enumerate(entries):
         if not KEY.fullmatch(entry.key) or not all(FIELD.fullmatch(part) for part in entry.fields):
-            yield Damage(
-                key, str(folder), name, f"'{entry.key}' has a wrong name", found=", ".join(entry.fields)
-            )
+            yield Damage(key, str(folder), name, f"'{entry.key}' has a wrong name", found=", ".join(entry.fields))
         if number and entry.key <= entries[number - 1].key:
             yield Damage(key, str(folder), name, f"the keys do not ascend at '{entry.key}'")
         if entry.fields.keys() != entries[0].fields.keys():
             fields = ", ".join(entries[0].fields)
-            yield Damage(
-                key, str(folder), name, f"'{entry.key}' has other fields", fields, ", ".join(entry.fields)
-            )
+            yield Damage(key, str(folder), name, f"'{entry.key}' has other fields", fields, ", ".join(entry.fields))
 
 
 def _verify_snapshot(folder: Path) -> list[Damage]:
@@ -173,7 +165,4 @@ def _verify_snapshot(folder: Path) -> list[Damage]:
     pairs = table.group_by(["portrait_id", "split"]).aggregate([])
     counts = pairs.group_by("portrait_id").aggregate([("split", "count")])
     leaks = counts.filter(pc.greater(counts.column("split_count"), 1)).column("portrait_id").to_pylist()
-    return [
-        Damage(key, str(folder), SAMPLES, f"the portrait {leak} is in two splits")
-        for leak in sorted(leaks)[:10]
-    ]
+    return [Damage(key, str(folder), SAMPLES, f"the portrait {leak} is in two splits") for leak in sorted(leaks)[:10]]

@@ -50,9 +50,7 @@ class Editor(nn.Module):
         guidance_scale pulls towards the instruction, image_guidance_scale towards the portrait (s_T and s_I, Eq. 3).
         """
         if not len(portraits) == len(prompts) == len(seeds):
-            raise ValueError(
-                f"{len(portraits)} portraits, {len(prompts)} prompts and {len(seeds)} seeds do not match"
-            )
+            raise ValueError(f"{len(portraits)} portraits, {len(prompts)} prompts and {len(seeds)} seeds do not match")
         images = torch.from_numpy(np.ascontiguousarray(portraits)).permute(0, 3, 1, 2).float() / 255.0
         output = self.pipeline(
             prompt=list(prompts),

@@ -37,9 +37,7 @@ class IdentityNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns (B, 64), unit length; the cosine of two is how much they are one person."""
         if images.shape[-2:] != (64, 64):
-            images = nn.functional.interpolate(
-                images, (64, 64), mode="bilinear", antialias=True, align_corners=False
-            )
+            images = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True, align_corners=False)
         hidden = nn.functional.silu(self.norm(self.blocks(self.stem(images))))
         return nn.functional.normalize(self.head(hidden.flatten(1)), dim=-1)
 

@@ -11,9 +11,7 @@ INPUT_PX = 64
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.SiLU())
 
 
 class LandmarkNet(nn.Module):
@@ -51,9 +49,7 @@ class LandmarkNet(nn.Module):
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         if pixels.shape[-2:] != (INPUT_PX, INPUT_PX):
             size = (INPUT_PX, INPUT_PX)
-            pixels = nn.functional.interpolate(
-                pixels, size, mode="bilinear", antialias=True, align_corners=False
-            )
+            pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
         points, heat = self(pixels)
         centres = (torch.arange(heat.shape[-1]) + 0.5) / heat.shape[-1]
         near_x = (centres - points[..., 0, None]).abs() < 0.06

@@ -78,14 +78,10 @@ def test_an_unknown_setting_is_one_message_and_exit_1(tmp_path: Path) -> None:
     for command in ("plan", "build"):
         ended = stillroom(command, "--set", "edit.stesp=3", "--json", root=tmp_path)
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr == (
-            "error: --set edit.stesp=3, edit: unknown key 'stesp'; did you mean 'steps'?\n"
-        )
+        assert ended.stderr == ("error: --set edit.stesp=3, edit: unknown key 'stesp'; did you mean 'steps'?\n")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["bulid"], ["plan", "--frobnicate"], ["why"], ["edit", "portrait.png"]]
-)
+@pytest.mark.parametrize("arguments", [["bulid"], ["plan", "--frobnicate"], ["why"], ["edit", "portrait.png"]])
 def test_wrong_usage_is_exit_2(arguments: list[str], tmp_path: Path) -> None:
     ended = stillroom(*arguments, root=tmp_path)
     assert ended.returncode == 2

@@ -15,9 +15,7 @@ from data_catalog.images import Decoded, Rejected, decode_image, read_image
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:
     """(H, W, 3) uint8, smooth, and different along both axes."""
     rows, columns = np.mgrid[0:height, 0:width]
-    return np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], axis=2).astype(
-        np.uint8
-    )
+    return np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], axis=2).astype(np.uint8)
 
 
 def encoded(image: Image.Image, name: str = "PNG", **options: object) -> bytes:
@@ -43,9 +41,7 @@ def test_a_png_is_read_exactly() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "WEBP", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_read(name: str) -> None:
-    options = (
-        {"quality": 95, "subsampling": 0} if name == "JPEG" else {"quality": 95} if name == "WEBP" else {}
-    )
+    options = {"quality": 95, "subsampling": 0} if name == "JPEG" else {"quality": 95} if name == "WEBP" else {}
     error = np.abs(rgb_of(encoded(Image.fromarray(gradient()), name, **options)).astype(int) - gradient())
     assert error.mean() < 4
 

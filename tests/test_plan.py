@@ -174,10 +174,7 @@ def test_same_inputs_give_the_same_digests_on_another_path(tmp_path: Path) -> No
     first, second = World(tmp_path / "a"), World(tmp_path / "far" / "b")
     first.build()
     second.build()
-    digests = [
-        {key: step.entry.digest for key, step in w.plan().steps.items() if step.entry}
-        for w in (first, second)
-    ]
+    digests = [{key: step.entry.digest for key, step in w.plan().steps.items() if step.entry} for w in (first, second)]
     assert digests[0] == digests[1]
     assert len(digests[0]) == sum(ALL.values())
     folders = [sorted(p.relative_to(w.root) for p in (w.root / "store").rglob("*")) for w in (first, second)]
@@ -271,9 +268,7 @@ def test_a_new_stage_version_runs_that_stage(world: World) -> None:
     world.stages = (*STAGES[:2], bumped, *STAGES[3:])
     plan = world.plan()
     assert reasons(plan, "select/zombie") == ["stage version: 1 -> 2"]
-    assert world.build() == {
-        "select": ["select/red-hair", "select/zombie"]
-    }  # same bytes: nothing below it runs
+    assert world.build() == {"select": ["select/red-hair", "select/zombie"]}  # same bytes: nothing below it runs
 
 
 def test_a_lost_file_or_a_truncated_one_runs_again(world: World) -> None:
@@ -371,9 +366,7 @@ def _execute_in_process(job: Job, root: Path, results: "multiprocessing.Queue[st
 def test_two_processes_in_one_partition_compute_it_once(world: World) -> None:
     (job, *_) = world.plan().resolve("portraits")
     results: multiprocessing.Queue[str] = multiprocessing.Queue()
-    both = [
-        multiprocessing.Process(target=_execute_in_process, args=(job, world.root, results)) for _ in range(2)
-    ]
+    both = [multiprocessing.Process(target=_execute_in_process, args=(job, world.root, results)) for _ in range(2)]
     for process in both:
         process.start()
     assert results.get(timeout=30) == results.get(timeout=30)

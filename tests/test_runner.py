@@ -38,9 +38,7 @@ def workers() -> Iterator[Workers]:
 
 
 def gather(workers: Workers, function: Callable[[Any], Any], jobs: dict[str, Any]) -> dict[str, Outcome]:
-    return {
-        outcome.key: outcome for outcome in workers.outcomes(function, jobs, workers.start(function, jobs))
-    }
+    return {outcome.key: outcome for outcome in workers.outcomes(function, jobs, workers.start(function, jobs))}
 
 
 def test_one_failing_job_stops_no_other(workers: Workers) -> None:

@@ -106,9 +106,7 @@ def test_mlflow_gets_counts_yields_and_addresses_under_stable_keys(start: Start,
     assert parent.data.metrics["draw.rejected.too dark"] == 4
     assert parent.data.metrics["draw.yield"] == 0.75
     assert parent.data.metrics["draw.darkness"] == 0.25
-    children = client.search_runs(
-        [run.tracker.experiment_id], f"tags.`mlflow.parentRunId` = '{run.tracker.run_id}'"
-    )
+    children = client.search_runs([run.tracker.experiment_id], f"tags.`mlflow.parentRunId` = '{run.tracker.run_id}'")
     assert sorted(child.info.run_name for child in children) == ["count", "draw"]
     (counted,) = [child for child in children if child.info.run_name == "count"]
     curve = client.get_metric_history(counted.info.run_id, "loss")

@@ -88,9 +88,7 @@ def test_datasets_reads_it_without_us(shard: Path, tmp_path: Path) -> None:
     )
     assert list(read["__key__"]) == [sample.key for sample in samples()]
     assert read[1]["meta.json"]["number"] == 1
-    np.testing.assert_array_equal(
-        np.asarray(read[2]["portrait.png"]), decode_rgb(samples()[2].fields["portrait.png"])
-    )
+    np.testing.assert_array_equal(np.asarray(read[2]["portrait.png"]), decode_rgb(samples()[2].fields["portrait.png"]))
 
 
 def test_one_sample_is_read_by_its_offset(shard: Path, tmp_path: Path) -> None:
@@ -103,9 +101,7 @@ def test_one_sample_is_read_by_its_offset(shard: Path, tmp_path: Path) -> None:
 def test_the_writers_index_is_that_of_the_headers(tmp_path: Path) -> None:
     entries = write_shard(tmp_path / "shard.tar", samples(5))
     assert scan_shard(tmp_path / "shard.tar") == entries
-    assert [entry.offset for entry in entries] == list(
-        np.cumsum([0, *(entry.bytes for entry in entries[:-1])])
-    )
+    assert [entry.offset for entry in entries] == list(np.cumsum([0, *(entry.bytes for entry in entries[:-1])]))
 
 
 def test_all_samples_are_read_in_order(shard: Path) -> None:
@@ -136,9 +132,7 @@ def test_a_shard_shorter_than_its_index_is_said(shard: Path) -> None:
         (Sample("p1", {"a.png": b""}), "keys ascend"),
     ],
 )
-def test_a_sample_that_readers_would_misread_is_not_written(
-    tmp_path: Path, bad: Sample, complaint: str
-) -> None:
+def test_a_sample_that_readers_would_misread_is_not_written(tmp_path: Path, bad: Sample, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         write_shard(tmp_path / "shard.tar", [Sample("p1", {"a.png": b"1"}), bad])
 

@@ -44,9 +44,7 @@ def test_a_snapshot_is_named_by_its_content(tmp_path: Path) -> None:
 def test_the_order_of_rows_and_the_path_do_not_matter(tmp_path: Path) -> None:
     shuffled = rows().take([2, 0, 3, 1])
     chunked = pa.concat_tables([rows().slice(0, 1), rows().slice(1)])
-    digests = {
-        make(tmp_path / str(n), "a", table).digest for n, table in enumerate([rows(), shuffled, chunked])
-    }
+    digests = {make(tmp_path / str(n), "a", table).digest for n, table in enumerate([rows(), shuffled, chunked])}
     assert len(digests) == 1
     assert make(tmp_path / "other", "a", rows(5)).digest not in digests
     assert make(tmp_path / "manifest", "a", rows(), {"name": "b"}).digest not in digests
@@ -88,9 +86,7 @@ def test_a_changed_snapshot_is_said(tmp_path: Path) -> None:
     (snapshot.folder / "manifest.json").write_text(json.dumps({"name": "forged"}))
     with pytest.raises(UserError, match="is not the one its name says"):
         open_snapshot(tmp_path)
-    assert [damage.problem for damage in verify(tmp_path).damaged] == [
-        "the dataset is not the one its name says"
-    ]
+    assert [damage.problem for damage in verify(tmp_path).damaged] == ["the dataset is not the one its name says"]
 
 
 def test_a_portrait_in_two_splits_is_found(tmp_path: Path) -> None:

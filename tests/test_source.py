@@ -108,9 +108,7 @@ def test_an_import_inside_a_function_is_followed_and_a_stranger_is_not(project: 
 
 
 def test_a_relative_import_is_followed(project: Path) -> None:
-    (project / "models" / "sampler.py").write_text(
-        "from .noise import noise\n\n\ndef sample(w, n): return noise(n)\n"
-    )
+    (project / "models" / "sampler.py").write_text("from .noise import noise\n\n\ndef sample(w, n): return noise(n)\n")
     before = digest(project)
     (project / "models" / "noise.py").write_text("def noise(n):\n    return n - 2\n")
     assert digest(project) != before

@@ -55,9 +55,7 @@ def job(run: object = write_one, resumes: bool = False, stale: tuple[int, int] |
 
 
 def files(root: Path) -> list[str]:
-    return sorted(
-        str(path.relative_to(root / "store")) for path in (root / "store").rglob("*") if path.is_file()
-    )
+    return sorted(str(path.relative_to(root / "store")) for path in (root / "store").rglob("*") if path.is_file())
 
 
 def test_a_partition_is_one_folder_with_its_record(tmp_path: Path) -> None:
@@ -158,14 +156,10 @@ def test_made_again_with_other_bytes_the_new_ones_take_the_place(tmp_path: Path)
     second = execute(job(other, stale=stale), tmp_path)
     assert list(second.files) == ["other.bin"]
     assert store.find(PARTITION, first.fingerprint) == second
-    assert (
-        execute(job(broken, stale=stale), tmp_path) == second
-    )  # another process had made it again meanwhile
+    assert execute(job(broken, stale=stale), tmp_path) == second  # another process had made it again meanwhile
 
 
-def test_a_record_that_cannot_be_read_counts_as_none(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     record = execute(job(), tmp_path)
     path = Store(tmp_path).folder_of(record) / RECORD
     for content in ("", "{", '{"partition": "edit/zombie/0003"}', "[]"):

@@ -52,9 +52,7 @@ def test_gradients_reach_exactly_the_prompt_and_triplane_parts(
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == reached, name
 
 
-def test_a_prompt_changes_the_triplane_once_the_projection_has_weights(
-    teacher: Live3D, images: Tensor
-) -> None:
+def test_a_prompt_changes_the_triplane_once_the_projection_has_weights(teacher: Live3D, images: Tensor) -> None:
     pupil = Student.from_teacher(teacher).eval()
     torch.nn.init.normal_(pupil.encoder.Ref_encoder.proj_tail.weight, std=0.1)
     with torch.no_grad():
@@ -80,9 +78,7 @@ def test_configs_survive_json() -> None:
 
 def test_a_tiny_masked_autoencoder_overfits_one_batch() -> None:
     torch.manual_seed(0)
-    config = mae.MaeConfig(
-        image_size=16, patch_size=4, width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1
-    )
+    config = mae.MaeConfig(image_size=16, patch_size=4, width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1)
     model = mae.MaskedAutoencoder(config)
     generator = torch.Generator().manual_seed(0)
     stripes = (torch.arange(16) // 2 % 2 * 255).to(torch.uint8).expand(2, 16, 16)

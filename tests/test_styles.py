@@ -11,9 +11,7 @@ from data_catalog.styles import list_styles, read_style, style_path, style_paths
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "zombie.txt").write_text(
-        "# the undead\n\nTurn the  person into a zombie\nMake it a zombie \n"
-    )
+    (tmp_path / "zombie.txt").write_text("# the undead\n\nTurn the  person into a zombie\nMake it a zombie \n")
     (tmp_path / "red-hair.yaml").write_text(
         "prompts: [Make the hair red]\ntarget_caption: a portrait with red hair\nguidance_scale: 5\n"
     )
@@ -84,9 +82,7 @@ def test_a_byte_order_mark_does_not_matter(folder: Path) -> None:
     assert read_style(folder / "neon.txt").prompts == ["Make it neon"]
 
 
-@pytest.mark.parametrize(
-    "name", ["Red Hair", "red_hair", "-red", "red--hair", "1red", "rouge-é", "all", "r" * 41]
-)
+@pytest.mark.parametrize("name", ["Red Hair", "red_hair", "-red", "red--hair", "1red", "rouge-é", "all", "r" * 41])
 def test_a_name_that_is_no_slug_is_said(folder: Path, name: str) -> None:
     (folder / f"{name}.txt").write_text("Make it so")
     with pytest.raises(UserError, match="is not named by a slug"):

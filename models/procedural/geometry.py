@@ -99,9 +99,7 @@ def _skin(person: Identity) -> list[Part]:
     for side in (-1.0, 1.0):
         cheek = Ellipsoid((side * 0.10, -0.05, 0.115), (person.cheek,) * 3)
         parts.append(Part(Material.SKIN, cheek))
-        ear = Ellipsoid(
-            (side * (width - 0.004), -0.005, -0.03), (0.028, person.ear, person.ear * 0.7), -side * 0.15
-        )
+        ear = Ellipsoid((side * (width - 0.004), -0.005, -0.03), (0.028, person.ear, person.ear * 0.7), -side * 0.15)
         parts.append(Part(Material.SKIN, ear))
         if person.pointed_ears:
             tip = Ellipsoid((side * (width + 0.066), 0.075, -0.02), (0.036, 0.152, 0.05), -side * 0.72)
@@ -112,9 +110,7 @@ def _skin(person: Identity) -> list[Part]:
 def _features(person: Identity) -> list[Part]:
     parts: list[Part] = []
     for side in (-1.0, 1.0):
-        eye = Ellipsoid(
-            (side * person.eye_x, person.eye_y, 0.182), (person.eye_size, person.eye_size * 0.85, 0.045)
-        )
+        eye = Ellipsoid((side * person.eye_x, person.eye_y, 0.182), (person.eye_size, person.eye_size * 0.85, 0.045))
         parts.append(Part(Material.EYE, eye))
         brow = Ellipsoid(
             (side * person.eye_x, person.eye_y + 0.068, 0.205),
@@ -246,9 +242,7 @@ class Head:
         if bool(carved.any()):
             chosen = torch.zeros(int(carved.sum()), len(self.cut_parts))
             slot = {part: index for index, part in enumerate(self.cut_parts)}
-            chosen[
-                torch.arange(len(chosen)), torch.tensor([slot[part] for part in owner[carved].tolist()])
-            ] = 1.0
+            chosen[torch.arange(len(chosen)), torch.tensor([slot[part] for part in owner[carved].tolist()])] = 1.0
             normals[carved] = -self.cuts.gradient(points[carved], chosen)
         return torch.nn.functional.normalize(normals, dim=-1)
 

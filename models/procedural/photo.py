@@ -35,9 +35,7 @@ def raw_camera(rng: np.random.Generator, max_yaw: float = MAX_YAW) -> Tensor:
     roll = rng.normal(0.0, 0.10)
     pose = camera.look_at(float(yaw), float(pitch))[0]
     turn = torch.eye(4)
-    turn[:2, :2] = torch.tensor(
-        [[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]], dtype=torch.float32
-    )
+    turn[:2, :2] = torch.tensor([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]], dtype=torch.float32)
     focal = camera.FOCAL * rng.uniform(0.62, 0.80)
     cx, cy = 0.5 + rng.uniform(-0.06, 0.06), 0.5 + rng.uniform(-0.05, 0.05)
     intrinsics = camera.intrinsics(float(focal), float(cx), float(cy))

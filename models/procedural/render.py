@@ -61,9 +61,7 @@ def render_styles(person: Person, label: Tensor, size: int, styles: list[str | N
     label: (25,) cam2world and normalised intrinsics.  None among the styles is the plain portrait.
     """
     label = label.to(torch.float32).cpu()
-    rows = ((torch.arange(size * SUPERSAMPLING) + 0.5) / (size * SUPERSAMPLING)).repeat_interleave(
-        size * SUPERSAMPLING
-    )
+    rows = ((torch.arange(size * SUPERSAMPLING) + 0.5) / (size * SUPERSAMPLING)).repeat_interleave(size * SUPERSAMPLING)
     shapes: dict[object, tuple] = {}
     pictures = []
     for style in styles:
@@ -82,9 +80,7 @@ def render_styles(person: Person, label: Tensor, size: int, styles: list[str | N
         fine, depth = shapes[identity]
         styled = Person(identity, person.scene)
         canvas = plain_canvas(styled, fine, len(rows), rows)
-        fine_rgb = (
-            paint(canvas, style).view(1, size * SUPERSAMPLING, size * SUPERSAMPLING, 3).permute(0, 3, 1, 2)
-        )
+        fine_rgb = paint(canvas, style).view(1, size * SUPERSAMPLING, size * SUPERSAMPLING, 3).permute(0, 3, 1, 2)
         rgb = torch.nn.functional.avg_pool2d(fine_rgb, SUPERSAMPLING)[0].permute(1, 2, 0)
         pictures.append(Picture(rgb.contiguous(), depth, torch.isfinite(depth)))
     return pictures

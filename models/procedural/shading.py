@@ -109,9 +109,7 @@ def bronze(canvas: Canvas) -> Tensor:
     """Cast bronze with a green patina in the creases."""
     value = canvas.albedo.mean(-1, keepdim=True) * 0.3 + 0.72
     patina = (1 - canvas.surface.open_sky)[:, None] * 0.5
-    canvas.albedo = (
-        torch.tensor((0.72, 0.43, 0.17)) * value * (1 - patina) + torch.tensor((0.12, 0.32, 0.26)) * patina
-    )
+    canvas.albedo = torch.tensor((0.72, 0.43, 0.17)) * value * (1 - patina) + torch.tensor((0.12, 0.32, 0.26)) * patina
     canvas.specular, canvas.shininess, canvas.highlight = 0.85, 14.0, (1.0, 0.85, 0.6)
     return canvas.lit()
 
@@ -122,9 +120,7 @@ def marble(canvas: Canvas) -> Tensor:
     vein = torch.sin(9 * x + 14 * y + 3 * torch.sin(11 * y + 7 * z) + 2 * torch.sin(17 * x))
     weight = torch.exp(-((vein / 0.2) ** 2))[:, None] * 0.38
     value = canvas.albedo.mean(-1, keepdim=True) * 0.14 + 0.84
-    canvas.albedo = (
-        value * torch.tensor((0.97, 0.97, 1.0)) * (1 - weight) + torch.tensor((0.45, 0.47, 0.55)) * weight
-    )
+    canvas.albedo = value * torch.tensor((0.97, 0.97, 1.0)) * (1 - weight) + torch.tensor((0.45, 0.47, 0.55)) * weight
     canvas.specular, canvas.shininess = 0.45, 40.0
     return canvas.lit()
 
