@@ -79,24 +79,28 @@ def register_student(run: FlowRun) -> TrainedStudent:
     from flows.student_model import register
 
     run.check()
-    folder = run.folder("distill")
-    (step,) = run.plan.by_stage["distill"]
-    assert step.entry is not None
-    record = run.plan.catalog.read(step.entry)
-    (dataset,) = run.plan.by_stage["dataset"]
-    assert dataset.entry is not None
-    digest = snapshot_digest(run.plan.catalog.folder(dataset.entry))
-    student = TrainedStudent(record.digest, digest, folder, record.metrics)
-    run.tracker.dataset(
-        run.settings.dataset.name,
-        digest,
-        (run.root / "datasets" / digest[:16]).as_uri(),
-        dataset.entry.samples,
-    )
-    run.tracker.tag("student.digest", student.digest)
-    if step.state == "done":
+    folder, entry = run.folder("distill"), run.entry("distill")
+    metrics = run.plan.catalog.read(entry).metrics
+    student = TrainedStudent(entry.digest, name_inputs(run), folder, metrics)
+    log_pictures(run, folder)
+    if run.results["distill"].tally.made:
         register(run.tracker, run.settings, folder, student.digest)
     return student
+
+
+def name_inputs(run: FlowRun) -> str:
+    """Name dataset and student of a run in MLflow. Returns the dataset's digest."""
+    digest = snapshot_digest(run.folder("dataset"))
+    uri = (run.root / "datasets" / digest[:16]).as_uri()
+    run.tracker.dataset(run.settings.dataset.name, digest, uri, run.entry("dataset").samples)
+    run.tracker.tag("student.digest", run.entry("distill").digest)
+    return digest
+
+
+def log_pictures(run: FlowRun, folder: Path) -> None:
+    """Copy a partition's pictures, which are small, into MLflow."""
+    for path in sorted([*folder.glob("*.png"), *folder.glob("*.gif")]):
+        run.tracker.file(path, "pictures")
 
 
 def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
@@ -106,6 +110,7 @@ def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
     run.check()
     folder = run.folder("evaluate")
     rows: list[dict[str, Any]] = json.loads((folder / "table.json").read_text(encoding="utf-8"))["table"]
+    name_inputs(run)
     run.tracker.table(rows, "table.json")
     for row in rows:
         values = {k: v for k, v in row.items() if isinstance(v, int | float)}
@@ -114,6 +119,5 @@ def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
     dataset = run.folder("dataset")
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder))
     run.tracker.file(snapshot.folder / "report.html")
-    for path in sorted(folder.glob("*.png")):
-        run.tracker.file(path, "pictures")
+    log_pictures(run, folder)
     return rows

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_catalog.catalog import Entry
 from data_catalog.errors import UserError
 from data_catalog.execute import Job, execute
 from data_catalog.places import data_root
@@ -141,13 +142,17 @@ class FlowRun:
     def _declaration(self, name: str) -> Stage:
         return next(stage for stage in self.plan.stages if stage.name == name)
 
-    def folder(self, name: str) -> Path:
-        """The folder of a stage that is one partition, once it is made."""
+    def entry(self, name: str) -> Entry:
+        """What is known of a stage that is one partition, once it is made."""
         (step,) = self.plan.by_stage[name]
         if not step.made or step.entry is None:
             hints = {"dataset": "stillroom build", "distill": "stillroom distill"}
             raise UserError(f"there is no {name} for these settings yet", hint=hints.get(name))
-        return self.plan.catalog.folder(step.entry)
+        return step.entry
+
+    def folder(self, name: str) -> Path:
+        """The folder of a stage that is one partition."""
+        return self.plan.catalog.folder(self.entry(name))
 
     def conclude(self, **outcome: Any) -> dict[str, Any]:
         """What the flow returns and the command line prints. Raises, with the list, if a partition failed."""
