@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from data_catalog.errors import UserError
 from data_catalog.places import PROJECT, data_root, shown_path
 from flows import server, tracking
@@ -21,6 +23,7 @@ from flows.history import last_run
 from flows.processes import find_service
 
 FLOWS = ("build-dataset", "distill", "evaluate")
+NOISE = re.compile(r"heartbeat|prefect\.artifact|task-run\.(Pending|Running)")
 OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
 
 
@@ -29,12 +32,37 @@ def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo"
     started = time.monotonic()
     command = [sys.executable, "-m", "prefect", "deployment", "run", f"{flow}/{profile}", "--watch"]
     log = Path(environment["PREFECT_HOME"]) / "deployments.log"
+    variables = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+    flow_run = ""
     with following(log):
-        ended = subprocess.run(command, env={**os.environ, **environment}, cwd=PROJECT, check=False)
-    if ended.returncode != 0:
+        watch = subprocess.Popen(
+            command, env=variables, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert watch.stdout is not None
+        for line in watch.stdout:
+            found = re.search(r"UUID: ([0-9a-f-]{36})", line)
+            flow_run = found.group(1) if found else flow_run
+            if not NOISE.search(line):
+                say(line.rstrip())
+        # On a busy machine the watch loses its stream of events before the run ends; the run itself counts.
+        completed = watch.wait() == 0 or (flow_run and final_state(environment, flow_run) == "COMPLETED")
+    if not completed:
         hint = "mend the cause, then `make demo` again: what is finished is kept"
         raise UserError(f"the flow {flow}/{profile} did not complete", log=log, hint=hint)
     return time.monotonic() - started
+
+
+def final_state(environment: dict[str, str], flow_run: str) -> str:
+    """Wait for the end of a flow run; its state's type."""
+    while True:
+        try:
+            answer = httpx.get(f"{environment['PREFECT_API_URL']}/flow_runs/{flow_run}", timeout=60, trust_env=False)
+            state = str(answer.raise_for_status().json()["state_type"])
+        except httpx.TimeoutException:
+            state = "UNKNOWN"  # the server is busy
+        if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return state
+        time.sleep(2)
 
 
 @contextmanager
