@@ -180,8 +180,22 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 
 @app.command()
-def doctor(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+def doctor(
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+    parity: Annotated[
+        Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
+    ] = None,
+) -> None:
     """Check this machine: packages, weights, disk, services."""
+    if parity is not None:
+        with screen.only_results_on_stdout():
+            from flows.doctor import run_parity
+
+            errors = run_parity(parity)
+        screen.show(errors, as_json, screen.parity_table)
+        return
     with screen.only_results_on_stdout():
         from flows.doctor import examine
 

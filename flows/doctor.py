@@ -111,3 +111,13 @@ def _services() -> Iterator[Check]:
         yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
     else:
         yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")
+
+
+def run_parity(folder: Path) -> dict[str, Any]:
+    """Every golden case of a folder through our networks: {"cases": {case: {output: largest relative error}}}."""
+    from models.parity import ParityError, run_cases
+
+    try:
+        return {"cases": run_cases(folder)}
+    except ParityError as error:
+        raise UserError(str(error)) from error

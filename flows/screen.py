@@ -101,6 +101,12 @@ def doctor_table(document: Document, console: Console) -> None:
     _rows(document["checks"], ("check", "state", "found", "hint"), console)
 
 
+def parity_table(document: Document, console: Console) -> None:
+    cases = document["cases"].items()
+    rows = [{"case": c, "output": o, "relative error": f"{e:.1e}"} for c, errors in cases for o, e in errors.items()]
+    _rows(rows, ("case", "output", "relative error"), console)
+
+
 def _rows(rows: list[Document], columns: tuple[str, ...], console: Console) -> None:
     table = _table(*columns)
     for row in rows:
