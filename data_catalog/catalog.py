@@ -1,7 +1,7 @@
 """The catalog: a Parquet index over the records, so that a plan needs not read every one of them.
 
 It is derived: a row is trusted only while its record file has the size and mtime it had when read,
-and a lost or damaged index costs time, nothing else.
+and a lost or damaged index costs time, nothing else. A file that was touched since is hashed again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_catalog.fingerprint import digest_file
 from data_catalog.record import Record
 from data_catalog.stage import Partition
-from data_catalog.store import FOLDER_CHARS, RECORD, Store, missing_files, read_record, writing
+from data_catalog.store import FOLDER_CHARS, RECORD, Store, look_at_files, read_record, writing
 
 log = logging.getLogger(__name__)
+
+INDEX, DAMAGED = "catalog/records.parquet", "catalog/damaged.json"  # below the data root
 
 
 @dataclass(slots=True)
 class Entry:
-    """What a plan needs of a record; the columns of the index. `files` and `parts` are JSON objects."""
+    """What a plan needs of a record; the columns of the index. `stamps` and `parts` are JSON objects."""
 
     partition: str
     stage: str
@@ -35,7 +38,7 @@ class Entry:
     version: int
     source_digest: str
     accepted: str  # source digests, separated by spaces
-    files: str
+    stamps: str  # bytes and mtime (ns) of each file
     parts: str
     samples: int
     rejected: int
@@ -47,10 +50,15 @@ class Entry:
     record_bytes: int
 
     @property
+    def files(self) -> dict[str, list[int]]:
+        """[bytes, mtime in ns] of each file, the mtime as it was when the record was read."""
+        files: dict[str, list[int]] = json.loads(self.stamps)
+        return files
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
-        sizes: dict[str, int] = json.loads(self.files)
-        return sizes
+        return {name: size for name, (size, _) in self.files.items()}
 
     def part(self, block: int) -> str:
         """Digest of what the partition says about one block; of a block that it does not know, `nothing`."""
@@ -85,9 +93,10 @@ class Catalog:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.path = store.root / "catalog" / "records.parquet"
+        self.path = store.root / INDEX
         self.entries: dict[str, dict[str, Entry]] = {}
         self.changed = False
+        self.damaged = read_damage_notes(store.root)
         self._load()
 
     def _load(self) -> None:
@@ -96,7 +105,7 @@ class Catalog:
             columns = [table.column(name).to_pylist() for name in SCHEMA.names]
         except FileNotFoundError:
             return
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             log.warning("the index %s is damaged and will be made again: %s", self.path, error)
             return
         for row in zip(*columns, strict=True):
@@ -128,9 +137,22 @@ class Catalog:
         return self.store.folder_of_all / entry.partition / entry.fingerprint[:FOLDER_CHARS]
 
     def problems(self, entry: Entry) -> list[str]:
-        """Files that are missing or have another size."""
-        folder = f"{self.store.folder_of_all}/{entry.partition}/{entry.fingerprint[:FOLDER_CHARS]}"
-        return missing_files(folder, entry.sizes)
+        """What `verify` found, files that are missing or of another size, files touched since and changed."""
+        place = f"{entry.partition}/{entry.fingerprint[:FOLDER_CHARS]}"
+        note = self.damaged.get(place)
+        if note is not None and tuple(note["stamp"]) == entry.stamp:
+            return [f"{note['file']}: {note['problem']}"]
+        problems, touched = look_at_files(f"{self.store.folder_of_all}/{place}", entry.files)
+        return problems + (self._look_again(entry, touched) if touched else [])
+
+    def _look_again(self, entry: Entry, touched: list[str]) -> list[str]:
+        """Hash files whose mtime is not the one that the index knows. If all are the same, it knows the new."""
+        folder, record = self.folder(entry), self.read(entry)
+        changed = [name for name in touched if digest_file(folder / name) != record.files[name].sha256]
+        if not changed:
+            entry.stamps = _stamps(folder, record)
+            self.changed = True
+        return [f"{name} is not the file its record describes" for name in changed]
 
     def _current(self, key: str, name: str) -> Entry | None:
         """The entry of a folder, read again when its record is not the one that the index knows."""
@@ -156,7 +178,7 @@ class Catalog:
         return self._add(record, (status.st_mtime_ns, status.st_size))
 
     def _add(self, record: Record, stamp: tuple[int, int]) -> Entry:
-        entry = _entry(record, stamp)
+        entry = make_entry(record, stamp, self.store.folder_of(record))
         self.entries.setdefault(record.partition, {})[record.fingerprint[:FOLDER_CHARS]] = entry
         self.changed = True
         return entry
@@ -199,7 +221,17 @@ def accept(store: Store, key: str, name: str, source_digest: str) -> None:
         store.write_record(record)
 
 
-def _entry(record: Record, stamp: tuple[int, int]) -> Entry:
+def read_damage_notes(root: Path) -> dict[str, dict[str, Any]]:
+    """What the last `verify` found wrong, by folder below the store: `stamp` of the record, `file`, `problem`."""
+    try:
+        notes: dict[str, dict[str, Any]] = json.loads((root / DAMAGED).read_bytes())
+    except (OSError, ValueError):
+        return {}  # nothing was found, or the note is lost: verify finds it again
+    return notes
+
+
+def make_entry(record: Record, stamp: tuple[int, int], folder: Path) -> Entry:
+    """The row of a record whose file has this stamp."""
     return Entry(
         partition=record.partition,
         stage=record.stage,
@@ -208,7 +240,7 @@ def _entry(record: Record, stamp: tuple[int, int]) -> Entry:
         version=record.version,
         source_digest=record.source_digest,
         accepted=" ".join(record.accepted),
-        files=json.dumps({name: entry.bytes for name, entry in record.files.items()}),
+        stamps=_stamps(folder, record),
         parts=json.dumps(record.parts),
         samples=record.samples,
         rejected=sum(record.rejected.values()),
@@ -219,3 +251,15 @@ def _entry(record: Record, stamp: tuple[int, int]) -> Entry:
         record_mtime_ns=stamp[0],
         record_bytes=stamp[1],
     )
+
+
+def _stamps(folder: Path, record: Record) -> str:
+    """[bytes, mtime] of each file as JSON; of one that is not there, the mtime 0."""
+    stamps = {}
+    for name, entry in record.files.items():
+        try:
+            mtime = os.stat(f"{folder}/{name}").st_mtime_ns  # noqa: PTH116 - half the time of Path.stat
+        except OSError:
+            mtime = 0
+        stamps[name] = [entry.bytes, mtime]
+    return json.dumps(stamps)

@@ -5,8 +5,8 @@ Jobs pickle, so that a process of a pool, or of a Dask worker, can execute them;
 
 from __future__ import annotations
 
-import errno
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_catalog.errors import UserError
 from data_catalog.record import Record, Summary
 from data_catalog.settings import Settings
 from data_catalog.stage import Input, Partition, Work
-from data_catalog.store import RECORD, Store
+from data_catalog.store import DISK_FULL, RECORD, Store, no_space, writing
 
 log = logging.getLogger(__name__)
+
+NEARLY_NOTHING = 1 << 16  # bytes; a disk with less is full
 
 
 @dataclass
@@ -80,11 +81,16 @@ def _run(job: Job, root: Path, folder: Path) -> Record:
     started = time.perf_counter()
     try:
         summary = job.run(work)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        hint = "make room and run the same command again; nothing half-written is kept"
-        raise UserError("there is no space left on the disk", folder=root, hint=hint) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            with writing(root):
+                raise
+        if shutil.disk_usage(root).free < NEARLY_NOTHING:  # torch and others name no errno
+            raise no_space(root) from error
+        raise
+    metrics = {name: value for name, value in summary.metrics.items() if math.isfinite(value)}
+    if metrics.keys() != summary.metrics.keys():
+        log.warning("%s: not a number: %s", job.key, ", ".join(sorted(summary.metrics.keys() - metrics.keys())))
     return Record(
         partition=job.key,
         stage=job.partition.stage,
@@ -95,7 +101,7 @@ def _run(job: Job, root: Path, folder: Path) -> Record:
         files={},
         samples=summary.samples,
         rejected=summary.rejected,
-        metrics=summary.metrics,
+        metrics=metrics,  # JSON has no nan: a record with one could not be read again
         parts=summary.parts,
         seconds=round(time.perf_counter() - started, 4),
         source_digest=job.source_digest,

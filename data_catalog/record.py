@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_catalog.fingerprint import digest_json
+
 
 @dataclass
 class Summary:
@@ -53,6 +55,16 @@ class Record(BaseModel):
     accepted: list[str] = Field(default_factory=list)  # source digests that a person declared equivalent
     device: str = "cpu"
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seal: str = ""  # digest of all the other fields: a record that was changed afterwards is none
+
+    def sealing(self) -> str:
+        """The seal that these fields would get."""
+        return digest_json(self.model_dump(mode="json", exclude={"seal"}))
+
+    @property
+    def honest(self) -> bool:
+        """Whether it is as it was written. Records from before there were seals have none."""
+        return self.seal in ("", self.sealing())
 
     @property
     def summary(self) -> Summary:

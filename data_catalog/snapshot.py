@@ -72,12 +72,14 @@ def snapshot_digest(folder: Path) -> str:
 def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = None) -> Snapshot:
     """Take the samples and manifest in `source` into the datasets, with documents, as the latest.
 
-    Publishing the same content again renews only the documents.
+    Publishing the same content again renews only the documents, and mends a snapshot that was damaged.
     """
     digest = snapshot_digest(source)
     snapshot = Snapshot(digest, root / "datasets" / digest[:FOLDER_CHARS])
     with writing(root):
-        if not (snapshot.folder / MANIFEST).exists():
+        if snapshot.folder.exists():
+            mend_snapshot(snapshot.folder, source)
+        else:
             temporary = root / "datasets" / f".tmp-{uuid.uuid4().hex[:12]}"
             try:
                 temporary.mkdir(parents=True)
@@ -91,6 +93,19 @@ def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = No
             write_atomically(snapshot.folder / name, content)
         write_atomically(root / "datasets" / "latest", f"{digest}\n".encode())
     return snapshot
+
+
+def mend_snapshot(folder: Path, source: Path) -> None:
+    """Put samples and manifest back, from the partition that they were copied from, where they differ."""
+    for name in (SAMPLES, MANIFEST):
+        if not (folder / name).is_file() or digest_file(folder / name) != digest_file(source / name):
+            temporary = folder / f".{name}.{uuid.uuid4().hex[:12]}"
+            try:
+                _copy_synced(source / name, temporary)
+                temporary.replace(folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def list_snapshots(root: Path) -> list[Snapshot]:

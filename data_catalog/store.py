@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 RECORD = "record.json"
 FOLDER_CHARS = 16  # of the fingerprint, in a folder's name
+FINGERPRINT = re.compile(rf"[0-9a-f]{{{FOLDER_CHARS}}}")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Store:
@@ -52,15 +55,19 @@ class Store:
 
     def record_folders(self) -> Iterator[Path]:
         """Folders that hold a record, whatever it says, in order."""
+        return (folder for folder, recorded in self.folders() if recorded)
+
+    def folders(self) -> Iterator[tuple[Path, bool]]:
+        """Folders with the name of a fingerprint or with a record, in order, and whether they hold a record."""
         for current, folders, names in os.walk(self.folder_of_all):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if RECORD in names:
+            if RECORD in names or FINGERPRINT.fullmatch(os.path.basename(current)):  # noqa: PTH119
                 folders.clear()
-                yield Path(current)
+                yield Path(current), RECORD in names
 
     def missing(self, record: Record) -> list[str]:
         """What a look at names and sizes finds wrong; contents are checked by `verify`."""
-        return missing_files(self.folder_of(record), {name: entry.bytes for name, entry in record.files.items()})
+        return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
 
     @contextmanager
     def lock(self, partition: Partition) -> Iterator[None]:
@@ -93,39 +100,58 @@ class Store:
     def commit(self, temporary: Path, record: Record) -> Record:
         """Hash, sync and rename what was written, its record last.
 
-        When the folder exists (made again by force, for changed code, or after damage) and the bytes are the
-        same, only the record is renewed; otherwise the new bytes take its place.
+        When the folder exists (made again by force, for changed code, or after damage) the new files take its
+        place, even if the old record promises the same bytes: what is on the disk may not be what it says.
         """
         with writing(self.root):
             record.files = _hash_and_sync(temporary)
             record.digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
             folder = self.folder_of(record)
-            old = read_record(folder)
-            if old is not None and old.digest == record.digest and not self.missing(old):
-                shutil.rmtree(temporary)
-            else:
-                if folder.exists():
-                    # The record goes first: at no moment is there a record with other bytes than its own.
-                    (folder / RECORD).unlink(missing_ok=True)
-                    shutil.rmtree(folder)
-                temporary.rename(folder)
-                sync_folder(folder.parent)
+            replaced = folder.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+            if folder.exists():
+                # The record goes first: at no moment is there a record with other bytes than its own.
+                (folder / RECORD).unlink(missing_ok=True)
+                folder.rename(replaced)
+            temporary.rename(folder)
+            sync_folder(folder.parent)
             # Record last: it says that the partition is whole.
             self.write_record(record)
+            shutil.rmtree(replaced, ignore_errors=True)  # what stays, the next `begin` removes
         return record
+
+    def discard(self, partition: Partition, name: str) -> bool:
+        """Remove what an unfinished attempt left under a folder's name. A folder with a record is kept."""
+        with self.lock(partition), writing(self.root):
+            folder = self.partition_folder(partition) / name
+            if read_record(folder) is not None or not folder.is_dir():
+                return False
+            shutil.rmtree(folder)
+        return True
 
     def write_record(self, record: Record) -> None:
         """Put a record into its folder, whole or not at all."""
+        record.seal = record.sealing()
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(self.folder_of(record) / RECORD, text.encode())
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a folder; None where there is none or it cannot be understood."""
+    """The record in a folder; None where there is none, or it cannot be understood or believed."""
+    record = parse_record(folder)
+    if record is not None and not record.honest:
+        log.warning("%s is not as it was written; its partition counts as not made", folder / RECORD)
+        return None
+    return record
+
+
+def parse_record(folder: Path) -> Record | None:
+    """What is written in a folder's record, to be believed or not; None where it cannot be understood."""
     try:
         data = (folder / RECORD).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        data = b""
     try:
         return Record.model_validate_json(data)
     except ValidationError:
@@ -133,18 +159,20 @@ def read_record(folder: Path) -> Record | None:
         return None
 
 
-def missing_files(folder: Path | str, sizes: dict[str, int]) -> list[str]:
-    """Files that are not there or have another size."""
-    problems = []
-    for name, size in sizes.items():
+def look_at_files(folder: Path | str, files: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
+    """(what is missing or has another size, files whose mtime is another) of [bytes, mtime in ns] by name."""
+    problems, touched = [], []
+    for name, (size, mtime) in files.items():
         try:
-            found = os.stat(f"{folder}/{name}").st_size  # noqa: PTH116 - half the time of Path.stat
+            found = os.stat(f"{folder}/{name}")  # noqa: PTH116 - half the time of Path.stat
         except OSError:
             problems.append(f"{name} is missing")
             continue
-        if found != size:
-            problems.append(f"{name} has {found} bytes, not {size}")
-    return problems
+        if found.st_size != size:
+            problems.append(f"{name} has {found.st_size} bytes, not {size}")
+        elif found.st_mtime_ns != mtime:
+            touched.append(name)
+    return problems, touched
 
 
 @contextmanager
@@ -155,14 +183,23 @@ def writing(root: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or root
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "make room and run the same command again; nothing half-written is kept"
-            raise UserError("there is no space left on the disk", folder=root, hint=hint) from error
+            raise no_space(root) from error
+        if error.errno == errno.EFBIG:
+            hint = "raise the limit (ulimit -f) and run the same command again; nothing half-written is kept"
+            raise UserError("a file would be larger than this process may write", path=place, hint=hint) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError("the data root cannot be written", path=place, cause=error.strerror) from error
+            hint = "make it writable, or set STILLROOM_DATA to another folder"
+            raise UserError("the data root cannot be written", path=place, cause=error.strerror, hint=hint) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             hint = "remove it, or set STILLROOM_DATA to another folder"
             raise UserError("a file stands where a folder is needed", path=place, hint=hint) from error
         raise
+
+
+def no_space(root: Path) -> UserError:
+    """The message of a full disk."""
+    hint = "make room and run the same command again; nothing half-written is kept"
+    return UserError("there is no space left on the disk", folder=root, hint=hint)
 
 
 def _hash_and_sync(folder: Path) -> dict[str, FileEntry]:

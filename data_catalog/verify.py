@@ -1,7 +1,14 @@
-"""Hash every file of every record again, and check what the shards and snapshots promise."""
+"""Hash every file of every record again, and check what shards, snapshots and the index promise.
+
+What is found is noted below the catalog, so that a plan, which only looks at names, sizes and times, does not
+count the partition as made. A note is void once the partition has another record.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog.catalog import DAMAGED, INDEX, Catalog, Entry, make_entry
 from data_catalog.errors import UserError
-from data_catalog.fingerprint import digest_file, digest_files, digest_json
+from data_catalog.fingerprint import digest_file, digest_files, digest_json, write_atomically
 from data_catalog.record import Record
 from data_catalog.shards import FIELD, KEY, scan_shard
-from data_catalog.snapshot import SAMPLES, snapshot_digest
+from data_catalog.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.stage import Partition
-from data_catalog.store import FOLDER_CHARS, RECORD, Store, read_record
+from data_catalog.store import FOLDER_CHARS, RECORD, Store, parse_record
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is not what its record says. `partition` is a key, or `datasets/<name>`."""
+    """One thing that is not what its record says. `partition` is a key, `datasets/<name>` or `catalog`."""
 
     partition: str
     folder: str
@@ -36,7 +46,7 @@ class Damage:
         """As a message for the user."""
         message = f"{self.partition}: {self.problem}"
         fields = {"expected": self.expected, "found": self.found} if self.expected or self.found else {}
-        hint = "stillroom build    (makes this partition again)"
+        hint = "stillroom repair    (makes this partition again)"
         return UserError(message, file=f"{self.folder}/{self.file}", **fields, hint=hint)
 
 
@@ -58,40 +68,83 @@ def verify(root: Path, threads: int = 4) -> Verification:
     """Check all records and snapshots below a data root. Hashing lets go of the interpreter: threads help."""
     store, seen = Store(root), Verification()
     with ThreadPoolExecutor(threads) as pool:
-        for count, damaged in pool.map(lambda folder: _verify_partition(store, folder), store.record_folders()):
+        for count, damaged in pool.map(lambda found: _verify_partition(store, *found), store.folders()):
             seen.records += 1
             seen.files += count
             seen.damaged += damaged
-    for folder in sorted(path.parent for path in (root / "datasets").glob(f"[!.]*/{SAMPLES}")):
+    seen.damaged += _verify_index(store, seen.records)
+    names = {path.parent for name in (MANIFEST, SAMPLES) for path in (root / "datasets").glob(f"[!.]*/{name}")}
+    for folder in sorted(names):
         seen.files += 1
         seen.damaged += _verify_snapshot(folder)
     return seen
 
 
-def remove_damaged(root: Path, damaged: list[Damage]) -> list[str]:
-    """Take the record from each damaged partition: the next build makes it again. Returns their keys."""
-    keys = []
+def note_damage(root: Path, damaged: list[Damage]) -> None:
+    """Let plans know what is damaged. A data root that cannot be written keeps its old note."""
+    notes: dict[str, dict[str, object]] = {}
     for damage in damaged:
-        record = Path(damage.folder) / RECORD
-        if record.is_file() and record.is_relative_to(root / "store"):
-            record.unlink()
-            keys.append(damage.partition)
-    return sorted(keys)
+        folder = Path(damage.folder)
+        if folder.is_relative_to(root / "store") and (folder / RECORD).is_file():
+            status = (folder / RECORD).stat()
+            place = folder.relative_to(root / "store").as_posix()
+            stamp = [status.st_mtime_ns, status.st_size]
+            notes.setdefault(place, {"stamp": stamp, "file": damage.file, "problem": damage.problem})
+    try:
+        if notes or (root / DAMAGED).exists():
+            write_atomically(root / DAMAGED, json.dumps(notes, indent=1).encode())
+    except OSError as error:
+        log.warning("what was found could not be noted for the plan: %s", error)
 
 
-def _verify_partition(store: Store, folder: Path) -> tuple[int, list[Damage]]:
-    """(files hashed, what is wrong) of one record's folder."""
+def _verify_index(store: Store, records: int) -> Iterator[Damage]:
+    """The index can be read, and its rows say what the records say that they were read from."""
+    folder, name = str(store.root / "catalog"), Path(INDEX).name
+    if not (store.root / INDEX).is_file():
+        if records:
+            yield Damage("catalog", folder, name, "the index is missing")
+        return
+    try:
+        pq.ParquetFile(store.root / INDEX, memory_map=False).read(Entry.__slots__)
+        catalog = Catalog(store)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        yield Damage("catalog", folder, name, f"the index cannot be read: {error}")
+        return
+    for entry in (entry for by_name in catalog.entries.values() for entry in by_name.values()):
+        place = catalog.folder(entry)
+        try:
+            status = os.stat(place / RECORD)  # noqa: PTH116 - as the catalog does
+        except OSError:
+            if not place.exists():
+                yield Damage(entry.partition, str(place), RECORD, "the partition is missing")
+            continue
+        record, stamp = parse_record(place), (status.st_mtime_ns, status.st_size)
+        if record is None or not record.honest or entry.stamp != stamp:
+            continue  # told already, or the row is older than the record and will be read again
+        true = make_entry(record, stamp, place)
+        true.stamps = entry.stamps if entry.sizes == true.sizes else true.stamps
+        if true != entry:
+            yield Damage("catalog", folder, name, f"the index is wrong about {entry.partition}")
+
+
+def _verify_partition(store: Store, folder: Path, recorded: bool) -> tuple[int, list[Damage]]:
+    """(files hashed, what is wrong) of one partition's folder."""
     key = folder.parent.relative_to(store.folder_of_all).as_posix()
-    record = read_record(folder)
+    record = parse_record(folder)
     if record is None:
-        return 0, [Damage(key, str(folder), RECORD, "the record cannot be read")]
+        problem = "the record cannot be read" if recorded else "the record is missing: it was not finished, or is lost"
+        return 0, [Damage(key, str(folder), RECORD, problem)]
     damaged = list(_verify_record(record, key, folder))
     for name, entry in record.files.items():
         path = folder / name
         if not path.is_file():
             damaged.append(Damage(key, str(folder), name, "a file is missing"))
             continue
-        found = digest_file(path)
+        try:
+            found = digest_file(path)
+        except OSError as error:
+            damaged.append(Damage(key, str(folder), name, f"a file cannot be read: {error.strerror}"))
+            continue
         if found != entry.sha256:
             problem = "a file is not the one its record describes"
             damaged.append(
@@ -119,6 +172,8 @@ def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
     digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
     if digest != record.digest:
         yield Damage(key, str(folder), RECORD, "the record's digest is not that of its files", digest, record.digest)
+    elif fingerprint == record.fingerprint and record.partition == key and not record.honest:
+        yield Damage(key, str(folder), RECORD, "the record is not as it was written", record.seal, record.sealing())
     known = {*record.files, RECORD}
     for extra in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = extra.relative_to(folder).as_posix()

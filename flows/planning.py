@@ -167,12 +167,13 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Hash everything below the data root again. The profile only has to load."""
-    from data_catalog.verify import verify
+    """Hash everything below the data root again, and note for later plans what is damaged."""
+    from data_catalog.verify import note_damage, verify
 
     load_settings(profile, overrides)
     started = time.perf_counter()
     seen = verify(data_root())
+    note_damage(data_root(), seen.damaged)
     return {
         "checked": seen.records,
         "files": seen.files,

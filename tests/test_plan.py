@@ -17,7 +17,7 @@ from data_catalog.record import Summary
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Work
 from data_catalog.store import RECORD, Store
-from data_catalog.verify import remove_damaged, verify
+from data_catalog.verify import note_damage, verify
 
 # portraits (block) -> edit (style, block) -> select (style) -> teach (style, block; part of select) -> all
 
@@ -193,7 +193,7 @@ def test_one_setting_dirties_its_stage_and_the_dependants_are_maybe(world: World
         "dataset": {"maybe": 1},
     }
     assert reasons(plan, "edit/zombie/0000") == ["setting steps: 20 -> 21"]
-    assert reasons(plan, "select/zombie") == ["upstream edit/zombie/0000 and 2 more runs"]
+    assert reasons(plan, "select/zombie") == ["upstream edit/zombie/0000 and 2 more run"]
     ran = {stage: len(keys) for stage, keys in world.build().items()}
     assert ran == {stage: count for stage, count in ALL.items() if stage != "portraits"}
 
@@ -294,7 +294,9 @@ def test_a_flipped_byte_is_found_by_verify_and_made_again(world: World) -> None:
     (damage,) = verify(world.root).damaged
     assert (damage.partition, damage.file) == ("teach/red-hair/0002", "shard")
     assert "a file is not the one its record describes" in str(damage.error())
-    assert remove_damaged(world.root, [damage]) == ["teach/red-hair/0002"]
+    note_damage(world.root, [damage])
+    found = "damaged: shard: a file is not the one its record describes"
+    assert reasons(world.plan(), "teach/red-hair/0002") == [found]
     assert world.build() == {"teach": ["teach/red-hair/0002"]}
     assert verify(world.root).damaged == []
 
