@@ -10,6 +10,7 @@ Planning reads the index and looks at names and sizes; it writes nothing and imp
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,15 @@ from data_catalog.catalog import Catalog, Entry
 from data_catalog.errors import UserError
 from data_catalog.execute import Job
 from data_catalog.fingerprint import FileDigests, canonical_json, digest_json
-from data_catalog.reasons import Reason, changed_definitions, differences, same_but_inputs
+from data_catalog.reasons import Reason, differences, same_but_inputs
 from data_catalog.record import Record
 from data_catalog.settings import Settings
-from data_catalog.source import SourceDigest, SourceReader, recall_definitions, remember_definitions
+from data_catalog.source import SourceDigest, SourceReader
 from data_catalog.stage import Input, Need, Partition, Stage
-from data_catalog.store import Store
+from data_catalog.stage_code import StageCode
+from data_catalog.store import RECORD, Store
+
+FAULTS_SHOWN = 3  # of one partition's files
 
 State = Literal["cached", "run", "maybe", "done", "failed", "blocked"]
 
@@ -34,7 +38,8 @@ class Step:
     """One partition in the plan.
 
     `entry` is what is made, when `cached` or `done`. For a `run`, it is the record under the same fingerprint
-    that is not good enough, if any. `done`, `failed` and `blocked` (an input failed) come while running.
+    that is not good enough, if any. `near` is the record that the reasons compare with: the one that matches or
+    may match, else the newest. `done`, `failed` and `blocked` (an input failed) come while running.
     """
 
     partition: Partition
@@ -43,6 +48,7 @@ class Step:
     reasons: list[Reason] = field(default_factory=list)
     fingerprint: str | None = None
     entry: Entry | None = None
+    near: Entry | None = None
     note: str = ""
 
     @property
@@ -70,12 +76,9 @@ class Plan:
         self.by_stage: dict[str, list[Step]] = {stage.name: [] for stage in stages}
         self._declared = {stage.name: stage for stage in stages}
         self._files = FileDigests(store.root / "catalog" / "files.json")
-        self._code = store.root / "catalog" / "code"
-        self._reader = source or SourceReader(memory=self._code / "analyses.json")
+        self.code = StageCode(stages, settings, model_modules, source, store.root / "catalog" / "code")
         self._weights_digest = weights_digest
-        self._model_modules = model_modules
         self._weights: dict[str, dict[str, str]] = {}
-        self._sources: dict[str, SourceDigest] = {}
         self._upstream: dict[tuple[str, str], dict[tuple[str | None, int | None], list[Step]]] = {}
         self._forced: set[str] = set()
 
@@ -107,7 +110,7 @@ class Plan:
             if step.state == "run":
                 jobs.append(self._job(step, inputs))
         if jobs:
-            remember_definitions(self.source(stage_name), self._code)
+            self.code.remember(stage_name)
         return jobs
 
     def finish(self, record: Record) -> None:
@@ -124,19 +127,17 @@ class Plan:
         """Write the index and what was learned about files and code, all of which can be found out again."""
         self.catalog.save()
         self._files.save()
-        self._reader.save()
+        self.code.save()
 
     def source(self, stage_name: str) -> SourceDigest:
         """Digest of the code behind a stage: of its module, and of the modules of its models."""
-        if stage_name not in self._sources:
-            stage = self._declared[stage_name]
-            roots, without = [stage.run.__module__], []
-            if self._model_modules is not None:
-                # The zoo imports every network; a stage depends on the code of those alone that it names.
-                without = ["models.zoo"]
-                roots += [module for name in stage.models(self.settings) for module in self._model_modules(name)]
-            self._sources[stage_name] = self._reader.digest(roots, without)
-        return self._sources[stage_name]
+        return self.code.digest(stage_name)
+
+    def made_from(self, entry: Entry) -> dict[str, Any]:
+        """The fingerprint inputs of a record, without the rest of it: a plan may ask for thousands."""
+        text = (self.catalog.folder(entry) / RECORD).read_bytes()
+        inputs: dict[str, Any] = json.loads(text)["fingerprint_inputs"]
+        return inputs
 
     def now(self, step: Step) -> dict[str, Any]:
         """The fingerprint inputs as they are now; a digest that is not known yet is None."""
@@ -153,12 +154,12 @@ class Plan:
             self._judge_early(step, inputs, unknown)
             return inputs
         step.fingerprint = digest_json(inputs)
-        step.entry = self.catalog.find(step.key, step.fingerprint)
+        step.entry = step.near = self.catalog.find(step.key, step.fingerprint)
         if step.entry is not None:
             step.reasons = self._faults(step, step.entry)
         else:
             history = self.catalog.history(step.key)
-            step.reasons = self._changes(history[0], _plain(inputs)) if history else [Reason("new")]
+            step.reasons = self._changes(step, history[0], _plain(inputs)) if history else [Reason("new")]
         step.state = "run" if step.reasons else "cached"
         return inputs
 
@@ -166,21 +167,20 @@ class Plan:
         """With upstream digests unknown: `maybe`, if they could turn out so that a record matches."""
         history = self.catalog.history(step.key)
         if not history:
-            step.state, step.reasons = "run", [Reason("new")]
+            step.state, step.reasons, step.near = "run", [Reason("new")], None
             return
         now = _plain({**inputs, "inputs": {**inputs["inputs"], **dict.fromkeys(unknown)}})
+        more = f" and {len(unknown) - 1} more run" if len(unknown) > 1 else " runs"
+        upstream = Reason(f"upstream {unknown[0]}{more}")
         for entry in history:
-            if same_but_inputs(self.catalog.read(entry).fingerprint_inputs, now, inputs["inputs"]):
-                step.reasons = self._faults(step, entry)
-                step.state = "run" if step.reasons else "maybe"
-                if not step.reasons:
-                    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-                    step.reasons = [Reason(f"upstream {unknown[0]}{more} runs")]
+            if same_but_inputs(self.made_from(entry), now, inputs["inputs"]):
+                step.near, faults = entry, self._faults(step, entry)
+                step.state = "run" if faults else "maybe"
+                step.reasons = faults or [upstream]
                 return
-        then = self.catalog.read(history[0]).fingerprint_inputs
-        still = {**now, "inputs": {**now["inputs"], **{key: then["inputs"].get(key) for key in unknown}}}
-        changes = differences(then, still)
-        step.state, step.reasons = "run", changes or [Reason(f"upstream {unknown[0]} is new")]
+        then = self.made_from(history[0]).get("inputs", {})
+        still = {**now, "inputs": {**now["inputs"], **{key: then[key] for key in unknown if key in then}}}
+        step.state, step.reasons = "run", [*self._changes(step, history[0], still), upstream]
 
     def _faults(self, step: Step, entry: Entry) -> list[Reason]:
         """Why a matching record is not good enough."""
@@ -188,29 +188,25 @@ class Plan:
             return [Reason("forced")]
         problems = self.catalog.problems(entry)
         if problems:
-            return [Reason(f"damaged: {problem}") for problem in problems[:3]]
-        source = self.source(step.partition.stage)
-        if entry.made_by(source.digest):
-            return []
-        reason = self._code_reason(entry, source)
-        if self.settings.on_code_change == "rerun":
-            return [reason]
-        step.note = f"kept: {reason}"
+            return [Reason(f"damaged: {problem}") for problem in problems[:FAULTS_SHOWN]]
+        changed = self.code.change(step.partition.stage, entry)
+        if changed is None or self.settings.on_code_change == "rerun":
+            return [changed] if changed else []
+        step.note = f"kept: {changed}"
         return []
 
-    def _code_reason(self, entry: Entry, source: SourceDigest) -> Reason:
-        then = recall_definitions(entry.source_digest, self._code)
-        names = changed_definitions(then, source.definitions) if then is not None else []
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return Reason(f"code {shown}".rstrip(), entry.source_digest[:12], source.digest[:12])
-
-    def _changes(self, entry: Entry, now: dict[str, Any]) -> list[Reason]:
-        return differences(self.catalog.read(entry).fingerprint_inputs, now) or [Reason("its record does not match")]
+    def _changes(self, step: Step, entry: Entry, now: dict[str, Any]) -> list[Reason]:
+        """What differs from a record that does not match."""
+        step.near = entry
+        found = differences(self.made_from(entry), now) or [Reason("its record does not match")]
+        changed = self.code.change(step.partition.stage, entry)
+        forced = [Reason("forced")] if step.key in self._forced else []
+        return [*forced, *found, *([changed] if changed else [])]
 
     def _pin(self, step: Step, digest: str) -> None:
         for entry in self.catalog.history(step.key):
             if entry.digest.startswith(digest) and not self.catalog.problems(entry):
-                step.state, step.entry, step.fingerprint = "cached", entry, entry.fingerprint
+                step.state, step.entry, step.near, step.fingerprint = "cached", entry, entry, entry.fingerprint
                 return
         raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
 
@@ -311,10 +307,25 @@ def make_plan(
     digest (its beginning is enough), whatever the settings say now: `{"dataset/all": "71aa0be3"}`.
     """
     plan = Plan(stages, settings, store, weights_digest, model_modules, source)
-    pinned = dict(pins or {})
+    pinned, wanted = dict(pins or {}), [name.strip("/") for name in force]
+    met: set[str] = set()
     for stage in stages:
         for partition in stage.partitions(sorted(styles), sorted(blocks)):
             key = partition.key
-            forced = any(key == prefix or key.startswith(prefix.rstrip("/") + "/") for prefix in force)
-            plan.add(partition, pinned.get(key), forced)
+            named = [name for name in wanted if key == name or key.startswith(name + "/")]
+            met.update(named)
+            plan.add(partition, pinned.get(key), bool(named))
+    for name in wanted:
+        if name not in met:
+            raise _nothing_to_force(name, plan)
     return plan
+
+
+def _nothing_to_force(name: str, plan: Plan) -> UserError:
+    """A name that stands for no partition would silently force nothing."""
+    keys = [*plan.by_stage, *(key.rpartition("/")[0] for key in plan.steps), *plan.steps]
+    close = difflib.get_close_matches(name, dict.fromkeys(keys), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"stages: {', '.join(plan.by_stage)}"
+    return UserError(
+        f"--force {name}: no partition is named so", expected="stage, stage/style or a partition", hint=hint
+    )
