@@ -180,6 +180,22 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 
 @app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
+    b: Annotated[str, typer.Argument(metavar="DATASET", help="The other one, which it is compared with.")] = "latest",
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say what differs between two datasets: samples, scores by style, settings."""
+    from flows.comparing import diff_datasets
+    from flows.comparison_tables import diff_table
+
+    screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
+
+
+@app.command()
 def doctor(
     profile: Profile = "demo",
     overrides: Overrides = None,

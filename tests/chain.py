@@ -92,10 +92,7 @@ def shared_chain(folder: Path) -> Chain:
 def write_chain(root: Path) -> Chain:
     """All stages for two styles and two blocks."""
     chain = Chain(root, SETTINGS)
-    torch.manual_seed(0)
-    identity, lpips = IdentityNet().eval(), Perceptual.untrained().eval()
-    judges = score.Judges(tiny_clip(), identity, LandmarkNet().eval(), lpips)
-    teachers = teach.Teachers(untrained_teacher(), identity, lpips)
+    judges, teachers = networks()
     blocks = range(len(SPLITS) // BLOCK_SIZE)
     for block in blocks:
         write_portraits(chain, block)
@@ -113,6 +110,14 @@ def write_chain(root: Path) -> Chain:
     joined = chain.work(dataset.STAGE)
     chain.keep(joined, dataset.run(joined))
     return chain
+
+
+def networks() -> tuple[score.Judges, teach.Teachers]:
+    """The untrained networks that judge and teach, the same each time."""
+    torch.manual_seed(0)
+    identity, lpips = IdentityNet().eval(), Perceptual.untrained().eval()
+    judges = score.Judges(tiny_clip(), identity, LandmarkNet().eval(), lpips)
+    return judges, teach.Teachers(untrained_teacher(), identity, lpips)
 
 
 def write_portraits(chain: Chain, block: int) -> None:
