@@ -8,6 +8,8 @@ Speed does not depend on what a network has learned, so the student here starts 
 import argparse
 import json
 import platform
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import camera, procedural, zoo
+from models.inference import CpuStudent, for_use
 from models.student import Student
 from tasks.stopwatch import time_methods
 
@@ -23,9 +26,10 @@ PROMPT = "turn her into a bronze statue"
 
 
 def measure(steps: list[int], repeats: int) -> dict[str, float]:
-    """Median seconds of each method for one picture, text encoder and one view included."""
+    """Median seconds of each method for one picture, one view included; a prompt is encoded once for all pictures."""
     editor, teacher, clip = (zoo.load(name, "embedded") for name in ("editor", "teacher", "clip"))
-    student = Student.from_teacher(teacher).eval()
+    network = Student.from_teacher(teacher).eval()
+    student = for_use(network)
     label = camera.orbit_label(0.1, 0.0)
     picture = (procedural.render(procedural.portrait(1), label[0], 64).rgb.numpy() * 255).astype(np.uint8)[None]
 
@@ -36,12 +40,21 @@ def measure(steps: list[int], repeats: int) -> dict[str, float]:
         edited = editor.edit(picture, [PROMPT], [0], count, 2.0, 1.2)
         return teacher.render(teacher.encode(signed(edited)), label)
 
-    def by_student() -> object:
-        return student.render(student.encode(signed(picture), clip.text_tokens([PROMPT]), "text"), label)
+    tokens = clip.text_tokens([PROMPT])
 
-    triplane = student.encode(signed(picture), clip.text_tokens([PROMPT]), "text").detach()
-    methods = {f"editor+teacher, {count} steps": (lambda count=count: by_teachers(count)) for count in steps}
-    methods |= {"student": by_student, "student, another view": lambda: student.render(triplane, label)}
+    def by_student(form: Student | CpuStudent = student) -> object:
+        return form.render(form.encode(signed(picture), tokens, "text"), label)
+
+    triplane = student.encode(signed(picture), tokens, "text").detach()
+    methods: dict[str, Callable[[], object]] = {
+        f"editor+teacher, {count} steps": partial(by_teachers, count) for count in steps
+    }
+    methods |= {
+        "student": by_student,
+        "student, encoder in PyTorch": partial(by_student, network),
+        "student, another view": lambda: student.render(triplane, label),
+        "prompt": lambda: clip.text_tokens([PROMPT]),
+    }
     return time_methods(methods, repeats, "cpu")
 
 

@@ -96,9 +96,13 @@ class PromptAttention(nn.Module):
 
     def forward(self, high: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
         """high: (B, I, h, w).  prompt_tokens: (B, T, D).  Returns (B, I, h, w)."""
-        tokens = self.project[prompt_kind](prompt_tokens)
+        return self.mix(high, self.project[prompt_kind](prompt_tokens))
+
+    def mix(self, high: Tensor, tokens: Tensor) -> Tensor:
+        """high: (B, I, h, w).  tokens: (B, T, query_size), projected.  Returns (B, I, h, w)."""
         query, height, width = self.patch_emb(self.pre_conv(high))
-        mixture = F.scaled_dot_product_attention(query, tokens, tokens)
+        tokens = tokens[:, None]  # one head
+        mixture = F.scaled_dot_product_attention(query[:, None], tokens, tokens)[:, 0]
         if not self.residual:
             return F.pixel_shuffle(self.proj_tail(to_grid(mixture, height, width)), 2)
         grid = to_grid(F.gelu(query + mixture), height, width)

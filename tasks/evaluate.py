@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from models.clip import Clip
     from models.editor import Editor
+    from models.inference import CpuStudent
     from models.live3d import Live3D
     from models.mae import Mae
     from models.student import Student
@@ -50,7 +51,7 @@ Row = dict[str, Any]
 class Models:
     """All networks of an evaluation."""
 
-    student: Student
+    student: Student | CpuStudent
     teacher: Live3D
     editor: Editor
     clip: Clip
@@ -97,11 +98,12 @@ STAGE = Stage(
 def load_models(folder: Path, settings: Settings) -> Models:
     """The student in `folder` and everything it is measured with."""
     from models import zoo
+    from models.inference import for_use
     from tasks.metrics import Judges
 
     loaded = {n: zoo.load(n, settings.world, settings.run.device) for n in STAGE.models(settings)}
     judges = Judges(loaded["identity"], loaded["clip"], loaded["lpips"])
-    student = load_student(folder, settings.run.device)
+    student = for_use(load_student(folder, settings.run.device))
     return Models(student, loaded["teacher"], loaded["editor"], loaded["clip"], loaded["mae"], judges)
 
 
