@@ -27,6 +27,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one setting; may be repeated."),
 ]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", metavar="NAME", help="A file of configs/clusters, or tcp://HOST:PORT.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 
 
@@ -66,12 +69,14 @@ def accept(
 
 
 @app.command()
-def build(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+def build(
+    cluster: Cluster = None, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
+) -> None:
     """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
     with screen.only_results_on_stdout():
         from flows.engine import run_here
 
-        outcome = run_here("build-dataset", profile, overrides or [])
+        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster)
     screen.show(outcome, as_json, screen.fields)
 
 

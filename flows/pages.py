@@ -20,6 +20,9 @@ from prefect.states import Completed, Failed
 from flows.mistakes import MISTAKES
 
 PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
+LOG_SECONDS = 15.0  # between two log lines about a stage that is still at work
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -81,10 +84,11 @@ def show_plan(rows: list[dict[str, Any]]) -> None:
 
 
 class ProgressBar:
-    """A progress artifact that is made when there is something to tell, and renewed now and then."""
+    """A log line now and then and, in a flow run, a progress artifact, once there is something to tell."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
+        self._began = self._logged = time.monotonic()
         self._artifact: UUID | None = None
         self._told = 0.0
         self._active = flow_run_id() is not None
@@ -92,6 +96,9 @@ class ProgressBar:
     def update(self, done: int, total: int) -> None:
         """`done` of `total` steps; the last one is always told."""
         now = time.monotonic()
+        if 0 < done < total and now - self._logged >= LOG_SECONDS:
+            self._logged, left = now, (now - self._began) * (total - done) / done
+            log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
         if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
             return
         self._told, percent = now, 100 * done / max(total, 1)

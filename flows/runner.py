@@ -1,29 +1,24 @@
 """Fan the partitions of a stage out over worker processes, and survive the loss of one.
 
-The engine is `distributed`: processes of this machine with one torch thread each, or a scheduler that already
-runs. Models stay resident, since `models.zoo.load` keeps them per process and the workers outlive a stage.
+The engine is `distributed`: processes of this machine with one torch thread each, or a cluster (flows/clusters.py).
+Models stay resident, since `models.zoo.load` keeps them per process and the workers outlive a stage.
 """
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
-import yaml
 
 from data_catalog.errors import UserError
-from data_catalog.places import PROJECT
 from data_catalog.settings import RunSettings
+from flows.clusters import LocalCluster, check_workers, read_cluster, start_cluster, thread_limits, wait_for_workers
 
 log = logging.getLogger(__name__)
-
-CLUSTERS = PROJECT / "configs" / "clusters"
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,10 @@ class Outcome:
 class Workers:
     """A pool that starts with its first job and ends with the `with` block."""
 
-    def __init__(self, run: RunSettings) -> None:
-        self.run = run
+    def __init__(self, run: RunSettings, root: Path | None = None) -> None:
+        """`root` is the data root that workers on other machines are asked for; None asks nothing."""
+        self.run, self.root = run, root
+        self.spec = read_cluster(run.cluster)
         self._client: Any = None
         self._cluster: Any = None
 
@@ -60,7 +57,6 @@ class Workers:
         """The `distributed` client; starts the worker processes on first use."""
         if self._client is None:
             import dask
-            from distributed import Client
 
             _quieten_distributed()
             # A job queued behind another on a worker that dies would share the blame; queue on the scheduler.
@@ -68,32 +64,37 @@ class Workers:
             dask.config.set(
                 {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
             )
-            if self.run.cluster:
-                address = scheduler_address(self.run.cluster)
-                self._client = Client(address, set_as_default=False)
-            else:
-                self._cluster = self._local_cluster()
-                self._client = Client(self._cluster, set_as_default=False)
+            self._cluster, self._client = start_cluster(self.spec, self.run)
+            self._make_ready()
         return self._client
 
-    def _local_cluster(self) -> Any:
-        from distributed import LocalCluster
+    def _make_ready(self) -> None:
+        """Prepare the workers that are there and, by the plugin, those that will come."""
+        if not self._is_local:
+            if self._cluster is not None:
+                wait_for_workers(self._client, f"the cluster {self.run.cluster}")
+            check_workers(self._client, self.root, self.run.device)
+        from flows.worker_setup import WorkerSetup
 
-        threads = str(self.run.threads)
-        return LocalCluster(
-            n_workers=min(self.run.workers, os.cpu_count() or 1),
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-            env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
-        )
+        setup = WorkerSetup(thread_limits(self.run), self.run.threads, own_gpus=self._needs_gpu and self._is_local)
+        self._client.register_plugin(setup, name="stillroom")
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self.spec, LocalCluster)
+
+    @property
+    def _needs_gpu(self) -> bool:
+        return self.run.device.startswith("cuda")
 
     def start(self, function: Callable[[Any], Any], jobs: Mapping[str, Any]) -> dict[str, Any]:
         """Hand every job to the workers at once; returns futures. `function` is at the top of a module."""
-        client = self.client()
-        return {key: client.submit(function, job, key=f"{key}-{id(job):x}", pure=False) for key, job in jobs.items()}
+        return {key: self._submit(function, job, f"{key}-{id(job):x}") for key, job in jobs.items()}
+
+    def _submit(self, function: Callable[[Any], Any], job: Any, key: str) -> Any:
+        """A future. Where `run.device` is a GPU, a worker takes as many jobs at once as it offers GPUs."""
+        needs = {"GPU": 1} if self._needs_gpu else None
+        return self.client().submit(function, job, key=key, pure=False, resources=needs)
 
     def outcomes(
         self, function: Callable[[Any], Any], jobs: Mapping[str, Any], futures: Mapping[str, Any]
@@ -126,7 +127,7 @@ class Workers:
 
         log.warning("%s lost its worker again and again; trying it once more, alone", key)
         try:
-            return Outcome(key, self.client().submit(function, job, key=f"{key}-alone", pure=False).result())
+            return Outcome(key, self._submit(function, job, f"{key}-alone").result())
         except KilledWorker:
             hint = "the process was killed each time: is there enough memory? fewer workers: --set run.workers=1"
             return Outcome(key, error=UserError(f"{key}: its worker process died each time", hint=hint))
@@ -136,7 +137,9 @@ class Workers:
 
 def _close(cluster: Any) -> None:
     """End the workers. All that they made is on the disk, so that one slow to go, on a busy machine, is killed."""
-    processes = [psutil.Process(nanny.pid) for nanny in cluster.workers.values() if psutil.pid_exists(nanny.pid or 0)]
+    # Only workers of this machine have a process here; a queue ends its own.
+    pids = [getattr(worker, "pid", None) for worker in cluster.workers.values()]
+    processes = [psutil.Process(pid) for pid in pids if pid and psutil.pid_exists(pid)]
     try:
         cluster.close()
     except TimeoutError:
@@ -151,21 +154,3 @@ def _quieten_distributed() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def scheduler_address(cluster: str) -> str:
-    """The address of a running scheduler: as given (tcp://host:port), or of configs/clusters/<name>.yaml."""
-    address = cluster
-    if "://" not in cluster:
-        path = CLUSTERS / f"{cluster}.yaml"
-        known = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml"))) or "none"
-        if not path.is_file():
-            raise UserError(f"run.cluster: there is no cluster '{cluster}'", clusters=known, hint="or tcp://host:port")
-        address = str(yaml.safe_load(path.read_text(encoding="utf-8"))["scheduler"])
-    parts = urlsplit(address)
-    # Distributed itself would wait half a minute before it says that nobody answers.
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 8786), timeout=3).close()
-    except OSError as error:
-        raise UserError(f"no scheduler answers at {address}", found=error, hint="start it: dask scheduler") from None
-    return address

@@ -202,6 +202,11 @@ def tally_steps(steps: Sequence[Step], cached_before: set[str]) -> Tally:
     )
 
 
+def on_cluster(overrides: Sequence[str] | None, cluster: str | None) -> list[str]:
+    """The overrides, with the cluster among them."""
+    return [*(overrides or []), *([f"run.cluster={cluster}"] if cluster else [])]
+
+
 @contextmanager
 def open_run(
     flow: str,
@@ -217,7 +222,7 @@ def open_run(
     show_plan(stage_rows(plan))
     tracker = Tracker(root, settings, flow, flow_run_id())
     started, state = time.monotonic(), "failed"
-    with Workers(settings.run) as workers:
+    with Workers(settings.run, root) as workers:
         run = FlowRun(flow, root, plan, tracker, workers)
         try:
             yield run

@@ -10,7 +10,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.settings import RunSettings
-from flows.runner import Outcome, Workers, scheduler_address
+from flows.runner import Outcome, Workers
 
 
 def double(number: int) -> int:
@@ -66,13 +66,3 @@ def test_a_job_that_kills_every_worker_fails_by_name() -> None:
 def test_nothing_starts_before_the_first_job() -> None:
     with Workers(RunSettings()) as pool:
         assert pool._client is None
-
-
-def test_an_unreachable_scheduler_is_said_at_once() -> None:
-    with pytest.raises(UserError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
-        scheduler_address("tcp://127.0.0.1:9")
-
-
-def test_an_unknown_cluster_is_said() -> None:
-    with pytest.raises(UserError, match="there is no cluster 'nowhere'"):
-        scheduler_address("nowhere")
