@@ -1,14 +1,17 @@
 """All settings, one model a stage. A profile (YAML) lists only what differs from the defaults here.
 
-Sections describe the bytes that a stage makes, except `run`, which says how the work is carried out and is in
-no fingerprint. Numbers have their unit in the name or beside them.
+Sections describe the bytes that a stage makes, except `llm` and `run`, which say how the work is carried out and are
+in no fingerprint. Numbers have their unit in the name or beside them.
 """
 
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from data_catalog.errors import UserError
 
 
 class Section(BaseModel):
@@ -49,10 +52,38 @@ class PromptsSettings(Section):
     model: str = "gpt-4o-mini"  # of the openai backend
     base_url: str | None = None  # null: OPENAI_BASE_URL, or OpenAI's own
     temperature: float = Field(0.8, ge=0.0, le=2.0)
+    max_tokens: int = Field(2000, ge=1)  # of one answer
     train: int = Field(8, ge=1)  # prompts per style
     test: int = Field(5, ge=0)  # prompts per style
     max_rouge: float = Field(0.7, gt=0.0, le=1.0)  # ROUGE-L at which two prompts count as one
+    # CLIP text cosine at which they do; null: not asked. The embedded CLIP knows styles, not sentences: to it all
+    # prompts of a style are one.
+    max_clip_text: float | None = Field(None, gt=0.0, le=1.0)
     seed: int = Field(0, ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, url: str | None) -> str | None:
+        # Settings go into records, MLflow and reports; a UserError is not quoted with its value as a ValueError is.
+        parts = urlsplit(url or "http://")
+        if parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query:
+            raise UserError(
+                "prompts.base_url is not the plain address of a server",
+                expected="http:// or https://, host, port and path, without a password or a query",
+                hint="the key goes into OPENAI_API_KEY",
+            )
+        return url
+
+
+class LlmSettings(Section):
+    """How a language model is asked. Part of no fingerprint."""
+
+    timeout_s: float = Field(60.0, gt=0.0)  # of one request, to the last byte of its answer
+    retries: int = Field(5, ge=0)  # of one request
+    budget_tokens: int | None = Field(30_000, ge=0)  # per style, in and out; null: no limit
+    budget_usd: float | None = Field(None, ge=0.0)  # per style; needs the prices
+    usd_per_million_input: float | None = Field(None, ge=0.0)  # tokens
+    usd_per_million_output: float | None = Field(None, ge=0.0)  # tokens
 
 
 class EditSettings(Section):
@@ -179,6 +210,7 @@ class Settings(Section):
     dataset: DatasetSettings = DatasetSettings()
     distill: DistillSettings = DistillSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    llm: LlmSettings = LlmSettings()
     run: RunSettings = RunSettings()
 
 

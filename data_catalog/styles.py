@@ -12,16 +12,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_catalog.errors import UserError
 from data_catalog.places import find_path, shown_path
 from data_catalog.profiles import read_yaml_mapping
-from data_catalog.settings import Settings
+from data_catalog.settings import SelectSettings, Settings
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SLUG_MAX = 40  # a sample key holds portrait id, style, prompt number and attempt in 96 characters
 SUFFIXES = (".txt", ".yaml")
+GATE_NAMES = tuple(name for name in SelectSettings.model_fields if name.startswith(("min_clip", "min_id", "max_")))
 
 
 class StyleFile(BaseModel):
@@ -29,7 +30,9 @@ class StyleFile(BaseModel):
 
     `prompts[0]` is the seed that is paraphrased, the other prompts are taken as they are. `train` and `test`
     freeze prompts into a split. The captions describe a portrait before and after the edit, for directional
-    CLIP; the guidance scales replace those of the profile.
+    CLIP; the guidance scales and the gates (such as `min_clip_text`; null opens one) replace those of the profile.
+    `changes_identity` allows prompts that ask for another person. `reference_images` are pictures of the style, by
+    their paths from this file: for people to see and to give to `stillroom edit --reference`, no stage reads them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +45,22 @@ class StyleFile(BaseModel):
     target_caption: str | None = None
     guidance_scale: float | None = Field(None, ge=1.0)
     image_guidance_scale: float | None = Field(None, ge=1.0)
+    gates: dict[str, float | None] = {}
+    changes_identity: bool = False
+    reference_images: list[str] = []
+    licence: str | None = None
+
+    @field_validator("gates")
+    @classmethod
+    def _known_gates(cls, gates: dict[str, float | None]) -> dict[str, float | None]:
+        for name, limit in gates.items():
+            if name not in GATE_NAMES:
+                raise ValueError(f"there is no gate '{name}'; gates: {', '.join(GATE_NAMES)}")
+            try:
+                SelectSettings.model_validate({name: limit})
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg'].lower()}") from None
+        return gates
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +131,13 @@ def style_path(settings: Settings, slug: str) -> Path:
     return style_paths(styles_folder(settings))[slug]
 
 
+def style_gates(settings: Settings, slug: str) -> SelectSettings:
+    """The settings of `select` for one style: the profile's, with the gates that the style's file sets."""
+    path = style_paths(styles_folder(settings)).get(slug)
+    gates = read_style(path).gates if path is not None else {}
+    return settings.select.model_copy(update=dict(gates)) if gates else settings.select
+
+
 def read_style(path: Path) -> StyleFile:
     """One style file, checked."""
     _check_slug(path)
@@ -157,6 +183,9 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
             raise UserError(f"{shown_path(path)}, {name}: a prompt is empty")
     for prompt in set(style.train) & set(style.test):
         raise UserError(f"{shown_path(path)}: a prompt stands in both train and test", prompt=prompt)
+    for name in style.reference_images:
+        if not (path.parent / name).is_file():
+            raise UserError(f"{shown_path(path)}, reference_images: there is no file {name}", folder=path.parent)
     return style
 
 

@@ -1,16 +1,15 @@
 """Stage prompts: from a style's instruction to distinct training and test prompts, frozen.
 
-Given prompts come first, then paraphrases in the order of their making; one that says nearly the same as another
-is put aside, and taken after all only when there are not enough. Which prompt trains and which tests is decided by the
-hash of its words.
+What the style's author wrote comes first, then paraphrases in the order of their making; one that says nearly the
+same as another, or is not fit for a face, is rejected with its reason. Which prompt trains and which tests is decided
+by the hash of its words.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,93 +19,45 @@ from data_catalog.seeds import derive
 from data_catalog.settings import PromptsSettings, Settings
 from data_catalog.stage import Partition, Stage, Summary, Work
 from data_catalog.styles import StyleFile, read_style, style_path
+from tasks import llm
 from tasks.paraphrase import captions, paraphrases
+from tasks.prompt_checks import changes_identity, not_face_safe
+from tasks.prompt_collection import Collection, Embed, Prompt
+from tasks.wording import normalise
 
 log = logging.getLogger(__name__)
 
-MAX_WORDS = 40  # a CLIP text encoder reads 77 tokens
 REQUESTS = 3  # to the language model, until there are enough
 CANDIDATES = 4  # of the built-in paraphraser, per prompt wanted
-NOT_NEEDED = "not needed"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """origin: seed (the style's first line), given (its other lines), builtin or openai."""
-
-    text: str
-    origin: str
-
-
-@dataclass
-class Collection:
-    """Prompts on their way into a style's book."""
-
-    wanted: int
-    max_rouge: float
-    accepted: list[Prompt] = field(default_factory=list)
-    aside: list[tuple[float, Prompt, str]] = field(default_factory=list)  # similarity, prompt, to which
-    rejected: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def full(self) -> bool:
-        return len(self.accepted) >= self.wanted
-
-    def offer(self, text: str, origin: str) -> None:
-        """Accept a prompt, put it aside, or reject it with its reason."""
-        prompt = Prompt(clean(text), origin)
-        reason = self._refuse(prompt)
-        if reason:
-            self.rejected.append({"text": prompt.text, "reason": reason})
-            return
-        similar = max(((rouge_l(prompt.text, other.text), other.text) for other in self.accepted), default=(0.0, ""))
-        # What a person wrote is taken as it is.
-        if origin not in ("seed", "given") and similar[0] >= self.max_rouge:
-            self.aside.append((similar[0], prompt, similar[1]))
-        else:
-            self.accepted.append(prompt)
-
-    def close(self) -> None:
-        """Fill up from what was put aside, the most different first; the rest is rejected."""
-        self.aside.sort(key=lambda entry: (entry[0], entry[1].text))
-        for similarity, prompt, other in self.aside:
-            if not self.full:
-                self.accepted.append(prompt)
-            else:
-                reason = f"too similar: ROUGE-L {similarity:.2f} to '{other}'"
-                self.rejected.append({"text": prompt.text, "reason": reason})
-        self.aside = []
-
-    def _refuse(self, prompt: Prompt) -> str:
-        words = normalise(prompt.text).split()
-        if not words:
-            return "empty"
-        if len(words) > MAX_WORDS:
-            return f"too long: {len(words)} words"
-        met = [*self.accepted, *(other for _, other, _ in self.aside)]
-        if any(words == normalise(other.text).split() for other in met):
-            return "duplicate"
-        return NOT_NEEDED if self.full else ""
+ANSWERS = "answers"  # below the data root: what language models said, by request
 
 
 def run(work: Work) -> Summary:
     """Write prompts.json of one style, and llm.json of what the language model was asked and said."""
     (path,) = work.sources.values()
-    book, exchanges = make_book(read_style(path), work.settings.prompts)
+    book, exchanges = make_book(read_style(path), work.settings, work.root / ANSWERS)
     (work.folder / "prompts.json").write_bytes(encode_json(book))
     if exchanges:
-        (work.folder / "llm.json").write_bytes(encode_json(exchanges))
+        (work.folder / "llm.json").write_bytes(encode_json([asdict(exchange) for exchange in exchanges]))
     chosen = [*book["train"], *book["test"]]
     origins = Counter(prompt["origin"] for prompt in chosen)
     reasons = Counter(entry["reason"].partition(":")[0] for entry in book["rejected"])
     metrics = {f"prompts_{origin}": float(count) for origin, count in sorted(origins.items())}
+    if exchanges:
+        metrics["llm_tokens"] = float(sum(exchange.tokens_in + exchange.tokens_out for exchange in exchanges))
+    if "missing" in book:
+        metrics["prompts_missing"] = float(book["missing"])
     return Summary(samples=len(chosen), rejected=dict(reasons), metrics=metrics)
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    own = settings.prompts.model_dump(include={"backend", "train", "test", "max_rouge", "seed"})
-    if settings.prompts.backend == "openai":
-        own |= settings.prompts.model_dump(include={"model", "base_url", "temperature"})
+    prompts = settings.prompts
+    own = prompts.model_dump(include={"backend", "train", "test", "max_rouge", "seed"})
+    if prompts.max_clip_text is not None:
+        own |= {"max_clip_text": prompts.max_clip_text, "world": settings.world}
+    if prompts.backend == "openai":
+        own |= prompts.model_dump(include={"model", "base_url", "temperature", "max_tokens"})
+        own["template"] = llm.TEMPLATE
     return own
 
 
@@ -115,49 +66,82 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
     return {path.name: path}
 
 
-STAGE = Stage(name="prompts", version=1, split_by=("style",), reads=reads, sources=sources, run=run)
+STAGE = Stage(
+    name="prompts",
+    version=1,
+    split_by=("style",),
+    reads=reads,
+    sources=sources,
+    models=lambda settings: ("clip",) if settings.prompts.max_clip_text is not None else (),
+    run=run,
+)
 
 
-def make_book(style: StyleFile, settings: PromptsSettings) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """prompts.json of a style, and the exchanges with the language model, if any."""
-    wanted = settings.train + settings.test
-    collection = Collection(wanted, settings.max_rouge)
-    fixed = {normalise(text): "train" for text in style.train} | {normalise(text): "test" for text in style.test}
+def make_book(style: StyleFile, settings: Settings, answers: Path) -> tuple[dict[str, Any], list[llm.Exchange]]:
+    """prompts.json of a style, and the exchanges with the language model, if any.
+
+    answers: the folder of its kept answers.
+    """
+    given = settings.prompts
+    check_written(style)
+    wanted = given.train + given.test
+    collection = Collection(style, wanted, given.max_rouge, load_embedding(settings), given.max_clip_text or 1.0)
     collection.offer(style.seed_prompt, "seed")
     for text in (*style.train, *style.test, *style.prompts[1:]):
         if normalise(text) != normalise(style.seed_prompt):
             collection.offer(text, "given")
-    exchanges = _ask_model(collection, style, settings) if settings.backend == "openai" else []
-    for text in paraphrases(style.seed_prompt, CANDIDATES * wanted, settings.seed):
+    exchanges = ask_model(collection, style, settings, answers) if given.backend == "openai" else []
+    for text in paraphrases(style.seed_prompt, CANDIDATES * wanted, given.seed):
         # With a language model this only fills what it left open; "not needed" of these would be noise.
-        if settings.backend == "builtin" or not collection.full:
+        if given.backend == "builtin" or not collection.full:
             collection.offer(text, "builtin")
     collection.close()
-    if not collection.full:
-        raise UserError(
-            f"the style '{style.slug}' has only {len(collection.accepted)} distinct prompts of {wanted}",
-            instruction=style.seed_prompt,
-            hint="write more lines into its file; each one is a prompt",
-        )
-    train, test = split_prompts(collection, style.slug, fixed, settings)
+    missing = say_what_is_missing(collection)
+    fixed = {normalise(text): "train" for text in style.train} | {normalise(text): "test" for text in style.test}
+    train, test = split_prompts(collection, style.slug, fixed, given)
     before, after = captions(style.seed_prompt)
+    own = style.model_dump(include={"guidance_scale", "image_guidance_scale"}, exclude_none=True)
     return {
         "style": style.slug,
         "seed_prompt": style.seed_prompt,
         "train": _numbered(train, 0),
-        "test": _numbered(test, settings.train),
+        "test": _numbered(test, given.train),
         "rejected": collection.rejected,
         "source_caption": style.source_caption or before,
         "target_caption": style.target_caption or after,
+        **own,
+        **({"missing": missing} if missing else {}),
     }, exchanges
+
+
+def check_written(style: StyleFile) -> None:
+    """What a person wrote is not reworded, so that a line that no portrait may be edited by is theirs to change."""
+    for text in (*style.prompts, *style.train, *style.test):
+        danger = not_face_safe(text)
+        other = "" if style.changes_identity else changes_identity(text)
+        if danger or other:
+            raise UserError(
+                f"the style '{style.slug}' asks for an edit that is not made",
+                prompt=text,
+                cause=danger or f"it asks for another person: '{other}'",
+                hint="write it otherwise" + ("" if danger else ", or say changes_identity: true in its .yaml file"),
+            )
 
 
 def split_prompts(
     collection: Collection, slug: str, fixed: dict[str, str], settings: PromptsSettings
 ) -> tuple[list[Prompt], list[Prompt]]:
-    """Train and test prompts: those that the style file fixes, then the others by the hash of their words."""
+    """Train and test prompts: those that the style file fixes, then the others by the hash of their words.
+
+    No two prompts of a collection share their words, so that none can be in both. Where prompts are missing, both
+    splits go short in proportion.
+    """
     by_split: dict[str, list[Prompt]] = {"train": [], "test": []}
     sizes = {"train": settings.train, "test": settings.test}
+    count = len(collection.accepted)
+    if settings.test and count < settings.train + settings.test:
+        few = max(1, count * settings.test // (settings.train + settings.test), _fixed_in(collection, fixed, "test"))
+        sizes = {"train": count - few, "test": few}
 
     def lot(prompt: Prompt) -> tuple[bool, int]:
         words = normalise(prompt.text)
@@ -172,50 +156,25 @@ def split_prompts(
                 expected=f"at most {sizes[wish]} (prompts.{wish})",
             )
         by_split[split].append(prompt)
+    both = {normalise(p.text) for p in by_split["train"]} & {normalise(p.text) for p in by_split["test"]}
+    assert not both, f"{slug}: {both} in train and test"
     return by_split["train"], by_split["test"]
 
 
-def clean(text: str) -> str:
-    """One line without quotation marks around it, list numbers, or a full stop at its end."""
-    line = re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", " ".join(text.split()))
-    return line.strip(" \"'\u201c\u201d").removesuffix(".").strip(" \"'\u201c\u201d")
-
-
-def normalise(text: str) -> str:
-    """Lower-case words and single spaces: what two spellings of one prompt share."""
-    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
-
-
-def rouge_l(first: str, second: str) -> float:
-    """ROUGE-L: F1 of the longest common subsequence of words (Lin 2004)."""
-    a, b = normalise(first).split(), normalise(second).split()
-    if not a or not b:
-        return 0.0
-    row = [0] * (len(b) + 1)
-    for word in a:
-        previous = row
-        row = [0]
-        for j, other in enumerate(b):
-            row.append(previous[j] + 1 if word == other else max(previous[j + 1], row[j]))
-    return 2 * row[-1] / (len(a) + len(b))
-
-
-def _ask_model(collection: Collection, style: StyleFile, settings: PromptsSettings) -> list[dict[str, Any]]:
-    from tasks import llm
-
+def ask_model(collection: Collection, style: StyleFile, settings: Settings, answers: Path) -> list[llm.Exchange]:
+    """Ask the language model until there are enough prompts, it refuses, or it has been asked often enough."""
     exchanges = []
-    with llm.connect(settings) as client:
-        for _ in range(REQUESTS):
+    with llm.LanguageModel(settings, answers) as model:
+        for turn in range(REQUESTS):
             if collection.full:
                 break
-            met = [*collection.accepted, *(prompt for _, prompt, _ in collection.aside)]
-            avoid = [prompt.text for prompt in met if prompt.origin != "seed"]
-            exchange = llm.ask(client, style.seed_prompt, 2 * collection.wanted, avoid, settings)
-            exchanges.append(asdict(exchange))
+            avoid = [prompt.text for prompt in collection.accepted if prompt.origin != "seed"]
+            exchange = model.ask(style.seed_prompt, 2 * collection.wanted, avoid, turn)
+            exchanges.append(exchange)
             if exchange.problem:
                 log.warning("%s: %s", style.slug, exchange.problem)
                 collection.rejected.append({"text": "", "reason": exchange.problem})
-            for text in exchange.texts:
+            for text in exchange.texts[: 4 * collection.wanted]:
                 collection.offer(text, "openai")
             if exchange.refused:
                 break
@@ -223,6 +182,39 @@ def _ask_model(collection: Collection, style: StyleFile, settings: PromptsSettin
         missing = collection.wanted - len(collection.accepted)
         log.warning("%s: %d prompts are missing; the built-in paraphraser helps out", style.slug, missing)
     return exchanges
+
+
+def say_what_is_missing(collection: Collection) -> int:
+    """How many prompts are missing. With less than half of them a style is not made."""
+    style, found = collection.style, len(collection.accepted)
+    if 2 * found < collection.wanted:
+        raise UserError(
+            f"the style '{style.slug}' has only {found} distinct prompts of {collection.wanted}",
+            instruction=style.seed_prompt,
+            hint="write more lines into its file; each one is a prompt. Or ask a model: --set prompts.backend=openai",
+        )
+    if not collection.full:
+        log.warning(
+            "%s: only %d distinct prompts of %d; more lines in its file are more prompts",
+            style.slug,
+            found,
+            collection.wanted,
+        )
+    return collection.wanted - found if not collection.full else 0
+
+
+def load_embedding(settings: Settings) -> Embed | None:
+    """CLIP's text vectors, where the profile compares prompts by them."""
+    if settings.prompts.max_clip_text is None:
+        return None
+    from models import zoo
+
+    clip = zoo.load("clip", settings.world, settings.run.device)
+    return lambda text: clip.embed_texts([text])[0].double().cpu().numpy()
+
+
+def _fixed_in(collection: Collection, fixed: dict[str, str], split: str) -> int:
+    return sum(fixed.get(normalise(prompt.text)) == split for prompt in collection.accepted)
 
 
 def _numbered(prompts: list[Prompt], first: int) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_json
 from data_catalog.settings import SelectSettings, Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.styles import style_gates
 
 SCHEMA = pa.schema(
     [
@@ -71,8 +72,9 @@ STEPS = ("clip", "change", "identity", "camera")
 
 def run(work: Work) -> Summary:
     """Judge all blocks of one style."""
-    style, settings = work.partition.style, work.settings.select
+    style = work.partition.style
     assert style is not None
+    settings = style_gates(work.settings, style)
     rows: list[Row] = []
     for scored in work.inputs["score"]:
         table = pq.read_table(scored.folder / "score.parquet").to_pylist()
@@ -94,8 +96,9 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    exclude = {"quantile"} if settings.select.calibration == "none" else set()
-    return settings.select.model_dump(exclude=exclude)
+    # A gate in a style's file is a setting of this stage alone, and of this style: no image is edited again for it.
+    own = style_gates(settings, partition.style or "")
+    return own.model_dump(exclude={"quantile"} if own.calibration == "none" else set())
 
 
 STAGE = Stage(name="select", version=1, split_by=("style",), needs=(Need("score"),), reads=reads, run=run)

@@ -64,6 +64,7 @@ def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, sett
     work = taught.work_on("distill", root, dataset, Settings(distill=settings))
     work.folder = root / folder
     work.folder.mkdir(exist_ok=True)
+    work.working = root / f"{folder}-working"
     distill(work, networks)
     return work.folder
 
@@ -83,10 +84,10 @@ def test_a_killed_run_continues_to_the_same_bits(
         patch.setattr(training.Trainer, "take_step", die_in_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             distil_into("killed", root, dataset, networks, SETTINGS)
-    left = sorted(path.name for path in (root / "killed" / "working").glob("checkpoint-*"))
+    left = sorted(path.name for path in (root / "killed-working").glob("checkpoint-*"))
     assert left == ["checkpoint-00000002.pt", "checkpoint-00000004.pt"]
     # Half a checkpoint, as a full disk leaves it: the one before is taken.
-    (root / "killed" / "working" / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
+    (root / "killed-working" / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
     continued = distil_into("killed", root, dataset, networks, SETTINGS)
     files = sorted(path.name for path in whole.iterdir())
     assert files == ["config.json", "curve.parquet", "samples.png", "student.safetensors", "training.json"]
@@ -230,6 +231,10 @@ def test_a_leaking_dataset_is_refused(root: Path, dataset: Path) -> None:
         check_no_leakage([*samples, replace(tested, portrait_id="other", split="train", prompt_split="train")])
     with pytest.raises(UserError, match="leaks"):
         check_no_leakage([replace(samples[0], split="train", prompt_split="test", prompt="x")])
+    # The words of a test prompt count, in whichever style and spelling they are trained on.
+    learned = next(sample for sample in samples if sample.split == "train")
+    with pytest.raises(UserError, match="leaks"):
+        check_no_leakage([*samples, replace(learned, style="other", prompt=f"{tested.prompt.upper()}!")])
 
 
 @pytest.mark.parametrize("triplane", ["none", "q8", "fp16"])

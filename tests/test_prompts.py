@@ -1,31 +1,23 @@
-"""Prompts: the built-in paraphraser, a language model behind a real server, deduplication and the frozen split."""
+"""Prompts: the built-in paraphraser, what is no prompt for a face, deduplication and the frozen split."""
 
 import itertools
-import json
+import logging
 import re
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.settings import load_settings
-from data_catalog.stage import Partition, Work
+from data_catalog.stage import Partition
 from data_catalog.styles import StyleFile, list_styles, read_style, style_path
-from tasks import llm, prompts
+from tasks import edit, prompts
 from tasks.paraphrase import captions, paraphrases, parse
-
-KEY = "sk-test-of-stillroom-0123456789"
-GOOD = [
-    "carve his head from white rock", "what would she look like in marble?", "a marble bust of this person",
-    "replace their skin with polished white stone", "sculpt the face out of marble", "make her a Greek sculpture",
-    "transform the portrait: cold white marble everywhere", "show them as stone in a museum", "petrify the person",
-    "he has become a monument", "as if Michelangelo had made her", "change everything to smooth marble",
-    "could this head be a classical bust?", "render a statue instead", "give him a chiselled marble body",
-]  # fmt: skip
+from tasks.prompt_checks import unfit
+from tasks.prompt_collection import Collection
+from tasks.wording import clean, normalise, rouge_l
 
 
 @pytest.mark.parametrize(
@@ -88,32 +80,33 @@ def test_captions_say_what_is_seen_before_and_after() -> None:
 
 
 def builtin_book(style: StyleFile, *overrides: str) -> dict[str, Any]:
-    book, exchanges = prompts.make_book(style, load_settings("demo", list(overrides)).prompts)
+    book, exchanges = prompts.make_book(style, load_settings("demo", list(overrides)), Path("no answers"))
     assert exchanges == []
     return book
 
 
-def test_every_shipped_style_has_8_training_and_5_test_prompts_that_differ() -> None:
-    settings = load_settings("demo")
+DEMO = ["bronze-statue", "clown", "elf-ears", "marble-statue", "neon", "pencil-sketch", "red-hair", "zombie"]
+
+
+@pytest.mark.parametrize("profile", ["demo", "paper"])
+def test_every_shipped_style_has_8_training_and_5_test_prompts_that_differ(profile: str) -> None:
+    settings = load_settings(profile, ["prompts.backend=builtin", "prompts.max_clip_text=null"])
     styles = list_styles(settings)
-    assert {
-        "bronze-statue",
-        "marble-statue",
-        "zombie",
-        "pencil-sketch",
-        "neon",
-        "red-hair",
-        "clown",
-        "elf-ears",
-    } <= set(styles)
+    assert set(DEMO) <= set(styles) if profile == "demo" else len(styles) == 20
+    met: dict[str, str] = {}
     for slug in styles:
-        book = builtin_book(read_style(style_path(settings, slug)))
+        style = read_style(style_path(settings, slug))
+        book, _ = prompts.make_book(style, settings, Path("no answers"))
         chosen = [*book["train"], *book["test"]]
         assert [prompt["number"] for prompt in chosen] == list(range(13))
         assert (len(book["train"]), len(book["test"])) == (8, 5)
         for one, other in itertools.combinations(chosen, 2):
-            assert prompts.rouge_l(one["text"], other["text"]) < 0.7
+            assert rouge_l(one["text"], other["text"]) < 0.7
         assert book["seed_prompt"] in [prompt["text"] for prompt in chosen]
+        for split in ("train", "test"):
+            for prompt in book[split]:
+                assert met.setdefault(normalise(prompt["text"]), split) == split
+                assert unfit(prompt["text"], style) == ""
 
 
 def test_a_book_is_the_same_each_time() -> None:
@@ -158,203 +151,112 @@ def test_too_few_distinct_prompts_is_the_users_to_mend() -> None:
      ("what if he were old?", "what if he were old?")],
 )  # fmt: skip
 def test_a_prompt_is_cleaned(given: str, cleaned: str) -> None:
-    assert prompts.clean(given) == cleaned
+    assert clean(given) == cleaned
 
 
 def test_rouge_l_is_the_f1_of_the_longest_common_subsequence() -> None:
-    assert prompts.rouge_l("turn him into a zombie", "turn her into a zombie") == pytest.approx(0.8)
-    assert prompts.rouge_l("a b c d", "a x c") == pytest.approx(2 * 2 / 7)
-    assert prompts.rouge_l("one", "two") == 0.0
+    assert rouge_l("turn him into a zombie", "turn her into a zombie") == pytest.approx(0.8)
+    assert rouge_l("a b c d", "a x c") == pytest.approx(2 * 2 / 7)
+    assert rouge_l("one", "two") == 0.0
 
 
-def completion(content: str | None, **message: Any) -> dict[str, Any]:
-    """An answer as the API gives it."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content, **message}}
-    return {"id": "c1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice]}
+def test_a_style_files_own_guidance_is_in_its_book_alone() -> None:
+    style = StyleFile(slug="zombie", prompts=["turn him into a zombie"])
+    plain = builtin_book(style)
+    assert not {"guidance_scale", "image_guidance_scale", "missing"} & set(plain)
+    own = builtin_book(style.model_copy(update={"guidance_scale": 4.0}))
+    assert own == plain | {"guidance_scale": 4.0}
+    settings = edit.adjust_to_style(load_settings("demo").edit, own)
+    assert (settings.guidance_scale, settings.image_guidance_scale) == (4.0, 1.2)
 
 
-def listing(texts: list[str]) -> str:
-    return json.dumps({"paraphrases": texts})
+def test_too_few_prompts_make_a_short_book_and_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    style = StyleFile(slug="van-gogh", prompts=["paint her in the style of Van Gogh"])
+    with caplog.at_level(logging.WARNING):
+        book = builtin_book(style)
+    found = len(book["train"]) + len(book["test"])
+    assert book["missing"] == 13 - found > 0
+    assert f"van-gogh: only {found} distinct prompts of 13" in caplog.text
+    assert len(book["test"]) == found * 5 // 13
+    assert [prompt["number"] for prompt in book["test"]] == list(range(8, 8 + len(book["test"])))
+    for one, other in itertools.combinations([*book["train"], *book["test"]], 2):
+        assert rouge_l(one["text"], other["text"]) < 0.7
 
 
-class Server:
-    """A loopback server of the OpenAI API that gives its answers one after the other, the last again and again."""
-
-    def __init__(self, answers: list[tuple[int, dict[str, Any]]]) -> None:
-        self.requests: list[dict[str, Any]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                assert self.path == "/v1/chat/completions"
-                assert self.headers["Authorization"] == f"Bearer {KEY}"
-                status, answer = answers[min(len(server.requests), len(answers) - 1)]
-                server.requests.append(body)
-                data = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def stop(self) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+LIKE_CLIP = {"rot him": (1.0, 0.0), "let him rot": (0.99, 0.14), "undead, please": (0.0, 1.0)}
 
 
-Serve = Callable[..., Server]
+def test_clip_tells_apart_what_words_do_not() -> None:
+    style = StyleFile(slug="zombie", prompts=["rot him"])
+
+    def embed(text: str) -> np.ndarray:
+        return np.array(LIKE_CLIP[text])
+
+    collection = Collection(style, 3, 0.9, embed, 0.95)
+    collection.offer("rot him", "seed")
+    for text in ("let him rot", "undead, please"):
+        collection.offer(text, "openai")
+    collection.close()
+    assert [prompt.text for prompt in collection.accepted] == ["rot him", "undead, please"]
+    assert collection.rejected[0]["reason"] == "too similar: CLIP 0.99 to 'rot him'"
 
 
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Start a server with its answers; the key is in the environment."""
-    started: list[Server] = []
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-    def start(*answers: tuple[int, dict[str, Any]]) -> Server:
-        started.append(Server(list(answers)))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
+def test_clip_is_a_weight_of_the_stage_only_where_the_profile_asks_for_it() -> None:
+    demo, paper = load_settings("demo"), load_settings("paper")
+    partition = Partition("prompts", "zombie")
+    assert prompts.STAGE.models(demo) == ()
+    assert set(prompts.reads(demo, partition)) == {"backend", "train", "test", "max_rouge", "seed"}
+    assert prompts.STAGE.models(paper) == ("clip",)
+    assert prompts.reads(paper, partition)["max_clip_text"] == 0.95
 
 
-MARBLE = StyleFile(slug="marble-statue", prompts=["make him a marble statue"])
+def test_the_embedded_clip_can_be_asked() -> None:
+    style = StyleFile(slug="zombie", prompts=["turn him into a zombie"])
+    with pytest.raises(UserError, match="distinct prompts"):  # To it they are all one: see the settings.
+        builtin_book(style, "prompts.max_clip_text=0.95")
 
 
-def ask_server(server: Server) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    settings = load_settings("demo", ["prompts.backend=openai", f"prompts.base_url={server.url}", "prompts.model=tiny"])
-    return prompts.make_book(MARBLE, settings.prompts)
-
-
-def origins(book: dict[str, Any]) -> list[str]:
-    return [prompt["origin"] for prompt in [*book["train"], *book["test"]]]
-
-
-def test_a_language_model_writes_the_prompts(serve: Serve) -> None:
-    server = serve((200, completion(listing(GOOD))))
-    book, exchanges = ask_server(server)
-    assert sorted(origins(book)) == ["openai"] * 12 + ["seed"]
-    assert [entry["reason"] for entry in book["rejected"]] == [prompts.NOT_NEEDED] * 3
-    (request,) = server.requests
-    assert request["response_format"]["json_schema"]["strict"] is True
-    assert "make him a marble statue" in request["messages"][1]["content"]
-    assert exchanges[0]["request"] == request
-
-
-def test_a_server_error_is_asked_again_by_the_client(serve: Serve) -> None:
-    server = serve((500, {"error": {"message": "overloaded"}}), (200, completion(listing(GOOD))))
-    book, exchanges = ask_server(server)
-    assert origins(book).count("openai") == 12
-    assert (len(server.requests), len(exchanges)) == (2, 1)
-
-
-def test_a_server_without_structured_output_is_asked_in_plain_words(serve: Serve) -> None:
-    refuse = (400, {"error": {"message": "response_format is not supported"}})
-    server = serve(refuse, (200, completion(f"Sure!\n```json\n{listing(GOOD)}\n```")))
-    book, _ = ask_server(server)
-    assert origins(book).count("openai") == 12
-    assert "response_format" not in server.requests[1]
-
-
-def test_malformed_json_is_asked_again_and_kept_with_its_reason(serve: Serve) -> None:
-    server = serve((200, completion('{"paraphrases": ["turn him')), (200, completion(listing(GOOD))))
-    book, exchanges = ask_server(server)
-    assert origins(book).count("openai") == 12
-    assert book["rejected"][0]["reason"] == "the answer is not the JSON that was asked for"
-    assert [exchange["problem"] != "" for exchange in exchanges] == [True, False]
-
-
-def test_a_refusal_is_kept_and_the_paraphraser_helps_out(serve: Serve) -> None:
-    server = serve((200, completion(None, refusal="I will not turn anyone to stone.")))
-    book, exchanges = ask_server(server)
-    assert sorted(origins(book)) == ["builtin"] * 12 + ["seed"]
-    assert book["rejected"][0]["reason"] == "the model refused: I will not turn anyone to stone."
-    assert (len(server.requests), exchanges[0]["refused"]) == (1, True)
-
-
-def test_duplicates_only_are_refused_and_the_paraphraser_helps_out(serve: Serve) -> None:
-    same = [
-        "Make him a marble statue.",
-        "make him a MARBLE statue",
-        "make  him a marble statue",
-        "make her a marble statue",
-    ]
-    server = serve((200, completion(listing(same))))
-    book, _ = ask_server(server)
-    assert len(server.requests) == prompts.REQUESTS
-    assert origins(book).count("builtin") == 12
-    reasons = [entry["reason"] for entry in book["rejected"]]
-    assert reasons.count("duplicate") == 11  # three at the first request, four at each other
-    assert reasons[-1] == "too similar: ROUGE-L 0.80 to 'make him a marble statue'"
-
-
-def test_an_answer_that_is_not_chat_is_no_crash(serve: Serve) -> None:
-    server = serve((200, {"id": "c", "object": "chat.completion", "created": 1, "model": "tiny", "choices": []}))
-    book, _ = ask_server(server)
-    assert book["rejected"][0]["reason"] == "the answer is empty"
-
-
-def test_a_wrong_key_says_what_to_check(serve: Serve) -> None:
-    with pytest.raises(UserError, match="did not answer") as caught:
-        ask_server(serve((401, {"error": {"message": "Incorrect API key"}})))
-    assert "OPENAI_API_KEY" in str(caught.value)
-    assert KEY not in str(caught.value)
-
-
-def test_without_a_key_the_openai_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(UserError, match="there is no key") as caught:
-        prompts.make_book(MARBLE, load_settings("demo", ["prompts.backend=openai"]).prompts)
-    assert caught.value.hint is not None
-
-
-def test_the_stage_writes_the_book_and_the_exchange_without_the_key(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "styles").mkdir()
-    (tmp_path / "styles" / "marble-statue.txt").write_text("make him a marble statue\n")
-    server = serve((200, completion(listing(GOOD))))
-    overrides = [
-        f"prompts.styles_dir={tmp_path / 'styles'}",
-        "prompts.backend=openai",
-        f"prompts.base_url={server.url}",
-    ]
-    settings, partition = load_settings("demo", overrides), Partition("prompts", "marble-statue")
-    (tmp_path / "out").mkdir()
-    work = Work(partition, {}, settings, prompts.sources(settings, partition), tmp_path / "out")
-    summary = prompts.run(work)
-    assert (summary.samples, summary.rejected) == (13, {"not needed": 3})
-    assert summary.metrics == {"prompts_openai": 12.0, "prompts_seed": 1.0}
-    assert json.loads((tmp_path / "out" / "prompts.json").read_text())["style"] == "marble-statue"
-    for path in (tmp_path / "out").iterdir():
-        assert KEY not in path.read_text()
-    assert (tmp_path / "out" / "llm.json").exists()
-
-
-def test_the_key_is_in_no_fingerprint_and_the_model_only_where_it_writes() -> None:
-    def reads(*overrides: str) -> dict[str, Any]:
-        return prompts.reads(load_settings("demo", list(overrides)), Partition("prompts", "zombie"))
-
-    assert reads() == reads("prompts.model=other", "prompts.temperature=0.1")
-    assert reads("prompts.backend=openai") != reads("prompts.backend=openai", "prompts.model=other")
-    assert "key" not in json.dumps(reads("prompts.backend=openai"))
+ZOMBIE = StyleFile(slug="zombie", prompts=["turn him into a zombie"])
 
 
 @pytest.mark.parametrize(
-    ("content", "texts"),
-    [(listing(["a"]), ["a"]), ('["a", "b"]', ["a", "b"]), ('Here: {"paraphrases": ["a", 3]} :-)', ["a"]), ("no", None),
-     ('{"other": 1}', None), ("", None)],
-)  # fmt: skip
-def test_an_answer_is_read_leniently(content: str, texts: list[str] | None) -> None:
-    assert llm.parse_answer(content) == texts
+    ("text", "reason"),
+    [
+        ("make him look undead", ""),
+        ("turn this person into a Victorian zombie", ""),
+        ("what would he look like? A zombie. I want it", ""),
+        ("turn him into a naked zombie", "not face-safe: nudity"),
+        ("decapitate him", "not face-safe: gore"),
+        ("hide her face behind rags", "not face-safe: the face is hidden"),
+        ("show the zombie from behind", "not face-safe: the face is hidden"),
+        ("turn her head to the left", "not face-safe: the head or the camera turns"),
+        ("a full-body zombie", "not face-safe: the head or the camera turns"),
+        ("make him a different person", "changes who it is: 'a different person'"),
+        ("swap their faces", "changes who it is: 'swap their faces'"),
+        ("a zombie like Taylor Swift", "names a person: Taylor, Swift"),
+        ("make him rembrandt's zombie", "names a person: rembrandt's"),
+        ("Einstein, but dead", "names a person: Einstein"),
+    ],
+)
+def test_a_paraphrase_that_is_not_for_a_face_is_refused(text: str, reason: str) -> None:
+    assert unfit(text, ZOMBIE) == reason
+
+
+def test_what_the_style_itself_says_is_allowed() -> None:
+    painter = StyleFile(slug="van-gogh", prompts=["paint her like Van Gogh"])
+    assert unfit("a portrait by Van Gogh", painter) == ""
+    stranger = StyleFile(slug="stranger", prompts=["make her another person"], changes_identity=True)
+    assert unfit("turn her into someone else", stranger) == ""
+
+
+@pytest.mark.parametrize("line", ["turn him into a headless horseman", "make her another person"])
+def test_an_instruction_that_is_not_for_a_face_is_the_authors_to_change(line: str) -> None:
+    with pytest.raises(UserError, match="asks for an edit that is not made") as caught:
+        builtin_book(StyleFile(slug="odd", prompts=[line]))
+    assert caught.value.fields["prompt"] == line
+
+
+def test_the_builtin_prompts_pass_the_same_checks() -> None:
+    for instruction in ASKED:
+        style = StyleFile(slug="any", prompts=[instruction])
+        assert not [text for text in paraphrases(instruction, 60, 0) if unfit(text, style)]

@@ -6,7 +6,9 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
-from data_catalog.styles import list_styles, read_style, style_path, style_paths
+from data_catalog.stage import Partition
+from data_catalog.styles import list_styles, read_style, style_gates, style_path, style_paths
+from tasks import select
 
 
 @pytest.fixture
@@ -125,3 +127,33 @@ def test_no_folder_and_no_style_are_said(tmp_path: Path) -> None:
         list_styles(settings(tmp_path / "gone"))
     with pytest.raises(UserError, match="there is no style file"):
         list_styles(settings(tmp_path))
+
+
+def test_a_yaml_file_sets_gates_of_its_style_alone(folder: Path) -> None:
+    (folder / "neon.yaml").write_text("prompts: [Make it neon]\ngates: {min_clip_text: 0.3, max_ssim: null}\n")
+    given = settings(folder)
+    assert (style_gates(given, "neon").min_clip_text, style_gates(given, "neon").max_ssim) == (0.3, None)
+    assert style_gates(given, "zombie") == given.select
+    assert select.reads(given, Partition("select", "neon"))["min_clip_text"] == 0.3
+    assert select.reads(given, Partition("select", "zombie")) == given.select.model_dump(exclude={"quantile"})
+
+
+def test_reference_images_and_licence_are_read(folder: Path) -> None:
+    (folder / "neon.png").write_bytes(b"")
+    (folder / "neon.yaml").write_text("prompts: [Make it neon]\nreference_images: [neon.png]\nlicence: CC0\n")
+    style = read_style(folder / "neon.yaml")
+    assert (style.reference_images, style.licence, style.changes_identity) == (["neon.png"], "CC0", False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("gates: {min_clip_txt: 0.3}", "there is no gate 'min_clip_txt'; gates: min_clip_image"),
+        ("gates: {min_clip_text: 3}", "min_clip_text: input should be less than or equal to 1"),
+        ("gates: {min_yield: 0.3}", "there is no gate 'min_yield'"),
+        ("reference_images: [gone.png]", "reference_images: there is no file gone.png"),
+    ],
+)
+def test_a_wrong_gate_or_picture_is_said(folder: Path, line: str, message: str) -> None:
+    (folder / "neon.yaml").write_text(f"prompts: [Make it neon]\n{line}\n")
+    assert message in said(folder / "neon.yaml")

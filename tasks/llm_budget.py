@@ -1,0 +1,56 @@
+"""What a style's prompts may cost: a limit in tokens and money that stops before it is passed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from data_catalog.errors import UserError
+from data_catalog.settings import LlmSettings
+
+OVERHEAD = 64  # tokens that a server may add around the messages
+
+
+class Budget:
+    """Tokens and US dollars of one style, whichever run paid them: answers that are reused count too."""
+
+    def __init__(self, settings: LlmSettings) -> None:
+        self.settings = settings
+        self.tokens, self.usd = 0, 0.0
+        prices = (settings.usd_per_million_input, settings.usd_per_million_output)
+        if settings.budget_usd is not None and None in prices:
+            raise UserError(
+                "llm.budget_usd needs prices",
+                expected="llm.usd_per_million_input and llm.usd_per_million_output, from the price list of the model",
+            )
+        self._prices = tuple(price or 0.0 for price in prices)
+
+    def add(self, tokens_in: int, tokens_out: int) -> None:
+        """Note what was spent, or may have been."""
+        self.tokens += tokens_in + tokens_out
+        self.usd += self._cost(tokens_in, tokens_out)
+
+    def check(self, tokens_in: int, tokens_out: int) -> None:
+        """Stop before a request that could pass the budget."""
+        tokens, usd = self.tokens + tokens_in + tokens_out, self.usd + self._cost(tokens_in, tokens_out)
+        most_tokens, most_usd = self.settings.budget_tokens, self.settings.budget_usd
+        over_tokens = most_tokens is not None and tokens > most_tokens
+        if not over_tokens and (most_usd is None or usd <= most_usd):
+            return
+        key = "budget_tokens" if over_tokens else "budget_usd"
+        raise UserError(
+            "the next request to the language model could pass the budget of this style's prompts",
+            spent=f"{self.tokens} tokens, {self.usd:.4f} USD",
+            request=f"up to {tokens_in + tokens_out} tokens, {self._cost(tokens_in, tokens_out):.4f} USD",
+            budget=f"llm.{key} = {getattr(self.settings, key)}",
+            hint=f"--set llm.{key}=...; answers are kept and not asked again. Or --set prompts.backend=builtin",
+        )
+
+    def _cost(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self._prices[0] + tokens_out * self._prices[1]) / 1e6
+
+
+def most_tokens(request: dict[str, Any]) -> tuple[int, int]:
+    """Upper bounds of a request's tokens, in and out: no token is shorter than a byte."""
+    sent = json.dumps([request["messages"], request.get("response_format")], ensure_ascii=False)
+    return len(sent.encode()) + OVERHEAD, int(request.get("max_tokens") or request.get("max_completion_tokens") or 0)

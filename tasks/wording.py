@@ -1,0 +1,30 @@
+"""Prompts as words: cleaned, normalised, compared. What two prompts share decides what counts as the same."""
+
+from __future__ import annotations
+
+import re
+
+
+def clean(text: str) -> str:
+    """One line without quotation marks around it, list numbers, or a full stop at its end."""
+    line = re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", " ".join(text.split()))
+    return line.strip(" \"'\u201c\u201d").removesuffix(".").strip(" \"'\u201c\u201d")
+
+
+def normalise(text: str) -> str:
+    """Lower-case words and single spaces: what two spellings of one prompt share."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def rouge_l(first: str, second: str) -> float:
+    """ROUGE-L: F1 of the longest common subsequence of words (Lin 2004)."""
+    a, b = normalise(first).split(), normalise(second).split()
+    if not a or not b:
+        return 0.0
+    row = [0] * (len(b) + 1)
+    for word in a:
+        previous = row
+        row = [0]
+        for j, other in enumerate(b):
+            row.append(previous[j] + 1 if word == other else max(previous[j + 1], row[j]))
+    return 2 * row[-1] / (len(a) + len(b))
