@@ -17,11 +17,9 @@ from typing import Any
 from data_catalog.record import Record, Summary
 from data_catalog.settings import Settings
 from data_catalog.stage import Input, Partition, Work
-from data_catalog.store import DISK_FULL, RECORD, Store, no_space, writing
+from data_catalog.store import DISK_FULL, RECORD, Store, disk_is_full, no_space, writing
 
 log = logging.getLogger(__name__)
-
-NEARLY_NOTHING = 1 << 16  # bytes; a disk with less is full
 
 
 @dataclass
@@ -57,15 +55,18 @@ def execute(job: Job, root: Path) -> Record:
         if made is not None:
             log.info("%s was made by another process", job.key)
             return made
-        temporary = store.begin(job.partition, job.fingerprint, job.resumes)
+        working = store.working(job.partition, job.fingerprint) if job.resumes else Path()
+        temporary = store.begin(job.partition)
         try:
-            record = _run(job, root, temporary)
-            return store.commit(temporary, record)
+            record = store.commit(temporary, _run(job, root, temporary, working))
         except BaseException:
             # A killed process leaves the folder to the next one; an exception need not.
-            if not job.resumes:
-                shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
+        if job.resumes:
+            # Only now: until the record is there, a kill would cost everything since the first checkpoint.
+            shutil.rmtree(working, ignore_errors=True)
+        return record
 
 
 def _made_meanwhile(job: Job, store: Store) -> Record | None:
@@ -76,8 +77,8 @@ def _made_meanwhile(job: Job, store: Store) -> Record | None:
     return None if (status.st_mtime_ns, status.st_size) == job.stale else record
 
 
-def _run(job: Job, root: Path, folder: Path) -> Record:
-    work = Work(job.partition, job.inputs, job.settings, job.sources, folder, root)
+def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
+    work = Work(job.partition, job.inputs, job.settings, job.sources, folder, root, working)
     started = time.perf_counter()
     try:
         summary = job.run(work)
@@ -85,7 +86,7 @@ def _run(job: Job, root: Path, folder: Path) -> Record:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             with writing(root):
                 raise
-        if shutil.disk_usage(root).free < NEARLY_NOTHING:  # torch and others name no errno
+        if disk_is_full(root):  # torch and others name no errno
             raise no_space(root) from error
         raise
     metrics = {name: value for name, value in summary.metrics.items() if math.isfinite(value)}

@@ -64,7 +64,11 @@ class Input:
 
 @dataclass
 class Work:
-    """All that a stage's function may use: it reads `inputs` and `sources` and writes into `folder` alone."""
+    """All that a stage's function may use: it reads `inputs` and `sources` and writes into `folder` alone.
+
+    A stage with `resumes` also keeps checkpoints in `working`: what an attempt leaves there, the next one finds.
+    It goes when the record is written, and is no part of the partition.
+    """
 
     partition: Partition
     inputs: dict[str, list[Input]]
@@ -72,6 +76,7 @@ class Work:
     sources: dict[str, Path]
     folder: Path
     root: Path = field(default_factory=Path)  # the data root, for paths that are stored relative to it
+    working: Path = field(default_factory=Path)
 
     def input(self, stage: str) -> Input:
         """The single partition of an upstream stage."""
@@ -97,7 +102,7 @@ class Stage:
 
     `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the
     outside files whose content does, `models` the names of the weights. Its author bumps `version` when the
-    meaning changes. A stage with `resumes` finds in `work.folder` what an interrupted attempt left there.
+    meaning changes. A stage with `resumes` finds in `work.working` what an interrupted attempt left there.
     """
 
     name: str

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RECORD = "record.json"
 FOLDER_CHARS = 16  # of the fingerprint, in a folder's name
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FOLDER_CHARS}}}")
+NEARLY_NOTHING = 1 << 16  # bytes; a disk with less is full
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,16 +87,23 @@ class Store:
         finally:
             lock.release()
 
-    def begin(self, partition: Partition, fingerprint: str, resumes: bool = False) -> Path:
-        """A folder under a temporary name. With `resumes`, the one that an interrupted attempt left."""
+    def begin(self, partition: Partition) -> Path:
+        """An empty folder under a temporary name. What a dead process left under one goes."""
         parent = self.partition_folder(partition)
-        name = f".part-{fingerprint[:FOLDER_CHARS]}" if resumes else f".tmp-{uuid.uuid4().hex[:12]}"
+        folder = parent / f".tmp-{uuid.uuid4().hex[:12]}"
         with writing(self.root):
             parent.mkdir(parents=True, exist_ok=True)
             for left in parent.glob(".tmp-*"):
                 shutil.rmtree(left)  # of a process that died: we hold the partition's lock
-            (parent / name).mkdir(exist_ok=resumes)
-        return parent / name
+            folder.mkdir()
+        return folder
+
+    def working(self, partition: Partition, fingerprint: str) -> Path:
+        """The folder for checkpoints of this intent, with those that an interrupted attempt left."""
+        folder = self.partition_folder(partition) / f".part-{fingerprint[:FOLDER_CHARS]}"
+        with writing(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def commit(self, temporary: Path, record: Record) -> Record:
         """Hash, sync and rename what was written, its record last.
@@ -123,7 +131,7 @@ class Store:
         """Remove what an unfinished attempt left under a folder's name. A folder with a record is kept."""
         with self.lock(partition), writing(self.root):
             folder = self.partition_folder(partition) / name
-            if read_record(folder) is not None or not folder.is_dir():
+            if (folder / RECORD).exists() or not folder.is_dir():
                 return False
             shutil.rmtree(folder)
         return True
@@ -200,6 +208,20 @@ def no_space(root: Path) -> UserError:
     """The message of a full disk."""
     hint = "make room and run the same command again; nothing half-written is kept"
     return UserError("there is no space left on the disk", folder=root, hint=hint)
+
+
+def disk_is_full(root: Path) -> bool:
+    """Whether there is next to nothing left: not every library says why it could not write."""
+    return shutil.disk_usage(root).free < NEARLY_NOTHING
+
+
+def check_writable(root: Path) -> None:
+    """Say at once, in one message, that a data root cannot be written."""
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".tmp-{uuid.uuid4().hex[:12]}"
+        probe.touch()
+        probe.unlink()
 
 
 def _hash_and_sync(folder: Path) -> dict[str, FileEntry]:

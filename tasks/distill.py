@@ -10,7 +10,6 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
-WORKING = "working"  # checkpoints and pictures of a run in progress; gone when it is done
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
 
 
@@ -58,7 +56,7 @@ def run(work: Work) -> Summary:
 
 
 def distill(work: Work, networks: Networks) -> Summary:
-    """Train to the last iteration, from the newest checkpoint that an interrupted run left in the folder."""
+    """Train to the last iteration, from the newest checkpoint that an interrupted run left in `work.working`."""
     from tasks.batches import Prompts
     from tasks.training import train
 
@@ -71,10 +69,9 @@ def distill(work: Work, networks: Networks) -> Summary:
         raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
     prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
     student = make_student(networks.teacher, prompts, settings)
-    working = work.folder / WORKING
     teachers = networks.teacher, networks.perceptual
-    curve = train(student, *teachers, prompts, learned, watched, settings, working, report)
-    return write_products(work, student, curve, working, learned)
+    curve = train(student, *teachers, prompts, learned, watched, settings, work.working, report)
+    return write_products(work, student, curve, learned)
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
@@ -114,18 +111,17 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
     return student.to(settings.run.device)
 
 
-def write_products(work: Work, student: Student, curve: Curve, working: Path, learned: list[SampleRef]) -> Summary:
-    """The student, its curve and its last picture; what the run needed on the way goes."""
+def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> Summary:
+    """The student, its curve and its last picture."""
     from tasks.training import COLUMNS
 
     save_student(student, work.folder)
     columns = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
     pq.write_table(pa.Table.from_pylist(curve.rows, schema=columns), work.folder / CURVE)
-    grids = sorted(working.glob("samples-*.png"))
+    grids = sorted(work.working.glob("samples-*.png"))
     shutil.copyfile(grids[-1], work.folder / SAMPLES_PICTURE)
     settings = work.settings.distill.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
     document = {"world": work.settings.world, "profile": work.settings.profile, "settings": settings}
     document["styles"] = sorted({sample.style for sample in learned})
     (work.folder / TRAINING).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    shutil.rmtree(working)
     return Summary(samples=len(learned), metrics=curve.last())

@@ -40,7 +40,7 @@ def broken(work: Work) -> Summary:
 
 
 def count_up(work: Work) -> Summary:
-    done = work.folder / "done"
+    done = work.working / "done"
     steps = int(done.read_text()) if done.exists() else 0
     done.write_text(str(steps + 1))
     if steps == 0:
@@ -128,7 +128,9 @@ def test_a_stage_that_resumes_finds_what_it_left(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         execute(job(count_up, resumes=True), tmp_path)
     assert list(Store(tmp_path).record_folders()) == []
-    assert execute(job(count_up, resumes=True), tmp_path).samples == 2
+    record = execute(job(count_up, resumes=True), tmp_path)
+    assert (record.samples, record.files) == (2, {})
+    assert [path.name for path in Store(tmp_path).partition_folder(PARTITION).iterdir()] == [record.fingerprint[:16]]
 
 
 def test_a_root_that_is_a_file_is_said(tmp_path: Path) -> None:
