@@ -59,7 +59,7 @@ class Clip(nn.Module):
         encoded = self.tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        return {name: encoded[name].to(self.mean.device) for name in ("input_ids", "attention_mask")}
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, D) unit vectors of images (B, 3, H, W) in [0, 1]."""
@@ -74,7 +74,8 @@ class Clip(nn.Module):
     @torch.no_grad()
     def embed_images(self, images: np.ndarray) -> Tensor:
         """(B, D) unit vectors of pictures (B, H, W, 3) uint8."""
-        return self.image_features(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0)
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.mean.device)
+        return self.image_features(pixels.permute(0, 3, 1, 2).float() / 255.0)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.pixels import signed
+
 EMBEDDING = 64
 
 
@@ -44,4 +46,4 @@ class IdentityNet(nn.Module):
     @torch.no_grad()
     def embed(self, images: np.ndarray) -> Tensor:
         """(B, 64) unit vectors of faces (B, H, W, 3) uint8."""
-        return self(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0)
+        return self(signed(images, self.head.weight.device))

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.pixels import signed
+
 POINTS = 5
 INPUT_PX = 64
 
@@ -46,16 +48,16 @@ class LandmarkNet(nn.Module):
 
         Confidence is the mass of the heat near its own mean, of the least certain point: low where there is no face.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        pixels = signed(images, next(self.parameters()).device)
         if pixels.shape[-2:] != (INPUT_PX, INPUT_PX):
             size = (INPUT_PX, INPUT_PX)
             pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
         points, heat = self(pixels)
-        centres = (torch.arange(heat.shape[-1]) + 0.5) / heat.shape[-1]
+        centres = (torch.arange(heat.shape[-1], device=heat.device) + 0.5) / heat.shape[-1]
         near_x = (centres - points[..., 0, None]).abs() < 0.06
         near_y = (centres - points[..., 1, None]).abs() < 0.06
         mass = (heat * near_y[..., :, None] * near_x[..., None, :]).sum(dim=(2, 3))
-        return points.numpy(), mass.amin(dim=1).numpy()
+        return points.cpu().numpy(), mass.amin(dim=1).cpu().numpy()
 
 
 def _double(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 
-def signed(images: np.ndarray, device: str = "cpu") -> Tensor:
+def signed(images: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
     """images: (B, H, W, 3) uint8.  Returns (B, 3, H, W) float in [-1, 1]."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0

@@ -19,7 +19,8 @@ from tasks.pretraining.pictures import LOOKS, Pictures
 BATCH = 16
 PEOPLE = 2304  # whose latents are kept
 DROP = 0.06  # share of samples without text, without image, and without either, for guidance
-CHANGED_WEIGHT = 3.0  # extra weight of latents that the true edit changes
+CHANGED_WEIGHT = 3.0  # extra weight, shared by the latents that the true edit changes: ears count as much as a statue
+SMALLEST_CHANGE = 0.06  # share of the picture below which an edit's latents gain no more weight
 MEASURE_STEPS = 10
 
 
@@ -93,7 +94,9 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     noisy = network.scheduler.add_noise(target, noise, timesteps)
     tokens = network.clip.text_tokens(texts)
     output = network.unet(torch.cat([noisy, portrait], dim=1), timesteps, tokens).sample.float()
-    weight = 1.0 + CHANGED_WEIGHT * network.changed[people, looks].float()
+    changed = network.changed[people, looks].float()
+    share = changed.mean(dim=(1, 2, 3), keepdim=True).clamp_min(SMALLEST_CHANGE)
+    weight = 1.0 + CHANGED_WEIGHT * changed / share
     error = ((output - target).square() * weight).mean()
     return error, {"mse": (output - target).square().mean()}
 
@@ -131,6 +134,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "editor", steps=4400, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "editor", steps=12000, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
     bfloat16=True, ema=0.998,
 )  # fmt: skip

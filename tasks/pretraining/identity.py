@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from models.identity import EMBEDDING, IdentityNet
 from tasks.pretraining.faces import PICTURES_PER_PERSON, Faces
-from tasks.pretraining.loop import Draw, Recipe, to_signed
+from tasks.pretraining.loop import Draw, Recipe, save_half, to_signed
 
 BATCH = 96
 SCALE, MARGIN = 20.0, 0.25  # of Deng et al. 2019, smaller: there are fewer and simpler people
@@ -76,9 +75,7 @@ def measure(network: nn.Module, faces: Faces) -> dict[str, float]:
 
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, IdentityTraining)
-    (folder / "identity").mkdir(parents=True, exist_ok=True)
-    state = {key: value.half().contiguous() for key, value in network.network.state_dict().items()}
-    save_file(state, folder / "identity" / "identity.safetensors")
+    save_half(network.network, folder / "identity" / "identity.safetensors")
 
 
 RECIPE = Recipe(

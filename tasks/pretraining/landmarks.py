@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.landmarks import LandmarkNet
-from tasks.pretraining.loop import Draw, Recipe, batch_of, to_signed
+from tasks.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
 from tasks.pretraining.pictures import SIZE_PX, Pictures
 
 BATCH = 32
@@ -74,9 +73,7 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
 
 
 def save(network: nn.Module, folder: Path) -> None:
-    (folder / "landmarks").mkdir(parents=True, exist_ok=True)
-    state = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-    save_file(state, folder / "landmarks" / "landmarks.safetensors")
+    save_half(network, folder / "landmarks" / "landmarks.safetensors")
 
 
 RECIPE = Recipe(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tasks.pretraining.faces import Faces
@@ -120,6 +121,12 @@ def batch_of(pictures: Pictures, draw: Draw, size: int) -> np.ndarray:
 def to_signed(images: np.ndarray) -> Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def save_half(network: nn.Module, path: Path) -> None:
+    """Weights and buffers in half precision, as the zoo loads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, path)
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.mae import EMBEDDED, Mae, MaskedAutoencoder, normalise
-from tasks.pretraining.loop import Draw, Recipe, batch_of
+from tasks.pretraining.loop import Draw, Recipe, batch_of, save_half
 from tasks.pretraining.pictures import LOOKS, Pictures
 
 BATCH = 48
@@ -49,8 +48,7 @@ def save(network: nn.Module, folder: Path) -> None:
     target = folder / "mae"
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(EMBEDDED.to_dict(), indent=1))
-    state = {key: value.half().contiguous() for key, value in network.encoder.state_dict().items()}
-    save_file(state, target / "mae.safetensors")
+    save_half(network.encoder, target / "mae.safetensors")
 
 
 RECIPE = Recipe("mae", steps=800, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, ema=0.99)

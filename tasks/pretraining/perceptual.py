@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.perceptual import FEATURES_FILE, Perceptual
 from models.procedural.person import HAIR_STYLES, sample_identity, sample_scene
-from tasks.pretraining.loop import Draw, Recipe, batch_of, to_signed
+from tasks.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
 from tasks.pretraining.pictures import LOOKS, TRAINING_SEEDS, VALIDATION_SEEDS, Pictures
 
 BATCH = 32
@@ -111,9 +110,7 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
 
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, PerceptualTraining)
-    (folder / "perceptual").mkdir(parents=True, exist_ok=True)
-    state = {key: value.half().contiguous() for key, value in network.backbone.state_dict().items()}
-    save_file(state, folder / "perceptual" / FEATURES_FILE)
+    save_half(network.backbone, folder / "perceptual" / FEATURES_FILE)
 
 
 RECIPE = Recipe(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from models import alignment, camera, procedural
 from models.procedural.photo import RAW_SIZE_PX, raw_camera
+from tasks.pretraining import blocks
 
 SIZE_PX = 64
 LOOKS: tuple[str | None, ...] = (None, *procedural.STYLES)
@@ -28,7 +28,7 @@ MAX_VIEW_YAW, MAX_VIEW_PITCH = 0.7, 0.30
 
 @dataclass
 class Pictures:
-    """N people as arrays (memory-mapped).  Looks: plain first, then `procedural.STYLES`."""
+    """N people as arrays.  Looks: plain first, then `procedural.STYLES`."""
 
     crops: np.ndarray  # (N, 11, 64, 64, 3) uint8, the hand-held crop in every look
     crop_cameras: np.ndarray  # (N, 25) float32, exact
@@ -85,32 +85,13 @@ def picture_person(seed: int) -> dict[str, np.ndarray]:
 
 
 def render_block(folder: Path, first_seed: int, count: int) -> Path:
-    """Render `count` people into one .npz; nothing is done when the file is there. Written under another name first."""
-    path = folder / f"{first_seed}-{count}.npz"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    people = [picture_person(seed) for seed in range(first_seed, first_seed + count)]
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        arrays: dict[str, Any] = {name: np.stack([person[name] for person in people]) for name in people[0]}
-        np.savez(file, **arrays)
-    part.rename(path)
-    return path
+    """See `blocks.render_block`."""
+    return blocks.render_block(folder, first_seed, count, picture_person)
 
 
 def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
     """Read the blocks of [first_seed, first_seed + count) that are there into memory."""
-    blocks = []
-    for path in sorted(folder.glob("*.npz"), key=lambda path: int(path.stem.split("-")[0])):
-        start = int(path.stem.split("-")[0])
-        if first_seed <= start < first_seed + count:
-            with np.load(path) as block:
-                blocks.append({name: block[name] for name in block.files})
-    if not blocks:
-        raise FileNotFoundError(f"no training pictures from seed {first_seed} in {folder}")
-    return Pictures(**{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
+    return Pictures(**blocks.load_blocks(folder, first_seed, count))
 
 
 def _bytes(rgb: torch.Tensor) -> np.ndarray:

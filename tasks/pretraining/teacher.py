@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.live3d import EMBEDDED, Live3D
 from models.rendering import sample_rays
-from tasks.pretraining.loop import Draw, Recipe, batch_of, to_signed
+from tasks.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
 from tasks.pretraining.pictures import LOOKS, STYLES_PER_PERSON, VIEWS_PER_STYLE, Pictures
 
 BATCH = 8
-POINT_PHASE = 0.20  # share of the training that sees points only
+POINT_PHASE = 0.07  # share of the training that sees points only
 RAYS_PER_VIEW = 384
 PATCH_RAYS = 16  # side of the patch of a view, in rays
 SHELL = 0.04  # world units in front of and behind the surface that point supervision samples
@@ -173,12 +172,9 @@ def save(network: nn.Module, folder: Path) -> None:
     target = folder / "teacher"
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(network.config.to_dict(), indent=1))
-    save_file(
-        {key: value.half().contiguous() for key, value in network.state_dict().items()},
-        target / "teacher.safetensors",
-    )
+    save_half(network, target / "teacher.safetensors")
 
 
 RECIPE = Recipe(
-    "teacher", steps=5000, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995
+    "teacher", steps=13500, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995
 )

@@ -1,0 +1,114 @@
+"""The training of the embedded networks, at the size of a test."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.landmarks import LandmarkNet
+from tasks.pretraining import blocks, landmarks, loop, recipes
+from tasks.pretraining.faces import load_faces
+from tasks.pretraining.faces import render_block as render_faces
+from tasks.pretraining.loop import Draw
+from tasks.pretraining.pictures import LOOKS, TRAINING_SEEDS, VALIDATION_SEEDS, Pictures, load_pictures, render_block
+
+TINY = dataclasses.replace(landmarks.RECIPE, steps=6)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three people to learn from, in two blocks, and two to measure with."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    for first, count in ((TRAINING_SEEDS + 2, 1), (TRAINING_SEEDS, 2), (VALIDATION_SEEDS, 2)):
+        render_block(folder / "pictures", first, count)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(work: Path) -> Pictures:
+    return load_pictures(work / "pictures", TRAINING_SEEDS, 100)
+
+
+def test_blocks_are_read_in_the_order_of_their_seeds_and_apart_from_the_held_out(
+    work: Path, pictures: Pictures, tmp_path: Path
+) -> None:
+    assert pictures.crops.shape == (3, len(LOOKS), 64, 64, 3)
+    alone = load_pictures(render_block(tmp_path, TRAINING_SEEDS + 2, 1).parent, TRAINING_SEEDS, 100)
+    assert np.array_equal(pictures.crops[2:], alone.crops)
+    held_out = load_pictures(work / "pictures", VALIDATION_SEEDS, 100)
+    assert len(held_out.crops) == 2
+    with pytest.raises(FileNotFoundError, match="no pictures from seed 7"):
+        load_pictures(work / "pictures", 7, 1)
+
+
+def test_a_block_is_rendered_once(tmp_path: Path) -> None:
+    rendered: list[int] = []
+
+    def person(seed: int) -> blocks.Arrays:
+        rendered.append(seed)
+        return {"seed": np.array(seed)}
+
+    for _ in range(2):
+        blocks.render_block(tmp_path, 5, 3, person)
+    assert rendered == [5, 6, 7]
+    assert blocks.load_blocks(tmp_path, 0, 100)["seed"].tolist() == [5, 6, 7]
+
+
+def test_a_face_shows_one_identity_in_changing_scenes(tmp_path: Path) -> None:
+    render_faces(tmp_path, 3, 1)
+    faces = load_faces(tmp_path, 0, 10)
+    assert faces.images.shape == (1, 12, 64, 64, 3)
+    corners = faces.images[0, faces.looks[0] == 0, 0, 0]
+    assert len(np.unique(corners, axis=0)) > 1  # the backdrop is drawn anew
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int) -> loop.Recipe:
+    """The recipe, whose process dies in the middle of a step."""
+
+    def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        if round(draw.progress * TINY.steps) == step:
+            raise Killed
+        return landmarks.loss(network, pictures, draw)
+
+    return dataclasses.replace(TINY, loss=loss)
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 2)
+    whole = loop.train(TINY, pictures, tmp_path, tmp_path / "whole").state_dict()
+    with pytest.raises(Killed):
+        loop.train(killed_at(5), pictures, tmp_path, tmp_path / "killed")
+    assert torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"] == 4
+    resumed = loop.train(TINY, pictures, tmp_path, tmp_path / "killed").state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    torch.manual_seed(TINY.seed)
+    fresh = TINY.build(tmp_path).state_dict()
+    assert not all(torch.equal(value, fresh[name]) for name, value in whole.items() if name in fresh)
+
+
+def test_a_network_leaves_weights_that_load_and_a_card(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path / "weights")
+    measured = recipes.train_network("landmarks", work, steps=3)
+    assert measured["photo_error_px_median"] > 0
+    from safetensors.torch import load_file
+
+    state = load_file(tmp_path / "weights" / "landmarks" / "landmarks.safetensors")
+    LandmarkNet().load_state_dict(state)
+    card = json.loads((work / "landmarks" / "card.json").read_text())
+    assert card["steps"] == 3
+    text = recipes.write_card(work).read_text()
+    assert "## landmarks" in text
+    assert "## editor" not in text  # not trained here
+    assert f"{measured['photo_error_px_median']:.4g}" in text
