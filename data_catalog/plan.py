@@ -144,6 +144,10 @@ class Plan:
         own, known, unknown = self._inputs(step)
         return _plain({**own, "inputs": {**known, **dict.fromkeys(unknown)}})
 
+    def upstream(self, step: Step, stage_name: str) -> list[Step]:
+        """The steps of another stage that a step needs."""
+        return self._ups(step, Need(stage_name))
+
     def _judge(self, step: Step) -> dict[str, Any]:
         """Set the step's state and reasons; returns its fingerprint inputs, as far as they are known."""
         own, known, unknown = self._inputs(step)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+UNKNOWN = "(not known yet)"  # a digest of what is not made
+
 
 class Reason(NamedTuple):
     """One difference. `what` is in words, `then` and `now` are values as text; None where there was none."""
@@ -25,16 +27,19 @@ _NAMES = {"settings": "setting", "sources": "file", "inputs": "upstream", "weigh
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Reason]:
     """All differences between two `fingerprint_inputs`."""
-    found = []
-    if then.get("version") != now.get("version"):
-        found.append(Reason("stage version", str(then.get("version")), str(now.get("version"))))
+    return [reason for reason, differs in compare(then, now) if differs]
+
+
+def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[Reason, bool]]:
+    """Every fingerprint input, then and now, and whether it differs."""
+    versions = [None if inputs.get("version") is None else str(inputs["version"]) for inputs in (then, now)]
+    yield Reason("stage version", *versions), versions[0] != versions[1]
     for section, word in _NAMES.items():
         old, new = dict(_flat(then.get(section, {}))), dict(_flat(now.get(section, {})))
         for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                short = section != "settings"
-                found.append(Reason(f"{word} {name}", _text(old.get(name), short), _text(new.get(name), short)))
-    return found
+            short = section != "settings"
+            values = [_text(side[name], short) if name in side else None for side in (old, new)]
+            yield Reason(f"{word} {name}", *values), (name in old) != (name in new) or old.get(name) != new.get(name)
 
 
 def changed_definitions(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -61,9 +66,9 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _text(value: Any, short: bool) -> str | None:
+def _text(value: Any, short: bool) -> str:
     if value is None:
-        return None
+        return UNKNOWN if short else "null"
     return str(value)[:12] if short else (value if isinstance(value, str) else repr(value))
 
 

@@ -10,13 +10,17 @@ from flows.session import on_cluster, open_run
 
 @flow(name="build-dataset", flow_run_name="build-dataset {profile}", validate_parameters=True)
 def build_dataset(
-    profile: str = "demo", overrides: list[str] | None = None, cluster: str | None = None
+    profile: str = "demo",
+    overrides: list[str] | None = None,
+    cluster: str | None = None,
+    force: list[str] | None = None,
 ) -> dict[str, Any]:
     """Make what is missing of a profile's dataset and publish a snapshot named by its digest.
 
     `overrides` are settings as on the command line: `edit.steps=30`. `cluster` names a file of configs/clusters.
+    `force` names stages, stage/style or partitions to make again.
     """
-    with open_run("build-dataset", profile, on_cluster(overrides, cluster)) as run:
+    with open_run("build-dataset", profile, on_cluster(overrides, cluster), force=force or []) as run:
         run.stage("portraits")  # take in, check, identify by content, split
         run.stage("align")  # crop, and find the camera
         run.stage("prompts")  # paraphrase each style's instruction

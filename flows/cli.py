@@ -30,16 +30,26 @@ Overrides = Annotated[
 Cluster = Annotated[
     str | None, typer.Option("--cluster", metavar="NAME", help="A file of configs/clusters, or tcp://HOST:PORT.")
 ]
+Force = Annotated[
+    list[str] | None,
+    typer.Option("--force", metavar="STAGE[/STYLE[/BLOCK]]", help="Make these again; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 
 
 @app.command()
-def plan(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say what would run and why, without running anything."""
+def plan(
+    partitions: Annotated[bool, typer.Option("--partitions", help="List every partition with its reasons.")] = False,
+    force: Force = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say what would run, why, and what it costs, without running anything."""
+    from flows.plan_tables import plan_table
     from flows.planning import describe_plan
 
-    document = describe_plan(profile, overrides or [])
-    screen.show(document, as_json, screen.plan_table)
+    screen.show(describe_plan(profile, overrides or [], force or [], partitions), as_json, plan_table)
 
 
 @app.command()
@@ -50,9 +60,10 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Say why one partition would run: each input of its fingerprint, then and now."""
-    from flows.planning import explain_partition
+    from flows.explaining import explain_partition
+    from flows.plan_tables import why_table
 
-    screen.show(explain_partition(partition, profile, overrides or []), as_json, screen.why_table)
+    screen.show(explain_partition(partition, profile, overrides or []), as_json, why_table)
 
 
 @app.command()
@@ -63,20 +74,47 @@ def accept(
     as_json: Json = False,
 ) -> None:
     """Declare a stage's partitions valid for its changed code, as after a refactoring."""
-    from flows.planning import accept_stage
+    from flows.explaining import accept_stage
 
     screen.show(accept_stage(stage, profile, overrides or []), as_json, screen.fields)
 
 
 @app.command()
+def gc(
+    last: Annotated[int, typer.Option(min=0, help="Newest snapshots to keep, beside the latest.")] = 3,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="DATASET", help="Digest of a snapshot to keep; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without this nothing is deleted.")] = False,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say which partitions nothing refers to any more; with --yes, delete them."""
+    from flows import collecting
+    from flows.plan_tables import gone_line, waste_table
+
+    findings = collecting.look_for_waste(profile, overrides or [], last, keep or [])
+    if not as_json:
+        screen.show(collecting.describe(findings, None), False, waste_table)
+    deleted = collecting.delete(findings) if yes else None
+    if as_json or yes:
+        screen.show(collecting.describe(findings, deleted), as_json, gone_line)
+
+
+@app.command()
 def build(
-    cluster: Cluster = None, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
+    force: Force = None,
+    cluster: Cluster = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
     with screen.only_results_on_stdout():
         from flows.engine import run_here
 
-        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster)
+        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
     screen.show(outcome, as_json, screen.fields)
 
 
@@ -114,6 +152,7 @@ def evaluate(
 def run(
     flow: Annotated[str, typer.Argument(help="build-dataset, distill, evaluate, reproduce or pretrain-embedded.")],
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -122,7 +161,7 @@ def run(
     with screen.only_results_on_stdout():
         from flows.engine import trigger
 
-        outcome = trigger(flow, profile, overrides or [], watch)
+        outcome = trigger(flow, profile, overrides or [], watch, force or [])
     screen.show(outcome, as_json, screen.fields)
     if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
         raise typer.Exit(1)

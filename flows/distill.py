@@ -9,9 +9,11 @@ from flows.session import open_run
 
 
 @flow(name="distill", flow_run_name="distill {profile}", validate_parameters=True)
-def distill(profile: str = "demo", overrides: list[str] | None = None, dataset: str = "latest") -> dict[str, Any]:
+def distill(
+    profile: str = "demo", overrides: list[str] | None = None, dataset: str = "latest", force: list[str] | None = None
+) -> dict[str, Any]:
     """Train the student from a snapshot (its digest, or latest) and register it as a model."""
-    with open_run("distill", profile, overrides or [], pins=find_dataset(dataset)) as run:
+    with open_run("distill", profile, overrides or [], find_dataset(dataset), force or []) as run:
         run.stage("distill")
         student = register_student(run)
         return run.conclude(student=student.digest, dataset=student.dataset, metrics=student.metrics)

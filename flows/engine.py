@@ -32,7 +32,7 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     return outcome
 
 
-def trigger(name: str, profile: str, overrides: list[str], watch: bool) -> dict[str, Any]:
+def trigger(name: str, profile: str, overrides: list[str], watch: bool, force: list[str]) -> dict[str, Any]:
     """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end."""
     if name not in FLOWS:
         raise UserError(f"there is no flow '{name}'", flows=", ".join(FLOWS))
@@ -44,7 +44,7 @@ def trigger(name: str, profile: str, overrides: list[str], watch: bool) -> dict[
     os.environ.update(server.environment(root, api_url))
     from prefect.deployments import run_deployment
 
-    parameters = {"profile": profile, "overrides": overrides}
+    parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
     started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)
     state = started.state
     return {

@@ -9,9 +9,11 @@ from flows.session import open_run
 
 
 @flow(name="evaluate", flow_run_name="evaluate {profile}", validate_parameters=True)
-def evaluate(profile: str = "demo", overrides: list[str] | None = None, student: str = "latest") -> dict[str, Any]:
+def evaluate(
+    profile: str = "demo", overrides: list[str] | None = None, student: str = "latest", force: list[str] | None = None
+) -> dict[str, Any]:
     """Evaluate a student (its digest, or latest) on held-out portraits and prompts, and renew the report."""
-    with open_run("evaluate", profile, overrides or [], pins=find_student(student)) as run:
+    with open_run("evaluate", profile, overrides or [], find_student(student), force or []) as run:
         run.stage("evaluate")
         table = publish_evaluation(run)
         return run.conclude(table=table)

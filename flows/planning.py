@@ -3,24 +3,25 @@
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_catalog.catalog import accept
 from data_catalog.errors import UserError
-from data_catalog.places import data_root, shown_path
+from data_catalog.places import data_root
 from data_catalog.plan import Plan, Step, make_plan
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Partition, Stage
 from data_catalog.store import Store
-from data_catalog.styles import list_styles, read_style, style_path
+from data_catalog.styles import list_styles
+from flows.price import Price, Prices
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
 
-def open_plan(settings: Settings, root: Path, pins: dict[str, str] | None = None) -> Plan:
-    """The plan of all stages for these settings on this data root."""
+def open_plan(settings: Settings, root: Path, pins: dict[str, str] | None = None, force: Sequence[str] = ()) -> Plan:
+    """The plan of all stages for these settings on this data root. `force`: stages or partitions to make again."""
     from models import zoo
     from tasks.portraits import blocks
     from tasks.stages import STAGES
@@ -33,20 +34,31 @@ def open_plan(settings: Settings, root: Path, pins: dict[str, str] | None = None
         blocks(settings),
         lambda name: zoo.digest(name, settings.world),
         model_modules=zoo.modules,
+        force=force,
         pins=pins,
     )
 
 
-def describe_plan(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Counts and reasons per stage, and what past records say it will cost."""
+def describe_plan(
+    profile: str, overrides: list[str], force: Sequence[str] = (), partitions: bool = False
+) -> dict[str, Any]:
+    """Counts, reasons and price per stage; with `partitions`, also the state and reasons of each one."""
     started = time.perf_counter()
-    plan = open_plan(load_settings(profile, overrides), data_root())
-    rows = stage_rows(plan)
-    estimates = [_estimate(plan, stage.name) for stage in plan.stages]
-    known = [estimate for estimate in estimates if estimate is not None]
-    estimate = {"seconds": sum(e[0] for e in known), "bytes": sum(e[1] for e in known)}
-    spent = round(time.perf_counter() - started, 3)
-    return {"profile": profile, "stages": rows, "estimate": estimate, "notes": _notes(plan), "seconds": spent}
+    plan = open_plan(load_settings(profile, overrides), data_root(), force=force)
+    prices, rows = Prices(plan), stage_rows(plan)
+    run, maybe = Price(), Price()
+    for stage, row in zip(plan.stages, rows, strict=True):
+        own = prices.price(stage, "run"), prices.price(stage, "maybe")
+        row["price"], row["price_maybe"] = own[0].document(), own[1].document()
+        run, maybe = run + own[0], maybe + own[1]
+    document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
+    document |= {"device": plan.settings.run.device, "notes": _notes(plan)}
+    if partitions:
+        document["partitions"] = [
+            {"partition": step.key, "state": step.state, "reasons": [str(reason) for reason in step.reasons]}
+            for step in plan.steps.values()
+        ]
+    return {**document, "seconds": round(time.perf_counter() - started, 3)}
 
 
 def stage_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -73,29 +85,10 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
     }
 
 
-def _estimate(plan: Plan, stage: str) -> tuple[float, float] | None:
-    """(seconds, bytes) of what runs, by the mean of this stage's past partitions; None without any."""
-    waiting = [step for step in plan.by_stage[stage] if not step.made]
-    past = [entry for step in plan.by_stage[stage] for entry in plan.catalog.history(step.key)]
-    if not waiting or not past:
-        return None
-    scale = len(waiting) / len(past)
-    workers = plan.settings.run.workers if any(s.split_by for s in plan.stages if s.name == stage) else 1
-    return scale * sum(entry.seconds for entry in past) / workers, scale * sum(entry.bytes for entry in past)
-
-
 def _notes(plan: Plan) -> list[str]:
     """What the plan lets pass and a person may want to know: partitions kept although their code changed."""
     kept = Counter((step.partition.stage, step.note) for step in plan.steps.values() if step.note)
     return [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
-
-
-def explain_partition(key: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """The state of one partition and every difference to what it was made from."""
-    plan = open_plan(load_settings(profile, overrides), data_root())
-    step = find_step(plan, key)
-    changed = [reason._asdict() for reason in step.reasons]
-    return {"partition": step.key, "state": step.state, "changed": changed, "now": plan.now(step)}
 
 
 def find_step(plan: Plan, key: str) -> Step:
@@ -107,26 +100,6 @@ def find_step(plan: Plan, key: str) -> Step:
         hint = f"for example {', '.join(near)}" if near else f"stages: {', '.join(plan.by_stage)}"
         raise UserError(f"there is no partition '{key}' in this profile", hint=hint)
     return plan.steps[name]
-
-
-def accept_stage(stage: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Let every record of a stage name the present code, so that it is not made again for a refactoring."""
-    plan = open_plan(load_settings(profile, overrides), data_root())
-    if stage not in plan.by_stage:
-        raise UserError(f"there is no stage '{stage}'", stages=", ".join(plan.by_stage))
-    source = plan.source(stage).digest
-    entries = [entry for step in plan.by_stage[stage] for entry in plan.catalog.history(step.key)]
-    for entry in entries:
-        accept(plan.store, entry.partition, plan.catalog.folder(entry).name, source)
-    return {"stage": stage, "accepted": len(entries), "source_digest": source}
-
-
-def describe_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Style files that the settings choose."""
-    settings = load_settings(profile, overrides)
-    paths = [style_path(settings, slug) for slug in list_styles(settings)]
-    rows = [{"style": p.stem, "seed_prompt": read_style(p).seed_prompt, "file": shown_path(p)} for p in paths]
-    return {"profile": profile, "styles": rows}
 
 
 def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:

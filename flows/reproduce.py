@@ -10,9 +10,11 @@ from flows.evaluate import evaluate
 
 
 @flow(name="reproduce", flow_run_name="reproduce {profile}", validate_parameters=True)
-def reproduce(profile: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
-    """All three flows in their order, each a run of its own below this one."""
-    built = build_dataset(profile, overrides)
-    distilled = distill(profile, overrides, dataset=built["dataset"])
-    evaluated = evaluate(profile, overrides, student=distilled["student"])
+def reproduce(
+    profile: str = "demo", overrides: list[str] | None = None, force: list[str] | None = None
+) -> dict[str, Any]:
+    """All three flows in their order, each a run of its own below this one. `force`: what to make again."""
+    built = build_dataset(profile, overrides, force=force)
+    distilled = distill(profile, overrides, dataset=built["dataset"], force=force)
+    evaluated = evaluate(profile, overrides, student=distilled["student"], force=force)
     return {"build-dataset": built, "distill": distilled, "evaluate": evaluated}

@@ -213,12 +213,13 @@ def open_run(
     profile: str,
     overrides: Sequence[str],
     pins: dict[str, str] | None = None,
+    force: Sequence[str] = (),
 ) -> Iterator[FlowRun]:
     """Plan, open the tracking run and the workers; at the end check for failures and note what happened."""
     log_plainly()
     settings = load_settings(profile, list(overrides))
     root = data_root()
-    plan = open_plan(settings, root, pins=pins)
+    plan = open_plan(settings, root, pins=pins, force=force)
     show_plan(stage_rows(plan))
     tracker = Tracker(root, settings, flow, flow_run_id())
     started, state = time.monotonic(), "failed"
