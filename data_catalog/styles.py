@@ -93,7 +93,7 @@ def style_paths(folder: Path) -> dict[str, Path]:
             continue
         if path.suffix == ".yml":
             raise UserError(f"{shown_path(path)}: a style file ends in .txt or .yaml", hint="rename it")
-        _check_slug(path)
+        check_slug(path)
         if path.stem in found:
             raise UserError(
                 f"there are two files for the style '{path.stem}'",
@@ -140,7 +140,7 @@ def style_gates(settings: Settings, slug: str) -> SelectSettings:
 
 def read_style(path: Path) -> StyleFile:
     """One style file, checked."""
-    _check_slug(path)
+    check_slug(path)
     if path.suffix == ".yaml":
         return _read_yaml_style(path)
     try:
@@ -189,7 +189,8 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
     return style
 
 
-def _check_slug(path: Path) -> None:
+def check_slug(path: Path) -> None:
+    """Refuse a style file that is not named by a slug, with a name that would do."""
     if not SLUG.fullmatch(path.stem) or len(path.stem) > SLUG_MAX or path.stem == "all":
         suggestion = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:SLUG_MAX]
         usable = SLUG.fullmatch(suggestion) and suggestion != "all"

@@ -84,7 +84,16 @@ def status_table(document: Document, console: Console) -> None:
 
 
 def styles_table(document: Document, console: Console) -> None:
-    _rows(document["styles"], ("style", "seed_prompt", "file"), console)
+    _rows(document["styles"], ("style", "state", "train", "test", "kept", "yield", "seed_prompt"), console)
+    if "note" in document:
+        console.print(document["note"], markup=False, highlight=False)
+
+
+def style_check_table(document: Document, console: Console) -> None:
+    errors = sum(problem["level"] == "error" for problem in document["problems"])
+    console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors", highlight=False)
+    if document["problems"]:
+        _rows(document["problems"], ("style", "level", "what"), console)
 
 
 def models_table(document: Document, console: Console) -> None:
