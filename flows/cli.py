@@ -273,6 +273,24 @@ def diff(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or the beginning), its name, or latest.")],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one, which it is compared with.")] = "latest",
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say what differs between two runs: settings, datasets, metrics, and what their students draw."""
+    with screen.only_results_on_stdout():
+        from flows.comparison_tables import compare_table
+        from flows.run_comparison import compare_runs
+
+        document = compare_runs(a, b, page, profile, overrides or [])
+    screen.show(document, as_json, compare_table)
+
+
+@app.command()
 def doctor(
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -1,10 +1,13 @@
 """What a person sees of `diff` and `compare` in a terminal."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from data_catalog.places import shown_path
 
 Document = dict[str, Any]
 
@@ -27,7 +30,10 @@ def diff_table(document: Document, console: Console) -> None:
     """Counts, reasons, and per style the shift of each score."""
     for side in "ab":
         one = document[side]
-        _line(console, f"{side.upper()}  {one['digest'][:16]}  {one['samples']} samples  {one['folder']}")
+        _line(
+            console,
+            f"{side.upper()}  {one['digest'][:16]}  {one['samples']} samples  {shown_path(Path(one['folder']))}",
+        )
     _line(console, ", ".join(f"{count} {word}" for word, count in document["samples"].items()))
     if document["changes"]:
         words = ", ".join(f"{name} {count}" for name, count in document["changes"].items())
@@ -37,6 +43,45 @@ def diff_table(document: Document, console: Console) -> None:
     if sum(count for word, count in document["samples"].items() if word != "unchanged"):
         _styles(document["styles"], console)
     _say_page(document, console)
+
+
+def compare_table(document: Document, console: Console) -> None:
+    """Settings that differ, the datasets in short, and the metrics that differ side by side."""
+    for side in "ab":
+        run = document[side]
+        digests = [f"{name} {run[name][:12]}" for name in ("dataset", "student") if run[name]]
+        words = [side.upper(), "", run["run_id"][:12], run["name"], run["started"], run["status"].lower(), *digests]
+        _line(console, " ".join(words))
+    settings_table(document["settings"], console)
+    _dataset_in_short(document, console)
+    differing = [row for row in document["metrics"] if row["a"] != row["b"]]
+    table = _table("metric", "A", "B", "B - A", numbers=True)
+    for row in differing:
+        change = "-" if row["change"] is None else f"{row['change']:+.4g}"
+        style = {"b": "green", "a": "red", None: ""}[row["better"]]
+        table.add_row(Text(row["metric"]), _number(row["a"]), _number(row["b"]), Text(change, style=style))
+    console.print()
+    console.print(table)
+    _line(console, f"{len(document['metrics']) - len(differing)} other metrics are equal")
+    _say_page(document, console)
+
+
+def _dataset_in_short(document: Document, console: Console) -> None:
+    console.print()
+    digests = [document[side]["dataset"] for side in "ab"]
+    if document["dataset"] is None:
+        known = [digest[:12] if digest else "none" for digest in digests]
+        gone = "" if None in digests else " (no longer here)"
+        _line(console, f"datasets: {known[0]} and {known[1]}{gone}")
+    elif digests[0] == digests[1]:
+        _line(console, f"both have the dataset {digests[0][:12]}")
+    else:
+        counts = ", ".join(f"{count} {word}" for word, count in document["dataset"]["samples"].items())
+        _line(console, f"datasets: {counts} samples (stillroom diff {digests[0][:12]} {digests[1][:12]})")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def settings_table(rows: list[Document], console: Console) -> None:
