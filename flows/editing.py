@@ -1,42 +1,193 @@
-"""`stillroom edit`: the newest student on a portrait of the user's."""
+"""`stillroom edit`: a student on portraits of the user's."""
 
+import glob
+import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
-from data_catalog.catalog import Catalog
-from data_catalog.places import data_root
-from data_catalog.settings import load_settings
-from data_catalog.store import Store
-from flows.products import student_entry
-from tasks.apply import edit_head, read_portrait, write_views
-from tasks.student_files import load_student
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from data_catalog.errors import UserError
+from tasks.mesh import check_mesh_name
+from tasks.pictures import write_gif, write_png
+from tasks.video import check_video_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tasks.portrait3d import Portrait3D
+    from tasks.student_api import Prompt, Student
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")  # taken of a folder
+GIF_FRAMES = 24
+FILES_SHOWN = 24
+
+log = logging.getLogger(__name__)
 
 
-def edit_portrait(
-    image: Path,
+@dataclass(frozen=True)
+class Products:
+    """What is written for each portrait, besides the edited portrait: file names below its folder."""
+
+    views: int = 4
+    video: Path | None = None  # None: turntable.gif
+    mesh: Path | None = None
+
+    def check(self) -> None:
+        """Raise UserError before anything is computed where a name will not do."""
+        for path, check in ((self.video, check_video_name), (self.mesh, check_mesh_name)):
+            if path is None:
+                continue
+            check(path)
+            if path.is_absolute() or ".." in path.parts:
+                raise UserError(f"{path} would not lie in the folder of its portrait", hint="a name below --out")
+
+
+def edit_portraits(
+    given: Sequence[str],
     prompt: str | None,
     reference: Path | None,
     out: Path,
-    views: int,
+    products: Products,
+    student: str,
     profile: str,
     overrides: list[str],
 ) -> dict[str, Any]:
-    """Edit a portrait and write its pictures. `seconds` is the edit alone, without loading the networks."""
-    settings = load_settings(profile, overrides)
-    catalog = Catalog(Store(data_root()))
-    entry = student_entry(catalog)
-    portrait = read_portrait(image, settings)
-    picture = read_portrait(reference, settings).rgb if reference else None
-    student = load_student(catalog.folder(entry), settings.run.device)
-    edit_head(student, portrait.rgb, prompt, picture, settings)  # the first pass loads the prompt's encoder
+    """Edit portraits and write their pictures below `out`, one folder a portrait when there are several.
+
+    `seconds` is portrait to edited picture: alignment, triplane and one view, without loading the networks.
+    Of several portraits, one that cannot be read is reported and the others are edited; medians are given.
+    """
+    images = find_images(given)
+    products.check()
+    from tasks.student_api import Student
+
+    editor = Student.load(student, profile, overrides)
+    wish = editor.read_prompt(prompt, reference)
+    editor.warm_up()
+    folders = name_folders(images, out)
+    rows: list[dict[str, Any]] = []
+    rejected: list[dict[str, str]] = []
+    with logging_redirect_tqdm():
+        for image in tqdm(images, desc="edit", unit="portrait", disable=len(images) == 1):
+            try:
+                rows.append(edit_one(editor, image, wish, folders[image], products))
+            except UserError as error:
+                if len(images) == 1:
+                    raise
+                log.warning("%s", error.message)
+                rejected.append({"image": str(image), "reason": error.message})
+    if not rows:
+        raise UserError("no portrait could be edited", portraits=len(images), first=rejected[0]["reason"])
+    return summary(rows, rejected)
+
+
+def find_images(given: Sequence[str]) -> list[Path]:
+    """The pictures that files, folders and glob patterns name, each once, sorted within a folder or pattern."""
+    found: dict[Path, None] = {}
+    for text in given:
+        path = Path(text)
+        if path.is_file():
+            matches = [path]
+        elif path.is_dir():
+            matches = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+        else:
+            names = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+            matches = [Path(name) for name in names if Path(name).is_file()]
+        if not matches:
+            what = "no picture in the folder" if path.is_dir() else "no file or pattern"
+            raise UserError(
+                f"{what}: {text}", expected="a picture, a folder of pictures, or a pattern such as 'in/*.png'"
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def name_folders(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """A folder for each picture: `out` itself for a single one, else one of its name; equal names are numbered."""
+    if len(images) == 1:
+        return {images[0]: out}
+    folders: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for image in images:
+        folder, number = out / image.stem, 2
+        while folder in taken:
+            folder, number = out / f"{image.stem}-{number}", number + 1
+        taken.add(folder)
+        folders[image] = folder
+    return folders
+
+
+def edit_one(student: "Student", image: Path, prompt: "Prompt", folder: Path, products: Products) -> dict[str, Any]:
+    """Edit one portrait and write everything of it."""
     started = time.perf_counter()
-    head = edit_head(student, portrait.rgb, prompt, picture, settings)
-    seconds = time.perf_counter() - started
-    files = write_views(head, portrait.camera, out, views)
+    head = student.edit_aligned(student.align(image), prompt)
+    edited = head.own_view()
+    shown = time.perf_counter()
+    head.own_view()
+    again = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    edited.save(folder / "edited.png")
     return {
-        "files": [str(path) for path in files],
-        "seconds": round(seconds, 4),
-        "student": entry.digest,
-        "camera_source": portrait.camera_source,
+        "files": [folder / "edited.png", *write_products(head, folder, products)],
+        "seconds": shown - started,
+        "seconds_triplane": head.seconds,
+        "seconds_view": again - shown,
+        "camera_source": head.portrait.camera_source,
+        "cropped": head.portrait.cropped,
     }
+
+
+def write_products(head: "Portrait3D", folder: Path, products: Products) -> list[Path]:
+    """Novel views, the turntable, the mesh."""
+    files = [write_png(folder / f"view_{n:02d}.png", view) for n, view in enumerate(head.views(products.views))]
+    if products.video is None:
+        files.append(write_gif(folder / "turntable.gif", list(head.turntable(GIF_FRAMES))))
+    else:
+        (folder / products.video).parent.mkdir(parents=True, exist_ok=True)
+        files.append(head.save_video(folder / products.video))
+    if products.mesh is not None:
+        (folder / products.mesh).parent.mkdir(parents=True, exist_ok=True)
+        files.append(head.save_mesh(folder / products.mesh))
+    return files
+
+
+def summary(rows: list[dict[str, Any]], rejected: list[dict[str, str]]) -> dict[str, Any]:
+    """What the command prints."""
+    seconds = {
+        name: round(median(row[name] for row in rows), 4) for name in ("seconds", "seconds_triplane", "seconds_view")
+    }
+    sources = sorted({row["camera_source"] for row in rows})
+    return {
+        "files": [str(path) for row in rows for path in row["files"]],
+        "portraits": len(rows),
+        "aligned_here": sum(row["cropped"] for row in rows),
+        "camera_source": ", ".join(sources),
+        "rejected": rejected,
+        **seconds,
+    }
+
+
+def show_edit(document: dict[str, Any], console: "Console") -> None:
+    """The document of `edit_portraits` for a person."""
+    files = document["files"]
+    for path in files[:FILES_SHOWN]:
+        console.print(path, markup=False, highlight=False, soft_wrap=True)
+    if len(files) > FILES_SHOWN:
+        console.print(f"and {len(files) - FILES_SHOWN} files more", highlight=False)
+    for image in document["rejected"]:
+        console.print(f"not edited: {image['reason']}", markup=False, highlight=False, soft_wrap=True)
+    aligned, camera = document["aligned_here"], document["camera_source"]
+    rows = {
+        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way, camera: {camera}",
+        "portrait to picture": f"{document['seconds']} s",
+        "triplane": f"{document['seconds_triplane']} s, once for a portrait and prompt",
+        "another view": f"{document['seconds_view']} s, only rendered",
+    }
+    for name, text in rows.items():
+        console.print(f"{name:<20} {text}", markup=False, highlight=False, soft_wrap=True)

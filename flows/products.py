@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_catalog.catalog import Catalog, Entry
+from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.snapshot import Snapshot, open_snapshot, publish, snapshot_digest
 from data_catalog.store import Store
+from data_catalog.students import STUDENT, student_entry
 from flows.session import FlowRun
 
-DATASET, STUDENT = "dataset/all", "distill/all"  # the partitions that hold them
+DATASET = "dataset/all"  # the partition that holds it
 
 Pins = dict[str, str]
 
@@ -50,16 +51,6 @@ def find_student(digest: str) -> Pins:
     return {STUDENT: entry.digest} | {key: value for key, value in learned_from.items() if key == DATASET}
 
 
-def student_entry(catalog: Catalog, digest: str = "latest") -> Entry:
-    """The student with this digest (or its beginning), or the newest."""
-    students = catalog.history(STUDENT)
-    found = [entry for entry in students if digest == "latest" or entry.digest.startswith(digest)]
-    if not found:
-        known = ", ".join(entry.digest[:16] for entry in students) or "none"
-        raise UserError(f"there is no student '{digest}'", students=known, hint="stillroom distill")
-    return found[0]
-
-
 def publish_dataset(run: FlowRun) -> Snapshot:
     """Take the dataset into datasets/ with card and report, and name it in MLflow."""
     from tasks.report import dataset_documents
@@ -76,7 +67,7 @@ def publish_dataset(run: FlowRun) -> Snapshot:
 
 def register_student(run: FlowRun) -> TrainedStudent:
     """Describe the student of this run and, if it is new, register it as a model with its signature."""
-    from flows.student_model import register
+    from flows.registration import register
 
     run.check()
     folder, entry = run.folder("distill"), run.entry("distill")

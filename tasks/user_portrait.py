@@ -1,0 +1,81 @@
+"""A picture of the user's as an aligned portrait: decoded, cut as the stage align would cut it, with its camera."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data_catalog.errors import UserError
+from data_catalog.images import Rejected, decode_image, read_image
+from data_catalog.settings import Settings
+from models import alignment
+from tasks import align
+
+if TYPE_CHECKING:
+    from models.landmarks import LandmarkNet
+
+ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
+
+Picture = str | Path | bytes | np.ndarray | Image.Image
+
+log = logging.getLogger(__name__)
+
+
+class Portrait(NamedTuple):
+    """An aligned portrait."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8
+    camera: np.ndarray  # (25,) label
+    camera_source: str  # pnp or assumed_frontal
+    cropped: bool  # False: the picture was aligned already
+
+
+def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
+    """A path, the bytes of a file, a PIL image or (H, W, 3) uint8, as (H, W, 3) uint8.
+
+    Raises UserError where it cannot be read.
+    """
+    if isinstance(picture, Image.Image):
+        return np.array(picture.convert("RGB"), dtype=np.uint8)
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+            found = f"{picture.dtype} {picture.shape}"
+            raise UserError("the array is not a picture", expected="uint8 (H, W, 3), RGB", found=found)
+        return picture
+    if isinstance(picture, bytes):
+        name, image = "the picture", decode_image(picture, settings.portraits.max_pixels)
+    else:
+        name, image = str(picture), read_image(Path(picture), settings.portraits.max_pixels)
+    if isinstance(image, Rejected):
+        raise UserError(f"{name} cannot be taken as a portrait: {image.reason}", detail=image.detail or "-")
+    return image.rgb
+
+
+def align_picture(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> Portrait:
+    """Align a picture (H, W, 3) uint8 where it is not; where no face is found, its middle square counts as aligned."""
+    size = (rgb.shape[1], rgb.shape[0])
+    found = align.assume_frontal(size)
+    if detector is not None:
+        try:
+            found = align.fit_portrait(align.detect(detector, rgb, settings), settings)
+        except align.Unusable as reason:
+            log.warning("taken as aligned and frontal: %s", reason)
+    cropped = not _covers(found.crop, size)
+    # A picture that is aligned is not resampled: cutting it once more would only blur it.
+    crop = found.crop if cropped else align.middle_square(size)
+    try:
+        picture = align.cut(rgb, crop, settings.align.size)
+    except align.Unusable as reason:
+        raise UserError(f"the portrait cannot be aligned: {reason}") from None
+    return Portrait(picture, found.camera, found.camera_source, cropped)
+
+
+def _covers(crop: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a crop (2, 3) is the whole of a square picture.  size: (width, height)."""
+    corners = [[0, 0], [size[0], 0], [0, size[1]], list(size)]
+    offset = np.abs(alignment.apply_affine(crop, corners) - [[0, 0], [1, 0], [0, 1], [1, 1]])
+    return bool(offset.max() <= ALIGNED_WITHIN)

@@ -1,0 +1,76 @@
+"""A student that is quick to make: the shipped teacher's head and companions, its prompt encoder untrained but felt."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_catalog.encoding import encode_json, encode_png
+from data_catalog.fingerprint import digest_json
+from data_catalog.record import Record
+from data_catalog.settings import Settings
+from data_catalog.stage import Partition
+from data_catalog.store import Store
+from models import procedural, zoo
+from models.camera import orbit_label
+from models.procedural.photo import raw_photo
+from models.student import EMBEDDED
+from models.student import Student as Network
+from tasks.companions import find_companions
+from tasks.student_api import Student
+from tasks.student_files import save_student
+
+SIZE = 64
+
+
+@cache
+def network() -> Network:
+    """Its prompts turn the triplane a little, each its own way."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = Network.from_teacher(zoo.load("teacher", "embedded"), EMBEDDED)
+        torch.nn.init.normal_(made.encoder.Ref_encoder.proj_tail.weight, std=0.02)
+    return made.eval().requires_grad_(False)
+
+
+def student() -> Student:
+    """A new one, so that it remembers no edits."""
+    return Student(network(), find_companions(Settings()), Settings())
+
+
+def aligned_portrait(seed: int = 0) -> np.ndarray:
+    """(64, 64, 3) uint8."""
+    rgb = procedural.render(procedural.portrait(seed), orbit_label(0.1, 0.0)[0], SIZE).rgb
+    return np.uint8(rgb.numpy() * 255.0 + 0.5)
+
+
+def write_photos(folder: Path, count: int) -> list[Path]:
+    """Raw photographs, not aligned: photo_0.png and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"photo_{seed}.png" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(encode_png(raw_photo(seed).rgb))
+    return paths
+
+
+def store_student(root: Path) -> Record:
+    """The student as the stage distill leaves it in the store of a data root."""
+    store, partition = Store(root), Partition("distill")
+    weights = {name: zoo.digest(name, "embedded") for name in ("clip", "mae")}
+    inputs = {"stage": "distill", "inputs": {"dataset/all": "d" * 64}, "weights": weights}
+    folder = store.begin(partition)
+    save_student(network(), folder)
+    settings = Settings().distill.model_dump(mode="json")
+    (folder / "training.json").write_bytes(encode_json({"settings": settings, "styles": ["zombie"]}))
+    record = Record(
+        partition=partition.key,
+        stage="distill",
+        version=1,
+        fingerprint=digest_json(inputs),
+        fingerprint_inputs=inputs,
+        digest="",
+        files={},
+        metrics={"val_l1": 0.25},
+    )
+    return store.commit(folder, record)
