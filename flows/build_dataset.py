@@ -14,13 +14,15 @@ def build_dataset(
     overrides: list[str] | None = None,
     cluster: str | None = None,
     force: list[str] | None = None,
+    only: list[str] | None = None,
 ) -> dict[str, Any]:
     """Make what is missing of a profile's dataset and publish a snapshot named by its digest.
 
-    `overrides` are settings as on the command line: `edit.steps=30`. `cluster` names a file of configs/clusters.
-    `force` names stages, stage/style or partitions to make again.
+    `overrides` are settings as on the command line: `edit.steps=30`; `cluster` names a file of configs/clusters.
+    `force` names stages, stage/style or partitions to make again, `only` the partitions that may be made
+    (`stillroom retry` names those that failed and those that waited for them); null for all.
     """
-    with open_run("build-dataset", profile, on_cluster(overrides, cluster), force=force or []) as run:
+    with open_run("build-dataset", profile, on_cluster(overrides, cluster), force=force or [], only=only) as run:
         run.stage("portraits")  # take in, check, identify by content, split
         run.stage("align")  # crop, and find the camera
         run.stage("prompts")  # paraphrase each style's instruction

@@ -290,6 +290,28 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 
 @app.command()
+def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Verify, make exactly the damaged partitions again, and rebuild the index."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        document = run_here("repair", profile, overrides or [])
+    screen.show(document, as_json, screen.repair_table)
+    if document["left"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Run only what failed in the last run of this profile, and what waited for it."""
+    with screen.only_results_on_stdout():
+        from flows.retry import retry as try_again
+
+        outcome = try_again(profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
     b: Annotated[str, typer.Argument(metavar="DATASET", help="The other one, which it is compared with.")] = "latest",

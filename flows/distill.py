@@ -13,7 +13,8 @@ def distill(
     profile: str = "demo", overrides: list[str] | None = None, dataset: str = "latest", force: list[str] | None = None
 ) -> dict[str, Any]:
     """Train the student from a snapshot (its digest, or latest) and register it as a model."""
-    with open_run("distill", profile, overrides or [], find_dataset(dataset), force or []) as run:
+    pins, parameters = find_dataset(dataset), {"dataset": dataset}
+    with open_run("distill", profile, overrides or [], pins, force or [], parameters=parameters) as run:
         run.stage("distill")
         student = register_student(run)
         return run.conclude(student=student.digest, dataset=student.dataset, metrics=student.metrics)

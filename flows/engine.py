@@ -17,6 +17,8 @@ FLOWS = {
     "pretrain-embedded": "flows.pretrain_embedded:pretrain_embedded",
 }
 
+HERE = {**FLOWS, "repair": "flows.repair:repair"}  # also what has no deployment
+
 
 def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:
     """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none."""
@@ -25,9 +27,9 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     api_url = server.find_api(root)
     # Prefect reads its environment when it is imported, so this comes first.
     os.environ.update(server.QUIET if api_url is None else server.environment(root, api_url))
-    module, function = FLOWS[name].split(":")
+    module, function = HERE[name].split(":")
     flow = getattr(importlib.import_module(module), function)
-    run = flow.fn if api_url is None else flow
+    run = getattr(flow, "fn", flow) if api_url is None else flow
     outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
     return outcome
 

@@ -13,7 +13,8 @@ def evaluate(
     profile: str = "demo", overrides: list[str] | None = None, student: str = "latest", force: list[str] | None = None
 ) -> dict[str, Any]:
     """Evaluate a student (its digest, or latest) on held-out portraits and prompts, and renew the report."""
-    with open_run("evaluate", profile, overrides or [], find_student(student), force or []) as run:
+    pins, parameters = find_student(student), {"student": student}
+    with open_run("evaluate", profile, overrides or [], pins, force or [], parameters=parameters) as run:
         run.stage("evaluate")
         table = publish_evaluation(run)
         return run.conclude(table=table)

@@ -15,7 +15,10 @@ from data_catalog.fingerprint import write_atomically
 
 @dataclass
 class RunNote:
-    """What a flow did when it last ran. `outcome` is what the command line prints as JSON."""
+    """What a flow did when it last ran, and with what. `outcome` is what the command line prints as JSON.
+
+    `failed` maps a partition to the first line of its message, `blocked` are those that waited for one.
+    """
 
     flow: str
     profile: str
@@ -23,6 +26,10 @@ class RunNote:
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the flow, beside profile and overrides
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
     ended: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 

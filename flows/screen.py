@@ -106,6 +106,17 @@ def verify_table(document: Document, console: Console) -> None:
         _rows(document["damaged"], tuple(document["damaged"][0]), console)
 
 
+def repair_table(document: Document, console: Console) -> None:
+    counts = {name: len(document[name]) for name in ("damaged", "repaired", "snapshots", "changed", "left")}
+    fields({"checked": document["checked"], **counts, "seconds": document["seconds"]}, console)
+    for key in [*document["repaired"], *document["snapshots"]]:
+        changed = "   (other bytes than before: what depends on it runs with the next build)"
+        console.print(f"made again  {key}{changed if key in document['changed'] else ''}", highlight=False)
+    if document["left"]:
+        console.print("left, because these settings do not make it: repair with those that did, or remove it")
+        _rows(document["left"], ("partition", "problem", "folder", "file"), console)
+
+
 def doctor_table(document: Document, console: Console) -> None:
     _rows(document["checks"], ("check", "state", "found", "hint"), console)
 

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from data_catalog.places import data_root
 from data_catalog.plan import Plan, Step
 from data_catalog.settings import load_settings
 from data_catalog.stage import Stage
+from data_catalog.store import FOLDER_CHARS, check_writable, disk_is_full, no_space, writing
 from flows.history import RunNote, note_run
 from flows.mistakes import MISTAKES
 from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_plan, show_work
@@ -40,11 +41,23 @@ class StageResult:
 
 
 class FlowRun:
-    """The state of a running flow. A flow calls `stage` for each stage it consists of, in their order."""
+    """The state of a running flow. A flow calls `stage` for each stage it consists of, in their order.
 
-    def __init__(self, flow: str, root: Path, plan: Plan, tracker: Tracker, workers: Workers) -> None:
+    `only`: the partitions that this run may make, as keys or as folders below the store; None for all.
+    """
+
+    def __init__(
+        self,
+        flow: str,
+        root: Path,
+        plan: Plan,
+        tracker: Tracker,
+        workers: Workers,
+        only: Collection[str] | None = None,
+    ) -> None:
         self.flow, self.root, self.plan, self.tracker, self.workers = flow, root, plan, tracker, workers
         self.settings = plan.settings
+        self.only = None if only is None else frozenset(only)
         self.results: dict[str, StageResult] = {}
         self.outcome: dict[str, Any] = {}
         self._started = time.monotonic()
@@ -53,17 +66,21 @@ class FlowRun:
         """Make what is missing of a stage. A partition that fails stops only what depends on it."""
         started = time.monotonic()
         steps = self.plan.by_stage[name]
-        jobs = self.plan.resolve(name)
+        jobs = [job for job in self.plan.resolve(name) if self._may_make(job)]
         before = {step.key for step in steps if step.state == "cached"}
         with self.tracker.stage(name) as stage_log:
             self._carry_out(name, jobs, stage_log)
-            self.plan.save()
+            with writing(self.root):
+                self.plan.save()
             tally = tally_steps(steps, before)
             seconds = round(time.monotonic() - started, 2)
             self.results[name] = StageResult(name, steps, tally, seconds)
             self._log_stage(self.results[name], stage_log)
         log.info("%-10s %s (%.1f s)", name, tally.text, seconds)
         return self.results[name]
+
+    def _may_make(self, job: Job) -> bool:
+        return self.only is None or job.key in self.only or f"{job.key}/{job.fingerprint[:FOLDER_CHARS]}" in self.only
 
     def _carry_out(self, name: str, jobs: list[Job], stage_log: StageLog) -> None:
         steps = self.plan.by_stage[name]
@@ -181,11 +198,32 @@ class FlowRun:
         blocked = sum(step.state == "blocked" for step in steps)
         if not failed:
             return
-        listed = {step.key: step.note.splitlines()[0] for step in failed[:FAILURES_SHOWN]}
+        listed = {step.key: _first_line(step.note) for step in failed[:FAILURES_SHOWN]}
         more = f" and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
         message = f"{len(failed)} partitions failed{more}; {blocked} wait for them"
-        hint = "mend the cause and run the same command again: what is finished is kept"
+        hint = "mend the cause, then: stillroom retry    (what is finished is kept)"
         raise UserError(message, hint=hint, **listed)
+
+    def note(self, profile: str, overrides: Sequence[str], parameters: dict[str, Any], state: str) -> RunNote:
+        """What is remembered of this run: enough to try again what failed in it."""
+        seconds = round(time.monotonic() - self._started, 2)
+        steps = self.plan.steps.values()
+        return RunNote(
+            flow=self.flow,
+            profile=profile,
+            state=state,
+            seconds=seconds,
+            stage_seconds={name: result.seconds for name, result in self.results.items()},
+            outcome=self.outcome,
+            overrides=list(overrides),
+            parameters=parameters,
+            failed={step.key: _first_line(step.note) for step in steps if step.state == "failed"},
+            blocked=[step.key for step in steps if step.state == "blocked"],
+        )
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]
 
 
 def tally_steps(steps: Sequence[Step], cached_before: set[str]) -> Tally:
@@ -214,24 +252,42 @@ def open_run(
     overrides: Sequence[str],
     pins: dict[str, str] | None = None,
     force: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    parameters: dict[str, Any] | None = None,
 ) -> Iterator[FlowRun]:
-    """Plan, open the tracking run and the workers; at the end check for failures and note what happened."""
+    """Plan, open the tracking run and the workers; at the end check for failures and note what happened.
+
+    `parameters` are those of the flow beside profile and overrides: `stillroom retry` passes them again.
+    """
     log_plainly()
     settings = load_settings(profile, list(overrides))
     root = data_root()
+    check_writable(root)
     plan = open_plan(settings, root, pins=pins, force=force)
     show_plan(stage_rows(plan))
     tracker = Tracker(root, settings, flow, flow_run_id())
-    started, state = time.monotonic(), "failed"
     with Workers(settings.run, root) as workers:
-        run = FlowRun(flow, root, plan, tracker, workers)
+        run = FlowRun(flow, root, plan, tracker, workers, only)
         try:
             yield run
             run.check()
-            state = "completed"
-        finally:
-            seconds = round(time.monotonic() - started, 2)
-            stage_seconds = {name: result.seconds for name, result in run.results.items()}
-            tracker.metrics(tracker.run_id, {"seconds": seconds})
-            tracker.finish(state == "completed")
-            note_run(root, RunNote(flow, profile, state, seconds, stage_seconds, run.outcome))
+        except BaseException as error:
+            _end_failed(run, run.note(profile, overrides, parameters or {}, "failed"))
+            if not isinstance(error, MISTAKES) and disk_is_full(root):
+                raise no_space(root) from error
+            raise
+        note = run.note(profile, overrides, parameters or {}, "completed")
+        with writing(root):
+            note_run(root, note)
+        tracker.metrics(tracker.run_id, {"seconds": note.seconds})
+        tracker.finish(True)
+
+
+def _end_failed(run: FlowRun, note: RunNote) -> None:
+    """Note and log a run that failed, as far as that is still possible: its own error matters more."""
+    try:
+        note_run(run.root, note)
+        run.tracker.metrics(run.tracker.run_id, {"seconds": note.seconds})
+        run.tracker.finish(False)
+    except Exception as error:
+        log.warning("the end of the run could not be noted: %s", error)
