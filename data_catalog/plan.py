@@ -174,17 +174,18 @@ class Plan:
             step.state, step.reasons, step.near = "run", [Reason("new")], None
             return
         now = _plain({**inputs, "inputs": {**inputs["inputs"], **dict.fromkeys(unknown)}})
-        more = f" and {len(unknown) - 1} more run" if len(unknown) > 1 else " runs"
-        upstream = Reason(f"upstream {unknown[0]}{more}")
         for entry in history:
             if same_but_inputs(self.made_from(entry), now, inputs["inputs"]):
                 step.near, faults = entry, self._faults(step, entry)
                 step.state = "run" if faults else "maybe"
-                step.reasons = faults or [upstream]
+                step.reasons = faults or _upstream(unknown, "runs", "run")
                 return
         then = self.made_from(history[0]).get("inputs", {})
-        still = {**now, "inputs": {**now["inputs"], **{key: then[key] for key in unknown if key in then}}}
-        step.state, step.reasons = "run", [*self._changes(step, history[0], still), upstream]
+        as_before, added = [key for key in unknown if key in then], [key for key in unknown if key not in then]
+        still = {**now, "inputs": {**inputs["inputs"], **{key: then[key] for key in as_before}}}
+        changes = self._changes(step, history[0], _plain(still), expected=bool(added))
+        step.state = "run"
+        step.reasons = [*changes, *_upstream(added, "is new", "are new"), *_upstream(as_before, "runs", "run")]
 
     def _faults(self, step: Step, entry: Entry) -> list[Reason]:
         """Why a matching record is not good enough."""
@@ -199,10 +200,12 @@ class Plan:
         step.note = f"kept: {changed}"
         return []
 
-    def _changes(self, step: Step, entry: Entry, now: dict[str, Any]) -> list[Reason]:
-        """What differs from a record that does not match."""
+    def _changes(self, step: Step, entry: Entry, now: dict[str, Any], expected: bool = False) -> list[Reason]:
+        """What differs from a record that does not match; nothing may, where new inputs are `expected`."""
         step.near = entry
-        found = differences(self.made_from(entry), now) or [Reason("its record does not match")]
+        found = differences(self.made_from(entry), now)
+        if not found and not expected:
+            found = [Reason("its record does not match")]
         changed = self.code.change(step.partition.stage, entry)
         forced = [Reason("forced")] if step.key in self._forced else []
         return [*forced, *found, *([changed] if changed else [])]
@@ -277,6 +280,19 @@ class Plan:
             source_digest=self.source(stage.name).digest,
             stale=step.entry.stamp if step.entry is not None else None,
         )
+
+
+def _upstream(names: Sequence[str], one: str, several: str) -> list[Reason]:
+    """One reason for all of these upstream partitions."""
+    if not names:
+        return []
+    return [
+        Reason(
+            f"upstream {names[0]} {one}"
+            if len(names) == 1
+            else f"upstream {names[0]} and {len(names) - 1} more {several}"
+        )
+    ]
 
 
 def _digest_for(entry: Entry, partition: Partition, need: Need) -> str:

@@ -131,6 +131,13 @@ def test_force_makes_again_what_it_names_and_the_same_bytes_stop_there(
     assert shop.build(force=[force]) == ran
 
 
+def test_a_new_style_is_the_datasets_only_reason(shop: Workshop) -> None:
+    shop.build()
+    shop.add_style("neon")
+    assert reasons(shop, "edit/neon/0000") == ["new"]
+    assert reasons(shop, "dataset/all") == ["upstream prompts/neon and 7 more are new"]
+
+
 def test_force_that_names_nothing_is_refused_with_what_comes_near(shop: Workshop) -> None:
     with pytest.raises(UserError, match="--force teach/zombi: no partition is named so") as caught:
         shop.plan(force=["edit/zombie", "teach/zombi"])
