@@ -156,10 +156,9 @@ class Prices:
         return len(steps) * (TOKENS_PER_REQUEST + (settings.train + settings.test) * TOKENS_PER_PROMPT)
 
     def _used(self, entry: Entry) -> int:
-        """Tokens that one style's prompts took; 0 where no model was asked or it did not say."""
+        """Tokens that one style's prompts took; 0 where no model was asked."""
         try:
             text = (self.plan.catalog.folder(entry) / "llm.json").read_text(encoding="utf-8")
-            answers = [each["answer"] for each in json.loads(text)]
-            return sum(int((answer.get("usage") or {}).get("total_tokens") or 0) for answer in answers)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return sum(int(each["tokens_in"]) + int(each["tokens_out"]) for each in json.loads(text))
+        except (OSError, ValueError, KeyError, TypeError):
             return 0  # only an estimate
