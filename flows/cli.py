@@ -46,10 +46,15 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what would run, why, and what it costs, without running anything."""
+    from flows.plan_memo import recall
     from flows.plan_tables import plan_table
-    from flows.planning import describe_plan
 
-    screen.show(describe_plan(profile, overrides or [], force or [], partitions), as_json, plan_table)
+    document = None if force or partitions else recall(profile, overrides or [])
+    if document is None:
+        from flows.planning import describe_plan
+
+        document = describe_plan(profile, overrides or [], force or [], partitions)
+    screen.show(document, as_json, plan_table)
 
 
 @app.command()
@@ -113,8 +118,10 @@ def build(
     """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
     with screen.only_results_on_stdout():
         from flows.engine import run_here
+        from flows.plan_memo import remember
 
         outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
+        remember(profile, overrides or [])
     screen.show(outcome, as_json, screen.fields)
 
 
