@@ -113,6 +113,7 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
     """What is made, what ran last, which services are up."""
+    from flows.funnels import read_funnels
     from flows.history import last_runs
     from flows.processes import find_service
 
@@ -133,6 +134,7 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
         "data_root": str(root),
         "dataset": latest.read_text().strip() if latest.exists() else None,
         "stages": rows,
+        "funnels": read_funnels(plan),
         "runs": [asdict(note) for note in last_runs(root)],
         "services": {name: service.url if service else None for name, service in services.items()},
         "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,

@@ -78,6 +78,12 @@ def status_table(document: Document, console: Console) -> None:
         counts = [str(row[name]) for name in ("partitions", "cached", "samples", "rejected")]
         table.add_row(row["stage"], *counts, f"{row['bytes'] / 1e6:.1f}")
     console.print(table)
+    if document["funnels"]:
+        from flows.funnels import funnel_table
+
+        console.print()
+        funnel_table(document["funnels"], console)
+        console.print()
     for note in document["runs"]:
         console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s")
     fields({name: document[name] for name in ("data_root", "dataset", "services")}, console)
