@@ -26,7 +26,7 @@ from data_catalog.settings import Settings
 from data_catalog.source import SourceDigest, SourceReader
 from data_catalog.stage import Input, Need, Partition, Stage
 from data_catalog.stage_code import StageCode
-from data_catalog.store import RECORD, Store
+from data_catalog.store import RECORD, Store, writing
 
 FAULTS_SHOWN = 3  # of one partition's files
 
@@ -110,7 +110,8 @@ class Plan:
             if step.state == "run":
                 jobs.append(self._job(step, inputs))
         if jobs:
-            self.code.remember(stage_name)
+            with writing(self.store.root):
+                self.code.remember(stage_name)
         return jobs
 
     def finish(self, record: Record) -> None:
@@ -125,9 +126,10 @@ class Plan:
 
     def save(self) -> None:
         """Write the index and what was learned about files and code, all of which can be found out again."""
-        self.catalog.save()
-        self._files.save()
-        self.code.save()
+        with writing(self.store.root):
+            self.catalog.save()
+            self._files.save()
+            self.code.save()
 
     def source(self, stage_name: str) -> SourceDigest:
         """Digest of the code behind a stage: of its module, and of the modules of its models."""
