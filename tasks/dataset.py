@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from data_catalog.settings import Settings
 from data_catalog.snapshot import write_snapshot_files
 from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
+from data_catalog.styles import list_styles, read_style, style_path
 from tasks.score import MEASURES
 from tasks.teach import SHARD
 
@@ -73,7 +74,8 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    return settings.dataset.model_dump() | {"profile": settings.profile, "recipe": recipe(settings)}
+    own = settings.dataset.model_dump() | {"profile": settings.profile, "recipe": recipe(settings)}
+    return own | style_licences(settings)
 
 
 STAGE = Stage(
@@ -89,6 +91,13 @@ def recipe(settings: Settings) -> dict[str, Any]:
     """The settings that the samples came from; how the work was carried out is not among them."""
     stages = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
     return {stage: getattr(settings, stage).model_dump(mode="json", exclude={"batch_size"}) for stage in stages}
+
+
+def style_licences(settings: Settings) -> dict[str, Any]:
+    """The licence notes of the style files; nothing where there are none."""
+    notes = {slug: read_style(style_path(settings, slug)).licence for slug in list_styles(settings)}
+    given = {slug: note for slug, note in notes.items() if note}
+    return {"style_licences": given} if given else {}
 
 
 def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
@@ -186,6 +195,7 @@ def make_manifest(rows: list[Row], work: Work) -> dict[str, Any]:
         },
         "partitions": {each.partition.key: each.digest for group in work.inputs.values() for each in group},
         "settings": recipe(work.settings),
+        **style_licences(work.settings),
     }
 
 

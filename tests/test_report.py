@@ -117,6 +117,21 @@ def test_the_card_says_what_is_in_the_files(chain: Chain) -> None:
         assert name in card
 
 
+def test_the_card_names_a_styles_own_licence(chain: Chain, tmp_path: Path) -> None:
+    styles, made = tmp_path / "styles", tmp_path / "made"
+    styles.mkdir()
+    made.mkdir()
+    (styles / "neon.txt").write_text("make it neon\n")
+    (styles / "zombie.yaml").write_text("prompts: [make him a zombie]\nlicence: CC BY 4.0, by A. Painter\n")
+    own = SETTINGS.model_copy(update={"prompts": SETTINGS.prompts.model_copy(update={"styles_dir": str(styles)})})
+    work = rejoin(chain, made, own)
+    card = dataset_documents(work.folder, chain.root)["README.md"].decode()
+    assert "Licence: see the sources of the portraits.\nStyle zombie: CC BY 4.0, by A. Painter.\n\n## Samples" in card
+    before, after = (dataset.reads(settings, work.partition) for settings in (SETTINGS, own))
+    assert "style_licences" not in before
+    assert after["style_licences"] == {"zombie": "CC BY 4.0, by A. Painter"}
+
+
 def test_documents_are_made_again_without_a_new_digest(chain: Chain, tmp_path: Path) -> None:
     folder = chain.folder("dataset/all")
     first = publish(tmp_path, folder, dataset_documents(folder, chain.root))
