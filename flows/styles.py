@@ -20,6 +20,7 @@ from data_catalog.styles import (
     style_paths,
     styles_folder,
 )
+from flows.mistakes import MISTAKES
 from flows.planning import open_plan
 from flows.style_check import line_problems
 from tasks.paraphrase import parse
@@ -73,11 +74,11 @@ def slug_of(instruction: str) -> str:
 
 
 def _open_plan(settings: Settings) -> tuple[Plan | None, str]:
-    """The plan, or why there is none: styles can be looked at before the portraits are there."""
+    """The plan, or why there is none: styles can be looked at before portraits and weights are there."""
     try:
         return open_plan(settings, data_root()), ""
-    except UserError as error:
-        return None, f"no state: {error.message}"
+    except MISTAKES as error:
+        return None, f"no state: {str(error).splitlines()[0]}"
 
 
 def _style_row(style: StyleFile, path: Path, plan: Plan | None) -> dict[str, Any]:
