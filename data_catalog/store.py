@@ -123,7 +123,11 @@ class Store:
             temporary.rename(folder)
             sync_folder(folder.parent)
             # Record last: it says that the partition is whole.
-            self.write_record(record)
+            try:
+                self.write_record(record)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing can make it whole
+                raise
             shutil.rmtree(replaced, ignore_errors=True)  # what stays, the next `begin` removes
         return record
 

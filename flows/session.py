@@ -70,8 +70,7 @@ class FlowRun:
         before = {step.key for step in steps if step.state == "cached"}
         with self.tracker.stage(name) as stage_log:
             self._carry_out(name, jobs, stage_log)
-            with writing(self.root):
-                self.plan.save()
+            self.plan.save()
             tally = tally_steps(steps, before)
             seconds = round(time.monotonic() - started, 2)
             self.results[name] = StageResult(name, steps, tally, seconds)
