@@ -68,7 +68,8 @@ def find_waste(store: Store, plans: Sequence[Plan], last: int, keep: Sequence[st
     keys = {folder.parent.relative_to(store.folder_of_all).as_posix() for folder, whole in store.folders() if whole}
     references = References(catalog, {key: catalog.history(key) for key in sorted(keys)})
     for plan in plans:
-        references.keep(entry for step in plan.steps.values() for entry in (step.entry, step.near) if entry)
+        fitting = [step.near for step in plan.steps.values() if step.fits]
+        references.keep(entry for entry in [*fitting, *(step.entry for step in plan.steps.values())] if entry)
     references.keep(_recent(store.root, references.entries))
     datasets = _dataset_entries(catalog, references, kept_snapshots)
     for snapshot in kept_snapshots:

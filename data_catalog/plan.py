@@ -39,7 +39,7 @@ class Step:
 
     `entry` is what is made, when `cached` or `done`. For a `run`, it is the record under the same fingerprint
     that is not good enough, if any. `near` is the record that the reasons compare with: the one that matches or
-    may match, else the newest. `done`, `failed` and `blocked` (an input failed) come while running.
+    may match (then it `fits`), else the newest. `done`, `failed` and `blocked` (an input failed) come while running.
     """
 
     partition: Partition
@@ -49,6 +49,7 @@ class Step:
     fingerprint: str | None = None
     entry: Entry | None = None
     near: Entry | None = None
+    fits: bool = False
     note: str = ""
 
     @property
@@ -154,7 +155,7 @@ class Plan:
         """Set the step's state and reasons; returns its fingerprint inputs, as far as they are known."""
         own, known, unknown = self._inputs(step)
         inputs = {**own, "inputs": known}
-        step.reasons, step.note = [], ""
+        step.reasons, step.note, step.fits = [], "", False
         if unknown:
             step.fingerprint, step.entry = None, None
             self._judge_early(step, inputs, unknown)
@@ -162,7 +163,7 @@ class Plan:
         step.fingerprint = digest_json(inputs)
         step.entry = step.near = self.catalog.find(step.key, step.fingerprint)
         if step.entry is not None:
-            step.reasons = self._faults(step, step.entry)
+            step.reasons, step.fits = self._faults(step, step.entry), True
         else:
             history = self.catalog.history(step.key)
             step.reasons = self._changes(step, history[0], _plain(inputs)) if history else [Reason("new")]
@@ -178,7 +179,7 @@ class Plan:
         now = _plain({**inputs, "inputs": {**inputs["inputs"], **dict.fromkeys(unknown)}})
         for entry in history:
             if same_but_inputs(self.made_from(entry), now, inputs["inputs"]):
-                step.near, faults = entry, self._faults(step, entry)
+                step.near, step.fits, faults = entry, True, self._faults(step, entry)
                 step.state = "run" if faults else "maybe"
                 step.reasons = faults or _upstream(unknown, "runs", "run")
                 return
@@ -286,15 +287,8 @@ class Plan:
 
 def _upstream(names: Sequence[str], one: str, several: str) -> list[Reason]:
     """One reason for all of these upstream partitions."""
-    if not names:
-        return []
-    return [
-        Reason(
-            f"upstream {names[0]} {one}"
-            if len(names) == 1
-            else f"upstream {names[0]} and {len(names) - 1} more {several}"
-        )
-    ]
+    more = one if len(names) == 1 else f"and {len(names) - 1} more {several}"
+    return [Reason(f"upstream {names[0]} {more}")] if names else []
 
 
 def _digest_for(entry: Entry, partition: Partition, need: Need) -> str:
