@@ -129,7 +129,11 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
 
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, EditorTraining)
-    network.pipeline().to(dtype=torch.float16).save_pretrained(folder / "editor")
+    pipeline = network.pipeline().to(dtype=torch.float16)
+    words = pipeline.tokenizer.backend_tokenizer  # keeps the lengths of its last call, which are no part of it
+    words.no_truncation()
+    words.no_padding()
+    pipeline.save_pretrained(folder / "editor")
     shutil.rmtree(folder / "vae", ignore_errors=True)  # the pipeline holds it from now on
 
 
