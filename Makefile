@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test lint up down
+.PHONY: setup demo test lint up down bench-orchestrator
 
 setup: .venv/.installed
 
@@ -33,3 +33,12 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# The peers live in an environment of their own: what they need does not fit beside what we need.
+.bench-venv/.installed: benchmarks/requirements.txt
+	test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	touch $@
+
+bench-orchestrator: setup .bench-venv/.installed
+	$(BIN)/python -m benchmarks.orchestrator
