@@ -13,12 +13,17 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
 
 from data_catalog.errors import UserError
+from data_catalog.mend import damaged_places
 from data_catalog.plan import make_plan
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.store import Store
+from data_catalog.verify import note_damage, verify
+from flows.history import RunNote, note_run
 from flows.pages import show_plan
 from flows.planning import stage_rows
+from flows.repair import make_again
+from flows.retry import last_failed
 from flows.runner import Workers
 from flows.session import FlowRun
 from flows.tracking import Tracker
@@ -92,6 +97,54 @@ def test_a_failed_partition_blocks_only_what_needs_it(start: Start) -> None:
     with pytest.raises(UserError, match="1 partitions failed; 1 wait for them") as caught:
         run.conclude()
     assert "the pencil broke" in caught.value.fields["draw/zombie/0001"]
+
+
+def test_a_run_makes_only_what_it_may_and_remembers_what_failed(start: Start) -> None:
+    first = start("edit.seed=13")
+    first.stage("draw")
+    first.stage("count")
+    note = first.note("demo", ["edit.seed=13"], {}, "failed")
+    assert note.failed == {"draw/zombie/0001": "the pencil broke"}
+    assert note.blocked == ["count/all"]
+    later = start("edit.seed=14")
+    later.only = frozenset({*note.failed, *note.blocked})
+    assert later.stage("draw").tally.made == 1  # the others would run too: their seed changed
+    assert later.plan.steps["draw/zombie/0001"].state == "done"
+    assert later.plan.steps["draw/red-hair/0000"].state == "run"
+    assert later.stage("count").tally.blocked == 1
+
+
+def test_retry_takes_the_last_run_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="no partition failed in the last runs of the profile 'demo'"):
+        last_failed("demo")
+    failed = {"edit/zombie/0001": "the pencil broke"}
+    note_run(tmp_path, RunNote("distill", "demo", "completed", 1.0, ended="2026-01-03"))
+    note_run(tmp_path, RunNote("evaluate", "demo", "failed", 1.0, failed={"evaluate/all": "no"}, ended="2026-01-01"))
+    note_run(tmp_path, RunNote("build-dataset", "demo", "failed", 1.0, failed=failed, ended="2026-01-02"))
+    note_run(tmp_path, RunNote("reproduce", "paper", "failed", 1.0, failed=failed, ended="2026-01-04"))
+    assert last_failed("demo").flow == "build-dataset"
+    assert last_failed("demo").failed == failed
+
+
+def test_repair_makes_exactly_the_damaged_partitions_again(start: Start) -> None:
+    first = start()
+    first.stage("draw")
+    first.stage("count")
+    folder = first.plan.catalog.folder(first.plan.steps["draw/zombie/0001"].entry)
+    (folder / "drawing.txt").write_text("a blot")
+    seen = verify(first.root)
+    note_damage(first.root, seen.damaged)
+    assert seen.partitions == ["draw/zombie/0001"]
+    run = start()
+    run.only = frozenset(damaged_places(first.root, seen.damaged))
+    ((key, (before, after)),) = make_again(run).items()
+    assert (key, before) == ("draw/zombie/0001", after)
+    assert list(run.results) == ["draw"]
+    assert verify(first.root).damaged == []
+    other = start("edit.seed=7")  # what other settings made is not made again with these
+    other.only = run.only
+    assert make_again(other) == {}
 
 
 def test_mlflow_gets_counts_yields_and_addresses_under_stable_keys(start: Start, mlflow_uri: str) -> None:
