@@ -42,26 +42,6 @@ def fields(document: Document, console: Console) -> None:
         console.print(f"{name:<18} {text}", markup=False, highlight=False)
 
 
-def plan_table(document: Document, console: Console) -> None:
-    table = _table("stage", "version", "partitions", "cached", "run", "maybe", "why")
-    for row in document["stages"]:
-        numbers = [str(row[name]) for name in ("version", "partitions", "cached", "run", "maybe")]
-        table.add_row(row["stage"], *numbers, "; ".join(row["reasons"][:2]))
-    console.print(table)
-    for note in document.get("notes", []):
-        console.print(note, markup=False, highlight=False)
-    estimate = document.get("estimate", {})
-    if estimate.get("seconds"):
-        console.print(f"estimated from past records: {estimate['seconds']:.0f} s, {estimate['bytes'] / 1e6:.0f} MB")
-
-
-def why_table(document: Document, console: Console) -> None:
-    console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
-    for change in document["changed"]:
-        pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"
-        console.print(f"  {change['what']}{pair}", markup=False, highlight=False)
-
-
 def evaluation_table(document: Document, console: Console) -> None:
     rows = document["table"]
     columns = list(rows[0]) if rows else []
