@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")  # taken of a folder
 GIF_FRAMES = 24
 FILES_SHOWN = 24
+MANY = 200  # portraits from which the seconds pay that the fastest form of the student takes to make
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ def edit_portraits(
     from tasks.student_api import Student
 
     editor = Student.load(student, profile, overrides)
+    if len(images) >= MANY:
+        editor.speed_up()
     wish = editor.read_prompt(prompt, reference)
     editor.warm_up()
     folders = name_folders(images, out)

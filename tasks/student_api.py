@@ -25,6 +25,7 @@ from tasks.user_portrait import Picture, Portrait, align_picture, read_picture
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.inference import CpuStudent
     from models.student import PromptKind
     from models.student import Student as Network
 
@@ -61,6 +62,7 @@ class Student(
 
     def __init__(self, network: Network, companions: Companions, settings: Settings) -> None:
         self.network = network
+        self.encoder: Network | CpuStudent = network  # the form of it that edits
         self.companions = companions
         self.settings = settings
         # One triplane per (portrait, prompt): a second look at the same edit costs a rendering alone.
@@ -112,6 +114,13 @@ class Student(
         """Edit a portrait that `align` has cut out."""
         triplane, seconds = self._triplane(portrait.rgb.tobytes(), portrait.rgb.shape, prompt)
         return Portrait3D(self.network, triplane, portrait, seconds)
+
+    def speed_up(self) -> Self:
+        """Edit with the fastest form of the network from now on. Making it takes some seconds, once."""
+        from models.inference import for_use
+
+        self.encoder = for_use(self.network)
+        return self
 
     def warm_up(self) -> None:
         """Run everything once on a grey picture, so that a first edit takes no longer than the next."""
@@ -186,7 +195,7 @@ class Student(
         with torch.no_grad():
             tokens = self._tokens(prompt).to(device)
             portrait = signed(np.frombuffer(pixels, np.uint8).reshape(1, *shape).copy(), device)
-            triplane = self.network.encode(portrait, tokens, prompt.kind)
+            triplane = self.encoder.encode(portrait, tokens, prompt.kind)
             if device.startswith("cuda"):
                 torch.cuda.synchronize(device)  # a GPU works behind Python's back
         return triplane, time.perf_counter() - started

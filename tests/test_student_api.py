@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
+from models.camera import orbit_label, project
 from models.student import Student as Network
 from stillroom import Portrait3D, Student
 from tests import pupil
@@ -95,6 +96,28 @@ def test_the_turntable_goes_to_both_sides_and_closes(head: Portrait3D) -> None:
     assert [len(list(head.views(count))) for count in (0, 1, 3)] == [0, 1, 3]
 
 
+def test_the_mesh_is_the_surface_that_the_views_show(head: Portrait3D) -> None:
+    import torch
+
+    mesh, label, size = head.mesh(), orbit_label(0.3, 0.1), 32
+    assert mesh.is_watertight
+    assert mesh.volume > 0.01
+    pixels = project(torch.tensor(mesh.vertices, dtype=torch.float32), label)[0].numpy() * size
+    distance = np.linalg.norm(mesh.vertices - label[0, [3, 7, 11]].numpy(), axis=1)
+    column, row = pixels.astype(int).T
+    inside = (pixels >= 0).all(axis=1) & (pixels < size).all(axis=1)
+    nearest = np.full((size, size), np.inf)
+    np.minimum.at(nearest, (row[inside], column[inside]), distance[inside])
+    depth = head.depth(0.3, 0.1)
+    both = np.isfinite(nearest) & np.isfinite(depth)
+    assert both.sum() > 0.9 * np.isfinite(depth).sum() > 100
+    assert np.median(np.abs(nearest - depth)[both]) < 0.04
+    # The colours too: of the face that looks at the camera.
+    frontal = (mesh.vertices[:, 2] > 0.15) & (np.abs(mesh.vertices[:, :2]) < 0.1).all(axis=1)
+    seen = np.asarray(head.render())[24:40, 24:40].mean(axis=(0, 1))
+    assert np.abs(mesh.visual.vertex_colors[frontal, :3].mean(axis=0) - seen).max() < 40
+
+
 def test_what_is_exported_is_the_same_student_without_the_project(student: Student, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -113,3 +136,10 @@ def test_what_is_exported_is_the_same_student_without_the_project(student: Stude
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: stillroom\n")
     assert "| parameters |" in card
+
+
+def test_the_fastest_form_edits_to_the_same_head(head: Portrait3D) -> None:
+    fast = pupil.student().speed_up().edit(pupil.aligned_portrait(), "make the hair red")
+    assert (fast.triplane - head.triplane).abs().max() < 1e-3 * head.triplane.abs().max()
+    difference = np.asarray(fast.render(0.2), int) - np.asarray(head.render(0.2), int)
+    assert np.abs(difference).max() <= 2
