@@ -1,0 +1,5 @@
+"""What `tasks.stages` is to a process of `benchmarks.instant`. Workers import the functions by their own module."""
+
+from benchmarks.instant_stages import STAGES
+
+__all__ = ["STAGES"]
