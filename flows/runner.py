@@ -57,6 +57,7 @@ class Workers:
         """The `distributed` client; starts the worker processes on first use."""
         if self._client is None:
             import dask
+            import distributed  # noqa: F401 - sets up its loggers
 
             _quieten_distributed()
             # A job queued behind another on a worker that dies would share the blame; queue on the scheduler.
