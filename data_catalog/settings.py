@@ -157,6 +157,8 @@ class DistillSettings(Section):
     image_lpips_weight: float = Field(0.2, ge=0.0)  # the paper's 2.0, at the embedded metric's scale
     triplane_weight: float = Field(0.1, ge=0.0)  # above 0.1 it swamps the pictures at the embedded size
     depth_weight: float = Field(1.0, ge=0.0)
+    # How much more a place of the triplane counts for each time the mean that the edit moves it; the paper's is 0.
+    changed_weight: float = Field(0.0, ge=0.0)
     # The picture L2D compares with, from the portrait's camera. Where that camera is an estimate, only the
     # teacher's own rendering agrees with it: the pseudo-label itself would teach the error of the camera.
     l2d_target: Literal["teacher", "pseudo_label"] = "teacher"

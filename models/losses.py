@@ -46,6 +46,12 @@ def depth_loss(render: Render, target: Tensor) -> Tensor:
     return error.sum() / seen.sum().clamp_min(1.0)
 
 
+def triplane_loss(triplane: Tensor, target: Tensor, changed: Tensor | None = None) -> Tensor:
+    """L1 of triplanes (B, 3*C, h, w); `changed` (B, 1, h, w) says how much each place counts, 1 in the mean."""
+    error = (triplane - target).abs()
+    return error.mean() if changed is None else (error * changed).mean()
+
+
 def distillation_loss(
     triplane: Tensor,
     portrait_view: Render,
@@ -55,10 +61,12 @@ def distillation_loss(
     target_views: list[ViewTarget],
     perceptual: PerceptualDistance,
     weights: LossWeights,
+    changed: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Equation 5: the portrait's own view (L2D), and the triplane with other views of it (L3D).
 
-    triplane, target_triplane: (B, 3*C, h, w).  Returns the loss and its unweighted parts.
+    triplane, target_triplane: (B, 3*C, h, w). changed: see `triplane_loss`.
+    Returns the loss and its unweighted parts.
     """
     assert len(novel_views) == len(target_views) > 0
     count = len(novel_views)
@@ -72,7 +80,7 @@ def distillation_loss(
     parts = {
         "loss_2d": seen,
         "loss_view": sum(views[1:], views[0]) / count,
-        "loss_triplane": (triplane - target_triplane).abs().mean(),
+        "loss_triplane": triplane_loss(triplane, target_triplane, changed),
         "loss_depth": sum(depths[1:], depths[0]) / len(depths),
     }
     in_3d = parts["loss_view"] + weights.triplane * parts["loss_triplane"] + weights.depth * parts["loss_depth"]

@@ -73,6 +73,7 @@ class Batch(NamedTuple):
     prompts: list[PromptGroup]
     cameras: Tensor  # (V + 1, B, 25): the portrait's first
     triplane: Tensor  # (B, 3*C, h, w)
+    changed: Tensor  # (B, 1, h, w), mean 1 a sample: how much each place of the triplane counts
     targets: list[ViewTarget]  # V + 1, the portrait's first; none where only triplanes are compared
 
 
@@ -90,12 +91,14 @@ class BatchMaker:
         memory_mb: int,
         l2d_target: str,
         device: str,
+        changed_weight: float = 0.0,
     ) -> None:
         self.student, self.teacher, self.prompts = student, teacher, prompts
-        self.l2d_target, self.device = l2d_target, device
+        self.l2d_target, self.device, self.changed_weight = l2d_target, device, changed_weight
         self._fields: Memory[Fields] = Memory(memory_mb, lambda fields: fields.bytes)
         self._features: Memory[Features] = Memory(memory_mb, _bytes)
         self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
+        self._unedited: Memory[Tensor] = Memory(memory_mb, _bytes_of)
         self._seen: Memory[Tensor] = Memory(memory_mb, _bytes_of)
 
     def fields(self, sample: SampleRef) -> Fields:
@@ -127,13 +130,27 @@ class BatchMaker:
         chosen = [samples[index] for index in draw.samples[share]]
         references = [None if index is None else samples[index] for index in draw.references[share]]
         cameras, targets = self._views(chosen, np.array(draw.views[share])) if with_views else (torch.empty(0), [])
+        triplane = torch.stack([self.triplane(sample) for sample in chosen])
         return Batch(
             self.features(chosen),
             self.prompts.groups(chosen, references),
             cameras.to(self.device),
-            torch.stack([self.triplane(sample) for sample in chosen]),
+            triplane,
+            self.changed(chosen, triplane),
             targets,
         )
+
+    def changed(self, samples: Sequence[SampleRef], triplane: Tensor) -> Tensor:
+        """triplane: (B, 3*C, h, w).  Returns the weights of its places, more where it leaves the unedited portrait's.
+
+        A small edit (ears, a nose) moves few places: in a plain mean they drown in what stays as it is.
+        """
+        if not self.changed_weight:
+            return triplane.new_ones(len(samples), 1, 1, 1)
+        unedited = [self._unedited.get(each.portrait_id, partial(self._reconstruct, each)) for each in samples]
+        moved = (triplane - torch.stack(unedited)).abs().mean(dim=1, keepdim=True)
+        share = moved / moved.mean(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+        return (1.0 + self.changed_weight * share) / (1.0 + self.changed_weight)
 
     def _views(self, chosen: Sequence[SampleRef], views: np.ndarray) -> tuple[Tensor, list[ViewTarget]]:
         """Cameras (V + 1, B, 25) and what is seen from them.  views: (B, V), of the stored ones."""
@@ -158,6 +175,10 @@ class BatchMaker:
     @torch.no_grad()
     def _teach(self, sample: SampleRef) -> Tensor:
         return self.teacher.encode(signed(self.fields(sample).pseudo_label[None], self.device))[0]
+
+    @torch.no_grad()
+    def _reconstruct(self, sample: SampleRef) -> Tensor:
+        return self.teacher.encode(signed(self.fields(sample).portrait[None], self.device))[0]
 
     @torch.no_grad()
     def _render(self, sample: SampleRef) -> Tensor:

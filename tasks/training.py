@@ -23,7 +23,7 @@ from data_catalog.errors import UserError
 from data_catalog.settings import DistillSettings, Settings
 from models.camera import orbit_label
 from models.live3d import Render
-from models.losses import LossWeights, ViewTarget, distillation_loss
+from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.patches import crop, draw_corners, render_patches
 from models.pixels import signed, to_bytes
 from tasks.batches import Batch, BatchMaker, Prompts
@@ -151,7 +151,9 @@ class Trainer:
         self.learned, self.accelerator = learned, accelerator
         self.watched = (watched or learned)[:: max(1, len(watched or learned) // WATCHED)][:WATCHED]
         self.pictured = list({sample.style: sample for sample in (watched or learned)}.values())
-        self.maker = BatchMaker(student, teacher, prompts, settings.memory_mb, settings.l2d_target, device)
+        self.maker = BatchMaker(
+            student, teacher, prompts, settings.memory_mb, settings.l2d_target, device, settings.changed_weight
+        )
         self.sampler = Sampler(
             learned,
             settings.batch_size,
@@ -222,7 +224,7 @@ class Trainer:
     def compare_triplanes(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the first iterations."""
         triplane, _ = self.lesson(batch)
-        error = (triplane - batch.triplane).abs().mean()
+        error = triplane_loss(triplane, batch.triplane, batch.changed)
         return error, {"loss_triplane": error}
 
     def compare_views(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -240,6 +242,7 @@ class Trainer:
             targets[1:],
             self.perceptual,
             self.weights,
+            batch.changed,
         )
 
     def crop_target(self, target: ViewTarget, corners: Tensor) -> ViewTarget:

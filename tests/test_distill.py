@@ -12,7 +12,7 @@ from data_catalog.fingerprint import digest_file
 from data_catalog.settings import DistillSettings, Settings, TeachSettings
 from models import mae
 from models.live3d import Live3D
-from models.losses import LossWeights, ViewTarget, distillation_loss
+from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.mae import Mae, MaeEncoder
 from models.patches import crop, draw_corners, render_patches
 from models.perceptual import Perceptual
@@ -289,3 +289,27 @@ def test_losses_vanish_at_the_target_and_follow_their_weights(networks: Networks
     only_2d = LossWeights(lambda_3d=0.0, image_lpips=0.0)
     loss, parts = distillation_loss(shifted, view, [view], triplane, other, [target], networks.perceptual, only_2d)
     assert loss == pytest.approx(0.01, rel=1e-3)
+
+
+def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, root: Path, dataset: Path) -> None:
+    from models.pixels import signed
+    from tasks.batches import BatchMaker, Prompts
+
+    samples = read_samples(dataset, root)
+    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    student = make_student(networks.teacher, prompts, Settings())
+    plain, weighted = (
+        BatchMaker(student, networks.teacher, prompts, 64, "teacher", "cpu", weight) for weight in (0.0, 8.0)
+    )
+    triplane = torch.stack([weighted.triplane(sample) for sample in samples[:2]])
+    assert bool((plain.changed(samples[:2], triplane) == 1).all())
+    portrait = signed(weighted.fields(samples[0]).portrait[None])
+    with torch.no_grad():
+        moved = (triplane[:1] - networks.teacher.encode(portrait)).abs().mean(dim=1, keepdim=True)
+    weights = weighted.changed(samples[:2], triplane)
+    torch.testing.assert_close(weights.mean(dim=(1, 2, 3)), torch.ones(2))
+    assert float(weights[0].flatten()[moved.argmax()]) == float(weights[0].max())
+    torch.testing.assert_close(weights[:1], (1 + 8 * moved / moved.mean()) / 9)
+    shifted = triplane + 1.0
+    assert float(triplane_loss(shifted, triplane, weights)) == pytest.approx(1.0, rel=1e-5)
+    assert float(triplane_loss(shifted, triplane)) == pytest.approx(1.0)
