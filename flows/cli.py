@@ -336,7 +336,7 @@ def diff(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or the beginning), its name, or latest.")],
+    a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or its beginning), name, or latest.")],
     b: Annotated[str, typer.Argument(metavar="RUN", help="The other one, which it is compared with.")] = "latest",
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",
