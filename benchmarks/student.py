@@ -1,6 +1,6 @@
 """Seconds per image, side by side in one run: the student against editor + teacher at several editor steps.
 
-    .venv/bin/python -m benchmarks.student [--steps 20 40 100] [--repeats 5] [--threads 1] [--out FILE.json]
+    .venv/bin/python -m benchmarks.student [--steps 20 40 100] [--repeats 5] [--out FILE.json]
 
 Speed does not depend on what a network has learned, so the student here starts from the teacher's weights.
 """
@@ -62,17 +62,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 40, 100])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     seconds = measure(options.steps, options.repeats)
     table = Table("method", "ms per image", "times the student")
     for name, value in seconds.items():
         table.add_row(name, f"{value * 1e3:.1f}", f"{value / seconds['student']:.1f}")
     Console().print(table)
     if options.out:
-        document = {"machine": platform.processor() or platform.machine(), "threads": options.threads}
+        document = {"machine": platform.processor() or platform.machine(), "threads": 1}
         options.out.write_text(json.dumps(document | {"seconds": seconds}, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Seconds per image of each method, side by side: one picture at a time, warm, the same threads, in turns."""
+"""Seconds per image of each method, side by side: one picture at a time, warm, on one thread, in turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ import torch
 
 
 def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Median seconds of each. They take turns, so that a busy moment of the machine falls on all of them."""
+    """Median seconds of each. They take turns, so that a busy moment of the machine falls on all of them.
+
+    One thread, since what more of them give differs between machines and, for one small picture, is little or less
+    than nothing; a GPU is not touched by that.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _take_turns(methods, repeats, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _take_turns(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     with torch.no_grad():
         for turn in range(repeats + 1):
