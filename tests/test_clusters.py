@@ -183,8 +183,9 @@ def test_slurm_without_its_package_or_its_commands_is_said(monkeypatch: pytest.M
 
 
 def test_a_slurm_queue_gives_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`sbatch` runs the job's script at once here; everything else is as on a cluster."""
-    fake_command(tmp_path / "sbatch", 'bash "${@: -1}" >/dev/null 2>&1 & echo "Submitted batch job $!"')
+    """`sbatch` copies the job's script, as the real one does, and runs it; everything else is as on a cluster."""
+    submit = 'cp "${@: -1}" "$0.job"; bash "$0.job" >/dev/null 2>&1 & echo "Submitted batch job $!"'
+    fake_command(tmp_path / "sbatch", submit)
     fake_command(tmp_path / "scancel", 'kill "$@" 2>/dev/null; true')
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(clusters, "CLUSTERS", tmp_path)
