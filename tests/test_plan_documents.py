@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from data_catalog.settings import load_settings
 from data_catalog.stage import Partition
 from data_catalog.store import Store
 from flows.explaining import accept_stage, explain_partition
@@ -14,6 +15,8 @@ from flows.planning import describe_plan
 from flows.price import Price, Prices
 from tests.declared import BY_NAME, Workshop
 from tests.test_what_runs_again import change_a_helper
+
+STEPS = load_settings("demo").edit.steps  # of the profile, which these tests change
 
 SECONDS = 4.0  # that each past edit took
 
@@ -146,7 +149,7 @@ def test_why_names_every_input_then_and_now(shop: Workshop, monkeypatch: pytest.
     told = explain_partition("edit/zombie/0001", "demo", [])
     assert told["state"] == "run"
     assert told["changed"] == [
-        {"what": "setting steps", "then": "20", "now": "7"},
+        {"what": "setting steps", "then": str(STEPS), "now": "7"},
         {"what": "weights editor", "then": "weights of e", "now": "others"},
     ]
     inputs = {row["what"]: row for row in told["inputs"]}

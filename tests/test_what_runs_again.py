@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from data_catalog.errors import UserError
+from data_catalog.settings import load_settings
 from data_catalog.stage import Partition
 from data_catalog.store import RECORD
 from tests.declared import STAGES, Workshop
+
+STEPS = load_settings("demo").edit.steps  # of the profile, which these tests change
 
 JOINED = ["dataset/all", "distill/all", "evaluate/all"]  # one partition for all styles
 
@@ -93,8 +96,8 @@ def test_a_comment_in_a_style_file_runs_its_prompts_and_stops_there(shop: Worksh
 def test_each_kind_of_change_is_told_with_its_old_and_new_value(shop: Workshop) -> None:
     shop.build()
     shop.overrides = ["edit.steps=7"]
-    assert reasons(shop, "edit/zombie/0001") == ["setting steps: 20 -> 7"]
-    assert "setting recipe.edit.steps: 20 -> 7" in reasons(shop, "dataset/all")
+    assert reasons(shop, "edit/zombie/0001") == [f"setting steps: {STEPS} -> 7"]
+    assert f"setting recipe.edit.steps: {STEPS} -> 7" in reasons(shop, "dataset/all")
     shop.overrides, shop.weights = [], {"editor": "other"}
     assert reasons(shop, "edit/zombie/0001") == ["weights editor: weights of e -> other"]
     assert reasons(shop, "teach/zombie/0001") == ["upstream edit/zombie/0001 and 2 more run"]
@@ -108,7 +111,7 @@ def test_each_kind_of_change_is_told_with_its_old_and_new_value(shop: Workshop) 
 def test_two_changes_at_once_are_both_told(shop: Workshop) -> None:
     shop.build()
     shop.overrides, shop.weights = ["edit.steps=7", "edit.seed=3"], {"editor": "other"}
-    told = ["setting seed: 0 -> 3", "setting steps: 20 -> 7", "weights editor: weights of e -> other"]
+    told = ["setting seed: 0 -> 3", f"setting steps: {STEPS} -> 7", "weights editor: weights of e -> other"]
     assert reasons(shop, "edit/zombie/0001") == told
     edit_one_line(shop)  # its upstream runs as well
     assert reasons(shop, "edit/zombie/0001") == [*told, "upstream prompts/zombie runs"]
