@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,8 @@ def _graph(student: Student) -> bytes:
     images = torch.zeros(2, 3, size, size)
     tokens = torch.zeros(2, TOKEN_LENGTH, student.config.query_size)
     free = torch.export.Dim.DYNAMIC
+    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     chatter = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(chatter), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
