@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -134,6 +135,10 @@ def save(network: nn.Module, folder: Path) -> None:
     words.no_truncation()
     words.no_padding()
     pipeline.save_pretrained(folder / "editor")
+    described = folder / "editor" / "vae" / "config.json"  # diffusers notes the folder that it was read from
+    entries = json.loads(described.read_text())
+    entries.pop("_name_or_path", None)
+    described.write_text(json.dumps(entries, indent=2) + "\n")
     shutil.rmtree(folder / "vae", ignore_errors=True)  # the pipeline holds it from now on
 
 
