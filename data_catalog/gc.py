@@ -128,7 +128,7 @@ def _remove_below_store(store: Store, item: Waste) -> bool:
 @contextmanager
 def _held_if_free(store: Store, key: str) -> Iterator[bool]:
     """Hold the partition's lock and say True, or say at once that a live process has it."""
-    path = store.root / "catalog" / "locks" / (key.replace("/", "--") + ".lock")
+    path = store.lock_file(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -207,7 +207,7 @@ def _would_resume(plans: Sequence[Plan], key: str, fingerprint: str | None) -> b
 
 def _unowned(store: Store, key: str) -> bool:
     # Who works on a partition has its lock; a lock that was never made is held by nobody.
-    if not (store.root / "catalog" / "locks" / (key.replace("/", "--") + ".lock")).exists():
+    if not store.lock_file(key).exists():
         return True
     with _held_if_free(store, key) as held:
         return held

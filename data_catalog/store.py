@@ -70,10 +70,14 @@ class Store:
         """What a look at names and sizes finds wrong; contents are checked by `verify`."""
         return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
 
+    def lock_file(self, key: str) -> Path:
+        """The file whose lock who makes this partition holds; not there before somebody did."""
+        return self.root / "catalog" / "locks" / (key.replace("/", "--") + ".lock")
+
     @contextmanager
     def lock(self, partition: Partition) -> Iterator[None]:
         """Hold a partition against other processes. The lock of a dead process is free."""
-        path = self.root / "catalog" / "locks" / (partition.key.replace("/", "--") + ".lock")
+        path = self.lock_file(partition.key)
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)

@@ -80,7 +80,8 @@ def write_card(work: Path) -> Path:
         if not path.exists():
             continue
         card = json.loads(path.read_text())
-        lines += [f"## {name}", "", f"{card['steps']} steps, learning rate {card['lr']}, seed {card['seed']}.", ""]
+        trained = f"{card['steps']} steps, learning rate {card['lr']}, seed {card['seed']}.{card.get('remark', '')}"
+        lines += [f"## {name}", "", trained, ""]
         lines += ["| measured | value |", "| --- | --- |"]
         lines += [f"| {key} | {value:.4g} |" for key, value in card["measured"].items()]
         lines.append("")
