@@ -1,0 +1,99 @@
+"""The store: what is there, whether it is whole, what can go; and this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import screen
+from flows.commands.options import Json, Overrides, Profile
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what there is: partitions, snapshots, the last runs, services."""
+    from flows.planning import describe_status
+
+    screen.show(describe_status(profile, overrides or []), as_json, screen.status_table)
+
+
+@app.command()
+def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """List the models of the profile's world and whether their weights are there."""
+    from flows.planning import describe_models
+
+    screen.show(describe_models(profile, overrides or []), as_json, screen.models_table)
+
+
+@app.command()
+def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Hash every file of every live record again and check keys, fields and splits."""
+    from flows.planning import verify_store
+
+    document = verify_store(profile, overrides or [])
+    screen.show(document, as_json, screen.verify_table)
+    if document["damaged"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Verify, make exactly the damaged partitions again, and rebuild the index."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        document = run_here("repair", profile, overrides or [])
+    screen.show(document, as_json, screen.repair_table)
+    if document["left"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    last: Annotated[int, typer.Option(min=0, help="Newest snapshots to keep, beside the latest.")] = 3,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="DATASET", help="Digest of a snapshot to keep; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without this nothing is deleted.")] = False,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say which partitions nothing refers to any more; with --yes, delete them."""
+    from flows import collecting
+    from flows.plan_tables import gone_line, waste_table
+
+    findings = collecting.look_for_waste(profile, overrides or [], last, keep or [])
+    if not as_json:
+        screen.show(collecting.describe(findings, None), False, waste_table)
+    deleted = collecting.delete(findings) if yes else None
+    if as_json or yes:
+        screen.show(collecting.describe(findings, deleted), as_json, gone_line)
+
+
+@app.command()
+def doctor(
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+    parity: Annotated[
+        Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
+    ] = None,
+) -> None:
+    """Check this machine: packages, weights, disk, services."""
+    if parity is not None:
+        with screen.only_results_on_stdout():
+            from flows.doctor import run_parity
+
+            errors = run_parity(parity)
+        screen.show(errors, as_json, screen.parity_table)
+        return
+    with screen.only_results_on_stdout():
+        from flows.doctor import examine
+
+        document = examine(profile, overrides or [])
+    screen.show(document, as_json, screen.doctor_table)
+    if not document["ok"]:
+        raise typer.Exit(1)

@@ -1,0 +1,89 @@
+"""The flows: build, distil, evaluate, here or through Prefect."""
+
+from typing import Annotated
+
+import typer
+
+from flows import screen
+from flows.commands.options import Cluster, Force, Json, Overrides, Profile
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def build(
+    force: Force = None,
+    cluster: Cluster = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+        from flows.plan_memo import remember
+
+        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
+        remember(profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
+def distill(
+    dataset: Annotated[str, typer.Option(help="Digest of a snapshot (or its beginning), or latest.")] = "latest",
+    force: Force = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train the student from a dataset, unless it is there already."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
+def evaluate(
+    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    force: Force = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a student on held-out portraits and prompts against its teachers."""
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        outcome = run_here("evaluate", profile, overrides or [], student=student, force=force)
+    screen.show(outcome, as_json, screen.evaluation_table)
+
+
+@app.command()
+def run(
+    flow: Annotated[str, typer.Argument(help="build-dataset, distill, evaluate, reproduce or pretrain-embedded.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    force: Force = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Trigger a flow's Prefect deployment of the profile (the server must be up: make up)."""
+    with screen.only_results_on_stdout():
+        from flows.engine import trigger
+
+        outcome = trigger(flow, profile, overrides or [], watch, force or [])
+    screen.show(outcome, as_json, screen.fields)
+    if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Run only what failed in the last run of this profile, and what waited for it."""
+    with screen.only_results_on_stdout():
+        from flows.retry import retry as try_again
+
+        outcome = try_again(profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)

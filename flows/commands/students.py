@@ -1,0 +1,65 @@
+"""What a student is for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import screen
+from flows.commands.options import Json, Overrides, Profile
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def edit(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Portraits: files, folders, quoted patterns.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="What to change, in words.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Or an image that shows it.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; of several portraits, each gets its own.")] = Path(
+        "edited"
+    ),
+    views: Annotated[int, typer.Option(min=0, help="Novel views, beside the turntable.")] = 4,
+    video: Annotated[
+        Path | None, typer.Option(help="Write the turntable as this video, such as turntable.mp4.")
+    ] = None,
+    mesh: Annotated[Path | None, typer.Option(help="Write the head's surface, such as head.ply.")] = None,
+    student: Annotated[
+        str, typer.Option(help="Digest of a student (or its beginning), a folder, or latest.")
+    ] = "latest",
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Edit portraits with a student: the edited portrait, novel views, a turntable, a mesh."""
+    if (prompt is None) == (reference is None):
+        raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")
+    with screen.only_results_on_stdout():
+        from flows.editing import Products, edit_portraits, show_edit
+
+        products = Products(views, video, mesh)
+        outcome = edit_portraits(images, prompt, reference, out, products, student, profile, overrides or [])
+    screen.show(outcome, as_json, show_edit)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to; a folder that is not there yet.")],
+    form: Annotated[
+        str, typer.Option("--format", help="hf: the student in the layout of the Hugging Face hub.")
+    ] = "hf",
+    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write a student as a folder that stands alone: safetensors, configuration, model card."""
+    if form != "hf":
+        raise typer.BadParameter(f"'{form}' is not hf", param_hint="--format")
+    with screen.only_results_on_stdout():
+        from flows.exporting import export_student
+
+        outcome = export_student(folder, student, profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)
