@@ -1,22 +1,28 @@
 """Every network by name: where its weights come from, their digest, and how to load it.
 
-`configs/models.yaml` lists the networks of each world. Weights are part of every fingerprint that depends on them, so
-their digest is taken from the files (or from the hub id and revision) without loading torch.
+`configs/models.yaml`, or the file that STILLROOM_MODELS names, lists the networks of each world. Weights are part of
+every fingerprint that depends on them, so their digest is taken from the files (or from the hub id and revision)
+without loading torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from models.checkpoints import WeightsError, file_digest
+
 if TYPE_CHECKING:
     from models.live3d import Live3D
     from models.mae import Mae
+
+__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "modules"]
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRY = ROOT / "configs" / "models.yaml"
@@ -30,15 +36,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "mae": ("models.mae",),
     "lpips": ("models.perceptual",),
 }
+PAPER_MODULES = {"identity": ("models.arcface",), "lpips": ("models.perceptual", "models.lpips_alex")}
+ABSENT = "absent"  # digest of a network that a world can do without and was not given
 
 
-class WeightsError(Exception):
-    """Weights that are missing or not the ones expected; the message says which and what to do."""
-
-
-def modules(name: str) -> tuple[str, ...]:
+def modules(name: str, world: str = "embedded") -> tuple[str, ...]:
     """The first-party modules that a network is made of."""
-    return MODULES[name]
+    return MODULES[name] if world == "embedded" else PAPER_MODULES.get(name, MODULES[name])
 
 
 def digest(name: str, world: str) -> str:
@@ -47,6 +51,8 @@ def digest(name: str, world: str) -> str:
     Raises WeightsError when files are missing or are not the ones that the registry names.
     """
     entry = _entry(name, world)
+    if _is_absent(entry):
+        return ABSENT
     if "hub" in entry:
         return hashlib.sha256(f"{entry['hub']}@{entry['revision']}".encode()).hexdigest()
     found = _checked_digest(name, world)
@@ -64,12 +70,16 @@ def digest(name: str, world: str) -> str:
 def files_digest(folder: Path) -> str:
     """sha256 over the names and bytes of a folder's files, or of one file."""
     whole = hashlib.sha256()
-    for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-        if file.is_file():
-            name = file.relative_to(folder).as_posix() if folder.is_dir() else ""
-            stat = file.stat()
-            whole.update(f"{name}\0{_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    for file in _files(folder):
+        name = file.relative_to(folder).as_posix() if folder.is_dir() else ""
+        stat = file.stat()
+        whole.update(f"{name}\0{_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return whole.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, in order; of a file, itself."""
+    return sorted(file for file in (folder.rglob("*") if folder.is_dir() else [folder]) if file.is_file())
 
 
 def describe(world: str) -> list[dict[str, Any]]:
@@ -79,20 +89,21 @@ def describe(world: str) -> list[dict[str, Any]]:
         entry = _entry(name, world)
         row: dict[str, Any] = {"name": name, "source": entry.get("hub") or entry.get("path") or "not given"}
         try:
-            row |= {"digest": digest(name, world), "state": "ready", "problem": ""}
+            row |= {"digest": digest(name, world), "state": ABSENT if _is_absent(entry) else "ready", "problem": ""}
         except WeightsError as error:
             row |= {"digest": "", "state": "missing", "problem": str(error)}
         folder = _folder(entry)
-        row["bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder else 0
+        row["bytes"] = sum(file.stat().st_size for file in _files(folder)) if folder else 0
         rows.append(row)
     return rows
 
 
 @cache
 def load(name: str, world: str, device: str = "cpu") -> Any:
-    """The network of a name, in evaluation mode, once per process."""
-    digest(name, world)
+    """The network of a name, in evaluation mode, once per process; None where the world does without it."""
     entry = _entry(name, world)
+    if digest(name, world) == ABSENT:
+        return None
     source = _folder(entry) or entry["hub"]
     revision = entry.get("revision")
     if name == "editor":
@@ -103,9 +114,7 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
         from models.clip import Clip
 
         return Clip.load(source, revision).to(device)
-    if world != "embedded":
-        raise WeightsError(f"{name} of the world {world!r} cannot be loaded by this version")
-    return _load_own(name, source, device)
+    return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
 
 
 def _load_own(name: str, folder: Path, device: str) -> Any:
@@ -132,6 +141,28 @@ def _load_own(name: str, folder: Path, device: str) -> Any:
     return network.eval().requires_grad_(False).to(device)
 
 
+def _load_public(name: str, file: Path, device: str) -> Any:
+    """A network of the paper from the file that its authors published."""
+    from models import public
+    from models.checkpoints import read_checkpoint
+
+    if name == "teacher":
+        return public.load_live3d(file).to(device)
+    if name == "identity":
+        from models.arcface import ArcFace
+
+        return ArcFace.from_state(read_checkpoint(file)).to(device)
+    if name == "lpips":
+        from models import lpips_alex
+
+        return lpips_alex.from_state(read_checkpoint(file)).to(device)
+    if name == "mae":
+        mae = public.load_mae(file)
+        mae.encoder.to(device)
+        return mae
+    raise WeightsError(f"{name} of the world 'paper' cannot be loaded by this version")
+
+
 def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
     from models.live3d import Live3D, Live3DConfig
 
@@ -146,16 +177,28 @@ def _load_mae(folder: Path, state: dict[str, Any]) -> Mae:
     return Mae.from_state(json.loads((folder / "config.json").read_text()), state)
 
 
+def registry_file() -> Path:
+    """The file that lists the networks: STILLROOM_MODELS, or the project's own."""
+    given = os.environ.get("STILLROOM_MODELS")
+    return Path(given).expanduser() if given else REGISTRY
+
+
 @cache
-def _registry() -> dict[str, dict[str, dict[str, Any]]]:
-    return yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+def _registry(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _entry(name: str, world: str) -> dict[str, Any]:
-    worlds = _registry()
+    path = registry_file()
+    worlds = _registry(path)
     if world not in worlds or name not in worlds[world]:
-        raise WeightsError(f"configs/models.yaml has no {name} for the world {world!r}; worlds: {', '.join(worlds)}")
+        raise WeightsError(f"{path} has no {name} for the world {world!r}; worlds: {', '.join(worlds)}")
     return worlds[world][name]
+
+
+def _is_absent(entry: dict[str, Any]) -> bool:
+    """Nobody gave it, and nothing needs it."""
+    return bool(entry.get("optional")) and not entry.get("path") and "hub" not in entry
 
 
 def _folder(entry: dict[str, Any]) -> Path | None:
@@ -183,5 +226,4 @@ def _checked_digest(name: str, world: str) -> str:
 
 @cache
 def _file_digest(file: Path, size: int, mtime_ns: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_digest(file)

@@ -116,8 +116,9 @@ def _mean(values: np.ndarray, where: np.ndarray) -> float | None:
 
 
 def _lpips(metric: Perceptual, first: np.ndarray, second: np.ndarray) -> float:
+    device = next(metric.parameters()).device
     with torch.no_grad():
-        return float(metric(signed(first), signed(second)).mean())
+        return float(metric(signed(first, device), signed(second, device)).mean())
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:

@@ -54,7 +54,7 @@ class Judges:
 
     clip: Clip
     identity: IdentityNet
-    landmarks: LandmarkNet
+    landmarks: LandmarkNet | None  # None: nobody finds the camera again
     lpips: Perceptual
 
 
@@ -176,15 +176,17 @@ def score_pairs(
 
 
 def camera_drifts(
-    detector: LandmarkNet, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
+    detector: LandmarkNet | None, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
 ) -> list[float | None]:
     """Degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
 
-    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None where no face is found: a sketch may hide
-    its landmarks from the detector and yet have kept the camera, so that this is no proof of drift.
+    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None where no face is found, or nobody looks for it: a
+    sketch may hide its landmarks from the detector and yet have kept the camera, so that this is no proof of drift.
     """
     from models import alignment, pnp
 
+    if detector is None:
+        return [None] * len(cameras)
     face = pnp.canonical_face(settings.world)
     drifts: list[float | None] = []
     for points, sure, camera in zip(*detector.detect(pseudo_labels), cameras, strict=True):
