@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import io
+import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from data_catalog.errors import UserError
+from data_catalog.fingerprint import sync_folder
+from data_catalog.keys import KEY
 
-KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,95}")
 FIELD = re.compile(r"[a-z0-9_]+\.[a-z0-9]+")
 FORMAT = tarfile.USTAR_FORMAT
 NAME_MAX = 100  # bytes of a name in a ustar header
+BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE  # bytes; a tar ends at a multiple of the second
+# What lies between two wanted fields is read over up to this many bytes: cheaper than another call.
+GAP = 1 << 16
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -48,29 +54,64 @@ class ShardEntry:
     fields: dict[str, tuple[int, int]]
 
 
-def sample_key(portrait_id: str, style: str, prompt_number: int, attempt: int = 0) -> str:
-    """`<portrait id>-<style slug>-<prompt number>-<attempt>`."""
-    key = f"{portrait_id}-{style}-{prompt_number}-{attempt}"
-    assert KEY.fullmatch(key), f"{key!r} is no sample key"
-    return key
+class Hasher(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> list[ShardEntry]:
-    """Write a shard in one pass. Samples come in ascending order of keys and all have the same fields."""
-    entries: list[ShardEntry] = []
-    with path.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=FORMAT) as tar:
-        for sample in samples:
-            previous = entries[-1] if entries else None
-            _check_sample(sample, previous)
-            start, fields = tar.offset, {}
-            for name, data in sorted(sample.fields.items()):
-                member = tarfile.TarInfo(f"{sample.key}.{name}")
-                # An integer mtime: a float one makes tarfile write a PAX header with the time of writing.
-                member.size, member.mtime, member.mode = len(data), 0, 0o644
-                fields[name] = (tar.offset + tarfile.BLOCKSIZE, len(data))
-                tar.addfile(member, io.BytesIO(data))
-            entries.append(ShardEntry(sample.key, start, tar.offset - start, fields))
+def write_shard(path: Path, samples: Iterable[Sample], hasher: Hasher | None = None) -> list[ShardEntry]:
+    """Write a shard in one pass; what has its name is whole and on the disk.
+
+    Samples come in ascending order of keys and all have the same fields.  hasher: is fed the shard's bytes.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("xb") as stream:
+
+            def write(data: bytes) -> None:
+                stream.write(data)
+                if hasher is not None:
+                    hasher.update(data)
+
+            entries = _write_members(write, samples)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
     return entries
+
+
+def _write_members(write: Callable[[bytes], None], samples: Iterable[Sample]) -> list[ShardEntry]:
+    entries: list[ShardEntry] = []
+    end = 0
+    for sample in samples:
+        _check_sample(sample, entries[-1] if entries else None)
+        start, fields = end, {}
+        for name, data in sorted(sample.fields.items()):
+            member = tarfile.TarInfo(f"{sample.key}.{name}")
+            # An integer mtime: a float one makes tarfile write a PAX header with the time of writing.
+            member.size, member.mtime, member.mode = len(data), 0, 0o644
+            write(member.tobuf(FORMAT))
+            write(data)
+            write(bytes(-len(data) % BLOCK))
+            fields[name] = (end + BLOCK, len(data))
+            end += BLOCK + _padded(len(data), BLOCK)
+        entries.append(ShardEntry(sample.key, start, end - start, fields))
+    write(bytes(shard_bytes(entries) - end))
+    return entries
+
+
+def shard_bytes(entries: Sequence[ShardEntry]) -> int:
+    """Size of the shard that has these entries: two empty blocks after the last, filled up to a whole record."""
+    end = entries[-1].offset + entries[-1].bytes if entries else 0
+    return _padded(end + 2 * BLOCK, RECORD)
+
+
+def _padded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def _check_sample(sample: Sample, previous: ShardEntry | None) -> None:
@@ -116,30 +157,65 @@ def entries_from_table(table: pa.Table) -> list[ShardEntry]:
 
 def read_sample(path: Path, entry: ShardEntry, fields: Iterable[str] | None = None) -> dict[str, bytes]:
     """Content of one sample, or of some of its fields, by offset."""
-    content: dict[str, bytes] = {}
-    with path.open("rb") as stream:
-        for name in entry.fields if fields is None else fields:
-            offset, size = entry.fields[name]
-            stream.seek(offset)
-            content[name] = stream.read(size)
-            if len(content[name]) != size:
-                raise UserError(
-                    f"the shard is shorter than its index says: {entry.key}.{name}",
-                    file=path,
-                    hint="stillroom verify",
-                )
+    names = list(entry.fields if fields is None else fields)
+    content = read_into(path, entry, names, np.empty(bytes_to_read(entry, names), np.uint8))
+    return {name: content[name].tobytes() for name in names}
+
+
+def bytes_to_read(entry: ShardEntry, fields: Iterable[str]) -> int:
+    """Room that `read_into` needs for these fields of a sample."""
+    return sum(_padded(end - start, BLOCK) for start, end, _ in _runs(entry, fields))
+
+
+def read_into(path: Path, entry: ShardEntry, fields: Iterable[str], buffer: np.ndarray) -> dict[str, np.ndarray]:
+    """Read fields of a sample into a buffer, with as few positioned reads as they need.
+
+    buffer: (n,) uint8, n at least `bytes_to_read`.  Returns each field's content, (size,) uint8, inside the buffer.
+    """
+    content: dict[str, np.ndarray] = {}
+    at = 0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for start, end, names in _runs(entry, fields):
+            found = _read_fully(descriptor, start, memoryview(buffer)[at : at + end - start])
+            for name in names:
+                offset, size = entry.fields[name]
+                if offset + size > start + found:
+                    problem = f"the shard is shorter than its index says: {entry.key}.{name}"
+                    raise UserError(problem, file=path, hint="stillroom repair    (makes it again)")
+                content[name] = buffer[at + offset - start :][:size]
+            at += _padded(end - start, BLOCK)
+    finally:
+        os.close(descriptor)
     return content
+
+
+def _runs(entry: ShardEntry, fields: Iterable[str]) -> list[tuple[int, int, list[str]]]:
+    """(start, end, fields) of the pieces of the shard that hold some fields, in order."""
+    runs: list[tuple[int, int, list[str]]] = []
+    for (offset, size), name in sorted((entry.fields[name], name) for name in fields):
+        if runs and offset - runs[-1][1] <= GAP:
+            runs[-1] = (runs[-1][0], offset + size, [*runs[-1][2], name])
+        else:
+            runs.append((offset, offset + size, [name]))
+    return runs
+
+
+def _read_fully(descriptor: int, offset: int, buffer: memoryview) -> int:
+    """Fill a buffer from an offset on; returns the bytes found, fewer at the end of the file."""
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(descriptor, [buffer[done:]], offset + done)
+        if not count:
+            break
+        done += count
+    return done
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
     """All samples of a shard in their order."""
-    with path.open("rb") as stream:
-        for entry in scan_shard(path):
-            content = {}
-            for name, (offset, size) in entry.fields.items():
-                stream.seek(offset)
-                content[name] = stream.read(size)
-            yield Sample(entry.key, content)
+    for entry in scan_shard(path):
+        yield Sample(entry.key, read_sample(path, entry))
 
 
 def scan_shard(path: Path) -> list[ShardEntry]:
@@ -148,8 +224,7 @@ def scan_shard(path: Path) -> list[ShardEntry]:
     with tarfile.open(path, "r:") as tar:  # seekable: "r|" would read every byte
         for member in tar:
             key, _, name = member.name.partition(".")
-            padded = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            end = member.offset_data + padded
+            end = member.offset_data + _padded(member.size, BLOCK)
             place = {name: (member.offset_data, member.size)}
             if entries and entries[-1].key == key:
                 last = entries[-1]

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from data_catalog.catalog import DAMAGED, INDEX, Catalog, Entry, make_entry
 from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_file, digest_files, digest_json, write_atomically
+from data_catalog.keys import KEY
 from data_catalog.record import Record
-from data_catalog.shards import FIELD, KEY, scan_shard
+from data_catalog.shards import FIELD, scan_shard
 from data_catalog.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.stage import Partition
 from data_catalog.store import FOLDER_CHARS, RECORD, Store, parse_record

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.encoding import encode_png
 from data_catalog.images import Rejected, read_image
+from data_catalog.keys import sample_key
 from data_catalog.seeds import derive
 from data_catalog.settings import EditSettings, Settings
-from data_catalog.shards import sample_key
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 
 if TYPE_CHECKING:

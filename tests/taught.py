@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import torch
 
 from data_catalog.encoding import encode_array, encode_json, encode_png
+from data_catalog.keys import sample_key
 from data_catalog.record import Record
 from data_catalog.settings import Settings, TeachSettings
-from data_catalog.shards import Sample, index_table, sample_key, write_shard
+from data_catalog.shards import Sample, index_table, write_shard
 from data_catalog.snapshot import write_snapshot_files
 from data_catalog.stage import Input, Partition, Work
 from models import camera, live3d, procedural

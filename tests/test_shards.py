@@ -1,8 +1,10 @@
 """Shards: the same bytes each time, and plain readers read them."""
 
+import hashlib
 import json
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,17 @@ from data_catalog.encoding import (
     quantise_triplane,
 )
 from data_catalog.errors import UserError
+from data_catalog.fingerprint import digest_file
+from data_catalog.keys import sample_key
 from data_catalog.shards import (
+    GAP,
     Sample,
+    bytes_to_read,
     entries_from_table,
     index_table,
+    read_into,
     read_sample,
     read_shard,
-    sample_key,
     scan_shard,
     write_shard,
 )
@@ -181,3 +187,30 @@ def test_fields_decode_to_what_was_encoded() -> None:
     assert decode_field("meta.json", encode_json({"b": 1, "a": [2]})) == {"a": [2], "b": 1}
     assert encode_json({"b": 1, "a": 2}) == json.dumps({"a": 2, "b": 1}, indent=1).encode() + b"\n"
     assert decode_field("x.bin", b"x") == b"x"
+
+
+def test_a_digest_is_taken_while_writing_and_nothing_half_written_is_left(tmp_path: Path) -> None:
+    hasher = hashlib.sha256()
+    write_shard(tmp_path / "shard.tar", samples(), hasher)
+    assert hasher.hexdigest() == digest_file(tmp_path / "shard.tar")
+
+    def die() -> Iterator[Sample]:
+        yield samples()[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_shard(tmp_path / "other.tar", die())
+    assert [path.name for path in tmp_path.iterdir()] == ["shard.tar"]
+
+
+def test_fields_that_lie_apart_are_read_into_one_buffer(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    sizes = {"a.bin": 700, "b.bin": 3 * GAP, "c.bin": 100, "d.bin": 512, "e.bin": 0}
+    fields = {name: generator.bytes(size) for name, size in sizes.items()}
+    (_, entry) = write_shard(tmp_path / "shard.tar", [Sample("p1", fields), Sample("p2", fields)])
+    wanted = ["d.bin", "a.bin", "e.bin", "c.bin"]
+    assert bytes_to_read(entry, wanted) < GAP
+    buffer = np.zeros(bytes_to_read(entry, wanted), np.uint8)
+    content = read_into(tmp_path / "shard.tar", entry, wanted, buffer)
+    assert {name: content[name].tobytes() for name in wanted} == {name: fields[name] for name in wanted}
+    assert all(np.shares_memory(content[name], buffer) for name in ("a.bin", "c.bin", "d.bin"))

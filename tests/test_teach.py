@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from data_catalog.encoding import decode_array, decode_rgb, dequantise_triplane
+from data_catalog.keys import KEY
 from data_catalog.settings import TeachSettings
-from data_catalog.shards import KEY, entries_from_table, read_sample, read_shard
+from data_catalog.shards import entries_from_table, read_sample, read_shard
 from models.identity import IdentityNet
 from models.live3d import Live3D
 from models.perceptual import Perceptual

@@ -1,0 +1,14 @@
+"""Keys of samples. A file of its own, so that what reads and writes shards may change without the stages before."""
+
+from __future__ import annotations
+
+import re
+
+KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,95}")
+
+
+def sample_key(portrait_id: str, style: str, prompt_number: int, attempt: int = 0) -> str:
+    """`<portrait id>-<style slug>-<prompt number>-<attempt>`."""
+    key = f"{portrait_id}-{style}-{prompt_number}-{attempt}"
+    assert KEY.fullmatch(key), f"{key!r} is no sample key"
+    return key
