@@ -1,7 +1,8 @@
-"""The student's encoder as an ONNX graph: onnxruntime takes one portrait through it on a CPU in about half the time.
+"""The student's convolutions as ONNX graphs: onnxruntime takes one portrait through them in about half the time.
 
 PyTorch spends much of a small picture on dispatch and on weights in an order that its convolutions do not like.
-The graph computes the same numbers (to about 1e-5 of the triplane's range); the renderer stays in PyTorch.
+The graphs (encoder, super-resolution) compute the same numbers, to about 1e-5 of their range; the rays stay in
+PyTorch, whose look-up in the planes is the faster one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,18 @@ class _Editing(nn.Module):
         return self.encoder.Final_encoder(self.encoder.Ref_encoder.mix(high, tokens), low)
 
 
+class _Upsampling(nn.Module):
+    """Rendered features to the image; the style is a constant of the graph."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.superresolution = student.renderer.superresolution
+        self.style = student.renderer.const
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.superresolution(features[:, :3], features, self.style[0])
+
+
 class CpuStudent(nn.Module):
     """A trained student for use on a CPU: `encode` and `render` of `models.student.Student`, without gradients.
 
@@ -45,20 +58,22 @@ class CpuStudent(nn.Module):
         super().__init__()
         self.student = student.eval()
         self.config = student.config
-        self._session = _session(_graph(student))
+        self._encoder, self._upsampler = (_session(graph) for graph in _graphs(student))
 
     def encode(self, images: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
         with torch.no_grad():
             tokens = self.student.encoder.Ref_encoder.project[prompt_kind](prompt_tokens)
             tokens = tokens.expand(len(images), *tokens.shape[1:])
-            (triplane,) = self._session.run(None, {"images": images.numpy(), "tokens": tokens.numpy()})
+            (triplane,) = self._encoder.run(None, {"images": images.numpy(), "tokens": tokens.numpy()})
         return torch.from_numpy(triplane)
 
     def render(self, triplane: Tensor, cameras: Tensor) -> Render:
         """triplane: (B, 3*C, h, w).  cameras: (B, 25)."""
         with torch.no_grad():
-            return self.student.render(triplane, cameras)
+            seen = self.student.renderer.see(triplane, cameras)
+            (image,) = self._upsampler.run(None, {"features": seen.features.numpy()})
+        return seen._replace(image=torch.from_numpy(image))
 
 
 def for_use(student: Student) -> Student | CpuStudent:
@@ -67,21 +82,27 @@ def for_use(student: Student) -> Student | CpuStudent:
     return CpuStudent(student) if on_cpu else student.eval()
 
 
-def _graph(student: Student) -> bytes:
-    """The encoder as a serialised ONNX model; batch and number of tokens are free."""
-    size = student.config.live3d.encoder.image_size
+def _graphs(student: Student) -> tuple[bytes, bytes]:
+    """Encoder and super-resolution as serialised ONNX models; batch and number of tokens are free."""
+    size, rays = student.config.live3d.encoder.image_size, student.config.live3d.renderer
     images = torch.zeros(2, 3, size, size)
     tokens = torch.zeros(2, TOKEN_LENGTH, student.config.query_size)
+    features = torch.zeros(2, rays.features, rays.resolution, rays.resolution)
     free = torch.export.Dim.DYNAMIC
+    encoder = _graph(_Editing(student), {"images": (images, {0: free}), "tokens": (tokens, {0: free, 1: free})})
+    return encoder, _graph(_Upsampling(student), {"features": (features, {0: free})})
+
+
+def _graph(network: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]]) -> bytes:
+    """inputs: by name, an example and its free dimensions."""
     for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    chatter = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(chatter), torch.no_grad():
+    examples, shapes = zip(*inputs.values(), strict=True)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
-            _Editing(student).eval(), (images, tokens), input_names=["images", "tokens"], output_names=["triplane"],
-            dynamo=True, dynamic_shapes=({0: free}, {0: free, 1: free}), verbose=False,
-        )  # fmt: skip
+            network.eval(), examples, input_names=list(inputs), dynamo=True, dynamic_shapes=shapes, verbose=False
+        )
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
 

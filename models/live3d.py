@@ -7,9 +7,10 @@ same network at 64x64 with about a million parameters.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoder import EncoderConfig, Live3DEncoder
@@ -22,7 +23,7 @@ from models.rendering import (
     sample_planes,
     sample_rays,
 )
-from models.stylegan import FullyConnected, NoiseMode
+from models.stylegan import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected, NoiseMode
 from models.superresolution import SuperResolution
 
 
@@ -138,8 +139,8 @@ class Background(nn.Module):
 
     def __init__(self, triplane_channels: int, hidden: int, features: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            FullyConnected(triplane_channels + 2, hidden, leaky=True), FullyConnected(hidden, features)
+        self.net = nn.ModuleList(
+            [FullyConnected(triplane_channels + 2, hidden, leaky=True), FullyConnected(hidden, features)]
         )
 
     def forward(self, triplane: Tensor, pixels: Tensor, resolution: int) -> Tensor:
@@ -147,8 +148,11 @@ class Background(nn.Module):
         column = (pixels % resolution + 0.5) / resolution
         row = (torch.div(pixels, resolution, rounding_mode="floor") + 0.5) / resolution
         place = 2 * torch.stack([column, row], dim=-1) - 1
-        mean = triplane.mean(dim=(2, 3))[:, None].expand(-1, pixels.shape[1], -1)
-        return torch.sigmoid(self.net(torch.cat([mean, place], dim=-1))) * 1.002 - 0.001
+        # The first layer in two parts: all pixels share the one of the mean, all images the one of the place.
+        weight, bias = cast(FullyConnected, self.net[0]).scaled()
+        mean = F.linear(triplane.mean(dim=(2, 3)), weight[:, :-2], bias)
+        hidden = F.leaky_relu(mean[:, None] + F.linear(place, weight[:, -2:]), LEAKY_SLOPE) * LEAKY_GAIN
+        return torch.sigmoid(self.net[1](hidden)) * 1.002 - 0.001
 
 
 class TriplaneRenderer(nn.Module):
@@ -178,14 +182,24 @@ class TriplaneRenderer(nn.Module):
         noise_mode: NoiseMode = "none",
     ) -> Render:
         """triplane: (B, 3*C, h, w).  cameras: (B, 25). resolution: rays across, the configured number when None."""
+        seen = self.see(triplane, cameras, noise, resolution)
+        return seen._replace(image=self.superresolution(seen.image_raw, seen.features, self.const[0], noise_mode))
+
+    def see(
+        self, triplane: Tensor, cameras: Tensor, noise: SamplingNoise | None = None, resolution: int | None = None
+    ) -> Render:
+        """`forward` before super-resolution: its `image` is the raw one."""
         size = resolution or self.config.resolution
         pixels = torch.arange(size * size, device=triplane.device)
-        rays = self.render_rays(triplane, cameras, pixels, noise, size)
+        if self.config.rays.empty_below > 0 and noise is None and not torch.is_grad_enabled():
+            rays = self.volume.look(triplane, self.decoder, cameras, size)
+            rays = self._before_background(rays, triplane, pixels, size)
+        else:
+            rays = self.render_rays(triplane, cameras, pixels, noise, size)
         shape = (len(triplane), -1, size, size)
         features = (rays.features * 2 - 1).transpose(1, 2).reshape(shape)
         image_raw = features[:, :3]
-        image = self.superresolution(image_raw, features, self.const[0], noise_mode)
-        return Render(image, image_raw, rays.depth.view(shape), rays.opacity.view(shape), features)
+        return Render(image_raw, image_raw, rays.depth.view(shape), rays.opacity.view(shape), features)
 
     def render_rays(
         self,
@@ -200,9 +214,12 @@ class TriplaneRenderer(nn.Module):
         pixels = pixels.expand(len(triplane), pixels.shape[-1])
         origins, directions = sample_rays(cameras, size, pixels)
         rays = self.volume(triplane, self.decoder, origins, directions, noise)
+        return self._before_background(rays, triplane, pixels, size)
+
+    def _before_background(self, rays: RayRender, triplane: Tensor, pixels: Tensor, resolution: int) -> RayRender:
         if self.background is None:
             return rays
-        behind = self.background(triplane, pixels, size)
+        behind = self.background(triplane, pixels.expand(len(triplane), -1), resolution)
         return rays._replace(features=rays.features + (1 - rays.opacity[..., None]) * behind)
 
 

@@ -1,7 +1,7 @@
 """Volume rendering of triplanes: rays, features at points, and the two-pass renderer (EG3D, section 4)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from models.stylegan import FullyConnected
 # its axes swapped, so nothing sees y and z together; the public checkpoints rely on it.
 EG3D_AXES = ((0, 1), (0, 2), (2, 0))
 PROPER_AXES = ((0, 1), (0, 2), (2, 1))
+PROPOSAL_STRIDE = 2  # of `VolumeRenderer.look`: rows and columns of the image to a ray of the first pass
+WEIGHS_NOTHING = 1e-4  # of a ray: a dozen of such samples change a colour by less than 8 bits show
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class RayOptions:
     ray_end: float = 3.3
     box_warp: float = 1.0  # side of the box that the planes cover
     proper_axes: bool = False  # Live3D's `lpff_projection`
-    empty_below: float = 0.0  # without gradients, rays of less coarse opacity are not looked at again
+    empty_below: float = 0.0  # above 0, images are seen as `VolumeRenderer.look` does; rays of less opacity are empty
 
 
 class SamplingNoise(NamedTuple):
@@ -91,7 +93,7 @@ class TriplaneDecoder(nn.Module):
 
     def __init__(self, channels: int, hidden: int, features: int, density_gain: float = 1.0) -> None:
         super().__init__()
-        self.density_gain = density_gain
+        self.density_gain, self.features = density_gain, features
         to_outputs = FullyConnected(hidden, 1 + features)
         self.net = nn.Sequential(FullyConnected(channels, hidden), nn.Softplus(), to_outputs)
         with torch.no_grad():  # Softplus is positive: uncentred, a scene starts as all fog or all nothing
@@ -103,11 +105,25 @@ class TriplaneDecoder(nn.Module):
 
     def split(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """decoded: (..., 1 + F), the network's output.  Returns features (..., F) and raw density (..., 1)."""
-        return torch.sigmoid(decoded[..., 1:]) * 1.002 - 0.001, self.density(decoded)
+        return _bounded(decoded[..., 1:]), decoded[..., :1] * self.density_gain
 
-    def density(self, decoded: Tensor) -> Tensor:
-        """decoded: (..., 1 + F).  Returns raw density (..., 1)."""
-        return decoded[..., :1] * self.density_gain
+    def hidden(self, plane_features: Tensor) -> Tensor:
+        """plane_features: (..., C).  Returns (..., hidden), from which density and features follow apart."""
+        return cast(Tensor, self.net[:2](plane_features))
+
+    def density(self, hidden: Tensor) -> Tensor:
+        """hidden: (..., hidden).  Returns raw density (...)."""
+        weight, bias = cast(FullyConnected, self.net[2]).scaled()
+        return F.linear(hidden, weight[:1], bias[:1])[..., 0] * self.density_gain
+
+    def features_of(self, hidden: Tensor) -> Tensor:
+        """hidden: (..., hidden).  Returns features (..., F) in about [0, 1]."""
+        weight, bias = cast(FullyConnected, self.net[2]).scaled()
+        return _bounded(F.linear(hidden, weight[1:], bias[1:]))
+
+
+def _bounded(raw: Tensor) -> Tensor:
+    return torch.sigmoid(raw) * 1.002 - 0.001
 
 
 class VolumeRenderer(nn.Module):
@@ -132,37 +148,55 @@ class VolumeRenderer(nn.Module):
         noise: SamplingNoise | None = None,
     ) -> RayRender:
         """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world. Without noise, bin midpoints are used."""
-        if self.options.empty_below > 0 and noise is None and not torch.is_grad_enabled():
-            parts = zip(triplane.split(1), origins.split(1), directions.split(1), strict=True)
-            seen = [self._skip_empty(planes, decoder, start, way) for planes, start, way in parts]
-            return RayRender(*(torch.cat(values) for values in zip(*seen, strict=True)))
         depths = self._coarse_depths(origins, None if noise is None else noise.jitter)
-        decoded = self._decode(triplane, decoder, origins, directions, depths)
+        decoded = decoder.net(self._sample(triplane, origins, directions, depths))
         if self.options.fine_samples:
             with torch.no_grad():
-                weights, _ = _march(depths, decoder.density(decoded)[..., 0])
+                weights, _ = _march(depths, decoder.split(decoded)[1][..., 0])
                 fine = self._fine_depths(depths, weights, None if noise is None else noise.quantile)
-            more = self._decode(triplane, decoder, origins, directions, fine)
+            more = decoder.net(self._sample(triplane, origins, directions, fine))
             depths, decoded = torch.cat([depths, fine], dim=-1), torch.cat([decoded, more], dim=-2)
         features, density = decoder.split(decoded)
         return _composite(depths, features, density[..., 0])
 
-    def _skip_empty(self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor) -> RayRender:
-        """One image.  Half the rays of a portrait pass the head: those see neither fine samples nor colours."""
-        depths = self._coarse_depths(origins, None)
-        decoded = self._decode(triplane, decoder, origins, directions, depths)
-        weights, middles = _march(depths, decoder.density(decoded)[..., 0])
+    def look(self, triplane: Tensor, decoder: TriplaneDecoder, cameras: Tensor, resolution: int) -> RayRender:
+        """Whole images, in half the time of `forward` at its quality.  cameras: (B, 25).  No gradients.
+
+        The first pass sees a quarter of the rays. What it finds along them is interpolated to all, and tells each
+        ray where to take its samples. Half the rays of a portrait pass the head: those take none.
+        """
+        size = resolution // PROPOSAL_STRIDE
+        with torch.no_grad():
+            origins, directions = sample_rays(cameras, size)
+            depths = self._coarse_depths(origins, None)
+            density = decoder.density(decoder.hidden(self._sample(triplane, origins, directions, depths)))
+            weights = _march(depths, density)[0].transpose(1, 2).unflatten(-1, (size, size))
+            weights = F.interpolate(weights, size=(resolution, resolution), mode="bilinear", align_corners=False)
+            origins, directions = sample_rays(cameras, resolution)
+            weights = weights.flatten(2).transpose(1, 2)
+            seen = [
+                self._look_again(triplane[i : i + 1], decoder, origins[i], directions[i], weights[i], depths[0, 0])
+                for i in range(len(triplane))
+            ]
+        return RayRender(*(torch.stack(values) for values in zip(*seen, strict=True)))
+
+    def _look_again(
+        self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor, weights: Tensor,
+        depths: Tensor,
+    ) -> RayRender:  # fmt: skip
+        """One image of R rays.  weights: (R, S-1), proposed between the depths (S,)."""
         opacity = weights.sum(-1)
-        depth = (weights * middles).sum(-1) / opacity.clamp_min(1e-12)
-        features = origins.new_zeros(*opacity.shape, decoded.shape[-1] - 1)
-        hit = (opacity[0] >= self.options.empty_below).nonzero()[:, 0]
+        depth = weights @ (0.5 * (depths[1:] + depths[:-1])) / opacity.clamp_min(1e-12)
+        features = origins.new_zeros(len(opacity), decoder.features)
+        hit = (opacity >= self.options.empty_below).nonzero()[:, 0]
+        opacity = torch.zeros_like(opacity)
         if len(hit):
-            depths, decoded, weights = depths[:, hit], decoded[:, hit], weights[:, hit]
-            fine = self._fine_depths(depths, weights, None)
-            more = self._decode(triplane, decoder, origins[:, hit], directions[:, hit], fine)
-            values, density = decoder.split(torch.cat([decoded, more], dim=-2))
-            seen = _composite(torch.cat([depths, fine], dim=-1), values, density[..., 0])
-            features[:, hit], depth[:, hit], opacity[:, hit] = seen
+            fine = self._fine_depths(depths.expand(1, len(hit), -1), weights[None, hit], None)
+            hidden = decoder.hidden(self._sample(triplane, origins[None, hit], directions[None, hit], fine))
+            shares, depth[hit], opacity[hit] = _shares(fine, decoder.density(hidden))
+            ray, sample = (shares[0] > WEIGHS_NOTHING).nonzero().unbind(-1)
+            coloured = decoder.features_of(hidden[0, ray, sample]) * shares[0, ray, sample, None]
+            features.index_add_(0, hit[ray], coloured)
         return RayRender(features, depth, opacity)
 
     def _coarse_depths(self, origins: Tensor, jitter: Tensor | None) -> Tensor:
@@ -174,13 +208,10 @@ class VolumeRenderer(nn.Module):
         grid = grid.expand(*origins.shape[:2], count)
         return grid + (0.5 * step if jitter is None else jitter.to(grid) * step)
 
-    def _decode(
-        self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor, depths: Tensor
-    ) -> Tensor:
-        """The decoder's output (B, R, S, 1 + F) at depths (B, R, S)."""
+    def _sample(self, triplane: Tensor, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
+        """Plane features (B, R, S, C) at depths (B, R, S)."""
         points = origins[:, :, None] + depths[..., None] * directions[:, :, None]
-        sampled = sample_planes(triplane, points.flatten(1, 2), self.options)
-        return decoder.net(sampled).view(*depths.shape, -1)
+        return sample_planes(triplane, points.flatten(1, 2), self.options).unflatten(1, depths.shape[1:])
 
     def _fine_depths(self, depths: Tensor, weights: Tensor, quantile: Tensor | None) -> Tensor:
         """Invert the smoothed distribution of the coarse weights.
@@ -222,15 +253,22 @@ def _march(depths: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
 def _composite(depths: Tensor, features: Tensor, density: Tensor) -> RayRender:
     """Blend samples in any order; depths, density (B, R, S), features (B, R, S, F)."""
     ordered, order = torch.sort(depths, dim=-1)
-    weights, middles = _march(ordered, density.gather(-1, order))
-    # An interval's colour is the mean of its ends, so each sample weighs half of its two intervals. Moving
-    # these weights back to the samples' own order saves sorting the features.
-    per_sample = 0.5 * (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0)))
-    per_sample = torch.zeros_like(per_sample).scatter(-1, order, per_sample)
-    blended = (per_sample[..., None, :] @ features).squeeze(-2)
+    shares, depth, opacity = _shares(ordered, density.gather(-1, order))
+    shares = torch.zeros_like(shares).scatter(-1, order, shares)  # which saves sorting the features
+    return RayRender((shares[..., None, :] @ features).squeeze(-2), depth, opacity)
+
+
+def _shares(depths: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How much each sample counts in its ray's colour; depths (ascending) and density (B, R, S).
+
+    Returns the shares (B, R, S), the rays' depth (B, R) and opacity (B, R).
+    """
+    weights, middles = _march(depths, density)
+    # An interval's colour is the mean of its ends, so each sample weighs half of its two intervals.
+    shares = 0.5 * (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0)))
     opacity = weights.sum(-1)
     hit = opacity > 0
     depth = (weights * middles).sum(-1) / torch.where(hit, opacity, torch.ones_like(opacity))
     depth = torch.where(hit, depth, torch.full_like(depth, float("inf")))
-    low, high = ordered[..., 0].amin().detach(), ordered[..., -1].amax().detach()
-    return RayRender(blended, torch.minimum(torch.maximum(depth, low), high), opacity)
+    low, high = depths[..., 0].amin().detach(), depths[..., -1].amax().detach()
+    return shares, torch.minimum(torch.maximum(depth, low), high), opacity

@@ -31,8 +31,12 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., inputs).  Returns (..., outputs)."""
-        y = F.linear(x, self.weight * self.weight_gain, self.bias * self.lr_multiplier)
+        y = F.linear(x, *self.scaled())
         return F.leaky_relu(y, LEAKY_SLOPE) * LEAKY_GAIN if self.leaky else y
+
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight (outputs, inputs) and bias (outputs,) as they act."""
+        return self.weight * self.weight_gain, self.bias * self.lr_multiplier
 
 
 def normalise_second_moment(x: Tensor) -> Tensor:
@@ -56,10 +60,9 @@ def filter_image(x: Tensor, kernel: Tensor, padding: tuple[int, int, int, int], 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
     """x: (B, C, H, W).  Returns (B, C, 2H, 2W): zeros inserted, then low-passed."""
-    batch, channels, height, width = x.shape
-    spread = x.new_zeros(batch, channels, height, 2, width, 2)
-    spread[:, :, :, 0, :, 0] = x
-    return filter_image(spread.view(batch, channels, 2 * height, 2 * width), kernel, (2, 1, 2, 1), gain=4.0)
+    channels = x.shape[1]
+    weight = (4.0 * kernel).to(x.dtype).expand(channels, 1, 4, 4)
+    return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
 
 
 def modulated_conv(
