@@ -163,7 +163,12 @@ class DistillSettings(Section):
     # teacher's own rendering agrees with it: the pseudo-label itself would teach the error of the camera.
     l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # samples whose prompt is an image
-    views_per_sample: int = Field(1, ge=1)  # of the stored novel views, drawn anew each iteration
+    # What the teacher's part of a batch is. cached: triplane and views as `teach` stored them; rendered: the stored
+    # triplane from cameras drawn anew; online: the triplane, too, is made at each step, as in the paper's public code.
+    teacher: Literal["cached", "rendered", "online"] = "cached"
+    view_yaw_range: float = Field(0.6, ge=0.0)  # rad, each side, of cameras drawn anew
+    view_pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
+    views_per_sample: int = Field(1, ge=1)  # novel views, of the stored ones if cached, drawn anew each iteration
     patch_rays: int | None = Field(16, ge=4)  # a side of the patch of each view that is compared; null: all of it
     memory_mb: int = Field(2048, ge=0)  # of samples and of features kept, each; in no fingerprint
     checkpoint_every: int = Field(50, ge=1)  # iterations; in no fingerprint

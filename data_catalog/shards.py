@@ -18,7 +18,6 @@ from data_catalog.fingerprint import sync_folder
 from data_catalog.keys import KEY
 
 FIELD = re.compile(r"[a-z0-9_]+\.[a-z0-9]+")
-FORMAT = tarfile.USTAR_FORMAT
 NAME_MAX = 100  # bytes of a name in a ustar header
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE  # bytes; a tar ends at a multiple of the second
 # What lies between two wanted fields is read over up to this many bytes: cheaper than another call.
@@ -94,7 +93,7 @@ def _write_members(write: Callable[[bytes], None], samples: Iterable[Sample]) ->
             member = tarfile.TarInfo(f"{sample.key}.{name}")
             # An integer mtime: a float one makes tarfile write a PAX header with the time of writing.
             member.size, member.mtime, member.mode = len(data), 0, 0o644
-            write(member.tobuf(FORMAT))
+            write(member.tobuf(tarfile.USTAR_FORMAT))
             write(data)
             write(bytes(-len(data) % BLOCK))
             fields[name] = (end + BLOCK, len(data))
@@ -177,7 +176,7 @@ def read_into(path: Path, entry: ShardEntry, fields: Iterable[str], buffer: np.n
     descriptor = os.open(path, os.O_RDONLY)
     try:
         for start, end, names in _runs(entry, fields):
-            found = _read_fully(descriptor, start, memoryview(buffer)[at : at + end - start])
+            found = _read_fully(descriptor, start, buffer.data[at : at + end - start])
             for name in names:
                 offset, size = entry.fields[name]
                 if offset + size > start + found:

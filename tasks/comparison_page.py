@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.encoding import decode_rgb
+from data_catalog.shard_index import INDEX
 from data_catalog.shards import ShardEntry, entries_from_table, read_sample
 from data_catalog.snapshot import Snapshot
 from tasks.contact_sheet import embed_picture, make_strip
 from tasks.dataset_diff import SampleDiff
 from tasks.dataset_origins import root_of
 from tasks.report import render
-from tasks.training_data import INDEX
 
 CHANGED_PER_STYLE, ALONE_PER_STYLE = 6, 6
 PICTURES = ("portrait.png", "pseudo_label.png")

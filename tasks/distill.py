@@ -20,7 +20,7 @@ from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from tasks.progress import report
 from tasks.student_files import save_student
-from tasks.training_data import SampleRef, check_no_leakage, read_samples
+from tasks.training_data import SampleRef, check_no_leakage, check_stored, read_samples
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
+OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # mean nothing where stored views are compared
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def distill(work: Work, networks: Networks) -> Summary:
     settings = work.settings
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
+    check_stored(samples)
     learned = [sample for sample in samples if sample.split == "train"]
     watched = [sample for sample in samples if sample.split == "val"]
     if not learned:
@@ -75,8 +77,13 @@ def distill(work: Work, networks: Networks) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    chosen = settings.distill.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
-    return chosen | {"world": settings.world}
+    return chosen_settings(settings) | {"world": settings.world}
+
+
+def chosen_settings(settings: Settings) -> dict[str, Any]:
+    """What decides on the student's bytes."""
+    unread = {*NOT_IN_FINGERPRINT, *(OF_NEW_VIEWS if settings.distill.teacher == "cached" else ())}
+    return settings.distill.model_dump(mode="json", exclude=unread)
 
 
 STAGE = Stage(
@@ -120,7 +127,7 @@ def write_products(work: Work, student: Student, curve: Curve, learned: list[Sam
     pq.write_table(pa.Table.from_pylist(curve.rows, schema=columns), work.folder / CURVE)
     grids = sorted(work.working.glob("samples-*.png"))
     shutil.copyfile(grids[-1], work.folder / SAMPLES_PICTURE)
-    settings = work.settings.distill.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
+    settings = chosen_settings(work.settings)
     document = {"world": work.settings.world, "profile": work.settings.profile, "settings": settings}
     document["styles"] = sorted({sample.style for sample in learned})
     (work.folder / TRAINING).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -28,7 +28,7 @@ from models.patches import crop, draw_corners, render_patches
 from models.pixels import signed, to_bytes
 from tasks.batches import Batch, BatchMaker, Prompts
 from tasks.pictures import contact_sheet, write_png
-from tasks.training_data import Sampler, SampleRef
+from tasks.training_data import Fields, Sampler, SampleRef, StepDraw, read_fields
 
 if TYPE_CHECKING:
     from models.live3d import Live3D
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 2
+AHEAD = 2  # steps whose samples are read while one is computed
 CLIP_NORM = 1.0
 WATCHED = 16  # samples of the val split that the curve follows
 GRID_YAW = 0.35  # rad, of the novel view in a grid
@@ -151,9 +152,7 @@ class Trainer:
         self.learned, self.accelerator = learned, accelerator
         self.watched = (watched or learned)[:: max(1, len(watched or learned) // WATCHED)][:WATCHED]
         self.pictured = list({sample.style: sample for sample in (watched or learned)}.values())
-        self.maker = BatchMaker(
-            student, teacher, prompts, settings.memory_mb, settings.l2d_target, device, settings.changed_weight
-        )
+        self.maker = BatchMaker(student, teacher, prompts, settings, device)
         self.sampler = Sampler(
             learned,
             settings.batch_size,
@@ -161,7 +160,7 @@ class Trainer:
             settings.views_per_sample,
             settings.seed,
         )
-        self.stored_views = len(self.maker.fields(learned[0]).views)
+        self.stored_views = len(read_fields(learned[0], ["view_cameras.npy"]).view_cameras)
         self.weights = LossWeights(
             settings.lambda_2d,
             settings.lambda_3d,
@@ -177,6 +176,7 @@ class Trainer:
         self.patch_rays = settings.patch_rays or self.resolution
         self.lesson, self.optimizer = accelerator.prepare(Lesson(student, self.patch_rays), optimizer)
         self.curve, self.step = Curve(), 0
+        self._draws: dict[int, StepDraw] = {}  # of this step and those that are read ahead
 
     def run(self, working: Path, on_progress: OnProgress | None) -> Curve:
         """Continue from the newest checkpoint to the last iteration."""
@@ -199,16 +199,16 @@ class Trainer:
             if main and (final or self.step % settings.checkpoint_every == 0):
                 self.save(working)
         bar.close()
+        self.maker.loader.close()
         self.student.eval()
         return self.curve
 
     def take_step(self) -> dict[str, float]:
         """One update; returns its losses."""
-        draw = self.sampler.draw(self.step, self.stored_views)
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        with_views = self.step >= self.settings.triplane_iterations
-        batch = self.maker.make(self.learned, draw, slice(rank, None, processes), with_views)
-        generator = torch.Generator(batch.triplane.device).manual_seed(draw.noise_seed + rank)
+        draw, with_views = self.next_draw(), self.has_views(self.step)
+        batch = self.maker.make(self.learned, draw, self.share, with_views)
+        noise_seed = draw.noise_seed + self.accelerator.process_index
+        generator = torch.Generator(batch.triplane.device).manual_seed(noise_seed)
         share = learning_rate_share(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * share
@@ -220,6 +220,23 @@ class Trainer:
         losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
         losses = self.accelerator.reduce(losses, reduction="mean")
         return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": self.settings.lr * share}
+
+    @property
+    def share(self) -> slice:
+        """This process's places in a batch; every process has as many, and no two have one in common."""
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    def has_views(self, step: int) -> bool:
+        """Whether a step compares views; the first ones compare triplanes alone."""
+        return step >= self.settings.triplane_iterations
+
+    def next_draw(self) -> StepDraw:
+        """The draw of this step. What the steps after it will need begins to be read."""
+        for step in range(self.step, min(self.step + AHEAD, self.settings.iterations - 1) + 1):
+            if step not in self._draws:
+                self._draws[step] = draw = self.sampler.draw(step, self.stored_views)
+                self.maker.read_ahead(self.learned, draw, self.share, self.has_views(step))
+        return self._draws.pop(self.step)
 
     def compare_triplanes(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the first iterations."""
@@ -254,8 +271,9 @@ class Trainer:
         """How near the student comes to the teacher on portraits it does not train on, by text prompts."""
         l1, lpips = [], []
         for sample in self.watched:
-            target = self.maker.portrait_target(sample)[None]
-            image = self._look(sample, torch.from_numpy(sample.camera)[None]).clamp(-1, 1)
+            fields = self.maker.loader.whole(sample)
+            target = self.maker.portrait_target(sample, fields)[None]
+            image = self._look(sample, fields, torch.from_numpy(sample.camera)[None]).clamp(-1, 1)
             l1.append(float((image - target).abs().mean() / 2))
             lpips.append(float(self.perceptual(image, target).mean()))
         return {"val_l1": sum(l1) / len(l1), "val_lpips": sum(lpips) / len(lpips)}
@@ -265,10 +283,10 @@ class Trainer:
         """One row a style: portrait, pseudo-label, the teacher's view of it, the student's, a novel view."""
         rows = []
         for sample in self.pictured:
-            fields, camera = self.maker.fields(sample), torch.from_numpy(sample.camera)[None]
-            teacher = to_bytes(self.maker.portrait_target(sample)[None])[0]
+            fields, camera = self.maker.loader.whole(sample), torch.from_numpy(sample.camera)[None]
+            teacher = to_bytes(self.maker.portrait_target(sample, fields)[None])[0]
             cameras = torch.cat([camera, orbit_label(GRID_YAW, 0.0)])
-            student = to_bytes(self._look(sample, cameras))
+            student = to_bytes(self._look(sample, fields, cameras))
             rows.append([fields.portrait, fields.pseudo_label, teacher, *student])
         path = working / f"samples-{self.step:06d}.png"
         write_png(path, contact_sheet(rows, scale=max(1, 128 // rows[0][0].shape[0])))
@@ -276,10 +294,10 @@ class Trainer:
             old.unlink()
         return path
 
-    def _look(self, sample: SampleRef, cameras: Tensor) -> Tensor:
+    def _look(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> Tensor:
         """Views (n, 3, H, W) of the student's edit by text."""
         device = self.maker.device
-        features = self.student.features(signed(self.maker.fields(sample).portrait[None], device))
+        features = self.student.features(signed(fields.portrait[None], device))
         tokens = self.maker.prompts.text[sample.prompt][None]
         triplane = self.student.edit(features, tokens, "text")
         return self.student.render(triplane.expand(len(cameras), -1, -1, -1), cameras.to(device)).image

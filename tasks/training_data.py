@@ -6,6 +6,7 @@ of a distributed run takes its share of the same batch.
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,15 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import decode_field, dequantise_triplane
+from data_catalog.encoding import decode_rgb, dequantise_triplane
 from data_catalog.errors import UserError
 from data_catalog.seeds import derive
-from data_catalog.shards import ShardEntry, entries_from_table, read_sample
+from data_catalog.shard_index import check_shards, read_index
+from data_catalog.shards import ShardEntry, bytes_to_read, read_into
 from data_catalog.snapshot import SAMPLES
 from tasks.wording import normalise
 
-INDEX = "index.parquet"
+ARRAY_HEADER = 1 << 12  # bytes within which an array of ours starts
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,12 @@ def read_samples(folder: Path, root: Path) -> list[SampleRef]:
     samples = []
     for row in rows:
         if row["shard"] not in entries:
-            entries[row["shard"]] = _read_index(root / row["shard"])
+            entries[row["shard"]] = read_index(root / row["shard"])
+        if row["key"] not in entries[row["shard"]]:
+            hint = "stillroom repair    (makes the shard again)"
+            raise UserError(f"the index does not know {row['key']}", shard=root / row["shard"], hint=hint)
         samples.append(_sample(row, root / row["shard"], entries[row["shard"]]))
     return samples
-
-
-def _read_index(shard: Path) -> dict[str, ShardEntry]:
-    if not shard.exists():
-        raise UserError("a shard of the dataset is gone", shard=shard, hint="stillroom build    (makes it again)")
-    return {entry.key: entry for entry in entries_from_table(pq.read_table(shard.parent / INDEX))}
 
 
 def _sample(row: dict[str, Any], shard: Path, entries: dict[str, ShardEntry]) -> SampleRef:
@@ -101,21 +100,98 @@ def check_no_leakage(samples: Iterable[SampleRef]) -> None:
         )
 
 
+def check_stored(samples: Iterable[SampleRef]) -> None:
+    """Every shard and its index hold what the dataset says, before anything is learned from them."""
+    keys: dict[Path, list[str]] = {}
+    for sample in samples:
+        keys.setdefault(sample.shard, []).append(sample.key)
+    check_shards(keys)
+
+
 @dataclass(frozen=True)
 class Fields:
-    """A decoded sample. Views and depths come in their cameras' order; depths start with the portrait's."""
+    """Fields of a sample, all or those that were read, by their names; pictures are decoded.
 
-    portrait: np.ndarray  # (H, W, 3) uint8
-    pseudo_label: np.ndarray  # (H, W, 3) uint8
-    triplane: np.ndarray | None  # (3*C, h, w) float32; None where the profile does not store it
-    view_cameras: np.ndarray  # (n, 25) float32
-    views: np.ndarray  # (n, H, W, 3) uint8
-    depths: np.ndarray  # (n + 1, h, h) float32, world units along the ray
+    Views and depths come in their cameras' order; depths start with the portrait's.
+    """
+
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def portrait(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return self.arrays["portrait.png"]
+
+    @property
+    def pseudo_label(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return self.arrays["pseudo_label.png"]
+
+    @property
+    def triplane(self) -> np.ndarray | None:
+        """(3*C, h, w) float32; None where the profile does not store it."""
+        if "triplane.npy" in self.arrays:
+            return self.arrays["triplane.npy"].astype(np.float32)
+        if "triplane_q8.npy" in self.arrays:
+            return dequantise_triplane(self.arrays["triplane_q8.npy"], self.arrays["triplane_q8_tiles.npy"])
+        return None
+
+    @property
+    def view_cameras(self) -> np.ndarray:
+        """(n, 25) float32."""
+        return self.arrays["view_cameras.npy"]
+
+    @property
+    def depths(self) -> np.ndarray:
+        """(n + 1, h, h) float32, world units along the ray."""
+        return self.arrays["depths.npy"]
+
+    @property
+    def views(self) -> np.ndarray:
+        """(n, H, W, 3) uint8."""
+        return np.stack([self.view(number) for number in range(len(self.view_cameras))])
+
+    def view(self, number: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return self.arrays["views.npy"][number] if "views.npy" in self.arrays else self.arrays[view_name(number)]
 
     @property
     def bytes(self) -> int:
-        arrays = (self.portrait, self.pseudo_label, self.triplane, self.views, self.depths)
-        return sum(array.nbytes for array in arrays if array is not None)
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+def view_name(number: int) -> str:
+    """The field of one view, where each has its own."""
+    return f"view_{number:02d}.jpg"
+
+
+def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: np.ndarray | None = None) -> Fields:
+    """Read fields of one sample, all but its description or those named, and decode them.
+
+    buffer: (n,) uint8 with room for them; arrays lie in it, and are theirs only until it is used again.
+    """
+    wanted = [name for name in sample.entry.fields if name != "meta.json"] if names is None else list(names)
+    if buffer is None:
+        buffer = np.empty(bytes_to_read(sample.entry, wanted), np.uint8)
+    content = read_into(sample.shard, sample.entry, wanted, buffer)
+    try:
+        return Fields({name: _decode(name, data) for name, data in content.items()})
+    except (OSError, ValueError, SyntaxError, AssertionError) as error:
+        hint = "stillroom repair    (makes again what is damaged)"
+        raise UserError(f"{sample.key} cannot be decoded", shard=sample.shard, cause=error, hint=hint) from error
+
+
+def _decode(name: str, data: np.ndarray) -> np.ndarray:
+    return _array(data) if name.endswith(".npy") else decode_rgb(data.tobytes())
+
+
+def _array(data: np.ndarray) -> np.ndarray:
+    """The array of an npy file (n,) uint8, without copying it."""
+    header = io.BytesIO(data[:ARRAY_HEADER])
+    assert np.lib.format.read_magic(header) == (1, 0)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
+    assert not fortran
+    return data[header.tell() :].view(dtype).reshape(shape)
 
 
 Value = TypeVar("Value")
@@ -140,37 +216,6 @@ class Memory(Generic[Value]):
                 self._kept[key] = value
                 self._free -= self._size(value)
         return value
-
-
-def read_fields(sample: SampleRef) -> Fields:
-    """Decode one sample from its shard."""
-    wanted = [name for name in sample.entry.fields if not name.startswith("meta.")]
-    content = read_sample(sample.shard, sample.entry, wanted)
-    values = {name: decode_field(name, data) for name, data in content.items()}
-    return Fields(
-        portrait=values["portrait.png"],
-        pseudo_label=values["pseudo_label.png"],
-        triplane=_triplane(values),
-        view_cameras=values["view_cameras.npy"],
-        views=_views(values),
-        depths=values["depths.npy"],
-    )
-
-
-def _triplane(values: dict[str, Any]) -> np.ndarray | None:
-    if "triplane.npy" in values:
-        stored: np.ndarray = values["triplane.npy"].astype(np.float32)
-        return stored
-    if "triplane_q8.npy" in values:
-        return dequantise_triplane(values["triplane_q8.npy"], values["triplane_q8_tiles.npy"])
-    return None
-
-
-def _views(values: dict[str, Any]) -> np.ndarray:
-    if "views.npy" in values:
-        views: np.ndarray = values["views.npy"]
-        return views
-    return np.stack([values[name] for name in sorted(values) if name.startswith("view_") and name.endswith(".jpg")])
 
 
 @dataclass(frozen=True)

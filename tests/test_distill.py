@@ -247,13 +247,13 @@ def test_a_triplane_is_the_same_however_it_is_stored(
     samples = read_samples(folder, tmp_path)
     prompts = Prompts.read(samples, networks.clip, networks.mae)
     student = make_student(networks.teacher, prompts, Settings())
-    maker = BatchMaker(student, networks.teacher, prompts, 64, "teacher", "cpu")
+    maker = BatchMaker(student, networks.teacher, prompts, DistillSettings())
     assert (read_fields(samples[0]).triplane is None) == (triplane == "none")
-    found = maker.triplane(samples[0])
+    found = maker.triplane(samples[0], read_fields(samples[0]))
     with torch.no_grad():
         from models.pixels import signed
 
-        exact = networks.teacher.encode(signed(maker.fields(samples[0]).pseudo_label[None]))[0]
+        exact = networks.teacher.encode(signed(read_fields(samples[0]).pseudo_label[None]))[0]
     assert (found - exact).norm() / exact.norm() < (0.02 if triplane == "q8" else 1e-3)
 
 
@@ -299,14 +299,15 @@ def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, r
     prompts = Prompts.read(samples, networks.clip, networks.mae)
     student = make_student(networks.teacher, prompts, Settings())
     plain, weighted = (
-        BatchMaker(student, networks.teacher, prompts, 64, "teacher", "cpu", weight) for weight in (0.0, 8.0)
+        BatchMaker(student, networks.teacher, prompts, DistillSettings(changed_weight=weight)) for weight in (0.0, 8.0)
     )
-    triplane = torch.stack([weighted.triplane(sample) for sample in samples[:2]])
-    assert bool((plain.changed(samples[:2], triplane) == 1).all())
-    portrait = signed(weighted.fields(samples[0]).portrait[None])
+    read = [read_fields(sample) for sample in samples[:2]]
+    triplane = torch.stack([weighted.triplane(*pair) for pair in zip(samples[:2], read, strict=True)])
+    assert bool((plain.changed(samples[:2], read, triplane) == 1).all())
+    portrait = signed(read[0].portrait[None])
     with torch.no_grad():
         moved = (triplane[:1] - networks.teacher.encode(portrait)).abs().mean(dim=1, keepdim=True)
-    weights = weighted.changed(samples[:2], triplane)
+    weights = weighted.changed(samples[:2], read, triplane)
     torch.testing.assert_close(weights.mean(dim=(1, 2, 3)), torch.ones(2))
     assert float(weights[0].flatten()[moved.argmax()]) == float(weights[0].max())
     torch.testing.assert_close(weights[:1], (1 + 8 * moved / moved.mean()) / 9)
