@@ -26,7 +26,7 @@ __all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "module
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRY = ROOT / "configs" / "models.yaml"
-NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "mae", "lpips")
+NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "mae", "lpips", "safety")
 MODULES: dict[str, tuple[str, ...]] = {
     "editor": ("models.editor",),
     "teacher": ("models.live3d",),
@@ -35,6 +35,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "landmarks": ("models.landmarks",),
     "mae": ("models.mae",),
     "lpips": ("models.perceptual",),
+    "safety": ("models.safety",),
+}
 }
 PAPER_MODULES = {"identity": ("models.arcface",), "lpips": ("models.perceptual", "models.lpips_alex")}
 ABSENT = "absent"  # digest of a network that a world can do without and was not given
@@ -86,6 +88,8 @@ def describe(world: str) -> list[dict[str, Any]]:
     """One row a network: name, source, size in bytes, digest, state and what is wrong, if anything."""
     rows = []
     for name in NAMES:
+        if name not in _registry(registry_file())[world]:
+            continue
         entry = _entry(name, world)
         row: dict[str, Any] = {"name": name, "source": entry.get("hub") or entry.get("path") or "not given"}
         try:
@@ -114,6 +118,10 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
         from models.clip import Clip
 
         return Clip.load(source, revision).to(device)
+    if name == "safety":
+        from models.safety import SafetyChecker
+
+        return SafetyChecker.load(source, device, revision)
     return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from models.identity import IdentityNet
     from models.landmarks import LandmarkNet
     from models.perceptual import Perceptual
+    from models.safety import SafetyChecker
 
 MEASURES = (
     "score_clip_image",  # cosine of pseudo-label and portrait
@@ -41,7 +42,7 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),  # why there is no picture to score
         *((name, pa.float64()) for name in MEASURES),
         ("score_constant", pa.bool_()),
-        ("score_unsafe", pa.bool_()),  # null: the editor has no safety checker
+        ("score_unsafe", pa.bool_()),  # null: nobody checks
     ]
 )
 UNREADABLE = "pseudo-label: "  # starts the reasons of this stage
@@ -56,6 +57,7 @@ class Judges:
     identity: IdentityNet
     landmarks: LandmarkNet | None  # None: nobody finds the camera again
     lpips: Perceptual
+    safety: SafetyChecker | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,7 @@ def run(work: Work) -> Summary:
     from models import zoo
 
     world, device = work.settings.world, work.settings.run.device
-    names = ("clip", "identity", "landmarks", "lpips")
-    return score(work, Judges(*(zoo.load(name, world, device) for name in names)))
+    return score(work, Judges(*(zoo.load(name, world, device) for name in models(work.settings))))
 
 
 def score(work: Work, judges: Judges) -> Summary:
@@ -98,13 +99,19 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     return settings.score.model_dump(exclude={"batch_size"}) | {"align": align, "world": settings.world}
 
 
+def models(settings: Settings) -> tuple[str, ...]:
+    """The judges. The procedural world shows nothing that a safety checker would look for."""
+    judges = ("clip", "identity", "landmarks", "lpips")
+    return judges if settings.world == "embedded" else (*judges, "safety")
+
+
 STAGE = Stage(
     name="score",
     version=1,
     split_by=("style", "block"),
     needs=(Need("align"), Need("prompts"), Need("edit")),
     reads=reads,
-    models=lambda settings: ("clip", "identity", "landmarks", "lpips"),
+    models=models,
     run=run,
 )
 
@@ -155,6 +162,7 @@ def score_pairs(
     source, target = _array(judges.clip.embed_texts(captions))
     same_face = _array(judges.identity.embed(portraits) * judges.identity.embed(pseudo_labels)).sum(axis=1)
     lpips = _lpips(judges.lpips, portraits, pseudo_labels)
+    unsafe = [None] * len(pairs) if judges.safety is None else judges.safety.unsafe(pseudo_labels)
     drifts = camera_drifts(judges.landmarks, pseudo_labels, [pair.camera for pair in pairs], settings)
     return [
         {
@@ -169,7 +177,7 @@ def score_pairs(
             "score_lpips": round(float(lpips[i]), DECIMALS),
             "score_camera_drift_deg": drifts[i],
             "score_constant": is_constant(pair.pseudo_label, settings.score),
-            "score_unsafe": None,
+            "score_unsafe": unsafe[i],
         }
         for i, pair in enumerate(pairs)
     ]
