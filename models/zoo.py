@@ -37,7 +37,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lpips": ("models.perceptual",),
     "safety": ("models.safety",),
 }
-}
 PAPER_MODULES = {"identity": ("models.arcface",), "lpips": ("models.perceptual", "models.lpips_alex")}
 ABSENT = "absent"  # digest of a network that a world can do without and was not given
 
