@@ -14,6 +14,7 @@ FLOWS = {
     "distill": "flows.distill:distill",
     "evaluate": "flows.evaluate:evaluate",
     "reproduce": "flows.reproduce:reproduce",
+    "edit-video": "flows.edit_video:edit_video",
     "pretrain-embedded": "flows.pretrain_embedded:pretrain_embedded",
 }
 

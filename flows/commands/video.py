@@ -1,0 +1,47 @@
+"""Videos."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import screen
+from flows.commands.options import Json, Overrides, Profile
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("edit-video")
+def edit_video(
+    video: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[VIDEO|FOLDER]", help="A video, or a folder of frames; none: a head of the embedded world."
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to change, in words.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Or an image that shows it.")] = None,
+    out: Annotated[Path, typer.Option(help="Input, edited and from the side, beside each other.")] = Path("edited.mp4"),
+    views: Annotated[
+        bool, typer.Option("--views", help="Also the edit alone, from the right and from the left, a video each.")
+    ] = False,
+    student: Annotated[
+        str, typer.Option(help="Digest of a student (or its beginning), a folder, or latest.")
+    ] = "latest",
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Edit a video frame by frame with a student; sound and times stay. Interrupted, it goes on at its frame."""
+    if (prompt is None) == (reference is None):
+        raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")
+    with screen.only_results_on_stdout():
+        from flows.engine import run_here
+
+        given = {
+            name: None if path is None else str(path) for name, path in (("video", video), ("reference", reference))
+        }
+        outcome = run_here(
+            "edit-video", profile, overrides or [], **given, prompt=prompt, out=str(out), views=views, student=student
+        )
+    screen.show(outcome, as_json, screen.fields)

@@ -1,0 +1,98 @@
+"""The flow edit-video: a video and a prompt in, input | edited | from the side out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from data_catalog.errors import UserError
+from data_catalog.places import data_root
+from data_catalog.settings import Settings, load_settings
+from data_catalog.store import check_writable
+from flows.pages import ProgressBar, flow_run_id, log_plainly
+from flows.tracking import Tracker
+from tasks.progress import Progress, listening
+from tasks.student_api import Student
+from tasks.video_edit import Edited, check_outputs, edit_clip
+from tasks.video_example import write_example
+from tasks.video_source import Clip, open_clip
+
+EXAMPLE_SEED, EXAMPLE_FRAMES = 3, 72
+
+
+@flow(name="edit-video", flow_run_name="edit-video {profile}", validate_parameters=True)
+def edit_video(
+    profile: str = "demo",
+    overrides: list[str] | None = None,
+    video: str | None = None,
+    prompt: str | None = None,
+    reference: str | None = None,
+    out: str | None = None,
+    views: bool = False,
+    student: str = "latest",
+) -> dict[str, Any]:
+    """Edit every frame of a video (a file, or a folder of pictures) as a text or a reference picture says.
+
+    Without a video, a head of the embedded world that talks and turns; without `out`, edited.mp4 in the data root.
+    Sound and times stay. Interrupted, the same call goes on at its frame.
+    """
+    log_plainly()
+    settings = load_settings(profile, overrides or [])
+    root = data_root()
+    check_writable(root)
+    clip = open_clip(find_video(video, settings, root), settings.portraits.max_pixels)
+    target = Path(out) if out is not None else root / "edited.mp4"
+    check_outputs(clip, target)
+    editor = Student.load(student, profile, overrides or [])
+    wish = editor.read_prompt(prompt, reference)
+    tracker = Tracker(root, settings, "edit-video", flow_run_id())
+    ok = False
+    try:
+        tracker.params(tracker.run_id, describe(clip, prompt, reference, student))
+        bar = ProgressBar("edit-video")
+
+        def hear(progress: Progress) -> None:
+            if progress.total:
+                bar.update(progress.step, progress.total)
+
+        with listening(hear):
+            edited = edit_clip(editor, clip, wish, target, views, root)
+        outcome = summary(edited)
+        tracker.metrics(tracker.run_id, {k: v for k, v in outcome.items() if isinstance(v, int | float)})
+        for path in edited.files:
+            tracker.file(path, "videos")
+        ok = True
+    finally:
+        tracker.finish(ok)
+    return {**outcome, "mlflow_run_id": tracker.run_id}
+
+
+def find_video(video: str | None, settings: Settings, root: Path) -> Path:
+    """The video named, or the embedded world's own, made at its first use."""
+    if video is not None:
+        return Path(video)
+    if settings.world != "embedded":
+        raise UserError("there is no video to edit", expected="a file, or a folder of pictures")
+    path = root / "video" / "example.mp4"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_example(path, EXAMPLE_SEED, EXAMPLE_FRAMES)
+    return path
+
+
+def describe(clip: Clip, prompt: str | None, reference: str | None, student: str) -> dict[str, str]:
+    """The parameters of the MLflow run, beside the settings."""
+    wish = {"video.prompt": prompt} if prompt is not None else {"video.reference": str(reference)}
+    return {"video.clip": str(clip.path), "video.clip_digest": clip.digest(), **wish, "video.student": student}
+
+
+def summary(edited: Edited) -> dict[str, Any]:
+    """What the flow returns and the command prints."""
+    made = edited.frames - edited.resumed_at
+    return {
+        **asdict(edited),
+        "files": [str(path) for path in edited.files],
+        "seconds": round(edited.seconds, 2),
+        "seconds_per_frame": round(edited.seconds / max(made, 1), 4),
+    }

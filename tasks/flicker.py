@@ -1,0 +1,100 @@
+"""How much a video trembles that should not, and what steadies it.
+
+`warp_error` needs nothing but the two clips: the edit should move as its input does (Lai et al. 2018, "Learning Blind
+Video Temporal Consistency"). `flicker` and `error` need the true edit of every frame, which the embedded world has.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FLOW_PX = 256  # pictures are enlarged to this side: optical flow does not see small ones well
+OCCLUDED = 50.0  # weight exp(-50 d^2) where the input itself differs by d from its own warped past
+REACH = 3  # frames to each side that steady a frame
+STEADY_SIGMA_S = 0.06
+# Where a neighbour differs by more than this part of the triplane's own size, something moved: a mouth, not an error.
+# Chosen on a talking head: twice as much and the mouth moves a quarter less, half as much and a third of the gain goes.
+TOLERANCE = 0.025
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def steady(triplanes: Tensor, seconds: np.ndarray, centre: int) -> Tensor:
+    """The triplane of one frame, steadied by its neighbours': a bilateral filter over time.
+
+    A triplane lies in the head's own frame: when a head turns, its triplane stays, and what trembles from frame to
+    frame is mostly the encoder's error. triplanes: (K, 3*C, h, w).  seconds: (K,).  Returns (1, 3*C, h, w).
+    """
+    import torch
+    import torch.nn.functional as F
+
+    count, _, height, width = triplanes.shape
+    planes = triplanes.view(count, 3, -1, height, width)
+    difference = (planes - planes[centre]).square().mean(dim=2)  # (K, 3, h, w)
+    difference = F.avg_pool2d(difference, 3, stride=1, padding=1, count_include_pad=False)
+    scale = planes[centre].square().mean() * TOLERANCE**2
+    apart = torch.from_numpy(np.square((seconds - seconds[centre]) / STEADY_SIGMA_S)).to(triplanes)
+    weights = torch.exp(-0.5 * (apart[:, None, None, None] + difference / scale))[:, :, None]
+    return ((weights * planes).sum(dim=0) / weights.sum(dim=0)).view(1, -1, height, width)
+
+
+def warp_error(inputs: Sequence[np.ndarray], edited: Sequence[np.ndarray]) -> float:
+    """Mean absolute difference, of 255, between each edited frame and the one before it, moved as the input moved.
+
+    inputs, edited: N pictures (H, W, 3) uint8 each, N > 1.  Places that the input uncovers count little.
+    """
+    import cv2
+
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    sums = np.zeros(2)
+    for (old_input, new_input), (old, new) in zip(_pairs(inputs), _pairs(edited), strict=True):
+        flow = flow_of.calc(_grey(new_input), _grey(old_input), None)
+        seen_before = _moved(old_input, flow)
+        weight = np.exp(-OCCLUDED * np.square((seen_before - new_input) / 255.0).sum(axis=2))
+        difference = np.abs(_moved(old, flow) - new).mean(axis=2)
+        sums += [(weight * difference).sum(), weight.sum()]
+    return float(sums[0] / sums[1])
+
+
+def flicker(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """Mean absolute difference, of 255, between how the edit changes from frame to frame and how the truth does."""
+    changes = [np.diff(np.stack(list(clip)).astype(np.float32), axis=0) for clip in (edited, truth)]
+    return float(np.abs(changes[0] - changes[1]).mean())
+
+
+def error(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """Mean absolute difference to the truth, of 255."""
+    return float(np.abs(np.stack(list(edited)).astype(np.float32) - np.stack(list(truth))).mean())
+
+
+def sharpness(edited: Sequence[np.ndarray]) -> float:
+    """Mean length of the luminance's gradient, of 255 per pixel: what ghosts and blur take away."""
+    grey = np.stack(list(edited)).astype(np.float32) @ LUMA
+    down, across = np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1]
+    return float(np.hypot(down, across).mean())
+
+
+def _pairs(clip: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    import cv2
+
+    size = (FLOW_PX, FLOW_PX)
+    large = [cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).astype(np.float32) for picture in clip]
+    return list(itertools.pairwise(large))
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    return np.clip(picture @ LUMA, 0, 255).astype(np.uint8)
+
+
+def _moved(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """picture (H, W, 3) read at each pixel plus flow (H, W, 2), px."""
+    import cv2
+
+    rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    return np.asarray(cv2.remap(picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR))
