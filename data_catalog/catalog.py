@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.fingerprint import digest_file
-from data_catalog.record import Record
+from data_catalog.record import MORE, Record
 from data_catalog.stage import Partition
 from data_catalog.store import FOLDER_CHARS, RECORD, Store, look_at_files, read_record, writing
 
@@ -60,9 +60,14 @@ class Entry:
         """Bytes of each file."""
         return {name: size for name, (size, _) in self.files.items()}
 
-    def part(self, block: int) -> str:
+    def part(self, place: str) -> str:
         """Digest of what the partition says about one block; of a block that it does not know, `nothing`."""
-        return str(_parse_parts(self.parts).get(f"{block:04d}", "nothing"))
+        return str(_parse_parts(self.parts).get(place, "nothing"))
+
+    @property
+    def more(self) -> list[str]:
+        """Places of the attempts that it asks for."""
+        return _parse_parts(self.parts).get(MORE, "").split()
 
     @property
     def stamp(self) -> tuple[int, int]:

@@ -69,7 +69,8 @@ def find_waste(store: Store, plans: Sequence[Plan], last: int, keep: Sequence[st
     references = References(catalog, {key: catalog.history(key) for key in sorted(keys)})
     for plan in plans:
         fitting = [step.near for step in plan.steps.values() if step.fits]
-        references.keep(entry for entry in [*fitting, *(step.entry for step in plan.steps.values())] if entry)
+        counted_on = [*fitting, *plan.passed, *(step.entry for step in plan.steps.values())]
+        references.keep(entry for entry in counted_on if entry)
     references.keep(_recent(store.root, references.entries))
     datasets = _dataset_entries(catalog, references, kept_snapshots)
     for snapshot in kept_snapshots:

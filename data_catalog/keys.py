@@ -12,3 +12,8 @@ def sample_key(portrait_id: str, style: str, prompt_number: int, attempt: int = 
     key = f"{portrait_id}-{style}-{prompt_number}-{attempt}"
     assert KEY.fullmatch(key), f"{key!r} is no sample key"
     return key
+
+
+def key_portrait(key: str) -> str:
+    """The portrait's id, with which a sample's key begins."""
+    return key.partition("-")[0]

@@ -68,6 +68,7 @@ class Plan:
         weights_digest: Callable[[str], str],
         model_modules: Callable[[str], Iterable[str]] | None,
         source: SourceReader | None,
+        force: Sequence[str] = (),
     ) -> None:
         self.stages = tuple(stages)
         self.settings = settings
@@ -80,20 +81,38 @@ class Plan:
         self.code = StageCode(stages, settings, model_modules, source, store.root / "catalog" / "code")
         self._weights_digest = weights_digest
         self._weights: dict[str, dict[str, str]] = {}
-        self._upstream: dict[tuple[str, str], dict[tuple[str | None, int | None], list[Step]]] = {}
+        self._upstream: dict[tuple[str, str], dict[tuple[str | None, int | None, int], list[Step]]] = {}
+        self._force = [name.strip("/") for name in force]
         self._forced: set[str] = set()
+        self._attempts: list[Partition] = []  # asked for so far, of no stage
+        self.passed: list[Entry] = []  # partitions that asked for more, and were then judged again with it
 
-    def add(self, partition: Partition, pinned: str | None, forced: bool) -> None:
-        """Take in a partition whose upstream steps are there already, and judge it."""
+    def add_stage(self, stage: Stage, styles: list[str], blocks: list[int], pins: Mapping[str, str]) -> None:
+        """Take in a stage whose upstream stages are there already: its partitions, and the attempts asked for."""
+        partitions = stage.partitions(styles, blocks)
+        if "attempt" in stage.split_by:
+            partitions += [place._replace(stage=stage.name) for place in self._attempts]
+        for partition in sorted(partitions, key=_in_order):
+            self._add(partition, pins.get(partition.key))
+
+    def _add(self, partition: Partition, pinned: str | None = None) -> None:
         step = Step(partition, partition.key)
         self.steps[step.key] = step
         self.by_stage[partition.stage].append(step)
         if pinned is not None:
             self._pin(step, pinned)
             return
-        if forced:
+        if _named(step.key, self._force):
             self._forced.add(step.key)
         self._judge(step)
+        self._follow(step)
+
+    def check_force(self) -> None:
+        """A name to force that stands for no partition would silently force nothing."""
+        met = {name for key in self.steps for name in _named(key, self._force)}
+        for name in self._force:
+            if name not in met:
+                raise _nothing_to_force(name, self)
 
     def resolve(self, stage_name: str) -> list[Job]:
         """The jobs of a stage, once those before it are finished. A step without one is cached or blocked."""
@@ -107,18 +126,20 @@ class Plan:
             if missing:
                 step.state, step.note = "blocked", f"{missing[0]} was not made"
                 continue
-            inputs = self._judge(step)
-            if step.state == "run":
-                jobs.append(self._job(step, inputs))
+            self._judge(step)
+            self._follow(step)
+            if step.state == "run" and step.fingerprint is not None:
+                jobs.append(self._job(step))
         if jobs:
             with writing(self.store.root):
                 self.code.remember(stage_name)
         return jobs
 
     def finish(self, record: Record) -> None:
-        """Note that a job's partition is made."""
+        """Note that a job's partition is made. Where it asks for further attempts, it then waits for them."""
         step = self.steps[record.partition]
         step.entry, step.fingerprint, step.state = self.catalog.add(record), record.fingerprint, "done"
+        self._follow(step)
 
     def fail(self, partition: Partition, message: str) -> None:
         """Note that a job failed: what depends on it is blocked, all else goes on."""
@@ -151,15 +172,41 @@ class Plan:
         """The steps of another stage that a step needs."""
         return self._ups(step, Need(stage_name))
 
-    def _judge(self, step: Step) -> dict[str, Any]:
-        """Set the step's state and reasons; returns its fingerprint inputs, as far as they are known."""
+    def _follow(self, step: Step) -> None:
+        """While a partition that is made asks for attempts: take those in, and judge it again as made with them.
+
+        What it asks for is a function of its inputs, so that every plan comes to the same end, and one that was
+        interrupted anywhere goes on from there.
+        """
+        while step.made and step.entry is not None and (asked := self._asked(step, step.entry)):
+            self.passed.append(step.entry)
+            self._attempts += asked
+            for stage in self.stages:
+                steps = self.by_stage[stage.name]
+                if "attempt" in stage.split_by and steps:  # a later stage finds them when it is added
+                    for place in asked:
+                        self._add(place._replace(stage=stage.name))
+                    steps.sort(key=lambda each: _in_order(each.partition))
+                    self._upstream = {pair: index for pair, index in self._upstream.items() if pair[1] != stage.name}
+            self._judge(step)
+            if not step.made:
+                step.note = f"too few are kept; more attempts: {' '.join(str(place.place) for place in asked)}"
+
+    def _asked(self, step: Step, entry: Entry) -> list[Partition]:
+        """The attempts that a made partition asks for and that are not in the plan yet."""
+        known = set(self._attempts)
+        wanted = (Partition.parse(f"{step.key}/{place}")._replace(stage="") for place in entry.more)
+        return [place for place in wanted if place not in known]
+
+    def _judge(self, step: Step) -> None:
+        """Set the step's state and reasons."""
         own, known, unknown = self._inputs(step)
         inputs = {**own, "inputs": known}
         step.reasons, step.note, step.fits = [], "", False
         if unknown:
             step.fingerprint, step.entry = None, None
             self._judge_early(step, inputs, unknown)
-            return inputs
+            return
         step.fingerprint = digest_json(inputs)
         step.entry = step.near = self.catalog.find(step.key, step.fingerprint)
         if step.entry is not None:
@@ -168,7 +215,6 @@ class Plan:
             history = self.catalog.history(step.key)
             step.reasons = self._changes(step, history[0], _plain(inputs)) if history else [Reason("new")]
         step.state = "run" if step.reasons else "cached"
-        return inputs
 
     def _judge_early(self, step: Step, inputs: dict[str, Any], unknown: list[str]) -> None:
         """With upstream digests unknown: `maybe`, if they could turn out so that a record matches."""
@@ -238,7 +284,7 @@ class Plan:
         unknown: list[str] = []
         for need in stage.needs:
             for up in self._ups(step, need):
-                name = f"{up.key}#{partition.block:04d}" if need.part else up.key
+                name = f"{up.key}#{partition.place}" if need.part else up.key
                 if up.made and up.entry is not None:
                     known[name] = _digest_for(up.entry, partition, need)
                 else:
@@ -248,21 +294,19 @@ class Plan:
     def _ups(self, step: Step, need: Need) -> list[Step]:
         """Upstream steps that agree with the step on the dimensions both stages have."""
         stage, upstream = self._declared[step.partition.stage], self._declared[need.stage]
-        by_style = "style" in stage.split_by and "style" in upstream.split_by
-        by_block = "block" in stage.split_by and "block" in upstream.split_by
+        shared = set(stage.split_by) & set(upstream.split_by)
         index = self._upstream.get((stage.name, need.stage))
         if index is None:
             index = {}
             for up in self.by_stage[need.stage]:
-                place = (up.partition.style if by_style else None, up.partition.block if by_block else None)
-                index.setdefault(place, []).append(up)
+                index.setdefault(_along(up.partition, shared), []).append(up)
             self._upstream[(stage.name, need.stage)] = index
-        place = (step.partition.style if by_style else None, step.partition.block if by_block else None)
-        return index.get(place, [])
+        return index.get(_along(step.partition, shared), [])
 
-    def _job(self, step: Step, inputs: dict[str, Any]) -> Job:
+    def _job(self, step: Step) -> Job:
         stage, partition = self._declared[step.partition.stage], step.partition
         assert step.fingerprint is not None
+        own, known, _ = self._inputs(step)
         given: dict[str, list[Input]] = {}
         for need in stage.needs:
             given[need.stage] = []
@@ -273,7 +317,7 @@ class Plan:
         return Job(
             partition=partition,
             fingerprint=step.fingerprint,
-            fingerprint_inputs=inputs,
+            fingerprint_inputs={**own, "inputs": known},
             version=stage.version,
             run=stage.run,
             resumes=stage.resumes,
@@ -294,8 +338,24 @@ def _upstream(names: Sequence[str], one: str, several: str) -> list[Reason]:
 def _digest_for(entry: Entry, partition: Partition, need: Need) -> str:
     if not need.part:
         return entry.digest
-    assert partition.block is not None, f"{partition.key} needs a part, and has no block"
-    return entry.part(partition.block)
+    assert partition.place is not None, f"{partition.key} needs a part, and has no block"
+    return entry.part(partition.place)
+
+
+def _along(partition: Partition, dimensions: set[str]) -> tuple[str | None, int | None, int]:
+    """A partition's place along some of its dimensions."""
+    style = partition.style if "style" in dimensions else None
+    block = partition.block if "block" in dimensions else None
+    return style, block, partition.attempt if "attempt" in dimensions else 0
+
+
+def _in_order(partition: Partition) -> tuple[str, int, int]:
+    return partition.style or "", partition.block or 0, partition.attempt
+
+
+def _named(key: str, names: Sequence[str]) -> list[str]:
+    """Those of the names (stages, stage/style, partitions) that stand for a partition."""
+    return [name for name in names if key == name or key.startswith(name + "/")]
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -322,23 +382,14 @@ def make_plan(
     `force` names stages, stage/style or whole partitions to make again. `pins` fixes partitions to an earlier
     digest (its beginning is enough), whatever the settings say now: `{"dataset/all": "71aa0be3"}`.
     """
-    plan = Plan(stages, settings, store, weights_digest, model_modules, source)
-    pinned, wanted = dict(pins or {}), [name.strip("/") for name in force]
-    met: set[str] = set()
+    plan = Plan(stages, settings, store, weights_digest, model_modules, source, force)
     for stage in stages:
-        for partition in stage.partitions(sorted(styles), sorted(blocks)):
-            key = partition.key
-            named = [name for name in wanted if key == name or key.startswith(name + "/")]
-            met.update(named)
-            plan.add(partition, pinned.get(key), bool(named))
-    for name in wanted:
-        if name not in met:
-            raise _nothing_to_force(name, plan)
+        plan.add_stage(stage, sorted(styles), sorted(blocks), pins or {})
+    plan.check_force()
     return plan
 
 
 def _nothing_to_force(name: str, plan: Plan) -> UserError:
-    """A name that stands for no partition would silently force nothing."""
     keys = [*plan.by_stage, *(key.rpartition("/")[0] for key in plan.steps), *plan.steps]
     close = difflib.get_close_matches(name, dict.fromkeys(keys), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"stages: {', '.join(plan.by_stage)}"

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_catalog.fingerprint import digest_json
 
+MORE = "more"
+
 
 @dataclass
 class Summary:
     """What a stage says about a partition that it has made.
 
-    `rejected` counts rejected samples by reason. `parts` maps a block ("0003") to a digest of what the
-    partition says about that block alone, for downstream stages with `Need(part=True)`.
+    `rejected` counts rejected samples by reason. `parts` maps a block ("0003", "0003-a1") to a digest of what the
+    partition says about that block alone, for downstream stages with `Need(part=True)`; under `MORE` stand the
+    attempts that have to be made before the partition is final, separated by spaces.
     """
 
     samples: int = 0

@@ -66,8 +66,8 @@ class References:
         return inputs
 
     def _keep_part(self, name: str, digest: str) -> None:
-        key, _, block = name.partition("#")
-        holding = [entry for entry in self.history.get(key, []) if entry.part(int(block)) == digest]
+        key, _, place = name.partition("#")
+        holding = [entry for entry in self.history.get(key, []) if entry.part(place) == digest]
         if holding and not any(self.is_kept(entry) for entry in holding):
             self.keep(holding[:1])
 

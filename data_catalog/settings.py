@@ -112,7 +112,8 @@ class SelectSettings(Section):
     min_clip_direction: float | None = Field(0.2, ge=-1.0, le=1.0)  # cosine of change and caption's change
     min_identity: float | None = Field(None, ge=-1.0, le=1.0)  # cosine to the portrait
     max_ssim: float | None = Field(0.995, ge=-1.0, le=1.0)  # above: the edit changed nothing
-    max_lpips: float | None = Field(None, ge=0.0)  # above: the edit changed everything
+    min_lpips: float | None = Field(None, ge=0.0)  # below: the edit changed nothing
+    max_lpips: float | None = Field(None, ge=0.0)  # above: the edit destroyed the portrait
     max_camera_drift_deg: float | None = Field(None, ge=0.0)
     calibration: Literal["none", "quantile"] = "none"  # quantile: the style's own scores set its gates' numbers
     quantile: float = Field(0.05, ge=0.0, lt=0.5)  # share of a style's samples that a calibrated gate drops
@@ -123,11 +124,16 @@ class SelectSettings(Section):
 class TeachSettings(Section):
     """What the teacher stores of each pseudo-label."""
 
+    min_ssim: float | None = Field(None, ge=-1.0, le=1.0)  # below: the edit destroyed the portrait
     views: int = Field(4, ge=1)  # novel views per sample
     triplane: Literal["none", "q8", "fp16"] = "fp16"
     view_format: Literal["npy", "jpg"] = "npy"  # uint8 array, or one JPEG (q95 4:4:4) a view
+    require_face: bool = False  # a pseudo-label in which no face is found again is lost
     yaw_range: float = Field(0.6, ge=0.0)  # rad, each side
     pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
+    calibration_blocks: int = Field(4, ge=1)  # the first blocks, whose samples set them
+    keep: int | None = Field(None, ge=1)  # training samples of a style; fewer: its blocks are attempted again
+    attempts: int = Field(4, ge=1)  # at a block at most, the first included
     seed: int = Field(0, ge=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,38 +14,53 @@ from data_catalog.settings import Settings
 
 __all__ = ["Input", "Need", "Partition", "Stage", "Summary", "Work"]
 
+PLACE = re.compile(r"(?P<block>\d+)(-a(?P<attempt>[1-9]\d*))?")
+
 
 class Partition(NamedTuple):
-    """What one stage computes, caches and reruns as a unit."""
+    """What one stage computes, caches and reruns as a unit.
+
+    `attempt` counts how often the block was made again with new seeds because its style was short of samples.
+    """
 
     stage: str
     style: str | None = None
     block: int | None = None
+    attempt: int = 0
 
     @property
     def key(self) -> str:
         """`edit/zombie/0003`, `portraits/0003`, `prompts/zombie` or `dataset/all`: the path in the store."""
-        block = None if self.block is None else f"{self.block:04d}"
-        where = [part for part in (self.style, block) if part is not None]
+        where = [part for part in (self.style, self.place) if part is not None]
         return "/".join([self.stage, *(where or ["all"])])
+
+    @property
+    def place(self) -> str | None:
+        """The block, with its attempt if that is not the first: `0003`, `0003-a1`."""
+        if self.block is None:
+            return None
+        return f"{self.block:04d}" + (f"-a{self.attempt}" if self.attempt else "")
 
     @classmethod
     def parse(cls, key: str) -> Partition:
         """The partition of a key. Style slugs start with a letter, so that a number is always a block."""
         stage, *rest = key.strip("/").split("/")
-        block = int(rest.pop()) if rest and rest[-1].isdigit() else None
-        if rest == ["all"] and block is None:
+        place = PLACE.fullmatch(rest[-1]) if rest else None
+        if place:
+            rest.pop()
+        if rest == ["all"] and not place:
             rest = []
-        if not stage or len(rest) > 1 or (not rest and block is None and not key.endswith("/all")):
+        if not stage or len(rest) > 1 or (not rest and not place and not key.endswith("/all")):
             forms = "stage/style/block, stage/style, stage/block or stage/all"
             raise UserError(f"'{key}' is not a partition", expected=forms)
-        return cls(stage, rest[0] if rest else None, block)
+        style, block = (rest[0] if rest else None), (int(place["block"]) if place else None)
+        return cls(stage, style, block, int(place["attempt"] or 0) if place else 0)
 
 
 class Need(NamedTuple):
-    """An upstream stage: its partitions of the same style and block; all of them along what only it has.
+    """An upstream stage: its partitions of the same style, block and attempt; all of them along what only it has.
 
-    With `part`, only `record.parts[block]` of the upstream partition counts: a change to another block of it
+    With `part`, only `record.parts[place]` of the upstream partition counts: a change to another block of it
     is not seen.
     """
 
@@ -116,7 +132,7 @@ class Stage:
     resumes: bool = False
 
     def partitions(self, styles: list[str], blocks: list[int]) -> list[Partition]:
-        """All partitions of this stage, in order of style, then block."""
+        """All partitions of this stage, in order of style, then block; further attempts come while a plan is made."""
         over_styles: list[str | None] = [*styles] if "style" in self.split_by else [None]
         over_blocks: list[int | None] = [*blocks] if "block" in self.split_by else [None]
         return [Partition(self.name, style, block) for style in over_styles for block in over_blocks]

@@ -22,7 +22,7 @@ from data_catalog.settings import SelectSettings, Settings
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SLUG_MAX = 40  # a sample key holds portrait id, style, prompt number and attempt in 96 characters
 SUFFIXES = (".txt", ".yaml")
-GATE_NAMES = tuple(name for name in SelectSettings.model_fields if name.startswith(("min_clip", "min_id", "max_")))
+GATE_NAMES = tuple(n for n in SelectSettings.model_fields if n.startswith(("min_", "max_")) and n != "min_yield")
 
 
 class StyleFile(BaseModel):

@@ -29,6 +29,7 @@ def build_dataset(
         run.stage("edit")  # the 2D editor makes the pseudo-labels
         run.stage("score")  # measure each one
         run.stage("select")  # keep the good ones, count the others by reason
+        run.top_up("edit", "score", "select")  # where too few are kept: new seeds, then other prompts
         run.stage("teach")  # the 3D teacher lifts them: triplanes, views, depths
         run.stage("dataset")  # one row per sample
         snapshot = publish_dataset(run)

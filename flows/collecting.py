@@ -9,6 +9,7 @@ from data_catalog.gc import Findings, Waste, find_waste, remove_waste
 from data_catalog.places import PROFILES, data_root
 from data_catalog.plan import Plan
 from data_catalog.settings import load_settings
+from data_catalog.stage import PLACE
 from data_catalog.store import Store
 from flows.mistakes import MISTAKES
 from flows.planning import open_plan
@@ -71,4 +72,4 @@ def grouped(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _group(key: str) -> str:
     """`edit/zombie` of `edit/zombie/0003`, `portraits` of `portraits/0003`."""
-    return "/".join(part for part in key.split("/") if not part.isdigit())
+    return "/".join(part for part in key.split("/") if not PLACE.fullmatch(part))

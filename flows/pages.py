@@ -35,12 +35,14 @@ class Tally:
     blocked: int = 0
     samples: int = 0
     rejected: int = 0
+    asking: int = 0  # made, and judged again once further attempts are made
 
     @property
     def text(self) -> str:
-        words = [f"{self.cached} up to date"] if self.cached or not self.made else []
+        words = [f"{self.cached} up to date"] if self.cached or not (self.made or self.asking) else []
         words += [f"{self.made} made with {self.samples} samples"] if self.made else []
         for count, word in (
+            (self.asking, "too few samples: further attempts follow"),
             (self.rejected, "samples rejected"),
             (self.failed, "failed"),
             (self.blocked, "blocked"),
@@ -72,7 +74,8 @@ def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
 def _state(tally: Tally) -> State[Any]:
     if tally.failed or tally.blocked:
         return Failed(message=tally.text)
-    return Completed(message=tally.text) if tally.made else Completed(name="Cached", message=tally.text)
+    busy = tally.made or tally.asking
+    return Completed(message=tally.text) if busy else Completed(name="Cached", message=tally.text)
 
 
 def show_plan(rows: list[dict[str, Any]]) -> None:

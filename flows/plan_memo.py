@@ -81,6 +81,7 @@ def _question(root: Path, profile: str, overrides: list[str]) -> dict[str, Any]:
 def _watched_files(plan: "Plan") -> list[str] | None:
     """What the plan looked at below the data root; None where it is not sure to be all."""
     paths = ["catalog/records.parquet", "catalog/damaged.json"]
+    paths += [f"store/{entry.partition}/{plan.catalog.folder(entry).name}/record.json" for entry in plan.passed]
     for step in plan.steps.values():
         if step.state == "cached" and step.entry is not None:
             folder = f"store/{step.key}/{plan.catalog.folder(step.entry).name}"

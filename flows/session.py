@@ -28,6 +28,7 @@ from tasks.progress import Progress, listening
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 10
+ASKING = ("run", "maybe")  # states of a step that is to be made yet
 
 
 @dataclass
@@ -72,14 +73,33 @@ class FlowRun:
             self._carry_out(name, jobs, stage_log)
             self.plan.save()
             tally = tally_steps(steps, before)
-            seconds = round(time.monotonic() - started, 2)
+            earlier = self.results[name].seconds if name in self.results else 0.0
+            seconds = round(earlier + time.monotonic() - started, 2)
             self.results[name] = StageResult(name, steps, tally, seconds)
             self._log_stage(self.results[name], stage_log)
         log.info("%-10s %s (%.1f s)", name, tally.text, seconds)
         return self.results[name]
 
+    def top_up(self, *names: str) -> None:
+        """Run these stages again as long as the last of them waits for further attempts and more gets made."""
+        made = -1
+        while any(self._waits_for_attempts(step) for step in self.plan.by_stage[names[-1]]):
+            before, made = made, sum(step.made for name in names for step in self.plan.by_stage[name])
+            if made == before:
+                break  # this run may not make them
+            for name in names:
+                self.stage(name)
+
+    def _waits_for_attempts(self, step: Step) -> bool:
+        needs = self._declaration(step.partition.stage).needs
+        missing = [up for need in needs for up in self.plan.upstream(step, need.stage) if not up.made]
+        return step.state in ASKING and any(up.partition.attempt and up.state in ASKING for up in missing)
+
     def _may_make(self, job: Job) -> bool:
-        return self.only is None or job.key in self.only or f"{job.key}/{job.fingerprint[:FOLDER_CHARS]}" in self.only
+        if self.only is None or job.key in self.only or f"{job.key}/{job.fingerprint[:FOLDER_CHARS]}" in self.only:
+            return True
+        # A further attempt was not known when the list was written; it belongs to the style that asks for it.
+        return bool(job.partition.attempt) and f"select/{job.partition.style}" in self.only
 
     def _carry_out(self, name: str, jobs: list[Job], stage_log: StageLog) -> None:
         steps = self.plan.by_stage[name]
@@ -236,6 +256,7 @@ def tally_steps(steps: Sequence[Step], cached_before: set[str]) -> Tally:
         blocked=sum(step.state == "blocked" for step in steps),
         samples=sum(entry.samples for entry in entries),
         rejected=sum(entry.rejected for entry in entries),
+        asking=sum(bool(step.note) and step.state in ASKING for step in steps),
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SEEDS_PER_PROMPT = 2  # attempts at a portrait before it gets another prompt
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -72,7 +73,8 @@ def run(work: Work) -> Summary:
     portraits = pq.read_table(align / "align.parquet").to_pylist()
     book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
     settings = adjust_to_style(work.settings.edit, book)
-    return make_edits(editor, plan_edits(portraits, book, settings), align / "aligned", work.folder, settings)
+    edits = plan_edits(portraits, book, settings, work.partition.attempt)
+    return make_edits(editor, edits, align / "aligned", work.folder, settings)
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 STAGE = Stage(
     name="edit",
     version=1,
-    split_by=("style", "block"),
+    split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("prompts")),
     reads=reads,
     models=lambda settings: ("editor",),
@@ -96,35 +98,42 @@ def adjust_to_style(settings: EditSettings, book: dict[str, Any]) -> EditSetting
     return settings.model_copy(update=own)
 
 
-def plan_edits(portraits: list[dict[str, Any]], book: dict[str, Any], settings: EditSettings) -> list[Edit]:
+def plan_edits(
+    portraits: list[dict[str, Any]], book: dict[str, Any], settings: EditSettings, attempt: int = 0
+) -> list[Edit]:
     """Which portrait gets which prompts, sorted by key.
 
     portraits: rows of align.parquet; rejected ones are passed over.  book: prompts.json. Test portraits get
-    test prompts only, so that evaluation meets neither a portrait nor a prompt of the training.
+    test prompts only, so that evaluation meets neither a portrait nor a prompt of the training.  A further attempt is
+    of training portraits alone, with other seeds; every other one also goes on to the next prompts of the portrait.
     """
     style, edits = book["style"], []
     for portrait in portraits:
-        if portrait["status"] != "ok":
+        if portrait["status"] != "ok" or (attempt and portrait["split"] != "train"):
             continue
         portrait_id, prompt_split = (
             portrait["portrait_id"],
+    first = attempt // SEEDS_PER_PROMPT * settings.prompts_per_portrait
             "test" if portrait["split"] == "test" else "train",
         )
 
         def lot(prompt: dict[str, Any], portrait_id: str = portrait_id) -> int:
             return derive("prompt of a portrait", settings.seed, portrait_id, style, prompt["number"])
 
-        for prompt in sorted(book[prompt_split], key=lot)[: settings.prompts_per_portrait]:
+        in_turn = sorted(book[prompt_split], key=lot)
+        start = first % max(1, len(in_turn))
+        for prompt in [*in_turn[start:], *in_turn[:start]][: settings.prompts_per_portrait]:
             edits.append(
                 Edit(
-                    key=sample_key(portrait_id, style, prompt["number"]),
+                    key=sample_key(portrait_id, style, prompt["number"], attempt),
                     portrait_id=portrait_id,
                     split=portrait["split"],
                     style=style,
                     prompt=prompt["text"],
                     prompt_number=prompt["number"],
                     prompt_split=prompt_split,
-                    seed=derive("edit", settings.seed, portrait_id, style, prompt["text"], 0),
+                    seed=derive("edit", settings.seed, portrait_id, style, prompt["text"], attempt),
+                    attempt=attempt,
                 )
             )
     return sorted(edits, key=lambda edit: edit.key)

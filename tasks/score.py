@@ -108,7 +108,7 @@ def models(settings: Settings) -> tuple[str, ...]:
 STAGE = Stage(
     name="score",
     version=1,
-    split_by=("style", "block"),
+    split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("prompts"), Need("edit")),
     reads=reads,
     models=models,

@@ -96,7 +96,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 STAGE = Stage(
     name="teach",
     version=1,
-    split_by=("style", "block"),
+    split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("edit"), Need("score"), Need("select", part=True)),
     reads=reads,
     models=lambda settings: ("teacher", "identity", "lpips"),

@@ -17,7 +17,7 @@ from tests.declared import Workshop
 def judged(step: str, reason: str, split: str = "train") -> dict[str, object]:
     scores = dict.fromkeys(("score_clip_text", "score_clip_direction", "score_clip_image", "score_identity"), 0.5)
     others = dict.fromkeys(("score_ssim", "score_lpips", "score_camera_drift_deg"), 0.5)
-    return {"split": split, "step": step, "reason": reason, "kept": not reason, **scores, **others}
+    return {"split": split, "step": step, "reason": reason, "kept": not reason, "attempt": 0, **scores, **others}
 
 
 def funnel_of(lost: int) -> dict[str, object]:

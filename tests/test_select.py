@@ -11,8 +11,9 @@ from data_catalog.errors import UserError
 from data_catalog.settings import SelectSettings, Settings, load_settings
 from data_catalog.stage import Input, Partition, Work
 from tasks import select
+from tasks.gates import Limits, gate_limits
 from tasks.score import SCHEMA
-from tasks.select import count_funnel, gate_limits, judge, pick_image_prompts
+from tasks.select import count_funnel, judge, pick_image_prompts
 
 OPEN = SelectSettings(min_clip_direction=None, max_ssim=None)
 GOOD: dict[str, Any] = {
@@ -31,11 +32,12 @@ GOOD: dict[str, Any] = {
 
 
 def row(key: str, split: str = "train", block: int = 0, **scores: Any) -> dict[str, Any]:
-    return {**GOOD, "key": key, "split": split, "block": block, **scores}
+    places = {"block": block, "attempt": 0, "place": f"{block:04d}", "portrait_id": key}
+    return {**GOOD, "key": key, "split": split, **places, **scores}
 
 
 def judged(rows: list[dict[str, Any]], settings: SelectSettings) -> dict[str, dict[str, Any]]:
-    return {each["key"]: each for each in judge(rows, gate_limits(rows, settings))}
+    return {each["key"]: each for each in judge(rows, Limits.of(rows, settings))}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,9 @@ def judged(rows: list[dict[str, Any]], settings: SelectSettings) -> dict[str, di
         ("min_clip_image", 0.5, {"score_clip_image": 0.4}, "clip"),
         ("min_clip_text", 0.2, {"score_clip_text": 0.1}, "clip"),
         ("min_clip_direction", 0.2, {"score_clip_direction": 0.1}, "clip"),
+        ("min_ssim", 0.4, {"score_ssim": 0.3}, "change"),
         ("max_ssim", 0.9, {"score_ssim": 0.95}, "change"),
+        ("min_lpips", 0.2, {"score_lpips": 0.1}, "change"),
         ("max_lpips", 0.5, {"score_lpips": 0.6}, "change"),
         ("min_identity", 0.5, {"score_identity": 0.4}, "identity"),
         ("max_camera_drift_deg", 10, {"score_camera_drift_deg": 12.0}, "camera"),
@@ -106,12 +110,13 @@ def test_the_funnel_counts_what_each_step_leaves() -> None:
         row("e", decodes=False, score_identity=None),
         row("f", "test", score_identity=0.1),
     ]
-    funnel = count_funnel(judge(rows, gate_limits(rows, gate)))
+    funnel = count_funnel(judge(rows, Limits.of(rows, gate)))
     assert {step["step"]: step["left"] for step in funnel["steps"]} == {
         "made": 5,
         "decodes": 4,
         "not constant": 3,
         "safe": 3,
+        "face": 3,
         "clip": 2,
         "change": 2,
         "identity": 1,
@@ -124,7 +129,7 @@ def test_the_funnel_counts_what_each_step_leaves() -> None:
 
 def test_image_prompts_are_the_best_train_samples() -> None:
     rows = [row(f"k{i}", "val" if i == 9 else "train", score_clip_direction=i / 10) for i in range(10)]
-    assert pick_image_prompts(judge(rows, {}), 3) == ["k8", "k7", "k6"]
+    assert pick_image_prompts(judge(rows, Limits({})), 3) == ["k8", "k7", "k6"]
 
 
 def work_on(folder: Path, rows: list[dict[str, Any]], settings: Settings) -> Work:
@@ -158,7 +163,7 @@ def test_what_is_written_says_which_samples_why_and_by_which_gates(tmp_path: Pat
     work = work_on(tmp_path, [row("a"), row("b", score_identity=0.1)], with_select(min_identity=0.5))
     select.run(work)
     table = {each["key"]: each for each in pq.read_table(work.folder / "select.parquet").to_pylist()}
-    assert table["a"] == {"key": "a", "block": 0, "split": "train", "kept": True, "reason": "", "rank": 0}
+    assert table["a"] == {"key": "a", "block": 0, "attempt": 0, "split": "train", "kept": True, "reason": "", "rank": 0}
     assert (table["b"]["kept"], table["b"]["reason"], table["b"]["rank"]) == (False, "min_identity", None)
     documents = {name: json.loads((work.folder / f"{name}.json").read_text()) for name in ("gates", "image_prompts")}
     assert documents["gates"] == {"style": "zombie", "gates": {"min_identity": 0.5}}

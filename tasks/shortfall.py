@@ -1,0 +1,63 @@
+"""What a style that keeps too few samples has to make: further attempts at its blocks, or nothing more.
+
+An attempt makes the training portraits of a block once more, all of them, with other seeds and later other prompts. It
+does not depend on which of them passed the gates: so a moved threshold may ask for more attempts or for fewer, but
+never for an image that was made before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from data_catalog.errors import UserError
+from data_catalog.settings import SelectSettings
+from data_catalog.stage import Partition
+
+Row = dict[str, Any]
+
+
+def ask_for_more(style: str, judged: Sequence[Row], settings: SelectSettings) -> list[str]:
+    """Places of the attempts to make (`0002-a1`), as many as the yield so far lets expect to be enough.
+
+    No block is attempted again before all others were; of those to come, the ones with most portraits without a kept
+    sample come first. When `select.attempts` are used up and the style is still short, it is stopped.
+    """
+    learned = [row for row in judged if row["split"] == "train"]
+    kept = sum(row["kept"] for row in learned)
+    if settings.keep is None or kept >= settings.keep or not learned:
+        return []
+    sizes = Counter(row["block"] for row in learned if not row["attempt"])
+    done = {block: max(row["attempt"] for row in learned if row["block"] == block) for block in sizes}
+    least = min(done.values()) + 1
+    if least >= settings.attempts:
+        raise _stopped(style, kept, learned, settings)
+    expected, places = float(kept), []
+    for block in sorted(sizes, key=lambda block: (-_uncovered(learned, block), block)):
+        if done[block] < least and expected < settings.keep:
+            places.append(Partition("", None, block, least).place or "")
+            expected += sizes[block] * kept / len(learned)
+    return sorted(places)
+
+
+def _uncovered(learned: Sequence[Row], block: int) -> int:
+    """How many portraits of a block have no kept sample yet."""
+    mine = [row for row in learned if row["block"] == block]
+    return len({row["portrait_id"] for row in mine} - {row["portrait_id"] for row in mine if row["kept"]})
+
+
+def _stopped(style: str, kept: int, learned: Sequence[Row], settings: SelectSettings) -> UserError:
+    attempts = Counter(row["attempt"] for row in learned)
+    passed = Counter(row["attempt"] for row in learned if row["kept"])
+    return UserError(
+        f"style {style} keeps {kept} training samples, fewer than select.keep, and has used up its attempts",
+        kept=", ".join(f"attempt {number}: {passed[number]} of {attempts[number]}" for number in sorted(attempts)),
+        lost=", ".join(f"{reason} {count}" for reason, count in _reasons(learned).most_common()) or "none",
+        expected=f"{settings.keep} after at most {settings.attempts} attempts",
+        hint=f"--set select.keep={kept} takes what there is; or raise select.attempts, or loosen a gate",
+    )
+
+
+def _reasons(rows: Sequence[Row]) -> Counter[str]:
+    return Counter(row["reason"] for row in rows if row["reason"])
