@@ -93,8 +93,17 @@ class EditSettings(Section):
     steps: int = Field(20, ge=1)
     guidance_scale: float = Field(7.5, ge=1.0)
     image_guidance_scale: float = Field(1.5, ge=1.0)
+    # The share of the steps that is guided; the others cost a third. It changes the pictures: docs/editor.md.
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     batch_size: int = Field(16, ge=1)  # in no fingerprint: a sample does not depend on its batch
     seed: int = Field(0, ge=0)
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _is_an_interval(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 <= interval[0] <= interval[1] <= 1.0:
+            raise ValueError("input should be two shares of the steps, from 0 to 1, the smaller one first")
+        return interval
 
 
 class ScoreSettings(Section):
@@ -202,6 +211,7 @@ class RunSettings(Section):
     workers: int = Field(2, ge=1)  # processes
     threads: int = Field(1, ge=1)  # torch threads per process
     device: str = "cpu"
+    compile: bool = False  # the editor's UNet, by torch.compile: minutes at first, for a GPU with much to edit
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
 

@@ -69,6 +69,8 @@ def run(work: Work) -> Summary:
     from models import zoo
 
     editor = zoo.load("editor", work.settings.world, work.settings.run.device)
+    if work.settings.run.compile:
+        editor.compile()
     align, prompts = work.input("align").folder, work.input("prompts").folder
     portraits = pq.read_table(align / "align.parquet").to_pylist()
     book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
@@ -78,7 +80,10 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    return settings.edit.model_dump(exclude={"batch_size"})
+    own = settings.edit.model_dump(mode="json", exclude={"batch_size"})
+    if settings.edit.guidance_interval == (0.0, 1.0):
+        del own["guidance_interval"]  # as if it did not exist: what was made before it did stays valid
+    return own
 
 
 STAGE = Stage(
@@ -142,8 +147,7 @@ def plan_edits(
 def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, settings: EditSettings) -> Summary:
     """Write edit.parquet and pseudo_labels/. A sample that cannot be made is a row with its reason."""
     (folder / "pseudo_labels").mkdir()
-    # On a CPU a batch saves little, and sums in another order than one sample does: alone, the bytes are the same.
-    size = 1 if next(editor.parameters()).device.type == "cpu" else settings.batch_size
+    size = settings.batch_size
     reasons: dict[str, str] = {}
     failures: dict[str, Exception] = {}
     digests: dict[str, str] = {}
@@ -198,6 +202,8 @@ def edit_batch(
                 steps=settings.steps,
                 guidance_scale=settings.guidance_scale,
                 image_guidance_scale=settings.image_guidance_scale,
+                guidance_interval=settings.guidance_interval,
+                keep_portraits=True,  # the next style's partition edits them too
             )
         )
     except (RuntimeError, ValueError) as error:

@@ -155,3 +155,12 @@ def test_the_batch_size_is_in_no_fingerprint() -> None:
     small, large = (load_settings("demo", [f"edit.batch_size={size}"]) for size in (1, 64))
     assert edit.reads(small, partition) == edit.reads(large, partition)
     assert edit.reads(small, partition) != edit.reads(load_settings("demo", ["edit.steps=3"]), partition)
+
+
+def test_an_interval_of_guidance_counts_only_where_it_is_set() -> None:
+    partition = Partition("edit", "zombie", 0)
+    usual, limited = (
+        edit.reads(load_settings("demo", each), partition) for each in ([], ["edit.guidance_interval=[0,0.5]"])
+    )
+    assert set(limited) - set(usual) == {"guidance_interval"}
+    assert "batch_size" not in usual
