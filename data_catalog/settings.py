@@ -23,7 +23,8 @@ class Section(BaseModel):
 class PortraitsSettings(Section):
     """Where portraits come from, and their frozen splits."""
 
-    source: str = "procedural"  # or a folder of pictures, an EG3D zip or folder with dataset.json
+    source: str = "procedural"  # or a folder of pictures, an EG3D or 3DPE zip or folder with dataset.json
+    licences: str | None = None  # FFHQ's ffhq-dataset-v2.json; null: the one beside the pictures, if there is one
     pattern: str = "*"  # of file names in a folder or zip, such as "portrait_*.png"
     count: int | None = Field(72, ge=1)  # portraits taken; of a folder, null takes all
     block_size: int = Field(12, ge=1)  # portraits per block
@@ -38,7 +39,9 @@ class AlignSettings(Section):
     """Crop and camera."""
 
     size: int = Field(64, ge=16)  # px, side of the aligned portrait
-    landmarks: str | None = None  # JSON: name -> 5 points in px; null: given labels, or the detector
+    landmarks: str | None = None  # JSON: name -> 5, 68 or 478 points in px; null: given labels, or the detector
+    # Deep3DFaceRecon's results: a folder of .mat or .json files named as the pictures, or EG3D's cameras.json
+    reconstructions: str | None = None
     min_confidence: float = Field(0.3, ge=0.0, le=1.0)
     max_reprojection: float = Field(0.05, gt=0.0)  # of the crop's side; a worse fit is rejected
 
@@ -120,12 +123,17 @@ class SelectSettings(Section):
     min_clip_text: float | None = Field(None, ge=-1.0, le=1.0)  # cosine to the style's caption
     min_clip_direction: float | None = Field(0.2, ge=-1.0, le=1.0)  # cosine of change and caption's change
     min_identity: float | None = Field(None, ge=-1.0, le=1.0)  # cosine to the portrait
+    min_ssim: float | None = Field(None, ge=-1.0, le=1.0)  # below: the edit destroyed the portrait
     max_ssim: float | None = Field(0.995, ge=-1.0, le=1.0)  # above: the edit changed nothing
     min_lpips: float | None = Field(None, ge=0.0)  # below: the edit changed nothing
     max_lpips: float | None = Field(None, ge=0.0)  # above: the edit destroyed the portrait
     max_camera_drift_deg: float | None = Field(None, ge=0.0)
+    require_face: bool = False  # a pseudo-label in which no face is found again is lost
     calibration: Literal["none", "quantile"] = "none"  # quantile: the style's own scores set its gates' numbers
     quantile: float = Field(0.05, ge=0.0, lt=0.5)  # share of a style's samples that a calibrated gate drops
+    calibration_blocks: int = Field(4, ge=1)  # the first blocks, whose samples set them
+    keep: int | None = Field(None, ge=1)  # training samples of a style; fewer: its blocks are attempted again
+    attempts: int = Field(4, ge=1)  # at a block at most, the first included
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made below which a style counts as failed
     image_prompts: int = Field(4, ge=0)  # samples per style that serve as image prompts
 
@@ -133,16 +141,11 @@ class SelectSettings(Section):
 class TeachSettings(Section):
     """What the teacher stores of each pseudo-label."""
 
-    min_ssim: float | None = Field(None, ge=-1.0, le=1.0)  # below: the edit destroyed the portrait
     views: int = Field(4, ge=1)  # novel views per sample
     triplane: Literal["none", "q8", "fp16"] = "fp16"
     view_format: Literal["npy", "jpg"] = "npy"  # uint8 array, or one JPEG (q95 4:4:4) a view
-    require_face: bool = False  # a pseudo-label in which no face is found again is lost
     yaw_range: float = Field(0.6, ge=0.0)  # rad, each side
     pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
-    calibration_blocks: int = Field(4, ge=1)  # the first blocks, whose samples set them
-    keep: int | None = Field(None, ge=1)  # training samples of a style; fewer: its blocks are attempted again
-    attempts: int = Field(4, ge=1)  # at a block at most, the first included
     seed: int = Field(0, ge=0)
 
 
@@ -192,6 +195,27 @@ class DistillSettings(Section):
     seed: int = Field(0, ge=0)
 
 
+class AdaptSettings(Section):
+    """Customising a student to a style from a few pairs (3DPE, section 3.3); the rest is as in `distill`."""
+
+    pairs: int = Field(10, ge=1)  # learned from, at most
+    held_out: int = Field(4, ge=1)  # pairs that the curve is measured on, at most
+    seconds: float = Field(60.0, gt=0.0)  # of learning, by the clock; looking at the held-out pairs is not counted
+    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # when they are looked at; the paper's are 6, 60, 120, 300
+    batch_size: int = Field(8, ge=1)  # samples per iteration
+    lr: float = Field(2e-3, gt=0.0)  # of E_p
+    lr_norm: float = Field(2e-3, gt=0.0)  # of the normalisation layers of E_t
+    warmup: int = Field(10, ge=0)  # iterations
+    triplane_iterations: int = Field(0, ge=0)  # the first of them compare triplanes alone
+    # For each pair, as many edits of its portrait into styles that the student knows, as the student itself makes
+    # them: learned again beside the pairs, they keep the old styles. The paper has none.
+    rehearsals: int = Field(0, ge=0)
+    old_samples: int = Field(2, ge=1)  # test samples of each style it knows, measured before and after
+    pairs_folder: str | None = None  # with input/ and edited/ pictures of one's own; null: the editor makes the pairs
+    prompt: str | None = None  # of the pairs in the folder; null: those of the style's file
+    seed: int = Field(0, ge=0)
+
+
 class EvaluateSettings(Section):
     """The paper's Table 1, and the comparison with the true styled head where it is known."""
 
@@ -232,6 +256,7 @@ class Settings(Section):
     teach: TeachSettings = TeachSettings()
     dataset: DatasetSettings = DatasetSettings()
     distill: DistillSettings = DistillSettings()
+    adapt: AdaptSettings = AdaptSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     llm: LlmSettings = LlmSettings()
     run: RunSettings = RunSettings()

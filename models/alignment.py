@@ -1,4 +1,4 @@
-"""The similarity crop of a portrait, as in FFHQ, and what the crop does to its camera.
+"""The similarity crop of a portrait, as in FFHQ or EG3D, and what the crop does to its camera.
 
 Landmarks are five points (left eye, right eye, nose tip, left mouth corner, right mouth corner; "left" is the
 smaller x of an upright face), in pixels, continuous, (0, 0) the outer corner of the first pixel: x = normalised
@@ -14,28 +14,65 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
-class Framing(NamedTuple):
-    """How large the face is in the crop: half the crop is the longer of two lengths, each times its factor.
+# The standard face of Deep3DFaceRecon, (5, 3) in its own unit of 10 cm: x right, y up, z towards the camera.
+STANDARD_FACE: Array = np.array(
+    [
+        [-0.31148657, 0.09036078, 0.13377953],
+        [0.30979887, 0.08972035, 0.13179526],
+        [0.0032535, -0.24617933, 0.55244243],
+        [-0.25216928, -0.5813392, 0.22405732],
+        [0.2484662, -0.5812824, 0.22235769],
+    ]
+)
 
-    FFHQ has 2.0, 1.8 and 0.1, and EG3D cuts its own crop out of that one. The framings below are set so that the
-    canonical face before the frontal EG3D camera (radius 2.7, focal 4.2647) is its own crop, by both lengths.
+
+class Framing(NamedTuple):
+    """FFHQ's rule: half the crop is the longer of two lengths, each times its factor.
+
+    FFHQ has 2.0, 1.8 and 0.1. The framing below is set so that the canonical face before the frontal EG3D camera
+    (radius 2.7, focal 4.2647) is its own crop, by both lengths.
     """
 
     eye_to_eye: float
     eye_to_mouth: float
     drop: float  # the crop's centre lies this part of the way from the eyes to the mouth
 
+    def square(self, points: Array) -> tuple[Array, float]:
+        """Centre (2,) and half a side of the crop of five points, px."""
+        left_eye, right_eye, _, left_mouth, right_mouth = points
+        eyes = (left_eye + right_eye) / 2
+        eye_to_mouth = (left_mouth + right_mouth) / 2 - eyes
+        lengths = np.hypot(*(right_eye - left_eye)), np.hypot(*eye_to_mouth)
+        half = max(self.eye_to_eye * float(lengths[0]), self.eye_to_mouth * float(lengths[1]))
+        return eyes + self.drop * eye_to_mouth, half
+
+
+class FaceFraming(NamedTuple):
+    """EG3D's rule: a standard face is fitted to the points; its origin is the centre, its scale the size.
+
+    The centre lies inside the head, so that a turned head does not leave its place in the crop.
+    """
+
+    half: float  # of a side, in the standard face's unit
+
+    def square(self, points: Array) -> tuple[Array, float]:
+        """Centre (2,) and half a side of the crop of five points, px."""
+        # x and y of a picture are each an affine function of the face's points, as from far away; y is down there.
+        fit, *_ = np.linalg.lstsq(np.column_stack([STANDARD_FACE, np.ones(5)]), points, rcond=None)
+        scale = float(np.linalg.norm(fit[:3], axis=0).mean())
+        return fit[3], self.half * scale
+
 
 EMBEDDED = Framing(2.32423, 2.13733, 0.15855)  # of models.procedural.CANONICAL_LANDMARKS
-EG3D = Framing(1.74949, 1.60585, 0.16586)  # of models.pnp.EG3D_FACE
+EG3D = FaceFraming(7 / 6)  # the middle 700 of 1024 px at 300 px a unit
 
 
-def framing(world: str) -> Framing:
+def framing(world: str) -> Framing | FaceFraming:
     """The framing that the models of a world, "embedded" or "paper", are used to."""
     return EMBEDDED if world == "embedded" else EG3D
 
 
-def crop_transform(landmarks: ArrayLike, frame: Framing = EMBEDDED) -> Array:
+def crop_transform(landmarks: ArrayLike, frame: Framing | FaceFraming = EMBEDDED) -> Array:
     """The similarity that crops a face upright and centred.
 
     landmarks: (5, 2) raw pixels.  Returns (2, 3): raw pixels -> [0, 1] crop coordinates.
@@ -53,17 +90,22 @@ def crop_transform(landmarks: ArrayLike, frame: Framing = EMBEDDED) -> Array:
     # The crop's x axis: the eye line and the perpendicular of the face's axis; the longer one weighs more.
     across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
     length = float(np.hypot(*across))
-    half = max(
-        frame.eye_to_eye * float(np.hypot(*eye_to_eye)),
-        frame.eye_to_mouth * float(np.hypot(*eye_to_mouth)),
-    )
+    centre, half = frame.square(points)
     if half <= 1e-6 or length <= 1e-6 * half:
         raise ValueError("the landmarks span no face")
     x_axis = across / length
     y_axis = np.array([-x_axis[1], x_axis[0]])
     linear = np.stack([x_axis, y_axis]) / (2 * half)
-    centre = eyes + frame.drop * eye_to_mouth
     return np.concatenate([linear, (0.5 - linear @ centre)[:, None]], axis=1)
+
+
+def roll(affine: ArrayLike) -> Array:
+    """The rotation (3, 3) about the optical axis that a crop (2, 3) turns a camera by."""
+    matrix = np.asarray(affine, dtype=np.float64)
+    x_axis = matrix[0, :2] / np.hypot(*matrix[0, :2])
+    turn = np.eye(3)
+    turn[:2, :2] = [x_axis, [-x_axis[1], x_axis[0]]]
+    return turn
 
 
 def apply_affine(affine: ArrayLike, points: ArrayLike) -> Array:
@@ -89,13 +131,11 @@ def effective_camera(label_raw: ArrayLike, affine: ArrayLike, raw_size: tuple[in
     label = np.asarray(label_raw, dtype=np.float64)
     matrix = np.asarray(affine, dtype=np.float64)
     cam2world, intrinsics = label[:16].reshape(4, 4).copy(), label[16:].reshape(3, 3)
-    x_axis = matrix[0, :2] / np.hypot(*matrix[0, :2])
-    roll = np.eye(3)
-    roll[:2, :2] = [x_axis, [-x_axis[1], x_axis[0]]]
+    turn = roll(matrix)
     to_crop = np.eye(3)
     to_crop[:2] = matrix
-    intrinsics_crop = to_crop @ np.diag([float(raw_size[0]), float(raw_size[1]), 1.0]) @ intrinsics @ roll.T
-    cam2world[:3, :3] = cam2world[:3, :3] @ roll.T
+    intrinsics_crop = to_crop @ np.diag([float(raw_size[0]), float(raw_size[1]), 1.0]) @ intrinsics @ turn.T
+    cam2world[:3, :3] = cam2world[:3, :3] @ turn.T
     return np.concatenate([cam2world.ravel(), intrinsics_crop.ravel()])
 
 

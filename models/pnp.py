@@ -9,22 +9,14 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from models.alignment import Array
+from models.alignment import STANDARD_FACE, Array
 
 FOCAL, RADIUS = 4.2647, 2.7  # EG3D's, as in models.camera, which needs torch
 TARGET = np.array([0.0, 0.0, 0.2])
 
-# The standard face of Deep3DFaceRecon (in its own unit, 10 cm), taken to EG3D's world as EG3D's preprocessing takes
-# the cameras of that face: times 0.27, then moved by (0, 0.006, 0.161).
-EG3D_FACE: Array = np.array([0.0, 0.006, 0.161]) + 0.27 * np.array(
-    [
-        [-0.31148657, 0.09036078, 0.13377953],
-        [0.30979887, 0.08972035, 0.13179526],
-        [0.0032535, -0.24617933, 0.55244243],
-        [-0.25216928, -0.5813392, 0.22405732],
-        [0.2484662, -0.5812824, 0.22235769],
-    ]
-)
+# EG3D's preprocessing takes the cameras of the standard face to its world: times 0.27, then moved.
+UNIT, OFFSET = 0.27, np.array([0.0, 0.006, 0.161])
+EG3D_FACE: Array = OFFSET + UNIT * STANDARD_FACE
 
 # What is expected before a landmark is seen, as standard deviations: faces differ from the canonical one and
 # detectors err (in crop sides); people look at cameras (radians); a crop is upright and its face of the usual size.

@@ -37,7 +37,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lpips": ("models.perceptual",),
     "safety": ("models.safety",),
 }
-PAPER_MODULES = {"identity": ("models.arcface",), "lpips": ("models.perceptual", "models.lpips_alex")}
+PAPER_MODULES = {
+    "landmarks": ("models.mediapipe_faces",),
+    "identity": ("models.arcface",),
+    "lpips": ("models.perceptual", "models.lpips_alex"),
+}
 ABSENT = "absent"  # digest of a network that a world can do without and was not given
 
 
@@ -167,6 +171,10 @@ def _load_public(name: str, file: Path, device: str) -> Any:
         mae = public.load_mae(file)
         mae.encoder.to(device)
         return mae
+    if name == "landmarks":
+        from models.mediapipe_faces import MediaPipeFaces
+
+        return MediaPipeFaces.load(file)
     raise WeightsError(f"{name} of the world 'paper' cannot be loaded by this version")
 
 

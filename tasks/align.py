@@ -1,8 +1,9 @@
 """Stage align: crop each portrait as FFHQ does and find its camera.
 
-Where the camera comes from, in this order: a label given with the picture, used as it is; landmarks (a landmark file,
-or the detector in the procedural world) and PnP; else the picture is taken as already aligned and frontal, which the
-record says. Everything is joined by name or id, never by order: one missed face must not move the others' cameras.
+Where the camera comes from, in this order: a label given with the picture, used as it is; a Deep3DFaceRecon result;
+landmarks (a landmark file, or the world's detector) and PnP; else the picture is taken as already aligned and frontal,
+which the record says. Everything is joined by name or id, never by order: one missed face must not move the others'
+cameras.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from data_catalog.encoding import decode_rgb, encode_png
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from models import alignment
+from tasks.cropping import Unusable, cut, middle_square
 from tasks.landmark_files import find_landmark_files, read_landmarks
 from tasks.portrait_sources import PROCEDURAL
+from tasks.reconstruction_files import PREFIX, find_reconstructions, read_reconstructions
 
 if TYPE_CHECKING:
     from models.landmarks import LandmarkNet
+    from models.mediapipe_faces import MediaPipeFaces
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ SCHEMA = pa.schema(
         ("camera", NUMBERS),  # of the aligned picture, EG3D's intrinsics unless given
         ("crop", NUMBERS),  # affine 2x3, raw px -> [0, 1] of the crop, row by row
         ("landmarks", NUMBERS),  # raw px, x then y of each; null without
-        ("camera_source", pa.string()),  # given, pnp or assumed_frontal
+        ("camera_source", pa.string()),  # given, reconstruction, pnp or assumed_frontal
         ("reprojection", pa.float64()),  # of the PnP, root mean square, in crop sides; null without
         ("rotation_error_deg", pa.float64()),  # to true_camera; null where that is unknown
         ("true_camera", NUMBERS),  # the exact camera of the crop, its own intrinsics; null where unknown
@@ -47,12 +51,7 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-VISIBLE = 0.5  # part of a crop's area that must lie inside the picture
 Row = dict[str, Any]
-
-
-class Unusable(Exception):
-    """A portrait that cannot be aligned; the message is its reason, the part before a colon is counted."""
 
 
 class Aligned(NamedTuple):
@@ -65,18 +64,24 @@ class Aligned(NamedTuple):
     reprojection: float | None = None
 
 
+class Clues(NamedTuple):
+    """What is known of the faces in a block. By name, points (5, 2) px or a reason; poses (4, 4) or a reason."""
+
+    landmarks: dict[str, np.ndarray | str] | None = None  # None where no file gives any
+    poses: dict[str, np.ndarray | str] | None = None  # None where no reconstructions are given
+    detector: LandmarkNet | MediaPipeFaces | None = None
+
+
 def run(work: Work) -> Summary:
     """Align the portraits of one block."""
     folder, settings = work.input("portraits").folder, work.settings
     portraits = [r for r in pq.read_table(folder / "portraits.parquet").to_pylist() if r["status"] == "ok"]
-    given = find_landmark_files(settings, work.partition.block or 0)
-    landmarks = None if given is None else read_landmarks(work.sources)
-    detector = _detector(settings) if _detects(settings) else None
+    clues = _gather(work)
     (work.folder / "aligned").mkdir()
     rows = []
     for portrait in sorted(portraits, key=lambda row: row["portrait_id"]):
         rgb = decode_rgb((folder / "images" / f"{portrait['portrait_id']}.png").read_bytes())
-        rows.append(align_portrait(portrait, rgb, landmarks, detector, settings, work.folder / "aligned"))
+        rows.append(align_portrait(portrait, rgb, clues, settings, work.folder / "aligned"))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "align.parquet")
     good = [row for row in rows if row["status"] == "ok"]
     reasons = Counter(row["reason"].partition(":")[0] for row in rows if row["status"] != "ok")
@@ -85,13 +90,17 @@ def run(work: Work) -> Summary:
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.align.model_dump(include={"size", "min_confidence", "max_reprojection"})
-    given = find_landmark_files(settings, partition.block or 0)
-    return own | {"world": settings.world, "landmarks": given is not None, "detects": _detects(settings)}
+    block = partition.block or 0
+    given, rebuilt = find_landmark_files(settings, block), find_reconstructions(settings, block)
+    optional = {} if rebuilt is None else {"reconstructions": True}
+    clues = {"world": settings.world, "landmarks": given is not None, "detects": _detects(settings)}
+    return own | clues | optional
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The landmark file of the settings, or what stands beside the portraits."""
-    return find_landmark_files(settings, partition.block or 0) or {}
+    """The landmark files of the settings, or what stands beside the portraits; and the reconstructions."""
+    block = partition.block or 0
+    return (find_landmark_files(settings, block) or {}) | (find_reconstructions(settings, block) or {})
 
 
 def models(settings: Settings) -> tuple[str, ...]:
@@ -110,35 +119,33 @@ STAGE = Stage(
 )
 
 
-def align_portrait(
-    portrait: Row,
-    rgb: np.ndarray,
-    landmarks: dict[str, np.ndarray | None] | None,
-    detector: LandmarkNet | None,
-    settings: Settings,
-    folder: Path,
-) -> Row:
-    """The row of one portrait, its crop written into `folder`.
-
-    portrait: row of portraits.parquet.  rgb: (H, W, 3) uint8.  landmarks: by name, None where no file gives any.
-    """
+def align_portrait(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> Row:
+    """The row of one portrait, its crop written into `folder`.  portrait: row of portraits.parquet.  rgb: uint8."""
     row = {name: portrait[name] for name in ("portrait_id", "split", "name", "seed")}
     size = (rgb.shape[1], rgb.shape[0])
     try:
-        if portrait["camera_given"] is not None:
-            found = use_label(portrait["camera_given"], size)
-        elif landmarks is not None:
-            found = fit_portrait(_landmarks_of(portrait["name"], landmarks), settings)
-        elif detector is not None:
-            found = fit_portrait(detect(detector, rgb, settings), settings)
-        else:
-            found = assume_frontal(size)
+        found = find_camera(portrait, rgb, clues, settings)
         picture = cut(rgb, found.crop, settings.align.size)
     except Unusable as error:
         log.info("%s is rejected: %s", portrait["name"], error)
         return row | {"status": "rejected", "reason": str(error)}
     (folder / f"{portrait['portrait_id']}.png").write_bytes(encode_png(picture))
     return row | _described(found) | _truth(portrait["camera_true"], found, size)
+
+
+def find_camera(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings) -> Aligned:
+    """Crop and camera by the first of the ways that the module's docstring lists."""
+    name, size = portrait["name"], (rgb.shape[1], rgb.shape[0])
+    if portrait["camera_given"] is not None:
+        return use_label(portrait["camera_given"], size)
+    if clues.poses is not None:
+        points = None if clues.landmarks is None else _of(name, clues.landmarks, "landmarks")
+        return use_reconstruction(_of(name, clues.poses, "reconstruction"), points, size)
+    if clues.landmarks is not None:
+        return fit_portrait(_of(name, clues.landmarks, "landmarks"), settings)
+    if clues.detector is not None:
+        return fit_portrait(detect(clues.detector, rgb, settings), settings)
+    return assume_frontal(size)
 
 
 def use_label(label: list[float], size: tuple[int, int]) -> Aligned:
@@ -150,6 +157,22 @@ def use_label(label: list[float], size: tuple[int, int]) -> Aligned:
     crop = middle_square(size)
     camera = values if size[0] == size[1] else alignment.effective_camera(values, crop, size)
     return Aligned(crop, camera, "given")
+
+
+def use_reconstruction(pose: np.ndarray, points: np.ndarray | None, size: tuple[int, int]) -> Aligned:
+    """The camera of a reconstruction, for the crop that it was made from.
+
+    pose: (4, 4).  points: (5, 2) raw px, of which that crop follows; without, the picture is the crop.
+    """
+    from models.reconstruction import pose_label
+
+    try:
+        if points is None:
+            return Aligned(middle_square(size), pose_label(pose), "reconstruction")
+        crop = alignment.crop_transform(points, alignment.EG3D)
+        return Aligned(crop, pose_label(pose, crop), "reconstruction", points)
+    except ValueError as error:
+        raise Unusable(f"unusable reconstruction: {error}") from None
 
 
 def fit_portrait(points: np.ndarray, settings: Settings) -> Aligned:
@@ -173,8 +196,16 @@ def assume_frontal(size: tuple[int, int]) -> Aligned:
     return Aligned(middle_square(size), pnp.frontal_label(), "assumed_frontal")
 
 
-def detect(detector: LandmarkNet, rgb: np.ndarray, settings: Settings) -> np.ndarray:
-    """Landmarks (5, 2), raw px, found in the picture and once more in the crop, where the face is larger."""
+def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Settings) -> np.ndarray:
+    """Landmarks (5, 2), raw px, of the one face; by our own detector, once more in the crop, where it is larger."""
+    find_faces = getattr(detector, "faces", None)
+    if find_faces is not None:
+        from models.landmark_layouts import to_five
+
+        faces = find_faces(rgb)
+        if len(faces) != 1:
+            raise Unusable(f"several faces: {len(faces)} were found" if faces else "no face found")
+        return to_five(faces[0])
     points, confidence = _detect_one(detector, rgb)
     if confidence < settings.align.min_confidence:
         raise Unusable(f"no face found: confidence {confidence:.2f}")
@@ -189,82 +220,47 @@ def detect(detector: LandmarkNet, rgb: np.ndarray, settings: Settings) -> np.nda
     return alignment.apply_affine(alignment.invert_affine(crop), inside / side)
 
 
-def middle_square(size: tuple[int, int]) -> np.ndarray:
-    """(2, 3) raw px -> [0, 1] of the largest square in the middle of a picture.  size: (width, height)."""
-    side = min(size)
-    left, top = (size[0] - side) / 2, (size[1] - side) / 2
-    return np.array([[1 / side, 0.0, -left / side], [0.0, 1 / side, -top / side]])
+def _of(name: str, given: dict[str, np.ndarray | str], what: str) -> np.ndarray:
+    """What a file gives for a picture."""
+    if name not in given:
+        raise Unusable(f"no {what} for this picture")
+    found = given[name]
+    if isinstance(found, str):
+        raise Unusable(found)
+    return found
 
 
-def cut(rgb: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
-    """The crop (size, size, 3) uint8 of a picture (H, W, 3) uint8, antialiased; past its rim the rim goes on."""
-    from PIL import Image
-
-    inverse = alignment.invert_affine(crop)
-    _check_inside(inverse, (rgb.shape[1], rgb.shape[0]))
-    side_px = float(np.hypot(*inverse[:, 0]))
-    if abs(inverse[1, 0]) < 1e-9 and _holds(inverse, side_px, rgb):
-        # Upright and inside: a plain resize, which leaves a picture of the right size as it is.
-        left, top = inverse[:, 2]
-        box = (left, top, min(left + side_px, rgb.shape[1]), min(top + side_px, rgb.shape[0]))
-        return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.LANCZOS, box=box))
-    margin = int(np.ceil(side_px)) + 2
-    corners = alignment.apply_affine(inverse, [[0, 0], [1, 0], [0, 1], [1, 1]])
-    low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
-    before = np.clip(-low, 0, margin)
-    after = np.clip(high - [rgb.shape[1], rgb.shape[0]], 0, margin)
-    padded = np.pad(rgb, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
-    # Whole-number shrinking first, then twice the pixels and their mean: no pixel of the picture is left out.
-    shrink = max(1, int(side_px // size))
-    image = Image.fromarray(padded)
-    image = image.reduce(shrink) if shrink > 1 else image
-    inverse[:, 2] += before
-    matrix = inverse / shrink
-    matrix[:, :2] /= 2 * size
-    wide = image.transform(
-        (2 * size, 2 * size), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC
+def _gather(work: Work) -> Clues:
+    """The files of a block's sources, read; and the detector where it is needed."""
+    settings, block = work.settings, work.partition.block or 0
+    given, rebuilt = find_landmark_files(settings, block), find_reconstructions(settings, block)
+    about_faces = {name: path for name, path in work.sources.items() if not name.startswith(PREFIX)}
+    about_heads = {name: path for name, path in work.sources.items() if name.startswith(PREFIX)}
+    return Clues(
+        None if given is None else read_landmarks(about_faces),
+        None if rebuilt is None else read_reconstructions(about_heads, settings),
+        _detector(settings) if _detects(settings) and given is None else None,
     )
-    return np.array(wide.reduce(2), dtype=np.uint8)
-
-
-def _landmarks_of(name: str, landmarks: dict[str, np.ndarray | None]) -> np.ndarray:
-    if name not in landmarks:
-        raise Unusable("no landmarks for this picture")
-    points = landmarks[name]
-    if points is None:
-        raise Unusable("unusable landmarks: five points in pixels are expected")
-    return points
 
 
 def _detects(settings: Settings) -> bool:
-    """The detector knows the faces of the procedural world only."""
-    return settings.portraits.source == PROCEDURAL and settings.align.landmarks is None
+    """The embedded detector knows the faces of the procedural world only; the paper's, photographs."""
+    wild = settings.world == "paper" or settings.portraits.source == PROCEDURAL
+    return wild and settings.align.landmarks is None
 
 
-def _detector(settings: Settings) -> LandmarkNet:
+def _detector(settings: Settings) -> LandmarkNet | MediaPipeFaces | None:
+    """The world's detector; None where the paper world has none."""
     from models import zoo
 
-    detector: LandmarkNet = zoo.load("landmarks", settings.world, settings.run.device)
+    detector: LandmarkNet | MediaPipeFaces | None = zoo.load("landmarks", settings.world, settings.run.device)
     return detector
 
 
-def _detect_one(detector: LandmarkNet, rgb: np.ndarray) -> tuple[np.ndarray, float]:
+def _detect_one(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray) -> tuple[np.ndarray, float]:
     """Points (5, 2) in px of the picture (H, W, 3), and their confidence."""
     points, confidence = detector.detect(rgb[None])
     return points[0].astype(np.float64) * [rgb.shape[1], rgb.shape[0]], float(confidence[0])
-
-
-def _holds(inverse: np.ndarray, side_px: float, rgb: np.ndarray) -> bool:
-    low, high = inverse[:, 2], inverse[:, 2] + side_px
-    return bool((low >= 0).all() and (high <= np.array([rgb.shape[1], rgb.shape[0]]) + 1e-6).all())
-
-
-def _check_inside(inverse: np.ndarray, size: tuple[int, int]) -> None:
-    grid = (np.stack(np.meshgrid(np.arange(16), np.arange(16)), axis=-1).reshape(-1, 2) + 0.5) / 16
-    raw = alignment.apply_affine(inverse, grid)
-    visible = float(((raw >= 0) & (raw <= np.array(size))).all(axis=1).mean())
-    if visible < VISIBLE:
-        raise Unusable(f"the crop lies outside the picture: {visible:.0%} of it is visible")
 
 
 def _described(found: Aligned) -> Row:

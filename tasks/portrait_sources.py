@@ -1,34 +1,66 @@
-"""Where portraits come from: the files of a folder or a zip, in a fixed order, with the labels given beside them.
+"""Where portraits come from: the files of a folder or a zip, in a fixed order, with what is given beside them.
 
-A source is a folder of any pictures, an EG3D folder or zip (`dataset.json` with {"labels": [[name, 25 floats]]}), or
-"procedural", which has no files. Names are paths below the source, with "/"; their order is that of the text.
+A source is a folder of any pictures, an EG3D folder or zip (`dataset.json` with {"labels": [[name, 25 floats]]}), the
+public 3DPE layout (the same, with edits in `<id>_<style>/` beside the originals of `<id>/`), or "procedural", which has
+no files. Names are paths below the source, with "/"; their order is that of the text.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 import zipfile
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.images import Rejected
 from data_catalog.places import find_path, shown_path
 from data_catalog.settings import PortraitsSettings
 
 PROCEDURAL = "procedural"
 LABELS = "dataset.json"
 LANDMARKS = "landmarks.json"
+LICENCES = "ffhq-dataset-v2.json"
 DETECTIONS = "detections"  # EG3D's folder of landmark files, beside the pictures
+NOT_PORTRAITS = (LABELS, LANDMARKS, LICENCES, "cameras.json")
 LABEL_SIZE = 25
 
 # Remembered within a process, because a plan asks once for every block: a listing by the mtimes of its folders, what a
 # file holds by its size and mtime.
-_listings: dict[tuple[Path, str], tuple[dict[Path, int], tuple[str, ...]]] = {}
+_listings: dict[tuple[Path, str], tuple[dict[Path, int], Listing]] = {}
 _file_memory: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files that may be portraits, in order. `edits` are by their originals: {original: {style: name}}."""
+
+    names: tuple[str, ...]
+    edits: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each name stands."""
+        return {name: place for place, name in enumerate(self.names)}
+
+    @cached_property
+    def stems(self) -> Counter[str]:
+        """How many files have each name, without folder and suffix."""
+        return Counter(PurePosixPath(name).stem for name in self.names)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `dataset.json` says: camera labels, and splits where this project wrote it."""
+
+    labels: dict[str, list[float]] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,24 +68,42 @@ class Source:
     """The chosen files of a folder or a zip. `names` are in order; block b holds `names[b * size : (b + 1) * size]`."""
 
     root: Path
-    names: tuple[str, ...]
+    listing: Listing
+    count: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.listing.names[: self.count]
 
     @property
     def is_zip(self) -> bool:
         return self.root.is_file()
 
     def block(self, number: int, size: int) -> tuple[str, ...]:
-        return self.names[number * size : (number + 1) * size]
+        return self.listing.names[number * size : min((number + 1) * size, self.count)]
+
+    def file_keys(self, name: str) -> list[str]:
+        """What a file about a picture may be called: its path without suffix, or its name alone if no other has it."""
+        path = PurePosixPath(name)
+        whole = str(path.with_suffix(""))
+        return [whole] if whole == path.stem or self.listing.stems[path.stem] > 1 else [whole, path.stem]
+
+    def read(self, name: str) -> bytes | Rejected:
+        """The bytes of a file, or why there are none."""
+        try:
+            return open_archive(self.root).read(name) if self.is_zip else (self.root / name).read_bytes()
+        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+            # RuntimeError: an encrypted member.  NotImplementedError: a compression that Python does not know.
+            return Rejected("unreadable", f"{type(error).__name__}: {error}")
 
 
 def open_source(settings: PortraitsSettings) -> Source:
     """The source that the settings name; its listing only."""
     root = find_path(settings.source)
     if root.is_dir():
-        names = _folder_names(root, settings.pattern)
-    elif root.is_file() and zipfile.is_zipfile(root):
-        names = _remembered("names", root, lambda: _zip_names(root))
-        names = tuple(name for name in names if _is_portrait(name, settings.pattern))
+        listing = _list_folder(root, settings.pattern)
+    elif root.is_file() and _is_zip(root):
+        listing = remembered(f"listing {settings.pattern}", root, lambda: _list_zip(root, settings.pattern))
     elif root.exists():
         raise UserError(f"portraits.source: {shown_path(root)} is neither a folder nor a zip file")
     else:
@@ -61,46 +111,45 @@ def open_source(settings: PortraitsSettings) -> Source:
             f"portraits.source: there is no {shown_path(root)}",
             hint='a folder of pictures, an EG3D zip, or "procedural"',
         )
-    if not names:
+    if not listing.names:
         raise UserError(f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern)
-    return Source(root, names if settings.count is None else names[: settings.count])
+    total = len(listing.names)
+    return Source(root, listing, total if settings.count is None else min(total, settings.count))
 
 
-def read_labels(source: Source) -> dict[str, list[float]]:
-    """Camera labels (25 floats) given for files of a source, by name; empty where it has no dataset.json."""
+def read_given(source: Source) -> Given:
+    """What is given beside the files of a source; nothing where it has no dataset.json."""
     holder = source.root if source.is_zip else source.root / LABELS
-    return _remembered("labels", holder, lambda: _parse_labels(source)) if holder.exists() else {}
+    return remembered("given", holder, lambda: _parse_given(source)) if holder.exists() else Given()
 
 
-def find_repeats(source: Source) -> dict[str, str]:
-    """Files that are, byte for byte, an earlier file of the source: name -> the earlier name.
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """The zip, opened once in a process: its directory of 100,000 names takes half a second to read."""
+    # A process that was forked shares the place in the file with its parent, and must have one of its own.
+    archive: zipfile.ZipFile = remembered(f"archive {os.getpid()}", path, lambda: zipfile.ZipFile(path))
+    return archive
 
-    Only files of equal size are read. A picture that repeats in other bytes is found within its block alone.
-    """
-    by_size: dict[int, list[str]] = {}
-    for name, size in _sizes(source).items():
-        by_size.setdefault(size, []).append(name)
-    repeats: dict[str, str] = {}
-    for names in by_size.values():
-        first: dict[str, str] = {}
-        # Nothing is gained by comparing empty files: each is rejected for what it is.
-        for name in names if len(names) > 1 and _sizes(source)[names[0]] else []:
-            earlier = first.setdefault(_digest(source, name), name)
-            if earlier != name:
-                repeats[name] = earlier
-    return repeats
+
+def remembered(what: str, path: Path, read: Callable[[], Any]) -> Any:
+    """`read()`, once for each state of a file."""
+    status = path.stat()
+    stamp = (status.st_size, status.st_mtime_ns)
+    known = _file_memory.get((what, path))
+    if known is None or known[0] != stamp:
+        known = _file_memory[what, path] = (stamp, read())
+    return known[1]
 
 
 def _is_portrait(name: str, pattern: str) -> bool:
     path = PurePosixPath(name)
-    if any(part.startswith((".", "__MACOSX")) for part in path.parts) or path.name in (LABELS, LANDMARKS):
+    if any(part.startswith((".", "__MACOSX")) for part in path.parts) or path.name in NOT_PORTRAITS:
         return False
     if path.parent.name == DETECTIONS and path.suffix == ".txt":
         return False
     return fnmatch.fnmatchcase(name if "/" in pattern else path.name, pattern)
 
 
-def _folder_names(root: Path, pattern: str) -> tuple[str, ...]:
+def _list_folder(root: Path, pattern: str) -> Listing:
     known = _listings.get((root, pattern))
     if known is not None and all(_mtime(folder) == mtime for folder, mtime in known[0].items()):
         return known[1]
@@ -109,9 +158,31 @@ def _folder_names(root: Path, pattern: str) -> tuple[str, ...]:
     for folder, _, files in os.walk(root):
         folders[Path(folder)] = _mtime(Path(folder))
         names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
-    found = tuple(sorted(n for n in names if _is_portrait(n, pattern) and (root / n).is_file()))
-    _listings[root, pattern] = (folders, found)
-    return found
+    found = [name for name in names if _is_portrait(name, pattern) and (root / name).is_file()]
+    listing = _part_edits(sorted(found), (root / LABELS).is_file())
+    _listings[root, pattern] = (folders, listing)
+    return listing
+
+
+def _list_zip(path: Path, pattern: str) -> Listing:
+    names = [info.filename for info in open_archive(path).infolist() if not info.is_dir()]
+    return _part_edits(sorted(name for name in names if _is_portrait(name, pattern)), LABELS in names)
+
+
+def _part_edits(names: list[str], has_labels: bool) -> Listing:
+    """Originals, and of the 3DPE layout the edits: `<id>_<style>/x.png` is one where `<id>/x.png` is there too."""
+    known = set(names) if has_labels else set()
+    originals: list[str] = []
+    edits: dict[str, dict[str, str]] = {}
+    for name in names:
+        folder, slash, rest = name.partition("/")
+        subset, underscore, style = folder.partition("_")
+        original = f"{subset}/{rest}"
+        if slash and underscore and style and original in known:
+            edits.setdefault(original, {})[style] = name
+        else:
+            originals.append(name)
+    return Listing(tuple(originals), edits)
 
 
 def _mtime(folder: Path) -> int:
@@ -121,58 +192,26 @@ def _mtime(folder: Path) -> int:
         return -1
 
 
-def _zip_names(path: Path) -> tuple[str, ...]:
-    with zipfile.ZipFile(path) as archive:
-        return tuple(sorted(info.filename for info in archive.infolist() if not info.is_dir()))
+def _is_zip(path: Path) -> bool:
+    return bool(remembered("is a zip", path, lambda: zipfile.is_zipfile(path)))
 
 
-def _sizes(source: Source) -> dict[str, int]:
-    if not source.is_zip:
-        return {name: (source.root / name).stat().st_size for name in source.names}
-
-    def sizes() -> dict[str, int]:
-        with zipfile.ZipFile(source.root) as archive:
-            return {info.filename: info.file_size for info in archive.infolist()}
-
-    found = _remembered("sizes", source.root, sizes)
-    return {name: found[name] for name in source.names}
-
-
-def _digest(source: Source, name: str) -> str:
-    if not source.is_zip:
-        path = source.root / name
-        return str(_remembered("digest", path, lambda: hashlib.sha256(path.read_bytes()).hexdigest()))
-
-    def checks() -> dict[str, str]:
-        with zipfile.ZipFile(source.root) as archive:
-            return {info.filename: f"{info.CRC:08x}-{info.file_size}" for info in archive.infolist()}
-
-    return str(_remembered("checks", source.root, checks)[name])
-
-
-def _parse_labels(source: Source) -> dict[str, list[float]]:
+def _parse_given(source: Source) -> Given:
     try:
         if source.is_zip:
-            with zipfile.ZipFile(source.root) as archive:
-                if LABELS not in archive.namelist():
-                    return {}
-                document = json.loads(archive.read(LABELS))
+            archive = open_archive(source.root)
+            if LABELS not in archive.NameToInfo:
+                return Given()
+            document = json.loads(archive.read(LABELS))
         else:
             document = json.loads((source.root / LABELS).read_bytes())
-        pairs = [(str(name), [float(value) for value in label]) for name, label in document["labels"] or []]
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        labels = document["labels"] or []
+        pairs = labels.items() if isinstance(labels, dict) else labels
+        splits = {str(name): str(split) for name, split in document.get("splits", {}).items()}
+        return Given({str(name): [float(value) for value in label] for name, label in pairs}, splits)
+    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{shown_path(source.root)}: {LABELS} is not a list of labels",
             cause=f"{type(error).__name__}: {error}",
             expected='{"labels": [["00000/img00000000.png", [25 numbers]], ...]}',
         ) from None
-    return dict(pairs)
-
-
-def _remembered(what: str, path: Path, read: Any) -> Any:
-    status = path.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
-    known = _file_memory.get((what, path))
-    if known is None or known[0] != stamp:
-        known = _file_memory[what, path] = (stamp, read())
-    return known[1]

@@ -2,17 +2,17 @@
 
 A portrait's id is of its pixels. Its split is a hash of its id, so that it stays whatever else is added; only block 0
 makes an exception, or a small set might have nobody to train or to test on: if the hash leaves block 0 without a test
-portrait, the one nearest to the test fraction becomes one, and likewise the furthest one for training.
+portrait, the one nearest to the test fraction becomes one, and likewise the furthest one for training. A mirrored
+picture (EG3D's `*_mirror.png`) goes where the picture goes that it mirrors. Splits that are given count instead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,9 @@ from data_catalog.images import Decoded, Rejected, decode_image
 from data_catalog.seeds import fraction
 from data_catalog.settings import PortraitsSettings, Settings
 from data_catalog.stage import Partition, Stage, Summary, Work
-from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, find_repeats, open_source, read_labels
+from tasks.portrait_licences import Licence, ffhq_number, read_licences
+from tasks.portrait_repeats import find_repeats
+from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, Source, open_source, read_given
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,11 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+# Further columns, where licences are given; empty for a portrait without.
+LICENCE_FIELDS = tuple((name, pa.string()) for name in Licence._fields)
+SPLITS = ("train", "val", "test")
+NO_LICENCE = Licence("", "", "", "")
+MIRRORED = "_mirror"  # ends the name, before its suffix
 Row = dict[str, Any]
 
 
@@ -62,6 +69,8 @@ class Photo(NamedTuple):
     seed: int | None = None
     camera_true: list[float] | None = None
     camera_given: list[float] | None = None
+    split_given: str | None = None
+    licence: Licence | None = None
 
 
 def run(work: Work) -> Summary:
@@ -74,13 +83,15 @@ def run(work: Work) -> Summary:
         row["split"] = split
     kind = _kind(settings)
     rows.sort(key=lambda row: (row["portrait_id"] or "~", row["name"]))
-    table = pa.Table.from_pylist([row | {"source": kind} for row in rows], schema=SCHEMA)
+    licensed = any("licence" in row for row in rows)
+    schema = pa.schema([*SCHEMA, *LICENCE_FIELDS]) if licensed else SCHEMA
+    table = pa.Table.from_pylist([row | {"source": kind} for row in rows], schema=schema)
     pq.write_table(table, work.folder / "portraits.parquet")
     good = [row for row in rows if row["status"] == "ok"]
     # "duplicate of a.png" is counted as "duplicate", "corrupt: details" as "corrupt".
     reasons = Counter(_counted(row["reason"]) for row in rows if row["status"] != "ok")
     splits = Counter(row["split"] for row in good)
-    metrics = {f"portraits_{split}": float(splits[split]) for split in ("train", "val", "test")}
+    metrics = {f"portraits_{split}": float(splits[split]) for split in SPLITS}
     return Summary(samples=len(good), rejected=dict(reasons), metrics=metrics)
 
 
@@ -98,15 +109,24 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
         seeds = _seeds(own, number)
         return fractions | {"source": PROCEDURAL, "seeds": [seeds.start, seeds.stop]}
     source = open_source(own)
-    names, labels, repeats = source.block(number, own.block_size), read_labels(source), find_repeats(source)
-    return fractions | {
-        "source": _kind(own),
-        "names": list(names),
-        "labels": digest_json([labels.get(name) for name in names]),
-        "repeats": {name: repeats[name] for name in names if name in repeats},
-        "max_pixels": own.max_pixels,
-        "min_side": own.min_side,
-    }
+    names, given = source.block(number, own.block_size), read_given(source)
+    splits = {name: given.splits[name] for name in names if name in given.splits}
+    licences = read_licences(own, source)
+    optional: dict[str, Any] = {"splits": splits} if splits else {}
+    if licences is not None:
+        optional["licences"] = digest_json([licences.get(_number(name)) for name in names])
+    return (
+        fractions
+        | optional
+        | {
+            "source": _kind(own),
+            "names": list(names),
+            "labels": digest_json([given.labels.get(name) for name in names]),
+            "repeats": find_repeats(source, names),
+            "max_pixels": own.max_pixels,
+            "min_side": own.min_side,
+        }
+    )
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
@@ -131,7 +151,7 @@ def blocks(settings: Settings) -> list[int]:
             raise UserError("portraits.count: the procedural world has no end; say how many portraits to take")
         total = own.count
     else:
-        total = len(open_source(own).names)
+        total = open_source(own).count
     return list(range(-(-total // own.block_size)))
 
 
@@ -143,6 +163,7 @@ def take_in(photos: Iterator[Photo], folder: Path) -> list[Row]:
     for photo in photos:
         row: Row = {"name": photo.name, "seed": photo.seed, "camera_true": photo.camera_true}
         row |= {"camera_given": photo.camera_given, "status": "rejected", "split": None, "portrait_id": None}
+        row |= {"split_given": photo.split_given} | (photo.licence._asdict() if photo.licence else {})
         rows.append(row)
         if isinstance(photo.picture, Rejected):
             picture = photo.picture
@@ -157,6 +178,8 @@ def take_in(photos: Iterator[Photo], folder: Path) -> list[Row]:
             row["reason"] = f"duplicate of {first}"
             continue
         row |= {"portrait_id": f"p{digest[:10]}", "status": "ok", "reason": ""}
+        if PurePosixPath(photo.name).stem.endswith(MIRRORED):
+            row["mirror_of"] = f"p{content_digest(rgb[:, ::-1])[:10]}"
         (folder / "images" / f"{row['portrait_id']}.png").write_bytes(encode_png(rgb))
     return rows
 
@@ -169,16 +192,22 @@ def content_digest(rgb: np.ndarray) -> str:
 
 def split_rows(rows: list[Row], settings: PortraitsSettings, first_block: bool) -> list[tuple[Row, str]]:
     """The split of every portrait that was taken, as the module's docstring says."""
-    lots = {row["portrait_id"]: fraction("split", row["portrait_id"]) for row in rows if row["status"] == "ok"}
+    taken = [row for row in rows if row["status"] == "ok"]
+    lots = {_person(row): fraction("split", _person(row)) for row in taken if row.get("split_given") is None}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
     splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
-    if first_block and lots:
+    if first_block and len(lots) == len({_person(row) for row in taken}) > 0:
         lowest, highest = min(lots, key=lots.__getitem__), max(lots, key=lots.__getitem__)
         if test_end > 0 and len(lots) > 1 and "test" not in splits.values():
             splits[lowest] = "test"
         if "train" not in splits.values():
             splits[highest] = "train"
-    return [(row, splits[row["portrait_id"]]) for row in rows if row["status"] == "ok"]
+    return [(row, row.get("split_given") or splits[_person(row)]) for row in taken]
+
+
+def _person(row: Row) -> str:
+    """Whom a portrait shows, as far as is known: a mirrored picture shows whom the other one shows."""
+    return str(row.get("mirror_of") or row["portrait_id"])
 
 
 def _seeds(settings: PortraitsSettings, number: int) -> range:
@@ -197,33 +226,36 @@ def _rendered(settings: PortraitsSettings, number: int) -> Iterator[Photo]:
 
 
 def _read(work: Work, number: int) -> Iterator[Photo]:
+    """One picture after the other, so that a block of any size needs the memory of one."""
     settings = work.settings.portraits
     source = open_source(settings)
-    labels, repeats = read_labels(source), find_repeats(source)
-    for name in source.block(number, settings.block_size):
-        if name in repeats:
-            yield Photo(name, Rejected(f"duplicate of {repeats[name]}"))
-            continue
-        label = labels.get(name)
-        if label is not None and (len(label) != LABEL_SIZE or not np.isfinite(label).all()):
-            yield Photo(name, Rejected("bad camera label", f"{LABEL_SIZE} finite numbers are expected"))
-            continue
-        data = _bytes(work, name)
-        if isinstance(data, bytes):
-            yield Photo(name, decode_image(data, settings.max_pixels, settings.min_side), camera_given=label)
-        else:
-            yield Photo(name, data)
+    names, given = source.block(number, settings.block_size), read_given(source)
+    repeats, licences = find_repeats(source, names), read_licences(settings, source)
+    for name in names:
+        label, split = given.labels.get(name), given.splits.get(name)
+        licence = None if licences is None else licences.get(_number(name), NO_LICENCE)
+        photo = Photo(name, Rejected("unreadable"), camera_given=label, split_given=split, licence=licence)
+        yield photo._replace(picture=_decode(source, name, photo, repeats.get(name), settings))
 
 
-def _bytes(work: Work, name: str) -> bytes | Rejected:
-    try:
-        if "archive" not in work.sources:
-            return work.sources[name].read_bytes()
-        with zipfile.ZipFile(work.sources["archive"]) as archive:
-            return archive.read(name)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        # RuntimeError: an encrypted member.  NotImplementedError: a compression that Python does not know.
-        return Rejected("unreadable", f"{type(error).__name__}: {error}")
+def _decode(
+    source: Source, name: str, photo: Photo, repeated: str | None, settings: PortraitsSettings
+) -> Decoded | Rejected:
+    if repeated is not None:
+        return Rejected(f"duplicate of {repeated}")
+    label = photo.camera_given
+    if label is not None and (len(label) != LABEL_SIZE or not np.isfinite(label).all()):
+        return Rejected("bad camera label", f"{LABEL_SIZE} finite numbers are expected")
+    if photo.split_given not in (None, *SPLITS):
+        return Rejected("bad split", f"'{photo.split_given}' is none of {', '.join(SPLITS)}")
+    data = source.read(name)
+    return decode_image(data, settings.max_pixels, settings.min_side) if isinstance(data, bytes) else data
+
+
+def _number(name: str) -> int:
+    """FFHQ's number of a file; -1 where its name has none."""
+    number = ffhq_number(name)
+    return -1 if number is None else number
 
 
 def _kind(settings: PortraitsSettings) -> str:
