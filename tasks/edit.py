@@ -113,12 +113,12 @@ def plan_edits(
     of training portraits alone, with other seeds; every other one also goes on to the next prompts of the portrait.
     """
     style, edits = book["style"], []
+    first = attempt // SEEDS_PER_PROMPT * settings.prompts_per_portrait
     for portrait in portraits:
         if portrait["status"] != "ok" or (attempt and portrait["split"] != "train"):
             continue
         portrait_id, prompt_split = (
             portrait["portrait_id"],
-    first = attempt // SEEDS_PER_PROMPT * settings.prompts_per_portrait
             "test" if portrait["split"] == "test" else "train",
         )
 
