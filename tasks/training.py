@@ -50,16 +50,28 @@ OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
 
 @dataclass
 class Curve:
-    """Means of the losses between two points; `pending` holds the steps since the last point."""
+    """Means of the losses between two points; `pending` holds the steps since the last point.
+
+    Their losses stay on the device, as tensors, until they are asked for: no step waits to be logged.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    pending: list[dict[str, float]] = field(default_factory=list)
+    pending: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self) -> list[dict[str, float]]:
+        """The pending steps' losses, brought to the host in one transfer."""
+        there = [(each, name) for each in self.pending for name, value in each.items() if isinstance(value, Tensor)]
+        if there:
+            values = torch.stack([each[name] for each, name in there]).tolist()
+            for (each, name), value in zip(there, values, strict=True):
+                each[name] = value
+        return self.pending
 
     def point(self, step: int, extra: dict[str, float]) -> dict[str, float]:
         """Close a point of the curve. Every point has the same columns; what was not measured is None."""
-        values = dict(extra)
+        values, pending = dict(extra), self.read()
         for name in COLUMNS:
-            seen = [each[name] for each in self.pending if name in each]
+            seen = [each[name] for each in pending if name in each]
             values |= {name: sum(seen) / len(seen)} if seen else {}
         self.pending = []
         self.rows.append({"step": step} | dict.fromkeys(COLUMNS) | values)
@@ -203,8 +215,8 @@ class Trainer:
         self.student.eval()
         return self.curve
 
-    def take_step(self) -> dict[str, float]:
-        """One update; returns its losses."""
+    def take_step(self) -> dict[str, Any]:
+        """One update; returns its losses, on the device, and the learning rate."""
         draw, with_views = self.next_draw(), self.has_views(self.step)
         batch = self.maker.make(self.learned, draw, self.share, with_views)
         noise_seed = draw.noise_seed + self.accelerator.process_index
@@ -219,7 +231,7 @@ class Trainer:
         self.optimizer.step()
         losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
         losses = self.accelerator.reduce(losses, reduction="mean")
-        return dict(zip(["loss", *parts], losses.tolist(), strict=True)) | {"lr": self.settings.lr * share}
+        return dict(zip(["loss", *parts], losses.unbind(), strict=True)) | {"lr": self.settings.lr * share}
 
     @property
     def share(self) -> slice:
@@ -306,7 +318,7 @@ class Trainer:
         """Write a checkpoint under a temporary name, then rename it: what has its name is whole."""
         learned = {name: p.detach() for name, p in self.student.named_parameters() if p.requires_grad}
         state = {"step": self.step, "student": learned, "optimizer": self.optimizer.state_dict()}
-        state["curve"] = json.dumps([self.curve.rows, self.curve.pending])
+        state["curve"] = json.dumps([self.curve.rows, self.curve.read()])
         temporary = working / "checkpoint.tmp"
         with temporary.open("wb") as stream:
             torch.save(state, stream)
