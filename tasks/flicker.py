@@ -1,7 +1,8 @@
 """How much a video trembles that should not, and what steadies it.
 
 `warp_error` needs nothing but the two clips: the edit should move as its input does (Lai et al. 2018, "Learning Blind
-Video Temporal Consistency"). `flicker` and `error` need the true edit of every frame, which the embedded world has.
+Video Temporal Consistency"). `tremor`, `motion` and `error` need the true edit of every frame, which the embedded
+world has.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ OCCLUDED = 50.0  # weight exp(-50 d^2) where the input itself differs by d from 
 REACH = 3  # frames to each side that steady a frame
 STEADY_SIGMA_S = 0.06
 # Where a neighbour differs by more than this part of the triplane's own size, something moved: a mouth, not an error.
-# Chosen on a talking head: twice as much and the mouth moves a quarter less, half as much and a third of the gain goes.
+# Chosen by `python -m benchmarks.video`: much more stills a mouth that talks, much less leaves the tremor.
 TOLERANCE = 0.025
+MOVES = 8.0  # of 255, standard deviation over time of a pixel that moves
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -62,22 +64,37 @@ def warp_error(inputs: Sequence[np.ndarray], edited: Sequence[np.ndarray]) -> fl
     return float(sums[0] / sums[1])
 
 
-def flicker(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """Mean absolute difference, of 255, between how the edit changes from frame to frame and how the truth does."""
-    changes = [np.diff(np.stack(list(clip)).astype(np.float32), axis=0) for clip in (edited, truth)]
-    return float(np.abs(changes[0] - changes[1]).mean())
+def tremor(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """Mean change from frame to frame, of 255, where the truth stands still. Both from a camera that stands still."""
+    changes = np.abs(np.diff(_floats(edited), axis=0)).mean(axis=3)
+    still = np.abs(np.diff(_floats(truth), axis=0)).max(axis=3) <= 1
+    return float(changes[still].mean())
+
+
+def motion(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """How much of the truth's own motion the edit shows, 1 for all of it: what a filter over time must not take away.
+
+    The slope of the edit over the truth, both less their means, where the truth moves. From a camera that stands still.
+    """
+    given, true = (_floats(clip) - _floats(clip).mean(axis=0) for clip in (edited, truth))
+    moves = true.std(axis=0).max(axis=2) > MOVES
+    return float((given * true)[:, moves].sum() / np.square(true[:, moves]).sum())
 
 
 def error(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
     """Mean absolute difference to the truth, of 255."""
-    return float(np.abs(np.stack(list(edited)).astype(np.float32) - np.stack(list(truth))).mean())
+    return float(np.abs(_floats(edited) - _floats(truth)).mean())
 
 
 def sharpness(edited: Sequence[np.ndarray]) -> float:
     """Mean length of the luminance's gradient, of 255 per pixel: what ghosts and blur take away."""
-    grey = np.stack(list(edited)).astype(np.float32) @ LUMA
+    grey = _floats(edited) @ LUMA
     down, across = np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1]
     return float(np.hypot(down, across).mean())
+
+
+def _floats(clip: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack(list(clip)).astype(np.float32)
 
 
 def _pairs(clip: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

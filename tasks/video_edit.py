@@ -7,6 +7,7 @@ covers the clip, the prompt, the student and what is shown, so that the same com
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 from data_catalog.encoding import decode_rgb, encode_png
 from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_json, write_atomically
-from data_catalog.store import writing
+from data_catalog.store import Store, writing
 from tasks import align
 from tasks.flicker import REACH, steady
 from tasks.portrait3d import Portrait3D
@@ -42,6 +43,17 @@ SIDE_YAW = 0.4  # rad, of the novel views
 MANY = 200  # frames from which the seconds pay that the fastest form of the student takes to make
 SHOWN = 3  # panes side by side: input, edited, from the right; with `sides` a fourth is made, from the left
 SIDE_FILES = {"edited": 1, "right": 2, "left": 3}  # suffix of a video of its own: its pane
+
+
+class Smoothing(NamedTuple):
+    """How much is averaged over time; nothing with 0, 0, 0."""
+
+    points_s: float = POINTS_SIGMA_S
+    crop_s: float = CROP_SIGMA_S
+    reach: int = REACH  # frames to each side whose triplanes steady a frame's
+
+
+SMOOTHING = Smoothing()
 
 
 @dataclass(frozen=True)
@@ -90,8 +102,9 @@ def edit_clip(student: Student, clip: Clip, prompt: Prompt, out: Path, sides: bo
 def check_outputs(clip: Clip, out: Path) -> None:
     """Raise UserError before anything is computed where the result could not be written."""
     check_video_name(out)
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"there is no folder for {out}", expected=out.absolute().parent)
+    folder = out.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{out} cannot be written", expected=f"a folder {folder} that may be written to")
     if out.exists() and clip.sound is not None and out.samefile(clip.path):
         raise UserError(f"the edited video would replace its input {out}", hint="another name for --out")
     if clip.sound is not None:
@@ -99,27 +112,34 @@ def check_outputs(clip: Clip, out: Path) -> None:
 
 
 def edit_frames(
-    student: Student, clip: Clip, sightings: Sequence[Sighting], prompt: Prompt, sides: bool, first: int = 0
+    student: Student,
+    clip: Clip,
+    sightings: Sequence[Sighting],
+    prompt: Prompt,
+    sides: bool = False,
+    first: int = 0,
+    smoothing: Smoothing = SMOOTHING,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Number and panes (H, W, 3) uint8 of each frame from `first` on: input, edited, from the right (, the left).
 
-    A frame depends on `REACH` neighbours to each side, and on nothing that was made before: wherever one begins,
-    a frame comes out the same.
+    A frame depends on `reach` neighbours to each side, and on nothing that was made before: wherever one begins, it
+    comes out the same.
     """
+    reach = smoothing.reach
     seconds = frame_times(clip, sightings)
-    poses = smooth_track(sightings, seconds, student.settings, POINTS_SIGMA_S, CROP_SIGMA_S)
+    poses = smooth_track(sightings, seconds, student.settings, smoothing.points_s, smoothing.crop_s)
     shots = split_shots(sightings)
     shot_of = np.repeat(np.arange(len(shots)), [shot.stop - shot.start for shot in shots])
-    window: deque[_Seen] = deque(maxlen=2 * REACH + 1)
+    window: deque[_Seen] = deque(maxlen=2 * reach + 1)
     due = first
     for number, frame in enumerate(clip.frames()):
         if number >= len(poses):
             break
-        if number < first - REACH:
+        if number < first - reach:
             continue
         window.append(_see(student, number, frame, poses[number], prompt, float(seconds[number])))
-        while due < len(poses) and (number >= due + REACH or number == len(poses) - 1):
-            near = [seen for seen in window if abs(seen.number - due) <= REACH and shot_of[seen.number] == shot_of[due]]
+        while due < len(poses) and (number >= due + reach or number == len(poses) - 1):
+            near = [seen for seen in window if abs(seen.number - due) <= reach and shot_of[seen.number] == shot_of[due]]
             yield due, _show(student, near, due, seconds, sides)
             due += 1
 
@@ -191,10 +211,11 @@ def _key(student: Student, clip: Clip, prompt: Prompt, sides: bool) -> str:
 @contextmanager
 def _work_folder(root: Path, key: str) -> Iterator[Path]:
     """The folder of one unfinished video, held against other processes; gone when its work is done."""
-    folder = root / "video" / key
-    lock = FileLock(root / "video" / f"{key}.lock")
+    folder, lock_file = root / "video" / key, Store(root).lock_file(f"video/{key}")
+    lock = FileLock(lock_file)
     with writing(root):
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, lock_file.parent):
+            place.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:

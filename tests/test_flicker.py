@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.flicker import REACH, error, flicker, sharpness, steady, warp_error
+from tasks.flicker import REACH, error, motion, sharpness, steady, tremor, warp_error
 from tests import clips
 
 SECONDS = np.arange(2 * REACH + 1) / 24
@@ -23,10 +23,21 @@ def test_what_moves_with_its_input_does_not_flicker_and_what_trembles_does() -> 
     assert warp_error(given, recoloured) < 1.5
     assert warp_error(given, noisy(recoloured, 8)) > 4
     assert warp_error(given, [recoloured[0]] * 4) > warp_error(given, recoloured)  # it stays where its input moves
-    assert flicker(noisy(given, 8), given) > 5
-    assert flicker([picture // 2 + 60 for picture in given], given) < flicker(noisy(given, 8), given)
-    assert error(given, given) == flicker(given, given) == 0
-    assert error([picture // 2 for picture in given], given) > 10
+
+
+def test_against_the_truth_tremor_is_what_stands_still_there_and_motion_what_does_not() -> None:
+    truth = [np.full((32, 32, 3), 100, np.uint8) for _ in range(6)]
+    for number, picture in enumerate(truth):
+        picture[8:16, 8:16] += 20 * (number % 3)  # a mouth
+    duller = [np.uint8(60 + 0.4 * picture) for picture in truth]
+    assert motion(truth, truth) == pytest.approx(1.0)
+    assert motion(duller, truth) == pytest.approx(0.4, abs=0.01)
+    assert motion([truth[0]] * 6, truth) == pytest.approx(0.0)
+    assert tremor(truth, truth) == tremor(duller, truth) == 0
+    rng = np.random.default_rng(0)
+    assert tremor([picture + rng.integers(0, 9, picture.shape, np.uint8) for picture in duller], truth) > 2
+    assert error(truth, truth) == 0
+    assert error([picture // 2 for picture in truth], truth) > 10
 
 
 def test_a_ghost_is_less_sharp() -> None:

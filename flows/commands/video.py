@@ -1,12 +1,15 @@
 """Videos."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -44,4 +47,17 @@ def edit_video(
         outcome = run_here(
             "edit-video", profile, overrides or [], **given, prompt=prompt, out=str(out), views=views, student=student
         )
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, show_video)
+
+
+def show_video(document: dict[str, Any], console: "Console") -> None:
+    """The outcome of the flow for a person."""
+    for path in document["files"]:
+        console.print(path, markup=False, highlight=False, soft_wrap=True)
+    made = document["frames"] - document["resumed_at"]
+    rows = {
+        "frames": f"{document['frames']}, with a face {document['faces']}, shots {document['shots']}",
+        "made now": f"{made} in {document['seconds']} s, {document['seconds_per_frame']} s each",
+        "mlflow_run_id": document["mlflow_run_id"],
+    }
+    screen.fields(rows, console)
