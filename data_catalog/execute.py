@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_catalog.record import Record, Summary
+from data_catalog.record import FileEntry, Record, Summary
 from data_catalog.settings import Settings
 from data_catalog.stage import Input, Partition, Work
 from data_catalog.store import DISK_FULL, RECORD, Store, disk_is_full, no_space, writing
@@ -98,8 +98,11 @@ def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
         version=job.version,
         fingerprint=job.fingerprint,
         fingerprint_inputs=job.fingerprint_inputs,
-        digest="",  # of the files, at commit
-        files={},
+        digest="",  # of the files, at commit, as are the files that are not hashed yet
+        files={
+            name: FileEntry(bytes=(folder / name).stat().st_size, sha256=digest)
+            for name, digest in summary.sha256.items()
+        },
         samples=summary.samples,
         rejected=summary.rejected,
         metrics=metrics,  # JSON has no nan: a record with one could not be read again

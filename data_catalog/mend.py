@@ -1,15 +1,20 @@
-"""Put right what `verify` found and what needs no computing: the index, unfinished folders, snapshots."""
+"""Put right what `verify` found and what needs no computing: indexes, unfinished folders, snapshots."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
 from data_catalog.catalog import INDEX, Catalog
 from data_catalog.errors import UserError
+from data_catalog.fingerprint import write_atomically
+from data_catalog.shard_index import INDEX as SHARD_INDEX
+from data_catalog.shard_index import index_bytes
+from data_catalog.shards import scan_shard
 from data_catalog.snapshot import mend_snapshot, snapshot_digest
 from data_catalog.stage import Partition
-from data_catalog.store import FOLDER_CHARS, Store, writing
+from data_catalog.store import FOLDER_CHARS, Store, read_record, writing
 from data_catalog.verify import Damage
 
 log = logging.getLogger(__name__)
@@ -27,6 +32,27 @@ def rebuild_index(root: Path) -> int:
     with writing(root):
         (root / INDEX).unlink(missing_ok=True)
     return Catalog(Store(root)).refresh()
+
+
+def mend_indexes(damaged: list[Damage]) -> list[str]:
+    """Make indexes again from the headers of shards that are whole, as long as that gives what their records promise.
+
+    Returns the keys of the partitions that are whole again; nothing of them need be computed.
+    """
+    wrong: dict[str, list[Damage]] = {}
+    for damage in damaged:
+        wrong.setdefault(damage.folder, []).append(damage)
+    mended = []
+    for folder, found in wrong.items():
+        record = read_record(Path(folder)) if {damage.file for damage in found} == {SHARD_INDEX} else None
+        shards = [name for name in record.files if name.endswith(".tar")] if record is not None else []
+        if record is None or len(shards) != 1 or SHARD_INDEX not in record.files:
+            continue
+        content = index_bytes(scan_shard(Path(folder) / shards[0]))
+        if hashlib.sha256(content).hexdigest() == record.files[SHARD_INDEX].sha256:
+            write_atomically(Path(folder) / SHARD_INDEX, content)
+            mended.append(record.partition)
+    return sorted(mended)
 
 
 def remove_unfinished(root: Path, damaged: list[Damage]) -> list[str]:

@@ -26,6 +26,7 @@ class Summary:
     rejected: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)  # of files that were hashed while they were written
 
 
 class FileEntry(BaseModel):

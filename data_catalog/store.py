@@ -110,13 +110,13 @@ class Store:
         return folder
 
     def commit(self, temporary: Path, record: Record) -> Record:
-        """Hash, sync and rename what was written, its record last.
+        """Hash, sync and rename what was written, its record last. Files that the record knows are hashed already.
 
         When the folder exists (made again by force, for changed code, or after damage) the new files take its
         place, even if the old record promises the same bytes: what is on the disk may not be what it says.
         """
         with writing(self.root):
-            record.files = _hash_and_sync(temporary)
+            record.files = _hash_and_sync(temporary, record.files)
             record.digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
             folder = self.folder_of(record)
             replaced = folder.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
@@ -232,8 +232,8 @@ def check_writable(root: Path) -> None:
         probe.unlink()
 
 
-def _hash_and_sync(folder: Path) -> dict[str, FileEntry]:
-    """Every file below the folder, hashed and on the disk."""
+def _hash_and_sync(folder: Path, hashed: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """Every file below the folder, on the disk and with its digest, which may have been taken while it was written."""
     entries = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -246,7 +246,7 @@ def _hash_and_sync(folder: Path) -> dict[str, FileEntry]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        entries[name] = FileEntry(bytes=path.stat().st_size, sha256=digest_file(path))
+        entries[name] = hashed.get(name) or FileEntry(bytes=path.stat().st_size, sha256=digest_file(path))
     for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         sync_folder(place)
     return entries

@@ -24,6 +24,8 @@ from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_file, digest_files, digest_json, write_atomically
 from data_catalog.keys import KEY
 from data_catalog.record import Record
+from data_catalog.shard_index import INDEX as SHARD_INDEX
+from data_catalog.shard_index import read_index
 from data_catalog.shards import FIELD, scan_shard
 from data_catalog.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.stage import Partition
@@ -197,6 +199,8 @@ def _verify_shard(key: str, folder: Path, name: str) -> Iterator[Damage]:
         if entry.fields.keys() != entries[0].fields.keys():
             fields = ", ".join(entries[0].fields)
             yield Damage(key, str(folder), name, f"'{entry.key}' has other fields", fields, ", ".join(entry.fields))
+    if (folder / SHARD_INDEX).is_file() and list(read_index(folder / name).values()) != entries:
+        yield Damage(key, str(folder), SHARD_INDEX, "the index is not that of the shard's headers")
 
 
 def _verify_snapshot(folder: Path) -> list[Damage]:

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from data_catalog.mend import damaged_places, mend_snapshots, rebuild_index, remove_unfinished
+from data_catalog.mend import damaged_places, mend_indexes, mend_snapshots, rebuild_index, remove_unfinished
 from data_catalog.places import data_root
 from data_catalog.verify import note_damage, verify
 from flows.products import DATASET
@@ -18,22 +18,24 @@ def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[st
     """
     root, started = data_root(), time.monotonic()
     seen = verify(root)
-    note_damage(root, seen.damaged)  # from here on the plan does not count it
+    whole = mend_indexes(seen.damaged)
+    damaged = verify(root).damaged if whole else seen.damaged
+    note_damage(root, damaged)  # from here on the plan does not count it
     if seen.damaged:
         rebuild_index(root)
     digests: dict[str, tuple[str | None, str]] = {}
-    places = damaged_places(root, seen.damaged)
+    places = damaged_places(root, damaged)
     if places:
         with open_run("repair", profile, overrides or [], only=places) as run:
             digests = make_again(run)
-    remove_unfinished(root, seen.damaged)
-    mended = mend_snapshots(root, DATASET, seen.damaged)
+    remove_unfinished(root, damaged)
+    mended = mend_snapshots(root, DATASET, damaged)
     remaining = verify(root).damaged if seen.damaged else []
     note_damage(root, remaining)
     return {
         "checked": seen.records,
         "damaged": [asdict(damage) for damage in seen.damaged],
-        "repaired": sorted(digests),
+        "repaired": sorted({*digests, *whole}),
         "snapshots": mended,
         "changed": sorted(key for key, (then, now) in digests.items() if then not in (None, now)),
         "left": [asdict(damage) for damage in remaining],

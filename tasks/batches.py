@@ -151,8 +151,7 @@ class BatchMaker:
 
     def triplane(self, sample: SampleRef, fields: Fields) -> Tensor:
         """The teacher's triplane (3*C, h, w) of the pseudo-label: stored, or made again."""
-        stored = None if self.online else triplane_on(fields, self.device)
-        return self._triplanes.get(sample.key, lambda: self._teach(fields)) if stored is None else stored
+        return self._triplanes.get(sample.key, lambda: self._triplane(fields))
 
     def portrait_target(self, sample: SampleRef, fields: Fields) -> Tensor:
         """(3, H, W): what L2D compares with, from the portrait's camera."""
@@ -219,7 +218,10 @@ class BatchMaker:
         return self.student.features(signed(fields.portrait[None], self.device))
 
     @torch.no_grad()
-    def _teach(self, fields: Fields) -> Tensor:
+    def _triplane(self, fields: Fields) -> Tensor:
+        stored = None if self.online else triplane_on(fields, self.device)
+        if stored is not None:
+            return stored
         return self.teacher.encode(signed(fields.pseudo_label[None], self.device))[0]
 
     @torch.no_grad()

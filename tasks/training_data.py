@@ -187,7 +187,7 @@ def _decode(name: str, data: np.ndarray) -> np.ndarray:
 
 def _array(data: np.ndarray) -> np.ndarray:
     """The array of an npy file (n,) uint8, without copying it."""
-    header = io.BytesIO(data[:ARRAY_HEADER])
+    header = io.BytesIO(data[:ARRAY_HEADER].tobytes())
     assert np.lib.format.read_magic(header) == (1, 0)
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
     assert not fortran

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data_catalog.encoding import decode_array, decode_rgb, dequantise_triplane
+from data_catalog.fingerprint import digest_file
 from data_catalog.keys import KEY
 from data_catalog.settings import TeachSettings
 from data_catalog.shards import entries_from_table, read_sample, read_shard
@@ -17,7 +18,14 @@ from models.identity import IdentityNet
 from models.live3d import Live3D
 from models.perceptual import Perceptual
 from tasks import teach
-from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.teach import (
+    Teachers,
+    decode_triplane,
+    draw_view_cameras,
+    encode_lesson,
+    storing_errors,
+    teach_sample,
+)
 from tests.chain import Chain, shared_chain, write_chain
 from tests.taught import untrained_teacher
 
@@ -182,3 +190,25 @@ def test_views_as_jpeg_keep_their_colours(teachers: Teachers) -> None:
     lesson = teach_sample(teachers, picture, views[0], views)
     decoded = decode_rgb(io.BytesIO(encode_lesson(lesson, settings)["view_00.jpg"]).read())
     assert np.abs(decoded.astype(int) - lesson.views[0]).mean() < 4
+
+
+def test_what_storing_a_triplane_costs_is_seen_in_renders(teachers: Teachers) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    views = draw_view_cameras("p0", TeachSettings(views=2))
+    lesson = teach_sample(teachers, picture, views[0], views)
+    found = {}
+    for triplane in ("q8", "fp16"):
+        fields = encode_lesson(lesson, TeachSettings.model_validate({"views": 2, "triplane": triplane}))
+        found[triplane] = storing_errors(teachers.teacher, lesson, decode_triplane(fields))
+    same = storing_errors(teachers.teacher, lesson, lesson.triplane)
+    assert same == {"stored_view_psnr_db": pytest.approx(10 * np.log10(4e12)), "stored_depth_error": 0.0}
+    assert 20 < found["q8"]["stored_view_psnr_db"] < found["fp16"]["stored_view_psnr_db"] < 120
+    assert found["q8"]["stored_depth_error"] > found["fp16"]["stored_depth_error"] > 0
+
+
+def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(chain: Chain, tmp_path: Path) -> None:
+    work = chain.work(teach.STAGE, "zombie", 0)
+    work.folder = tmp_path
+    summary = teach.teach(work, Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval()))
+    assert summary.sha256 == {"shard.tar": digest_file(tmp_path / "shard.tar")}
+    assert {"stored_view_psnr_db", "stored_depth_error"} <= summary.metrics.keys()
