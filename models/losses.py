@@ -39,11 +39,11 @@ def image_loss(image: Tensor, target: Tensor, perceptual: PerceptualDistance, we
 def depth_loss(render: Render, target: Tensor) -> Tensor:
     """L1 of depths where the student sees something: behind empty space a depth means nothing.
 
-    target: (B, 1, h, h) world units along the ray.
+    target: (B, 1, h, h) world units along the ray. Every sample counts as much, whatever it shares a batch with.
     """
     seen = render.opacity.detach()
     error = (render.depth - target).abs() * seen
-    return error.sum() / seen.sum().clamp_min(1.0)
+    return (error.sum(dim=(1, 2, 3)) / seen.sum(dim=(1, 2, 3)).clamp_min(1.0)).mean()
 
 
 def triplane_loss(triplane: Tensor, target: Tensor, changed: Tensor | None = None) -> Tensor:

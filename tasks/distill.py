@@ -49,7 +49,16 @@ class Networks:
 
 
 def run(work: Work) -> Summary:
-    """Load the networks and train."""
+    """Train, in this process or in several."""
+    if work.settings.run.training_processes == 1:
+        return train_alone(work)
+    from tasks.training_processes import train_together
+
+    return train_together(work, train_alone)
+
+
+def train_alone(work: Work) -> Summary:
+    """Load the networks and train: all of a batch, or the share of one of several processes."""
     from models import zoo
 
     names = ("teacher", "lpips", "clip", "mae")
@@ -58,6 +67,8 @@ def run(work: Work) -> Summary:
 
 def distill(work: Work, networks: Networks) -> Summary:
     """Train to the last iteration, from the newest checkpoint that an interrupted run left in `work.working`."""
+    from accelerate import PartialState
+
     from tasks.batches import Prompts
     from tasks.training import train
 
@@ -73,7 +84,9 @@ def distill(work: Work, networks: Networks) -> Summary:
     student = make_student(networks.teacher, prompts, settings)
     teachers = networks.teacher, networks.perceptual
     curve = train(student, *teachers, prompts, learned, watched, settings, work.working, report)
-    return write_products(work, student, curve, learned)
+    if PartialState().is_main_process:
+        write_products(work, student, curve, learned)
+    return Summary(samples=len(learned), metrics=curve.last())
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
     return student.to(settings.run.device)
 
 
-def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> Summary:
+def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> None:
     """The student, its curve and its last picture."""
     from tasks.training import COLUMNS
 
@@ -131,4 +144,3 @@ def write_products(work: Work, student: Student, curve: Curve, learned: list[Sam
     document = {"world": work.settings.world, "profile": work.settings.profile, "settings": settings}
     document["styles"] = sorted({sample.style for sample in learned})
     (work.folder / TRAINING).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return Summary(samples=len(learned), metrics=curve.last())

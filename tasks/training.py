@@ -24,8 +24,9 @@ from data_catalog.settings import DistillSettings, Settings
 from models.camera import orbit_label
 from models.live3d import Render
 from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
-from models.patches import crop, draw_corners, render_patches
+from models.patches import crop, draw_corners, draw_noise, render_patches
 from models.pixels import signed, to_bytes
+from models.rendering import SamplingNoise
 from tasks.batches import Batch, BatchMaker, Prompts
 from tasks.pictures import contact_sheet, write_png
 from tasks.training_data import Fields, Sampler, SampleRef, StepDraw, read_fields
@@ -93,7 +94,7 @@ class Lesson(nn.Module):
         self.student, self.patch_rays = student, patch_rays
 
     def forward(
-        self, batch: Batch, corners: Tensor | None = None, generator: torch.Generator | None = None
+        self, batch: Batch, corners: Tensor | None = None, noise: SamplingNoise | None = None
     ) -> tuple[Tensor, list[Render]]:
         """corners: (V, B, 2) of the patches to render.  Returns the triplane (B, 3*C, h, w) and V renders."""
         features, triplane = batch.features, None
@@ -104,11 +105,11 @@ class Lesson(nn.Module):
             triplane = part.new_zeros(len(features.low), *part.shape[1:]) if triplane is None else triplane
             triplane = triplane.index_copy(0, places, part)
         assert triplane is not None
-        if corners is None or generator is None:
+        if corners is None or noise is None:
             return triplane, []
         count, size = batch.cameras.shape[:2]
         planes, cameras = triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1)
-        seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, generator)
+        seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, noise)
         return triplane, [Render(*(part[i * size : (i + 1) * size] for part in seen)) for i in range(count)]
 
 
@@ -219,12 +220,12 @@ class Trainer:
         """One update; returns its losses, on the device, and the learning rate."""
         draw, with_views = self.next_draw(), self.has_views(self.step)
         batch = self.maker.make(self.learned, draw, self.share, with_views)
-        noise_seed = draw.noise_seed + self.accelerator.process_index
-        generator = torch.Generator(batch.triplane.device).manual_seed(noise_seed)
+        places = range(len(draw.samples))[self.share]
+        generators = [torch.Generator(self.maker.device).manual_seed(draw.noise_seed + place) for place in places]
         share = learning_rate_share(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * share
-        loss, parts = self.compare_views(batch, generator) if with_views else self.compare_triplanes(batch)
+        loss, parts = self.compare_views(batch, generators) if with_views else self.compare_triplanes(batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
@@ -256,11 +257,12 @@ class Trainer:
         error = triplane_loss(triplane, batch.triplane, batch.changed)
         return error, {"loss_triplane": error}
 
-    def compare_views(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare_views(self, batch: Batch, generators: list[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The whole loss, on a patch of each view."""
-        views, size = batch.cameras.shape[:2]
-        corners = draw_corners(views * size, self.resolution, self.patch_rays, generator).view(views, size, 2)
-        triplane, renders = self.lesson(batch, corners, generator)
+        views = len(batch.cameras)
+        corners = draw_corners(views, self.resolution, self.patch_rays, generators)
+        noise = draw_noise(self.student, views, self.patch_rays, generators)
+        triplane, renders = self.lesson(batch, corners, noise)
         targets = [self.crop_target(target, each) for target, each in zip(batch.targets, corners, strict=True)]
         return distillation_loss(
             triplane,

@@ -1,0 +1,112 @@
+"""One training by several processes of this machine, a GPU each: they share batches, and `accelerate` their gradients.
+
+Each process loads the networks for itself and takes its share of a batch; the first one keeps checkpoints, curve and
+pictures and writes the student. Random numbers belong to samples, not to processes, so that any number of them trains
+the same student, but for rounding.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import torch.multiprocessing as processes
+
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings
+from data_catalog.stage import Summary, Work
+from tasks.progress import Progress, listening, report
+
+POLL_S = 0.5
+
+
+def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
+    """Let `run.training_processes` processes run `train_one`, a function of a module, on the same work.
+
+    Returns what the first one returned. If one fails the others are ended, and its traceback is in the error.
+    """
+    count = work.settings.run.training_processes
+    check_devices(work.settings)
+    context = processes.get_context("spawn")  # CUDA does not survive a fork
+    messages = context.Queue()
+    running: Any = processes.start_processes(
+        _work_as, (count, free_port(), work, train_one, messages), nprocs=count, join=False, start_method="spawn"
+    )
+    summary: Summary | None = None
+    ended = False
+    while not ended or summary is None:
+        ended = running.join(POLL_S)
+        summary = _hear(messages) or summary
+        if ended and summary is None:
+            summary = _hear(messages, POLL_S)
+            assert summary is not None, "the first process ended without a summary"
+    return summary
+
+
+def check_devices(settings: Settings) -> None:
+    """A GPU for each process, and an even share of a batch."""
+    import torch
+
+    count, own = settings.run.training_processes, settings.distill.batch_size
+    if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
+        raise UserError(
+            "run.training_processes: each process needs a GPU of its own",
+            found=f"{torch.cuda.device_count()} GPUs",
+            expected=f"{count}",
+            hint=f"--set run.training_processes={max(1, torch.cuda.device_count())}",
+        )
+    if own % count:
+        raise UserError(
+            "distill.batch_size cannot be shared evenly", found=own, expected=f"a multiple of {count} processes"
+        )
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _work_as(rank: int, count: int, port: int, work: Work, train_one: Callable[[Work], Summary], messages: Any) -> None:
+    """The life of one process."""
+    import torch
+
+    on_gpu = work.settings.run.device.startswith("cuda")
+    device = f"cuda:{rank}" if on_gpu else "cpu"
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": str(not on_gpu).lower()}
+    os.environ.update({name: str(value) for name, value in {**ranks, **place}.items()})
+    if on_gpu:
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(work.settings.run.threads)
+    run = work.settings.run.model_copy(update={"device": device})
+    work.settings = work.settings.model_copy(update={"run": run})
+
+    def tell(message: object) -> None:
+        if rank == 0:
+            messages.put(message)
+
+    with listening(tell):
+        summary = train_one(work)
+    tell(summary)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the first one may still be writing
+        torch.distributed.destroy_process_group()
+
+
+def _hear(messages: Any, wait_s: float = 0.0) -> Summary | None:
+    """Pass on what the first process reported; returns its summary once that came."""
+    while True:
+        try:
+            message = messages.get(timeout=wait_s) if wait_s else messages.get_nowait()
+        except Empty:
+            return None
+        if isinstance(message, Progress):
+            report(message.step, message.total, message.metrics, message.pictures)
+        else:
+            return message
