@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data_catalog.errors import UserError
 from tasks.mesh import check_mesh_name
 from tasks.pictures import write_gif, write_png
+from tasks.user_portrait import SUFFIXES
 from tasks.video import check_video_name
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tasks.portrait3d import Portrait3D
     from tasks.student_api import Prompt, Student
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")  # taken of a folder
 GIF_FRAMES = 24
 FILES_SHOWN = 24
 MANY = 200  # portraits from which the seconds pay that the fastest form of the student takes to make
@@ -58,17 +58,19 @@ def edit_portraits(
     student: str,
     profile: str,
     overrides: list[str],
+    style: str | None = None,
 ) -> dict[str, Any]:
     """Edit portraits and write their pictures below `out`, one folder a portrait when there are several.
 
     `seconds` is portrait to edited picture: alignment, triplane and one view, without loading the networks.
     Of several portraits, one that cannot be read is reported and the others are edited; medians are given.
+    style: one that the student was adapted to.
     """
     images = find_images(given)
     products.check()
     from tasks.student_api import Student
 
-    editor = Student.load(student, profile, overrides)
+    editor = Student.load(student, profile, overrides, style)
     if len(images) >= MANY:
         editor.speed_up()
     wish = editor.read_prompt(prompt, reference)

@@ -14,6 +14,8 @@ FLOWS = {
     "distill": "flows.distill:distill",
     "evaluate": "flows.evaluate:evaluate",
     "reproduce": "flows.reproduce:reproduce",
+    "adapt-style": "flows.adapt_style:adapt_style",
+    "ablate": "flows.ablate:ablate",
     "edit-video": "flows.edit_video:edit_video",
     "pretrain-embedded": "flows.pretrain_embedded:pretrain_embedded",
 }

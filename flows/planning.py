@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
@@ -15,25 +15,50 @@ from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Partition, Stage
 from data_catalog.store import Store
 from data_catalog.styles import list_styles
+from flows.funnels import read_funnels
 from flows.price import Price, Prices
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
 
-def open_plan(settings: Settings, root: Path, pins: dict[str, str] | None = None, force: Sequence[str] = ()) -> Plan:
-    """The plan of all stages for these settings on this data root. `force`: stages or partitions to make again."""
-    from models import zoo
+class PlanShape(NamedTuple):
+    """What a plan is made of."""
+
+    stages: tuple[Stage, ...]
+    styles: list[str]
+    blocks: list[int]
+
+
+def whole_shape(settings: Settings) -> PlanShape:
+    """Every stage of the main job, every style and every block that the settings choose."""
     from tasks.portraits import blocks
     from tasks.stages import STAGES
 
+    return PlanShape(STAGES, list_styles(settings), blocks(settings))
+
+
+def open_plan(
+    settings: Settings,
+    root: Path,
+    pins: dict[str, str] | None = None,
+    force: Sequence[str] = (),
+    shape: PlanShape | None = None,
+) -> Plan:
+    """The plan for these settings on this data root: of all stages, styles and blocks, or of those of `shape`.
+
+    `force`: stages or partitions to make again.
+    """
+    from models import zoo
+
+    chosen = shape or whole_shape(settings)
     return make_plan(
-        STAGES,
+        chosen.stages,
         settings,
         Store(root),
-        list_styles(settings),
-        blocks(settings),
+        chosen.styles,
+        chosen.blocks,
         lambda name: zoo.digest(name, settings.world),
-        model_modules=zoo.modules,
+        model_modules=lambda name: zoo.modules(name, settings.world),
         force=force,
         pins=pins,
     )
@@ -52,7 +77,7 @@ def describe_plan(
         row["price"], row["price_maybe"] = own[0].document(), own[1].document()
         run, maybe = run + own[0], maybe + own[1]
     document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
-    document |= {"device": plan.settings.run.device, "notes": _notes(plan)}
+    document |= {"device": plan.settings.run.device, "notes": _notes(plan), "funnels": read_funnels(plan)}
     if partitions:
         document["partitions"] = [
             {"partition": step.key, "state": step.state, "reasons": [str(reason) for reason in step.reasons]}
@@ -113,7 +138,6 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
     """What is made, what ran last, which services are up."""
-    from flows.funnels import read_funnels
     from flows.history import last_runs
     from flows.processes import find_service
 

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from data_catalog.errors import UserError
 from data_catalog.execute import Job, execute
 from data_catalog.places import data_root
 from data_catalog.plan import Plan, Step
-from data_catalog.settings import load_settings
+from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Stage
 from data_catalog.store import FOLDER_CHARS, check_writable, disk_is_full, no_space, writing
+from flows.funnels import flat_funnels, funnel_metrics, read_funnels
 from flows.history import RunNote, note_run
 from flows.mistakes import MISTAKES
-from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_plan, show_work
-from flows.planning import open_plan, stage_rows
+from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_funnels, show_plan, show_work
+from flows.planning import PlanShape, open_plan, stage_rows
 from flows.runner import Outcome, Workers
 from flows.tracking import StageLog, Tracker
 from tasks.progress import Progress, listening
@@ -89,6 +90,15 @@ class FlowRun:
                 break  # this run may not make them
             for name in names:
                 self.stage(name)
+        self._tell_funnels()
+
+    def _tell_funnels(self) -> None:
+        """What the gates left of each style, on the pages of Prefect and MLflow."""
+        funnels = [funnel for funnel in read_funnels(self.plan) if funnel["current"]]
+        if funnels:
+            show_funnels(flat_funnels(funnels))
+            self.tracker.document({"funnels": funnels}, "funnels.json")
+            self.tracker.metrics(self.tracker.run_id, funnel_metrics(funnels))
 
     def _waits_for_attempts(self, step: Step) -> bool:
         needs = self._declaration(step.partition.stage).needs
@@ -105,14 +115,14 @@ class FlowRun:
         steps = self.plan.by_stage[name]
         if not jobs:
             show_work(name, name, lambda: tally_steps(steps, {step.key for step in steps if step.made}))
-        elif self._declaration(name).split_by:
+        elif self._declaration(name).split_by and not self._declaration(name).resumes:
             self._fan_out(name, jobs)
         else:
             for job in jobs:
                 show_work(name, name, functools.partial(self._run_here, job, stage_log))
 
     def _run_here(self, job: Job, stage_log: StageLog) -> Tally:
-        """A stage of one partition: in this process, with all its threads, heard while it works."""
+        """A stage of one partition, or one that trains: in this process, with all its threads, heard meanwhile."""
         bar = ProgressBar(job.partition.stage)
 
         def hear(progress: Progress) -> None:
@@ -274,16 +284,18 @@ def open_run(
     force: Sequence[str] = (),
     only: Collection[str] | None = None,
     parameters: dict[str, Any] | None = None,
+    shape: Callable[[Settings], PlanShape] | None = None,
 ) -> Iterator[FlowRun]:
     """Plan, open the tracking run and the workers; at the end check for failures and note what happened.
 
-    `parameters` are those of the flow beside profile and overrides: `stillroom retry` passes them again.
+    `parameters` are those of the flow beside profile and overrides: `stillroom retry` passes them again.  `shape`
+    says what the plan is made of, where that is not the whole main job.
     """
     log_plainly()
     settings = load_settings(profile, list(overrides))
     root = data_root()
     check_writable(root)
-    plan = open_plan(settings, root, pins=pins, force=force)
+    plan = open_plan(settings, root, pins=pins, force=force, shape=shape(settings) if shape else None)
     show_plan(stage_rows(plan))
     tracker = Tracker(root, settings, flow, flow_run_id())
     with Workers(settings.run, root) as workers:

@@ -30,10 +30,14 @@ def find_companions(settings: Settings) -> Companions:
     """Those that the registry names for the settings' world."""
     from models import zoo
 
-    detects = settings.portraits.source == PROCEDURAL  # the embedded detector knows the procedural faces only
-    names = ("clip", "mae", *(("landmarks",) if detects else ()))
-    loaded = [zoo.load(name, settings.world) for name in names]
-    return Companions(loaded[0], loaded[1], loaded[2] if detects else None)
+    return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), find_detector(settings))
+
+
+def find_detector(settings: Settings) -> LandmarkNet | None:
+    """The landmark detector, where it knows the faces: the embedded one knows procedural ones only."""
+    from models import zoo
+
+    return zoo.load("landmarks", settings.world) if settings.portraits.source == PROCEDURAL else None
 
 
 def save_companions(companions: Companions, folder: Path) -> None:

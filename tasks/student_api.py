@@ -70,12 +70,22 @@ class Student(
         self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
 
     @classmethod
-    def load(cls, student: str | Path = "latest", profile: str = "demo", overrides: Sequence[str] = ()) -> Self:
+    def load(
+        cls,
+        student: str | Path = "latest",
+        profile: str = "demo",
+        overrides: Sequence[str] = (),
+        adapted: str | None = None,
+    ) -> Self:
         """The newest student of the store, or one by digest (or its beginning), or an exported folder.
 
         profile, overrides: as on the command line; an exported folder has settings of its own and needs none.
-        Raises UserError where there is no such student.
+        adapted: a style that a student of the store was adapted to, or the digest of that; without a student named,
+        the one that it was adapted from.
+        Raises UserError where there is no such student or style.
         """
+        if adapted is not None:
+            return cls._load_adapted(str(student), adapted, load_settings(profile, list(overrides)))
         if Path(student).is_dir():
             if (Path(student) / WEIGHTS).is_file():
                 return cls.from_pretrained(student)
@@ -84,6 +94,22 @@ class Student(
         settings = load_settings(profile, list(overrides))
         folder = Path(student) if Path(student).is_dir() else _find_folder(str(student), settings)
         return cls(load_student(folder, settings.run.device), find_companions(settings), settings)
+
+    @classmethod
+    def _load_adapted(cls, student: str, adapted: str, settings: Settings) -> Self:
+        from safetensors.torch import load_file
+
+        from data_catalog.catalog import Catalog
+        from data_catalog.places import data_root
+        from data_catalog.store import Store
+        from data_catalog.students import adapted_style
+        from models.adaptation import apply_delta
+        from tasks.adapt import DELTA
+
+        found = adapted_style(Catalog(Store(data_root())), adapted, student)
+        network = load_student(_find_folder(found.base, settings), settings.run.device)
+        apply_delta(network, load_file(found.folder / DELTA))
+        return cls(network, find_companions(settings), settings)
 
     def edit(self, image: Picture, prompt: str | None = None, *, reference: Picture | None = None) -> Portrait3D:
         """Edit a portrait as a text or as a reference picture says.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
 
+# Of the files in a folder, those that are taken as pictures.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+
 Picture = str | Path | bytes | np.ndarray | Image.Image
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,12 @@ def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
 
 def align_picture(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> Portrait:
     """Align a picture (H, W, 3) uint8 where it is not; where no face is found, its middle square counts as aligned."""
+    found, cropped = locate(rgb, detector, settings)
+    return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped)
+
+
+def locate(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> tuple[align.Aligned, bool]:
+    """Where the portrait is in a picture, with its camera, and whether it is less than the whole of it."""
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)
     if detector is not None:
@@ -66,12 +75,15 @@ def align_picture(rgb: np.ndarray, detector: LandmarkNet | None, settings: Setti
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
     # A picture that is aligned is not resampled: cutting it once more would only blur it.
-    crop = found.crop if cropped else align.middle_square(size)
+    return (found if cropped else found._replace(crop=align.middle_square(size))), cropped
+
+
+def cut_out(rgb: np.ndarray, crop: np.ndarray, settings: Settings) -> np.ndarray:
+    """The crop of a picture, at the size of portraits. Raises UserError where it lies outside the picture."""
     try:
-        picture = align.cut(rgb, crop, settings.align.size)
+        return align.cut(rgb, crop, settings.align.size)
     except align.Unusable as reason:
         raise UserError(f"the portrait cannot be aligned: {reason}") from None
-    return Portrait(picture, found.camera, found.camera_source, cropped)
 
 
 def _covers(crop: np.ndarray, size: tuple[int, int]) -> bool:

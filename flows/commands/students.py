@@ -29,6 +29,9 @@ def edit(
     student: Annotated[
         str, typer.Option(help="Digest of a student (or its beginning), a folder, or latest.")
     ] = "latest",
+    style: Annotated[
+        str | None, typer.Option(help="A style that the student was adapted to (stillroom adapt), or its digest.")
+    ] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -40,7 +43,7 @@ def edit(
         from flows.editing import Products, edit_portraits, show_edit
 
         products = Products(views, video, mesh)
-        outcome = edit_portraits(images, prompt, reference, out, products, student, profile, overrides or [])
+        outcome = edit_portraits(images, prompt, reference, out, products, student, profile, overrides or [], style)
     screen.show(outcome, as_json, show_edit)
 
 

@@ -1,0 +1,41 @@
+"""The flow adapt-style: a student and a few pairs in, a small delta that knows one more style out."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.adapting import adapt_settings, adapt_shape, publish_adapted
+from flows.products import find_student
+from flows.session import open_run
+
+
+@flow(name="adapt-style", flow_run_name="adapt-style {style} {profile}", validate_parameters=True)
+def adapt_style(
+    style: str,
+    profile: str = "demo",
+    overrides: list[str] | None = None,
+    student: str = "latest",
+    pairs: str | None = None,
+    prompt: str | None = None,
+    force: list[str] | None = None,
+) -> dict[str, Any]:
+    """Customise a student (its digest, or latest) to a style: of a file in the styles folder, or of one's own pairs.
+
+    `pairs` is a folder with input/ and edited/ pictures of equal names; `prompt` says in words what was done to them,
+    where the style has no file.
+    """
+    chosen = adapt_settings(overrides or [], pairs, prompt)
+    parameters = {"style": style, "student": student, "pairs": pairs, "prompt": prompt}
+    shape = adapt_shape(style)
+    with open_run("adapt-style", profile, chosen, find_student(student), force or [], None, parameters, shape) as run:
+        if pairs is None:
+            run.stage("portraits")  # as many blocks as hold enough pairs; what a build made is taken as it is
+            run.stage("align")
+            run.stage("prompts")
+            run.stage("edit")
+            run.stage("score")
+            run.stage("select")
+            run.stage("teach")
+        run.stage("pairs")  # choose those to learn from and those to measure with
+        run.stage("adapt")  # E_p and the normalisation layers of E_t learn, by the clock
+        return run.conclude(**publish_adapted(run))
