@@ -27,23 +27,25 @@ MOVES = 8.0  # of 255, standard deviation over time of a pixel that moves
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def steady(triplanes: Tensor, seconds: np.ndarray, centre: int) -> Tensor:
+def steady(triplanes: Sequence[Tensor], seconds: np.ndarray, centre: int) -> Tensor:
     """The triplane of one frame, steadied by its neighbours': a bilateral filter over time.
 
     A triplane lies in the head's own frame: when a head turns, its triplane stays, and what trembles from frame to
-    frame is mostly the encoder's error. triplanes: (K, 3*C, h, w).  seconds: (K,).  Returns (1, 3*C, h, w).
+    frame is mostly the encoder's error. triplanes: K of (1, 3*C, h, w).  seconds: (K,).  Returns (1, 3*C, h, w).
     """
-    import torch
-    import torch.nn.functional as F
-
-    count, _, height, width = triplanes.shape
-    planes = triplanes.view(count, 3, -1, height, width)
-    difference = (planes - planes[centre]).square().mean(dim=2)  # (K, 3, h, w)
-    difference = F.avg_pool2d(difference, 3, stride=1, padding=1, count_include_pad=False)
-    scale = planes[centre].square().mean() * TOLERANCE**2
-    apart = torch.from_numpy(np.square((seconds - seconds[centre]) / STEADY_SIGMA_S)).to(triplanes)
-    weights = torch.exp(-0.5 * (apart[:, None, None, None] + difference / scale))[:, :, None]
-    return ((weights * planes).sum(dim=0) / weights.sum(dim=0)).view(1, -1, height, width)
+    _, _, height, width = triplanes[centre].shape
+    planes = [triplane.view(3, -1, height, width) for triplane in triplanes]
+    own = planes[centre]
+    per_square = -0.5 / (own.square().mean() * TOLERANCE**2)
+    apart = -0.5 * np.square((seconds - seconds[centre]) / STEADY_SIGMA_S)
+    summed, weights = own.clone(), own.new_ones(3, 1, height, width)
+    for number, other in enumerate(planes):  # one after the other: all at once would not stay in a CPU's cache
+        if number != centre:
+            difference = (other - own).square_().mean(dim=1, keepdim=True)  # (3, 1, h, w)
+            weight = difference.mul_(per_square).add_(apart[number]).exp_()
+            summed.addcmul_(weight, other)
+            weights += weight
+    return summed.div_(weights).view(1, -1, height, width)
 
 
 def warp_error(inputs: Sequence[np.ndarray], edited: Sequence[np.ndarray]) -> float:

@@ -159,11 +159,9 @@ def _see(student: Student, number: int, frame: Frame, pose: align.Aligned, promp
 
 
 def _show(student: Student, near: Sequence[_Seen], due: int, seconds: np.ndarray, sides: bool) -> list[np.ndarray]:
-    import torch
-
     numbers = [seen.number for seen in near]
     centre = numbers.index(due)
-    triplane = steady(torch.cat([seen.triplane for seen in near]), seconds[numbers], centre)
+    triplane = steady([seen.triplane for seen in near], seconds[numbers], centre)
     portrait = near[centre].portrait
     head = Portrait3D(student.network, triplane, portrait, 0.0)
     panes = [portrait.rgb, np.asarray(head.own_view()), head.look(SIDE_YAW, 0.0)]

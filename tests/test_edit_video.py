@@ -48,7 +48,7 @@ def whole(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     edited = edit(clip, folder / "out.mp4", folder / "data")
     assert (edited.frames, edited.faces, edited.shots, edited.resumed_at) == (8, 8, 1, 0)
-    assert not [path for path in (folder / "data").rglob("*") if path.suffix != ".lock" and path.is_file()]
+    assert list((folder / "data" / "video").iterdir()) == []  # nothing unfinished is left
     return folder / "out.mp4"
 
 
@@ -98,6 +98,18 @@ def test_another_prompt_or_clip_does_not_go_on_from_a_strangers_frames(clip: Pat
     first = edit_clip(student, short, zombie, tmp_path / "zombie.mp4", False, tmp_path)
     assert first.resumed_at == 0
     assert edit(clip, tmp_path / "out.mp4", tmp_path).resumed_at == 2
+
+
+def test_two_processes_do_not_make_the_same_video(tmp_path: Path) -> None:
+    given = clips.write_clip(tmp_path / "in.mp4", clips.moving_face(2), sound=None)
+
+    def again(progress: Progress) -> None:
+        with pytest.raises(UserError, match="another process is editing this video"):
+            edit(given, tmp_path / "out.mp4", tmp_path)
+
+    with listening(again):
+        edit(given, tmp_path / "out.mp4", tmp_path)
+    assert len(read_pictures(tmp_path / "out.mp4")) == 2
 
 
 def test_views_are_videos_of_their_own(tmp_path: Path) -> None:
@@ -152,7 +164,7 @@ def test_a_curve_loses_its_tremor_and_keeps_its_course_at_any_rate() -> None:
 def test_what_could_not_be_written_is_told_before_the_work(clip: Path, tmp_path: Path) -> None:
     for out, message in (
         (tmp_path / "out.avi", "cannot write a video named"),
-        (tmp_path / "nowhere" / "out.mp4", "there is no folder"),
+        (tmp_path / "nowhere" / "out.mp4", "cannot be written"),
         (clip, "would replace its input"),
     ):
         with pytest.raises(UserError, match=message):
@@ -177,8 +189,33 @@ def test_the_command_tracks_the_run_with_its_video(
     assert (run.info.status, run.data.metrics["frames"], run.data.params["video.prompt"]) == ("FINISHED", 8, PROMPT)
     (logged,) = MlflowClient(mlflow_uri).list_artifacts(run.info.run_id, "videos")
     assert (logged.path, logged.file_size) == ("videos/out.mp4", out.stat().st_size)
+    out.unlink()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["edit-video", str(clip), "--prompt", PROMPT, "--out", str(out)])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [str(out), "frames             8, with a face 8, shots 1"]
     (tmp_path / "song.mp4").write_bytes(b"")
     with pytest.raises(SystemExit) as ended:
         cli.main(["edit-video", str(tmp_path / "song.mp4"), "--prompt", PROMPT, "--out", str(out)])
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("error: the video ")
+
+
+# Prefect's tables and MLflow's meet in one process only here, and SQLAlchemy 2.1 finds Prefect's old-fashioned.
+@pytest.mark.filterwarnings("ignore:Type object .*UUID:DeprecationWarning")
+def test_prefect_shows_how_far_it_is(
+    clip: Path, tmp_path: Path, mlflow_uri: str, prefect_api: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import get_client
+
+    from flows.edit_video import edit_video
+
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "data"))
+    pupil.store_student(tmp_path / "data")
+    document = edit_video(video=str(clip), prompt=PROMPT)
+    assert document["files"] == [str(tmp_path / "data" / "edited.mp4")]
+    with get_client(sync_client=True) as client:
+        (progress,) = [row for row in client.read_artifacts() if row.key == "edit-video-progress"]
+    assert progress.data == 100.0
+    tags = MlflowClient(mlflow_uri).get_run(document["mlflow_run_id"]).data.tags
+    assert tags["stillroom.prefect.flow_run_id"] == str(progress.flow_run_id)

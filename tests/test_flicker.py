@@ -50,17 +50,17 @@ def test_errors_are_averaged_and_what_moves_is_left() -> None:
     generator = torch.Generator().manual_seed(0)
     still = torch.randn(1, 36, 32, 32, generator=generator)
     noise = 0.01 * torch.randn(len(SECONDS), 36, 32, 32, generator=generator)
-    steadied = steady(still + noise, SECONDS, REACH)
+    steadied = steady((still + noise).split(1), SECONDS, REACH)
     assert (steadied - still).std() < 0.6 * noise[REACH].std()
     moved = still.repeat(len(SECONDS), 1, 1, 1)
     moved[REACH + 1 :, :, 10:20, 10:20] += 1.0  # a mouth opens just after
-    assert torch.allclose(steady(moved, SECONDS, REACH), still, atol=1e-3)
-    assert torch.equal(steady(still, SECONDS[:1], 0), still)
+    assert torch.allclose(steady(moved.split(1), SECONDS, REACH), still, atol=1e-3)
+    assert torch.equal(steady([still], SECONDS[:1], 0), still)
 
 
 def test_the_pace_of_a_clip_does_not_change_how_long_it_remembers() -> None:
     planes = torch.zeros(3, 3, 8, 8) + 1.0
     planes[0] += 0.01
-    slow, fast = (steady(planes, np.array([-apart, 0.0, apart]), 1).mean().item() for apart in (0.5, 0.01))
+    slow, fast = (steady(planes.split(1), np.array([-apart, 0.0, apart]), 1).mean().item() for apart in (0.5, 0.01))
     assert slow == pytest.approx(1.0, abs=1e-6)
     assert fast > 1.002
