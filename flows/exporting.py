@@ -1,14 +1,16 @@
-"""`stillroom export`: a student as a folder that stands alone, in the layout of the Hugging Face hub."""
+"""`stillroom export`: a student in the layout of the Hugging Face hub, or a dataset in that of EG3D or 3DPE."""
 
 import json
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
+from data_catalog.snapshot import open_snapshot
 from data_catalog.store import Store
 from data_catalog.students import STUDENT, student_entry
 
@@ -16,6 +18,44 @@ if TYPE_CHECKING:
     from tasks.student_api import Student
 
 SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fraction", "seed")  # settings on the card
+
+
+def export_dataset(layout: str, target: Path, digest: str) -> dict[str, Any]:
+    """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
+
+    layout: 3dpe or eg3d.  digest: of the dataset, its beginning, or latest.
+    """
+    if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
+        raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
+    from tasks.dataset_export import write_layout
+
+    root = data_root()
+    snapshot = open_snapshot(root, None if digest == "latest" else digest)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
+        whole = Path(part) / target.name
+        if target.suffix == ".zip":
+            with zipfile.ZipFile(whole, "w") as archive:
+                counts = write_layout(layout, snapshot, root, lambda name, data: _write_member(archive, name, data))
+        else:
+            counts = write_layout(layout, snapshot, root, lambda name, data: _write_below(whole, name, data))
+        if target.exists():
+            target.rmdir()
+        shutil.move(whole, target)
+    return {"path": str(target), "format": layout, "dataset": snapshot.digest, **counts}
+
+
+def _write_below(folder: Path, name: str, data: bytes) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Stored, since pictures are compressed already, and without a date: equal datasets give equal archives."""
+    member = zipfile.ZipInfo(name)
+    member.external_attr = 0o644 << 16  # without, nobody may read what is unpacked
+    archive.writestr(member, data)
 
 
 def export_student(target: Path, digest: str, profile: str, overrides: list[str]) -> dict[str, Any]:

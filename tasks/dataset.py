@@ -6,15 +6,17 @@ Card and report are documents beside the snapshot (see `report`); they are in no
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.settings import Settings
+from data_catalog.settings import DatasetSettings, Settings
 from data_catalog.snapshot import write_snapshot_files
 from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
 from data_catalog.styles import list_styles, read_style, style_path
+from tasks.portraits import LICENCE_FIELDS
 from tasks.score import MEASURES
 from tasks.teach import SHARD
 
@@ -63,10 +65,13 @@ Row = dict[str, Any]
 
 
 def run(work: Work) -> Summary:
-    """Join what the stages say about each sample that was taught."""
-    rows = join_samples(work.inputs)
-    write_snapshot_files(work.folder, pa.Table.from_pylist(rows, schema=SCHEMA), make_manifest(rows, work))
-    lost = list_rejected(work.inputs)
+    """Join what the stages say about each sample that was taught, and pass over what its teacher shows badly."""
+    taught = join_samples(work.inputs)
+    reasons = {row["key"]: teacher_verdict(row, work.settings.dataset) for row in taught}
+    rows = [row for row in taught if not reasons[row["key"]]]
+    schema = pa.schema([*SCHEMA, *LICENCE_FIELDS]) if any("licence" in row for row in rows) else SCHEMA
+    write_snapshot_files(work.folder, pa.Table.from_pylist(rows, schema=schema), make_manifest(rows, work))
+    lost = list_rejected(work.inputs, reasons)
     pq.write_table(pa.Table.from_pylist(lost, schema=REJECTED_SCHEMA), work.folder / REJECTED)
     splits = {split: sum(row["split"] == split for row in rows) for split in ("train", "val", "test")}
     metrics = {f"samples_{split}": float(count) for split, count in splits.items()}
@@ -74,7 +79,7 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    own = settings.dataset.model_dump() | {"profile": settings.profile, "recipe": recipe(settings)}
+    own = settings.dataset.model_dump(exclude_none=True) | {"profile": settings.profile, "recipe": recipe(settings)}
     return own | style_licences(settings)
 
 
@@ -103,6 +108,7 @@ def style_licences(settings: Settings) -> dict[str, Any]:
 def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
     """One row of `SCHEMA` for each sample that the teacher taught."""
     portraits = _rows_by(inputs["align"], "align.parquet", "portrait_id")
+    taken = _rows_by(inputs["portraits"], "portraits.parquet", "portrait_id")
     edits = _rows_by(inputs["edit"], "edit.parquet", "key")
     scores = _rows_by(inputs["score"], "score.parquet", "key")
     chosen = _rows_by(inputs["select"], "select.parquet", "key")
@@ -122,12 +128,31 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
                 "true_camera": portrait["true_camera"],
                 "portrait_seed": portrait["seed"],
             }
+            photograph = taken[portrait["portrait_id"]]
+            face |= {name: photograph[name] for name, _ in LICENCE_FIELDS if name in photograph}
             samples.append(scores[key] | row | edits[key] | face | own | {"image_prompt": key in image_prompts})
     return sorted(samples, key=lambda row: row["key"])
 
 
-def list_rejected(inputs: dict[str, list[Input]]) -> list[Row]:
-    """One row of `REJECTED_SCHEMA` for everything that was lost between the raw portraits and the shards."""
+def teacher_verdict(row: Row, settings: DatasetSettings) -> str:
+    """The gate that stops a taught sample, or "": here because the teacher's scores are known only now.
+
+    Test samples pass, as they pass the gates of `select`.
+    """
+    if row["split"] == "test":
+        return ""
+    if settings.max_teacher_lpips is not None and row["score_teacher_lpips"] > settings.max_teacher_lpips:
+        return "max_teacher_lpips"
+    if settings.min_view_identity is not None and row["score_view_identity"] < settings.min_view_identity:
+        return "min_view_identity"
+    return ""
+
+
+def list_rejected(inputs: dict[str, list[Input]], gated: dict[str, str]) -> list[Row]:
+    """One row of `REJECTED_SCHEMA` for everything that was lost between the raw portraits and the snapshot.
+
+    gated: the gate of `teacher_verdict` that stopped a sample, by key; "" where none did.
+    """
     lost: list[Row] = []
     for stage in ("portraits", "align"):
         rows = [row for made in inputs[stage] for row in _read(made, f"{stage}.parquet") if row["status"] != "ok"]
@@ -150,6 +175,7 @@ def list_rejected(inputs: dict[str, list[Input]]) -> list[Row]:
         for row in _rows_by(inputs["teach"], "teach.parquet", "key").values()
         if row["status"] != "ok"
     }
+    reasons |= {("dataset", key): reason for key, reason in gated.items() if reason}
     edits = {row["key"]: (row, made) for made in inputs["edit"] for row in _read(made, "edit.parquet")}
     for (stage, key), reason in sorted(reasons.items()):
         row, made = edits[key]
@@ -172,6 +198,13 @@ def read_image_prompts(select: Input) -> list[str]:
     return keys
 
 
+def read_funnel(select: Input, rows: list[Row]) -> Row:
+    """A style's funnel, to which the snapshot adds what is left of the taught samples."""
+    funnel: Row = json.loads((select.folder / "funnel.json").read_text(encoding="utf-8"))["funnel"]
+    taught = sum(row["style"] == select.partition.style and row["split"] != "test" for row in rows)
+    return funnel | {"steps": [*funnel["steps"], {"step": "taught", "left": taught}]}
+
+
 def make_manifest(rows: list[Row], work: Work) -> dict[str, Any]:
     """What the dataset is and came from: no date, no place, so that equal datasets have one digest."""
     styles = sorted({row["style"] for row in rows})
@@ -189,14 +222,18 @@ def make_manifest(rows: list[Row], work: Work) -> dict[str, Any]:
             }
             for style in styles
         },
-        "funnels": {
-            each.partition.style: json.loads((each.folder / "funnel.json").read_text(encoding="utf-8"))["funnel"]
-            for each in work.inputs["select"]
-        },
+        "funnels": {each.partition.style: read_funnel(each, rows) for each in work.inputs["select"]},
         "partitions": {each.partition.key: each.digest for group in work.inputs.values() for each in group},
         "settings": recipe(work.settings),
         **style_licences(work.settings),
+        **portrait_licences(rows),
     }
+
+
+def portrait_licences(rows: list[Row]) -> dict[str, Any]:
+    """How many portraits are under which licence; nothing where none is given."""
+    of_portrait = {row["portrait_id"]: row["licence"] or "not given" for row in rows if "licence" in row}
+    return {"portrait_licences": dict(Counter(of_portrait.values()))} if of_portrait else {}
 
 
 def _read(made: Input, name: str) -> list[Row]:

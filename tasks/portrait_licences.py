@@ -1,32 +1,36 @@
-"""Licences of single portraits, as FFHQ gives them: its `ffhq-dataset-v2.json`, 255 MB, is read entry by entry."""
+"""Licences of single portraits. FFHQ's `ffhq-dataset-v2.json`, 255 MB, is read entry by entry."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from data_catalog.errors import UserError
 from data_catalog.places import find_path, shown_path
 from data_catalog.settings import PortraitsSettings
-from tasks.portrait_sources import LICENCES, Source, remembered
+from tasks.portrait_sources import LICENCES, Licence, Source, read_given, remembered
 
 PIECE = 1 << 20  # characters read at a time; an entry has about 4000
 LONGEST = 16 * PIECE  # characters of an entry; where more of them make no sense, it is not cut short but wrong
 
 
-class Licence(NamedTuple):
-    """Who made a photograph, and under which terms it may be used."""
+def read_licences(settings: PortraitsSettings, source: Source, names: Iterable[str]) -> dict[str, Licence] | None:
+    """Licences of these files, from dataset.json or FFHQ's file; None where neither gives any."""
+    given, of_number = read_given(source).licences, _read_ffhq(settings, source)
+    if of_number is None and not given:
+        return None
+    numbers = {name: ffhq_number(name) for name in names}
+    known = of_number or {}
+    return {
+        name: given.get(name) or known.get(-1 if number is None else number, Licence())
+        for name, number in numbers.items()
+    }
 
-    licence: str
-    licence_url: str
-    author: str
-    source_url: str
 
-
-def read_licences(settings: PortraitsSettings, source: Source) -> dict[int, Licence] | None:
+def _read_ffhq(settings: PortraitsSettings, source: Source) -> dict[int, Licence] | None:
     """Licences by FFHQ's number, from `portraits.licences` or the file beside the pictures; None without a file."""
     beside = source.root.parent if source.is_zip else source.root
     path = beside / LICENCES if settings.licences is None else find_path(settings.licences)

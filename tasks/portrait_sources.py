@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_catalog.errors import UserError
 from data_catalog.images import Rejected
@@ -55,12 +55,22 @@ class Listing:
         return Counter(PurePosixPath(name).stem for name in self.names)
 
 
+class Licence(NamedTuple):
+    """Who made a photograph, and under which terms it may be used."""
+
+    licence: str = ""
+    licence_url: str = ""
+    author: str = ""
+    source_url: str = ""
+
+
 @dataclass(frozen=True)
 class Given:
-    """What `dataset.json` says: camera labels, and splits where this project wrote it."""
+    """What `dataset.json` says: camera labels, and splits and licences where this project wrote it."""
 
     labels: dict[str, list[float]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, Licence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,8 @@ def _parse_given(source: Source) -> Given:
         labels = document["labels"] or []
         pairs = labels.items() if isinstance(labels, dict) else labels
         splits = {str(name): str(split) for name, split in document.get("splits", {}).items()}
-        return Given({str(name): [float(value) for value in label] for name, label in pairs}, splits)
+        licences = {str(name): Licence(**told) for name, told in document.get("licences", {}).items()}
+        return Given({str(name): [float(value) for value in label] for name, label in pairs}, splits, licences)
     except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{shown_path(source.root)}: {LABELS} is not a list of labels",

@@ -26,9 +26,9 @@ from data_catalog.images import Decoded, Rejected, decode_image
 from data_catalog.seeds import fraction
 from data_catalog.settings import PortraitsSettings, Settings
 from data_catalog.stage import Partition, Stage, Summary, Work
-from tasks.portrait_licences import Licence, ffhq_number, read_licences
+from tasks.portrait_licences import read_licences
 from tasks.portrait_repeats import find_repeats
-from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, Source, open_source, read_given
+from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ SCHEMA = pa.schema(
 # Further columns, where licences are given; empty for a portrait without.
 LICENCE_FIELDS = tuple((name, pa.string()) for name in Licence._fields)
 SPLITS = ("train", "val", "test")
-NO_LICENCE = Licence("", "", "", "")
 MIRRORED = "_mirror"  # ends the name, before its suffix
 Row = dict[str, Any]
 
@@ -111,10 +110,10 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     source = open_source(own)
     names, given = source.block(number, own.block_size), read_given(source)
     splits = {name: given.splits[name] for name in names if name in given.splits}
-    licences = read_licences(own, source)
+    licences = read_licences(own, source, names)
     optional: dict[str, Any] = {"splits": splits} if splits else {}
     if licences is not None:
-        optional["licences"] = digest_json([licences.get(_number(name)) for name in names])
+        optional["licences"] = digest_json([licences[name] for name in names])
     return (
         fractions
         | optional
@@ -230,10 +229,10 @@ def _read(work: Work, number: int) -> Iterator[Photo]:
     settings = work.settings.portraits
     source = open_source(settings)
     names, given = source.block(number, settings.block_size), read_given(source)
-    repeats, licences = find_repeats(source, names), read_licences(settings, source)
+    repeats, licences = find_repeats(source, names), read_licences(settings, source, names)
     for name in names:
         label, split = given.labels.get(name), given.splits.get(name)
-        licence = None if licences is None else licences.get(_number(name), NO_LICENCE)
+        licence = None if licences is None else licences[name]
         photo = Photo(name, Rejected("unreadable"), camera_given=label, split_given=split, licence=licence)
         yield photo._replace(picture=_decode(source, name, photo, repeats.get(name), settings))
 
@@ -250,12 +249,6 @@ def _decode(
         return Rejected("bad split", f"'{photo.split_given}' is none of {', '.join(SPLITS)}")
     data = source.read(name)
     return decode_image(data, settings.max_pixels, settings.min_side) if isinstance(data, bytes) else data
-
-
-def _number(name: str) -> int:
-    """FFHQ's number of a file; -1 where its name has none."""
-    number = ffhq_number(name)
-    return -1 if number is None else number
 
 
 def _kind(settings: PortraitsSettings) -> str:

@@ -113,7 +113,8 @@ def test_a_crop_that_was_set_upright_turns_the_reconstructions_camera_with_it() 
 def points_as(count: int, five: np.ndarray) -> list[list[float]]:
     """A face of `count` points whose five are given; the others lie anywhere."""
     points = np.random.default_rng(0).uniform(0, 500, (count, 2))
-    groups = {5: [[0], [1], [2], [3], [4]], 68: [[36, 39], [42, 45], [30], [48], [54]]}.get(count, MEDIAPIPE)
+    of_count: dict[int, Any] = {5: [[0], [1], [2], [3], [4]], 68: [[36, 39], [42, 45], [30], [48], [54]]}
+    groups = of_count.get(count, MEDIAPIPE)
     for group, place in zip(groups, five, strict=True):
         spread = [[-8, 2], [8, -2]] if len(group) == 2 else [[0, 0]]
         points[list(group)] = place + np.array(spread)

@@ -95,7 +95,12 @@ def test_planning_many_blocks_looks_at_each_file_a_few_times_only(
         write(tmp_path, f"{number:04}.png", picture(number % 290, (16, 16)))
     looked: list[Path] = []
     kept = portrait_repeats._size
-    monkeypatch.setattr(portrait_repeats, "_size", lambda path: looked.append(path) or kept(path))
+
+    def record(path: Path) -> int:
+        looked.append(path)
+        return kept(path)
+
+    monkeypatch.setattr(portrait_repeats, "_size", record)
     settings = make_settings(tmp_path, "portraits.block_size=3", "portraits.count=null")
     read = [portraits.reads(settings, Partition("portraits", None, block)) for block in portraits.blocks(settings)]
     assert sum(len(each["repeats"]) for each in read) == 10

@@ -49,20 +49,24 @@ def edit(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to; a folder that is not there yet.")],
+    path: Annotated[Path, typer.Argument(help="Where to; a folder that is not there yet, of a dataset also a .zip.")],
     form: Annotated[
-        str, typer.Option("--format", help="hf: the student in the layout of the Hugging Face hub.")
+        str, typer.Option("--format", help="hf: the student for the Hugging Face hub; eg3d or 3dpe: the dataset.")
     ] = "hf",
     student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    dataset: Annotated[str, typer.Option(help="Digest of a dataset (or its beginning), or latest.")] = "latest",
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Write a student as a folder that stands alone: safetensors, configuration, model card."""
-    if form != "hf":
-        raise typer.BadParameter(f"'{form}' is not hf", param_hint="--format")
+    """Write a student as a folder that stands alone, or a dataset as EG3D or 3DPE have theirs."""
+    if form not in ("hf", "eg3d", "3dpe"):
+        raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
-        from flows.exporting import export_student
+        from flows.exporting import export_dataset, export_student
 
-        outcome = export_student(folder, student, profile, overrides or [])
+        if form == "hf":
+            outcome = export_student(path, student, profile, overrides or [])
+        else:
+            outcome = export_dataset(form, path, dataset)
     screen.show(outcome, as_json, screen.fields)
