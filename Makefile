@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test lint up down bench-orchestrator
+.PHONY: setup demo test lint up down bench bench-orchestrator
 
 setup: .venv/.installed
 
@@ -39,6 +39,10 @@ test: lint
 	test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
 	.bench-venv/bin/python -m pip install --quiet -r benchmarks/requirements.txt
 	touch $@
+
+# All that fits into 20 minutes, and one table of it.
+bench: setup .bench-venv/.installed
+	$(BIN)/python -m benchmarks
 
 bench-orchestrator: setup .bench-venv/.installed
 	$(BIN)/python -m benchmarks.orchestrator

@@ -1,4 +1,4 @@
-"""The orchestrator's benchmark compares like with like, and a catalog of many samples answers quickly."""
+"""The benchmarks compare like with like, count what they say, and a catalog of many samples answers quickly."""
 
 import sys
 import time
@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks import peers
+from benchmarks.__main__ import BENCHES, rows_of_orchestrator, rows_of_student
 from benchmarks.cost import measure
+from benchmarks.distill import Parts
 from benchmarks.instant_stages import STAGES
 from benchmarks.large import make_samples
 from data_catalog.plan import make_plan
@@ -52,3 +54,33 @@ def test_samples_are_found_by_style_and_score_in_less_than_a_second(tmp_path: Pa
     assert time.process_time() - started < 1.0  # of CPU, which a busy machine does not change
     rows = zip(table["key"].to_pylist(), table["style"].to_pylist(), table["score_identity"].to_pylist(), strict=True)
     assert found["key"].to_pylist() == sorted(key for key, style, score in rows if style == "style-07" and score > 0.9)
+
+
+def test_a_part_of_a_step_does_not_count_what_is_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.distill.now", lambda: next(clock))
+        parts = Parts("cpu")
+        with parts.part("forward"), parts.part("renderer"):
+            pass
+        parts.turn()
+    spent = {name: seconds for name, seconds in parts.seconds.items() if seconds}
+    assert spent == {"other": 1.0 + 16.0, "forward": 2.0 + 8.0, "renderer": 4.0}
+
+
+def test_the_table_of_all_benchmarks_says_what_was_reached() -> None:
+    seconds = {"editor+teacher, 20 steps": 0.4, "editor+teacher, 100 steps": 2.0, "student": 0.01}
+    short, paper, view = rows_of_student({"seconds": seconds | {"student, another view": 0.005}})
+    assert (short.ratio, short.reached) == (pytest.approx(40), None)
+    assert (paper.ratio, paper.reached) == (pytest.approx(200), False)
+    assert view.ratio == pytest.approx(2)
+    costs = {"stillroom": 2.0, "snakemake": 3.0, "dvc": 9.0}
+    tools = {name: {"no-op plan": {"cpu_s": cost}} for name, cost in costs.items()}
+    (row,) = rows_of_orchestrator({"compared": {"tools": tools, "partitions": 7}})
+    assert (row.alternative, row.theirs, row.ratio, row.reached) == ("snakemake", 3.0, 1.5, True)
+
+
+def test_a_benchmark_that_is_not_there_is_left_out_with_the_reason() -> None:
+    absent = BENCHES[0].__class__("no-such")
+    assert absent.reason_to_leave_out() == "there is no benchmarks/no-such.py"
+    assert BENCHES[0].reason_to_leave_out() == ""

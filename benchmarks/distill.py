@@ -1,0 +1,195 @@
+"""Where a training step of the student goes: waiting for data, forward, renderer, losses, backward, optimiser.
+
+    .venv/bin/python -m benchmarks.distill [--data DATA_ROOT] [--steps 12] [--set distill.lr=0.001] [--out FILE.json]
+
+The trainer is the one of `stillroom distill`, with the demo's settings, on one thread. Its samples are those of the
+newest dataset of DATA_ROOT; without one, a few are made first. `kept` finds all samples in memory, as the demo does
+after its first epoch; `read ahead` and `read when needed` keep none, as where a dataset does not fit: each is read,
+decoded and seen by the frozen networks again.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from time import perf_counter as now
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.rows import RESULTS, Row, show_rows, write_results
+from data_catalog.settings import Settings, load_settings
+from data_catalog.snapshot import open_snapshot
+from models import zoo
+from tasks import training
+from tasks.batches import Prompts
+from tasks.distill import Networks, make_student
+from tasks.training import Trainer
+from tasks.training_data import SampleRef, StepDraw, read_samples
+from tests import taught  # the demo's data in small, for who has none
+
+PARTS = ("waiting for data", "frozen networks", "forward", "renderer", "losses", "backward", "optimiser", "other")
+MOST_WAITING = 0.03  # of a step
+WARM_UP = 2  # steps
+
+
+class Parts:
+    """Seconds by part. A part within another counts for itself alone; a GPU is waited for at both ends."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._device, self._open = device, ["other"]
+        self._since = now()
+
+    @contextmanager
+    def part(self, name: str) -> Any:
+        self.turn()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self.turn()
+            self._open.pop()
+
+    def turn(self) -> None:
+        """Close the time until now; it belongs to the innermost part."""
+        if self._device.startswith("cuda"):
+            torch.cuda.synchronize(self._device)
+        moment = now()
+        self.seconds[self._open[-1]] += moment - self._since
+        self._since = moment
+
+    def watch(self, owner: Any, function: str, name: str) -> None:
+        """Count the calls of a function, a method or a module for a part, from now on."""
+        called: Callable[..., Any] = getattr(owner, function)
+
+        @wraps(called)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name):
+                return called(*args, **kwargs)
+
+        setattr(owner, function, timed)
+
+    def start(self) -> None:
+        """Forget what has been counted."""
+        self.turn()
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+
+
+@contextmanager
+def watched(trainer: Trainer, device: str) -> Any:
+    """The parts of the trainer's steps."""
+    parts = Parts(device)
+    functions = {"render_patches": "renderer", "distillation_loss": "losses", "triplane_loss": "losses"}
+    before = {name: getattr(training, name) for name in functions}
+    for name, part in functions.items():
+        parts.watch(training, name, part)
+    parts.watch(trainer.maker.loader, "take", "waiting for data")
+    parts.watch(trainer.maker, "make", "frozen networks")
+    parts.watch(trainer.student, "edit", "forward")
+    parts.watch(trainer.accelerator, "backward", "backward")
+    parts.watch(trainer.accelerator, "clip_grad_norm_", "optimiser")
+    parts.watch(trainer.optimizer, "step", "optimiser")
+    try:
+        yield parts
+    finally:
+        for name, function in before.items():
+            setattr(training, name, function)
+
+
+def measure(
+    settings: Settings, networks: Networks, prompts: Prompts, learned: list[SampleRef], steps: int, ahead: bool = True
+) -> dict[str, float]:
+    """Seconds a step by part, after the first ones and, where samples are kept, after a whole epoch."""
+    own, device = settings.distill, settings.run.device
+    student = make_student(networks.teacher, prompts, settings).train()
+    teachers = networks.teacher, networks.perceptual
+    trainer = Trainer(student, *teachers, prompts, learned, (), own, device, Accelerator(cpu=device == "cpu"))
+    if not ahead:
+        trainer.maker.read_ahead = lambda *_: None  # type: ignore[method-assign]
+    every_view = tuple(range(trainer.stored_views))
+    for sample in learned if own.memory_mb else []:  # as after the first epoch
+        trainer.maker.make([sample], StepDraw((0,), (None,), (every_view,), 0))
+    with watched(trainer, device) as parts:
+        for trainer.step in range(WARM_UP):
+            trainer.curve.pending.append(trainer.take_step())
+        parts.start()
+        for trainer.step in range(WARM_UP, WARM_UP + steps):
+            trainer.curve.pending.append(trainer.take_step())
+        trainer.curve.read()
+        seconds = {name: spent / steps for name, spent in parts.seconds.items()}
+    trainer.maker.loader.close()
+    return seconds
+
+
+def run(settings: Settings, root: Path, folder: Path, steps: int) -> dict[str, dict[str, float]]:
+    """Seconds by part, of steps that compare triplanes and of those that compare views, by how samples come."""
+    names = ("teacher", "lpips", "clip", "mae")
+    networks = Networks(*(zoo.load(name, settings.world, settings.run.device) for name in names))
+    samples = read_samples(folder, root)
+    learned = [sample for sample in samples if sample.split == "train"]
+    prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
+    measured = {}
+    for kind, triplanes in (("triplanes", WARM_UP + steps), ("views", 0)):
+        for name, memory_mb, ahead in (
+            ("kept", settings.distill.memory_mb, True),
+            ("read ahead", 0, True),
+            ("read when needed", 0, False),
+        ):
+            change = {"triplane_iterations": triplanes, "memory_mb": memory_mb, "iterations": WARM_UP + steps}
+            chosen = settings.model_copy(update={"distill": settings.distill.model_copy(update=change)})
+            measured[f"{kind}, {name}"] = measure(chosen, networks, prompts, learned, steps, ahead)
+    return measured
+
+
+def rows_of(measured: dict[str, dict[str, float]]) -> list[Row]:
+    """Waiting as a share of the step, against samples that are read when they are needed."""
+    shares = {name: 100 * parts["waiting for data"] / sum(parts.values()) for name, parts in measured.items()}
+    rows = []
+    for kind in ("triplanes", "views"):
+        for name in ("kept", "read ahead"):
+            ours, theirs = shares[f"{kind}, {name}"], shares[f"{kind}, read when needed"]
+            rows.append(
+                Row(f"step comparing {kind}, samples {name}: waiting for data", "%", ours, "read when needed", theirs,
+                    limit=0.0, target=f"at most {100 * MOST_WAITING:g} %", reached=ours <= 100 * MOST_WAITING)
+            )  # fmt: skip
+    return rows
+
+
+def show(measured: dict[str, dict[str, float]]) -> None:
+    table = Table("step", "ms", *PARTS, box=None)
+    for name, parts in measured.items():
+        table.add_row(name, f"{1e3 * sum(parts.values()):.0f}", *(f"{1e3 * parts[part]:.1f}" for part in PARTS))
+    Console(width=140).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a data root with a dataset of the embedded world")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--set", action="append", default=[], help="a setting, as of stillroom")
+    parser.add_argument("--out", type=Path, default=RESULTS / "distill.json")
+    options = parser.parse_args()
+    settings = load_settings("demo", options.set)
+    torch.set_num_threads(settings.run.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.data or Path(temporary)
+        if options.data:
+            folder = open_snapshot(root, "latest").folder
+        else:
+            folder = taught.write_dataset(root, zoo.load("teacher", "embedded"))
+        measured = run(settings, root, folder, options.steps)
+    show(measured)
+    rows = rows_of(measured)
+    show_rows(rows)
+    about = {"steps": options.steps, "settings": settings.distill.model_dump(mode="json"), "seconds_a_step": measured}
+    write_results(options.out, about, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""One row of the table of all benchmarks: ours, what a user would otherwise take, the limit, what is to be reached."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`ratio` says how many times better ours is than the alternative; `limit` is the best this machine could do."""
+
+    what: str
+    unit: str
+    ours: float
+    alternative: str = ""
+    theirs: float | None = None
+    ratio: float | None = None
+    limit: float | None = None
+    target: str = ""  # what is to be reached, in words
+    reached: bool | None = None  # None: nothing was promised
+
+
+def write_results(path: Path, document: dict[str, Any], rows: Sequence[Row], command: Sequence[str] = ()) -> None:
+    """The document with its rows, the machine and the command that measured it."""
+    given = list(command) or ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+    about = {"command": " ".join(given), "machine": describe_machine()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about | document | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a number depends on."""
+    cpus = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def show_rows(rows: Sequence[Row], title: str = "") -> None:
+    """The table, as wide as the terminal allows, 120 columns at least."""
+    table = Table("measure", "ours", "alternative", "theirs", "times", "limit", "to reach", "", title=title, box=None)
+    for row in rows:
+        table.add_row(
+            row.what,
+            f"{_short(row.ours)} {row.unit}",
+            row.alternative,
+            _short(row.theirs),
+            _short(row.ratio),
+            _short(row.limit),
+            row.target,
+            {True: "reached", False: "not reached", None: ""}[row.reached],
+        )
+    console = Console()
+    Console(width=max(120, console.width)).print(table)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
