@@ -189,7 +189,7 @@ class Plan:
                     steps.sort(key=lambda each: _in_order(each.partition))
                     self._upstream = {pair: index for pair, index in self._upstream.items() if pair[1] != stage.name}
             self._judge(step)
-            if not step.made:
+            if step.state in ("run", "maybe"):
                 step.note = f"too few are kept; more attempts: {' '.join(str(place.place) for place in asked)}"
 
     def _asked(self, step: Step, entry: Entry) -> list[Partition]:

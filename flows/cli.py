@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from flows.commands import adapt, care, comparing, planning, running, students, styles, video
+from flows.commands import adapt, care, comparing, planning, regen, running, students, styles, video
 from flows.mistakes import MISTAKES
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 for group in (planning, running, adapt, students, video):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
-for group in (comparing, care):
+for group in (comparing, regen, care):
     app.add_typer(group.app)
 
 

@@ -17,7 +17,7 @@ Document = dict[str, Any]
 def read_funnels(plan: Plan) -> list[Document]:
     """The funnel of each style's newest selection; `current` says whether it is that of these settings."""
     rows = []
-    for step in plan.by_stage["select"]:
+    for step in plan.by_stage.get("select", []):
         current = step.made and step.entry is not None
         entries = [step.entry] if current else plan.catalog.history(step.key)[:1]
         for entry in filter(None, entries):
@@ -26,6 +26,47 @@ def read_funnels(plan: Plan) -> list[Document]:
                 funnel = json.loads(path.read_text(encoding="utf-8"))["funnel"]
                 rows.append({"style": step.partition.style, "current": current, **funnel})
     return rows
+
+
+def flat_funnels(funnels: list[Document]) -> list[Document]:
+    """One row a style with a column for each step, for the tables of Prefect's and MLflow's pages."""
+    return [
+        {
+            "style": funnel["style"],
+            **{each["step"]: each["left"] for each in funnel["steps"]},
+            "yield": round(funnel["yield"], 4),
+            "attempts": len(funnel.get("attempts", [])),
+            "lost": told_reasons(funnel),
+        }
+        for funnel in funnels
+    ]
+
+
+def funnel_metrics(funnels: list[Document]) -> dict[str, float]:
+    """`funnel.zombie.kept` and so on: what each step left of each style, and its yield."""
+    metrics: dict[str, float] = {}
+    for funnel in funnels:
+        name = f"funnel.{funnel['style']}"
+        metrics |= {f"{name}.{each['step'].replace(' ', '_')}": float(each["left"]) for each in funnel["steps"]}
+        metrics[f"{name}.yield"] = float(funnel["yield"])
+    return metrics
+
+
+def told_reasons(funnel: Document) -> str:
+    """`min_identity 3, truncated 1`: why samples were lost, the most frequent reason first."""
+    told = sorted(funnel["reasons"].items(), key=lambda each: -each[1])
+    return ", ".join(f"{reason} {count}" for reason, count in told)
+
+
+def kept_line(funnels: list[Document]) -> str:
+    """`kept of made: clown 40 of 40, zombie 31 of 52 in 2 attempts`; a star marks an earlier selection."""
+    words = []
+    for funnel in funnels:
+        attempts = len(funnel.get("attempts", []))
+        more = f" in {attempts} attempts" if attempts > 1 else ""
+        star = "" if funnel["current"] else "*"
+        words.append(f"{funnel['style']}{star} {funnel['steps'][-1]['left']} of {funnel['steps'][0]['left']}{more}")
+    return f"kept of made: {', '.join(words)}"
 
 
 def funnel_table(funnels: list[Document], console: Console) -> None:
@@ -43,9 +84,8 @@ def funnel_table(funnels: list[Document], console: Console) -> None:
     console.print(table)
     for funnel in funnels:
         if funnel["reasons"]:
-            told = sorted(funnel["reasons"].items(), key=lambda each: -each[1])
-            words = ", ".join(f"{reason} {count}" for reason, count in told)
-            console.print(f"{funnel['style']} lost: {words}", markup=False, highlight=False, soft_wrap=True)
+            lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
+            console.print(lost, markup=False, highlight=False, soft_wrap=True)
     if not all(funnel["current"] for funnel in funnels):
         console.print("* of an earlier selection; stillroom plan says what is to be made again", highlight=False)
 

@@ -86,6 +86,12 @@ def show_plan(rows: list[dict[str, Any]]) -> None:
     create_table_artifact(table=table, key="plan", description="What this run makes, and why")
 
 
+def show_funnels(rows: list[dict[str, Any]]) -> None:
+    """What the gates left of each style, as a table on the flow run's page."""
+    if flow_run_id() is not None:
+        create_table_artifact(table=rows, key="funnels", description="Pseudo-labels left after each check")
+
+
 class ProgressBar:
     """A log line now and then and, in a flow run, a progress artifact, once there is something to tell."""
 

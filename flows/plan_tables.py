@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from flows import screen
+from flows.funnels import kept_line
 
 REASONS_SHOWN = 2  # of a stage, most frequent first
 
@@ -21,6 +22,8 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
         console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip(), markup=False, highlight=False)
     for note in document.get("notes", []):
         console.print(note, markup=False, highlight=False)
+    if document.get("funnels"):
+        console.print(kept_line(document["funnels"]), markup=False, highlight=False)
     console.print(_sum(document), markup=False, highlight=False)
 
 
@@ -47,6 +50,8 @@ def _price(price: dict[str, Any]) -> str:
     words += [f"{price['llm_tokens']} LLM tokens"] if price["llm_tokens"] else []
     words += [f"about {_seconds(price)} s", f"{price['bytes'] / 1e6:.1f} MB"]
     unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
+    guessed = price.get("forecast")
+    unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
     return ", ".join(words) + unknown
 
 

@@ -137,6 +137,10 @@ class Tracker:
         columns = {key: [row.get(key) for row in rows] for key in (rows[0] if rows else {})}
         self.client.log_table(self.run_id, columns, name)
 
+    def document(self, value: dict[str, Any], name: str) -> None:
+        """A JSON artifact."""
+        self.client.log_dict(self.run_id, value, name)
+
     def file(self, path: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
 

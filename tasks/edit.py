@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.encoding import encode_png
+from data_catalog.errors import UserError
 from data_catalog.images import Rejected, read_image
 from data_catalog.keys import sample_key
 from data_catalog.seeds import derive
@@ -214,6 +215,21 @@ def edit_batch(
             return [error]
     alone = (edit_batch(editor, [one], [edit], settings) for one, edit in zip(portraits, edits, strict=True))
     return [outcome for (outcome,) in alone]
+
+
+def edit_again(editor: Editor, row: dict[str, Any], aligned: Path, settings: EditSettings) -> bytes:
+    """The PNG of one sample, made by itself.
+
+    row: of edit.parquet.  settings: of the sample's style, see `adjust_to_style`.
+    """
+    edit = Edit(**{name: row[name] for name in Edit.__dataclass_fields__})
+    portrait = read_image(aligned / f"{edit.portrait_id}.png")
+    if isinstance(portrait, Rejected):
+        raise UserError(f"the portrait of {edit.key} cannot be read", cause=portrait.reason, hint="stillroom verify")
+    (outcome,) = edit_batch(editor, [portrait.rgb], [edit], settings)
+    if isinstance(outcome, Exception):
+        raise UserError(f"the editor fails on {edit.key}", cause=outcome, recorded=row["reason"] or row["status"])
+    return encode_png(outcome)
 
 
 def is_out_of_memory(error: Exception) -> bool:

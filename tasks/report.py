@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_catalog.catalog import Catalog
-from data_catalog.images import Rejected, read_image
 from data_catalog.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.store import Store, read_record
 from tasks.contact_sheet import colour_depth, embed_picture, make_strip
 from tasks.dataset import REJECTED
 from tasks.evaluation_report import describe_evaluation
+from tasks.rejected_page import show_reasons, show_rejected
 from tasks.score import median_of_known
 from tasks.training_data import SampleRef, read_fields, read_samples
 
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) -> dict[str, bytes]:
-    """README.md and report.html of the dataset in `folder`, a partition of the stage dataset.
+    """README.md, report.html and rejected.html of the dataset in `folder`, a partition of the stage dataset.
 
     root: the data root, where the shards are.  evaluation: the folder of the evaluation that the report shows;
     when None, the newest one of a student that learned from this dataset, if there is any.
@@ -50,7 +50,8 @@ def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) 
         settings=flatten(manifest["settings"]),
         splits=Counter(sample.split for sample in samples),
     )
-    return {"README.md": card.encode(), "report.html": page.encode()}
+    lost = render("rejected.html.j2", **shared, groups=show_reasons(rejected, root))
+    return {"README.md": card.encode(), "report.html": page.encode(), "rejected.html": lost.encode()}
 
 
 def find_evaluation(folder: Path, root: Path) -> Path | None:
@@ -155,12 +156,3 @@ def show_sample(sample: SampleRef) -> Row:
     scores = {name: value for name, value in sample.row.items() if name.startswith("score_")}
     own = {"key": sample.key, "prompt": sample.prompt, "split": sample.split, "scores": scores}
     return own | {"strip": embed_picture(make_strip(cells)), "image_prompt": sample.image_prompt}
-
-
-def show_rejected(row: Row, root: Path) -> Row | None:
-    """Portrait and pseudo-label of a rejected sample, if its pictures are still in the store."""
-    pictures = [read_image(root / row[name]) for name in ("portrait", "picture") if row[name]]
-    readable = [picture.rgb for picture in pictures if not isinstance(picture, Rejected)]
-    if len(readable) < 2:
-        return None
-    return row | {"strip": embed_picture(make_strip(readable))}

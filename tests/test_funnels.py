@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from data_catalog.encoding import encode_json
-from flows.funnels import read_funnels
-from flows.planning import describe_status
+from flows.funnels import flat_funnels, funnel_metrics, read_funnels
+from flows.plan_tables import plan_table
+from flows.planning import describe_plan, describe_status
 from flows.screen import status_table
 from tasks.select import count_funnel
 from tests.declared import Workshop
@@ -59,3 +60,21 @@ def test_status_shows_the_funnels(shop: Workshop, monkeypatch: pytest.MonkeyPatc
     assert re.search(r"zombie \*\s+10\s+9(\s+9)+(\s+6)+\s+60 %", text)
     assert "zombie lost: min_identity 3, truncated 1" in text
     assert "* of an earlier selection" in text  # another profile's settings
+
+
+def test_the_plan_says_how_many_are_kept(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    document = describe_plan("demo", [f"prompts.styles_dir={shop.styles}"])
+    screen = io.StringIO()
+    plan_table(document, Console(file=screen, width=120))
+    assert "kept of made: red-hair* 6 of 7, zombie* 6 of 10" in screen.getvalue()
+
+
+def test_pages_get_one_row_and_plain_metrics_a_style(shop: Workshop) -> None:
+    funnels = read_funnels(shop.plan())
+    row = flat_funnels(funnels)[1]
+    assert (row["style"], row["made"], row["identity"], row["kept"]) == ("zombie", 10, 6, 6)
+    assert row["lost"] == "min_identity 3, truncated 1"
+    metrics = funnel_metrics(funnels)
+    assert (metrics["funnel.zombie.kept"], metrics["funnel.red-hair.not_constant"]) == (6.0, 6.0)
+    assert metrics["funnel.zombie.yield"] == 0.6

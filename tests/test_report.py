@@ -2,12 +2,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data_catalog.settings import EvaluateSettings, Settings
+from data_catalog.settings import DatasetSettings, EvaluateSettings, Settings
 from data_catalog.snapshot import publish
 from data_catalog.stage import Work
 from data_catalog.store import Store
@@ -20,6 +21,7 @@ from tasks.batches import Prompts
 from tasks.dataset import REJECTED, SCHEMA
 from tasks.distill import make_student
 from tasks.metrics import Judges
+from tasks.rejected_page import show_reasons
 from tasks.report import dataset_documents, find_evaluation, flatten
 from tasks.training_data import read_samples
 from tests.chain import SETTINGS, Chain, shared_chain
@@ -109,6 +111,50 @@ def test_the_report_shows_every_style_with_its_funnel_and_what_was_rejected(page
     assert page.count("data:image/webp") == 2 * (4 + 1)
 
 
+def test_rejected_samples_are_kept_for_looking_at(chain: Chain) -> None:
+    page = dataset_documents(chain.folder("dataset/all"), chain.root)["rejected.html"].decode()
+    assert page.count("data:image/webp") == 2  # the black frame of each style; the others have no picture
+    assert "select: constant frame" in page
+    assert "editor: ValueError" in page
+    rows = pq.read_table(chain.folder("dataset/all") / REJECTED).to_pylist()
+    black = [row for row in rows if row["reason"] == "constant frame"]
+    many = [row | {"id": f"{row['id']}{i}"} for row in black for i in range(4) if i < 3 or row["style"] == "zombie"]
+    (group,) = show_reasons(many, chain.root, per_reason=5)
+    assert (group["count"], [row["style"] for row in group["shown"]]) == (7, ["red-hair", "zombie"] * 2 + ["red-hair"])
+
+
+def test_what_the_teacher_shows_badly_is_left_out_of_the_snapshot(chain: Chain, tmp_path: Path) -> None:
+    rows = pq.read_table(chain.folder("dataset/all") / "samples.parquet").to_pylist()
+    gated = [row for row in rows if row["split"] != "test"]
+    limit = sorted(row["score_teacher_lpips"] for row in gated)[1]
+    own = SETTINGS.model_copy(update={"dataset": DatasetSettings(max_teacher_lpips=limit)})
+    work = rejoin(chain, tmp_path, own)
+    left = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+    expected = {r["key"] for r in rows if r["split"] == "test" or r["score_teacher_lpips"] <= limit}
+    assert {row["key"] for row in left} == expected
+    assert len(expected) == len(rows) - len(gated) + 2
+    lost = [row for row in pq.read_table(tmp_path / REJECTED).to_pylist() if row["stage"] == "dataset"]
+    assert {row["id"] for row in lost} == {row["key"] for row in gated} - expected
+    assert {row["reason"] for row in lost} == {"max_teacher_lpips"}
+    assert dataset.reads(SETTINGS, work.partition) != dataset.reads(own, work.partition)
+    funnels = open_manifest(tmp_path)["funnels"]
+    assert sum(funnel["steps"][-1]["left"] for funnel in funnels.values()) == 2
+    assert {funnel["steps"][-1]["step"] for funnel in funnels.values()} == {"taught"}
+
+
+def test_views_that_lose_the_face_are_gated_too() -> None:
+    row = {"split": "train", "score_teacher_lpips": 0.1, "score_view_identity": 0.4}
+    strict = DatasetSettings(min_view_identity=0.5)
+    assert dataset.teacher_verdict(row, strict) == "min_view_identity"
+    assert dataset.teacher_verdict(row | {"split": "test"}, strict) == ""
+    assert dataset.teacher_verdict(row, DatasetSettings()) == ""
+
+
+def open_manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return manifest
+
+
 def test_the_card_says_what_is_in_the_files(chain: Chain) -> None:
     card = dataset_documents(chain.folder("dataset/all"), chain.root)["README.md"].decode()
     assert card.startswith("---\npretty_name: stillroom\n")
@@ -140,6 +186,7 @@ def test_documents_are_made_again_without_a_new_digest(chain: Chain, tmp_path: P
     assert sorted(path.name for path in first.folder.iterdir()) == [
         "README.md",
         "manifest.json",
+        "rejected.html",
         "report.html",
         "samples.parquet",
     ]

@@ -25,6 +25,9 @@ from data_catalog.snapshot import publish, write_snapshot_files
 from data_catalog.source import SourceReader
 from data_catalog.stage import Partition, Work
 from data_catalog.store import Store
+from flows.runner import Workers
+from flows.session import FlowRun
+from flows.tracking import Tracker
 from models import zoo
 from tasks import edit, score, select
 from tasks.edit import plan_edits
@@ -265,3 +268,26 @@ def test_an_attempt_is_of_training_portraits_with_new_seeds_and_then_other_promp
     assert by_portrait[0] == by_portrait[1]
     assert by_portrait[2] == by_portrait[3]
     assert all(by_portrait[0][who] != by_portrait[2][who] != by_portrait[4][who] for who in by_portrait[0])
+
+
+def test_a_run_tops_up_and_tells_the_funnel(scene: Scene, mlflow_uri: str) -> None:
+    stages = [dataclasses.replace(stage, run=QUICK.get(stage.name, list_inputs)) for stage in STAGES]
+    settings = load_settings("demo", SHORT)
+    given = (stages, settings, Store(scene.root), STYLES, BLOCKS, weights_of)
+    plan = make_plan(*given, source=SOURCE)
+    tracker = Tracker(scene.root, settings, "build-dataset")
+    with Workers(settings.run) as workers:
+        run = FlowRun("build-dataset", scene.root, plan, tracker, workers)
+        for name in ("portraits", "align", "prompts", "edit", "score", "select"):
+            run.stage(name)
+        assert run.results["select"].tally.asking == len(STYLES)
+        run.top_up("edit", "score", "select")
+        run.stage("teach")
+        outcome = run.conclude()
+    made = digests(plan)
+    assert outcome["partitions_run"] == len(made)  # every one once; a selection that asked for more is not counted
+    assert digests(make_plan(*given, source=SOURCE)) == made
+    metrics = tracker.client.get_run(tracker.run_id).data.metrics
+    assert metrics["funnel.zombie.kept"] >= 17
+    assert metrics["funnel.zombie.made"] > len(BLOCKS) * 7
+    assert "funnels.json" in [artifact.path for artifact in tracker.client.list_artifacts(tracker.run_id)]

@@ -1,0 +1,80 @@
+"""Make one pseudo-label again, alone, and say whether its bytes are the ones in the store."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_catalog.errors import UserError
+from data_catalog.fingerprint import write_atomically
+from data_catalog.keys import KEY
+from data_catalog.places import data_root
+from data_catalog.plan import Plan, Step
+from data_catalog.settings import load_settings
+from flows.planning import open_plan
+
+
+def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Edit the portrait of one sample again, by its own seed; the picture is written to `out`."""
+    plan = open_plan(load_settings(profile, overrides), data_root())
+    step, row = find_sample(plan, key)
+    from models import zoo
+    from tasks.edit import adjust_to_style, edit_again
+
+    settings = plan.settings
+    book = json.loads((_folder(plan, step, "prompts") / "prompts.json").read_text(encoding="utf-8"))
+    editor = zoo.load("editor", settings.world, settings.run.device)
+    aligned = _folder(plan, step, "align") / "aligned"
+    png = edit_again(editor, row, aligned, adjust_to_style(settings.edit, book))
+    path = out / f"{key}.png"
+    write_atomically(path, png)
+    assert step.entry is not None
+    made, recorded = hashlib.sha256(png).hexdigest(), row["pseudo_label_digest"]
+    document = {"key": key, "file": str(path), "same": made == recorded, "digest": made, "recorded": recorded}
+    document |= {name: row[name] for name in ("style", "prompt", "split", "seed", "attempt")}
+    return document | {"partition": step.key, "device": settings.run.device, "made_on": step.entry.device}
+
+
+def find_sample(plan: Plan, key: str) -> tuple[Step, dict[str, Any]]:
+    """The partition of edit that holds a sample, and the sample's row."""
+    portrait, style, attempt = split_key(key)
+    steps = [s for s in plan.by_stage["edit"] if (s.partition.style, s.partition.attempt) == (style, attempt)]
+    made = [step for step in steps if step.entry is not None]
+    close: list[str] = []
+    for step in made:
+        assert step.entry is not None
+        rows = pq.read_table(plan.catalog.folder(step.entry) / "edit.parquet").to_pylist()
+        for row in rows:
+            if row["key"] == key:
+                return step, row
+        close += [row["key"] for row in rows if row["portrait_id"] == portrait]
+    if not made:
+        raise UserError(f"no partition of edit is made that could hold {key}", style=style, hint="stillroom build")
+    raise UserError(
+        f"there is no sample {key} with these settings",
+        looked_in=", ".join(step.key for step in made),
+        of_this_portrait=", ".join(close) or "none",
+        hint="keys stand in samples.parquet and rejected.parquet of a dataset",
+    )
+
+
+def split_key(key: str) -> tuple[str, str, int]:
+    """(portrait, style, attempt) of a sample's key."""
+    portrait, _, rest = key.partition("-")
+    parts = rest.rsplit("-", 2)
+    if not KEY.fullmatch(key) or len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+        raise UserError(
+            f"'{key}' is no key of a sample",
+            expected="<portrait>-<style>-<prompt number>-<attempt>, such as p0123456789-zombie-3-0",
+        )
+    return portrait, parts[0], int(parts[2])
+
+
+def _folder(plan: Plan, step: Step, stage: str) -> Path:
+    """The folder of the one partition of another stage that a step was made from."""
+    (up,) = plan.upstream(step, stage)
+    if up.entry is None:
+        raise UserError(f"{up.key} is not made with these settings", hint="stillroom build")
+    return plan.catalog.folder(up.entry)
