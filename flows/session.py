@@ -17,9 +17,10 @@ from data_catalog.plan import Plan, Step
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Stage
 from data_catalog.store import FOLDER_CHARS, check_writable, disk_is_full, no_space, writing
+from flows.funnels import flat_funnels, funnel_metrics, read_funnels
 from flows.history import RunNote, note_run
 from flows.mistakes import MISTAKES
-from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_plan, show_work
+from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_funnels, show_plan, show_work
 from flows.planning import PlanShape, open_plan, stage_rows
 from flows.runner import Outcome, Workers
 from flows.tracking import StageLog, Tracker
@@ -89,6 +90,15 @@ class FlowRun:
                 break  # this run may not make them
             for name in names:
                 self.stage(name)
+        self._tell_funnels()
+
+    def _tell_funnels(self) -> None:
+        """What the gates left of each style, on the pages of Prefect and MLflow."""
+        funnels = [funnel for funnel in read_funnels(self.plan) if funnel["current"]]
+        if funnels:
+            show_funnels(flat_funnels(funnels))
+            self.tracker.document({"funnels": funnels}, "funnels.json")
+            self.tracker.metrics(self.tracker.run_id, funnel_metrics(funnels))
 
     def _waits_for_attempts(self, step: Step) -> bool:
         needs = self._declaration(step.partition.stage).needs
@@ -219,7 +229,8 @@ class FlowRun:
             return
         listed = {step.key: _first_line(step.note) for step in failed[:FAILURES_SHOWN]}
         more = f" and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
-        message = f"{len(failed)} partitions failed{more}; {blocked} wait for them"
+        failures = f"{len(failed)} {'partition' if len(failed) == 1 else 'partitions'} failed{more}"
+        message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for what failed"
         hint = "mend the cause, then: stillroom retry    (what is finished is kept)"
         raise UserError(message, hint=hint, **listed)
 
