@@ -12,6 +12,7 @@ from data_catalog.catalog import Entry
 from data_catalog.errors import UserError
 from data_catalog.plan import Plan, Step
 from data_catalog.stage import Stage
+from flows.forecast import forecast
 
 RECENT = 200  # records of a stage that are asked, the newest
 LOOKED_INTO = 40  # of them, to find those made with the same settings
@@ -28,6 +29,7 @@ class Price:
     bytes: int = 0
     llm_tokens: int = 0
     unknown: tuple[str, ...] = ()
+    forecast: tuple[str, ...] = ()  # stages without a record that are priced by counted operations
 
     def __add__(self, other: "Price") -> "Price":
         return Price(
@@ -36,11 +38,21 @@ class Price:
             self.seconds + other.seconds,
             self.bytes + other.bytes,
             self.llm_tokens + other.llm_tokens,
-            (*self.unknown, *(stage for stage in other.unknown if stage not in self.unknown)),
+            _joined(self.unknown, other.unknown),
+            _joined(self.forecast, other.forecast),
         )
 
     def document(self) -> dict[str, Any]:
-        return {**asdict(self), "seconds": round(self.seconds, 1), "unknown": list(self.unknown)}
+        return {
+            **asdict(self),
+            "seconds": round(self.seconds, 1),
+            "unknown": list(self.unknown),
+            "forecast": list(self.forecast),
+        }
+
+
+def _joined(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return (*first, *(stage for stage in second if stage not in first))
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,28 @@ class Prices:
         samples = sum(self.expected(step, stage) for step in steps)
         tokens = self._tokens(steps) if stage.name == "prompts" else 0
         rate = self._rate(stage)
+        guess = self._guess(stage) if rate is None else None
+        rate = rate or guess
         if rate is None:
             return Price(len(steps), samples, llm_tokens=tokens, unknown=(stage.name,))
         units = samples if stage.split_by else len(steps)
         workers = min(self.plan.settings.run.workers, len(steps)) if stage.split_by else 1
-        return Price(len(steps), samples, rate.seconds * units / workers, round(rate.bytes * units), tokens)
+        guessed = (stage.name,) if guess is not None else ()
+        return Price(
+            len(steps), samples, rate.seconds * units / workers, round(rate.bytes * units), tokens, forecast=guessed
+        )
+
+    def _guess(self, stage: Stage) -> _Rate | None:
+        """Where nothing was ever measured: counted operations, for networks of the paper's size."""
+        settings = self.plan.settings
+        tested = (settings.portraits.count or 0) * settings.portraits.test_fraction * self._styles
+        most = settings.evaluate.max_samples_per_style
+        guess = forecast(stage.name, settings, round(min(tested, most * self._styles if most else tested)))
+        return None if guess is None else _Rate(guess.seconds, guess.bytes, 0.0)
+
+    @cached_property
+    def _styles(self) -> int:
+        return len({step.partition.style for step in self.plan.steps.values() if step.partition.style})
 
     def expected(self, step: Step, stage: Stage) -> int:
         """Samples that a partition will hold: by the settings, its own past, its stage's past, or its inputs."""

@@ -103,6 +103,30 @@ def repair_table(document: Document, console: Console) -> None:
         _rows(document["left"], ("partition", "problem", "folder", "file"), console)
 
 
+def outlook_table(document: Document, console: Console) -> None:
+    """A forecast, and what has to be there first."""
+    table = _table("stage", "partitions", "samples", "GPU hours", "GB")
+    for row in document["stages"]:
+        price = row["price"]
+        hours, size = f"{price['seconds'] / 3600:.2f}", f"{price['bytes'] / 1e9:.2f}"
+        table.add_row(row["stage"], str(price["partitions"]), str(price["samples"]), hours, size)
+    console.print(table)
+    total = f"{document['gpu_hours']:.0f} GPU hours and {document['estimate']['bytes'] / 1e9:.0f} GB of disk"
+    console.print(f"in all about {total}, forecast at {document['forecast']}", markup=False, highlight=False)
+    console.print("still missing:", markup=False)
+    _rows(document["missing"], ("what", "where", "get"), console)
+
+
+def rehearsal_table(document: Document, console: Console) -> None:
+    """What each stage took and made, then what is wrong."""
+    rows = [row | {"CPU s": row["cpu_seconds"], "peak GB": row["peak_gb"]} for row in document["stages"]]
+    _rows(rows, ("stage", "seconds", "CPU s", "peak GB", "made"), console)
+    for row in document["stages"]:
+        for problem in row["problems"]:
+            console.print(f"{row['stage']}: {problem}", markup=False, highlight=False)
+    fields({name: document[name] for name in ("ok", "seconds", "cpu_seconds", "peak_gb")}, console)
+
+
 def doctor_table(document: Document, console: Console) -> None:
     _rows(document["checks"], ("check", "state", "found", "hint"), console)
 

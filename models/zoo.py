@@ -95,6 +95,8 @@ def describe(world: str) -> list[dict[str, Any]]:
             continue
         entry = _entry(name, world)
         row: dict[str, Any] = {"name": name, "source": entry.get("hub") or entry.get("path") or "not given"}
+        row["hub"] = [entry["hub"], entry["revision"]] if "hub" in entry else None
+        row["listed"] = entry.get("sha256")
         try:
             row |= {"digest": digest(name, world), "state": ABSENT if _is_absent(entry) else "ready", "problem": ""}
         except WeightsError as error:

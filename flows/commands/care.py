@@ -81,8 +81,14 @@ def doctor(
     parity: Annotated[
         Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
     ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Instead, take two portraits through every stage, on the CPU.")
+    ] = False,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Rehearse with random networks of the paper's size.")
+    ] = False,
 ) -> None:
-    """Check this machine: packages, weights, disk, services."""
+    """Check this machine: packages, device, weights, disk, services."""
     if parity is not None:
         with screen.only_results_on_stdout():
             from flows.doctor import run_parity
@@ -90,6 +96,13 @@ def doctor(
             errors = run_parity(parity)
         screen.show(errors, as_json, screen.parity_table)
         return
+    if rehearse or random_weights:
+        with screen.only_results_on_stdout():
+            from flows.rehearsal import rehearse as take_portraits_through
+
+            document = take_portraits_through(profile, overrides or [], random_weights)
+        screen.show(document, as_json, screen.rehearsal_table)
+        raise typer.Exit(0 if document["ok"] else 1)
     with screen.only_results_on_stdout():
         from flows.doctor import examine
 

@@ -24,10 +24,11 @@ def plan(
 
     document = None if force or partitions else recall(profile, overrides or [])
     if document is None:
+        from flows.missing import outlook
         from flows.planning import describe_plan
 
-        document = describe_plan(profile, overrides or [], force or [], partitions)
-    screen.show(document, as_json, plan_table)
+        document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
+    screen.show(document, as_json, screen.outlook_table if "missing" in document else plan_table)
 
 
 @app.command()
