@@ -224,7 +224,9 @@ class EvaluateSettings(Section):
     """The paper's Table 1, and the comparison with the true styled head where it is known."""
 
     max_samples_per_style: int | None = Field(None, ge=1)
-    view_yaw: float = Field(0.35, ge=0.0)  # rad, of the two novel views, one each side
+    novel_views: int = Field(2, ge=2)  # on an ellipse around the front; of two, one is on each side
+    view_yaw: float = Field(0.35, ge=0.0)  # rad, half axes of that ellipse
+    view_pitch: float = Field(0.25, ge=0.0)  # rad
     timing_repeats: int = Field(7, ge=1)
     bootstrap: int = Field(1000, ge=100)  # draws behind the 95 % intervals
     pictures_per_style: int = Field(4, ge=1)

@@ -1,7 +1,8 @@
 """Stage evaluate: the student beside its teachers on portraits and prompts that it never met (3DPE, Table 1).
 
-All methods are seen from the same cameras: the portrait's own (the true one where it is known), and one to each
-side. `seconds_per_image` is measured in this run; nothing depends on this stage, so its bytes may differ each time.
+All methods are seen from the same cameras: the portrait's own (the true one where it is known), and novel ones
+around the front. `seconds_per_image` is measured in this run; nothing depends on this stage, so its bytes may differ
+each time.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.encoding import encode_json
 from data_catalog.errors import UserError
-from data_catalog.settings import Settings
+from data_catalog.fingerprint import digest_json
+from data_catalog.settings import EvaluateSettings, Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from tasks.pictures import contact_sheet, write_gif, write_png
 from tasks.progress import report
 from tasks.student_files import load_student
 from tasks.training_data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
@@ -34,15 +35,15 @@ if TYPE_CHECKING:
     from models.live3d import Live3D
     from models.mae import Mae
     from models.student import Student
-    from tasks.metrics import Judges, Truth
+    from tasks.metrics import Judges, Truth, Views
 
 log = logging.getLogger(__name__)
 
 STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
 METHODS = (STUDENT, TEACHERS, NO_EDIT)
 IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
+SEEN_PROMPT = "student, seen prompt"  # the same edits asked for by words of the training; likewise
 TABLE, PER_SAMPLE = "table.json", "per_sample.parquet"
-TURN_YAW = 0.5  # rad, each side of a turntable
 
 Row = dict[str, Any]
 
@@ -66,15 +67,17 @@ def run(work: Work) -> Summary:
 
 def evaluate(work: Work, models: Models) -> Summary:
     """Measure, time, draw; write the table."""
+    from tasks.evaluation_pictures import draw_all
+
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     tested = choose_tested(samples, work.settings.evaluate.max_samples_per_style)
     references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
-    evaluation = Evaluation(models, work.settings, references)
+    evaluation = Evaluation(models, work.settings, references, seen_prompts(samples))
     rows = evaluation.measure_all(tested)
     timing = time_all(models, tested[0], work.settings)
     table = make_table(rows, timing, work.settings)
-    table["pictures"] = evaluation.draw_all(tested, work.folder)
+    table["pictures"] = draw_all(evaluation, tested, work.folder)
     (work.folder / TABLE).write_bytes(encode_json(table))
     pq.write_table(pa.Table.from_pylist(rows), work.folder / PER_SAMPLE)
     return Summary(samples=len(tested), metrics=headline(table))
@@ -121,6 +124,15 @@ def choose_tested(samples: Sequence[SampleRef], most: int | None) -> list[Sample
     return [sample for style in sorted(by_style) for sample in by_style[style][:most]]
 
 
+def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
+    """The words that a student learned from, by style."""
+    learned: dict[str, set[str]] = {}
+    for sample in samples:
+        if sample.split == "train":
+            learned.setdefault(sample.style, set()).add(sample.prompt)
+    return {style: sorted(prompts) for style, prompts in learned.items()}
+
+
 def is_reference(sample: SampleRef) -> bool:
     """An image prompt may come from the train split only."""
     return sample.image_prompt and sample.split == "train"
@@ -129,9 +141,16 @@ def is_reference(sample: SampleRef) -> bool:
 class Evaluation:
     """Views of all methods on all samples; what samples share (a portrait, its truth) is made once."""
 
-    def __init__(self, models: Models, settings: Settings, references: dict[str, SampleRef]) -> None:
-        self.models, self.settings, self.references = models, settings, references
-        self._plain: dict[str, np.ndarray] = {}
+    def __init__(
+        self,
+        models: Models,
+        settings: Settings,
+        references: dict[str, SampleRef],
+        learned: dict[str, list[str]],
+    ) -> None:
+        """references, learned: by style, the picture and the words of the training that ask for it."""
+        self.models, self.settings, self.references, self.learned = models, settings, references, learned
+        self._plain: dict[str, Views] = {}
         self._reference_tokens: dict[str, Tensor] = {}
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
@@ -155,32 +174,35 @@ class Evaluation:
             rows.append(own | {"prompt": sample.prompt, "truth": truth is not None} | values)
         return rows
 
-    def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, np.ndarray]:
-        """Views (V, H, W, 3) uint8 of each method from cameras (V, 25)."""
-        from tasks.metrics import render_views
+    def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, Views]:
+        """What each method shows from cameras (V, 25)."""
+        from tasks.metrics import look
 
         models = self.models
         seen = {
-            STUDENT: render_views(models.student, self.edit(fields, sample), cameras),
-            TEACHERS: render_views(models.teacher, self.taught(fields), cameras),
+            STUDENT: look(models.student, self.edit(fields, sample.prompt), cameras),
+            TEACHERS: look(models.teacher, self.taught(fields), cameras),
             NO_EDIT: self.unedited(sample, fields, cameras),
         }
         if sample.style in self.references:
-            seen[IMAGE_PROMPT] = render_views(models.student, self.edit_by_image(fields, sample), cameras)
+            seen[IMAGE_PROMPT] = look(models.student, self.edit_by_image(fields, sample), cameras)
+        if learned := self.learned.get(sample.style):
+            # Each portrait meets another one of them: the test portraits of a style share few.
+            words = learned[int(digest_json(sample.portrait_id)[:8], 16) % len(learned)]
+            seen[SEEN_PROMPT] = look(models.student, self.edit(fields, words), cameras)
         return seen
 
-    def unedited(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> np.ndarray:
+    def unedited(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> Views:
         """The teacher's reconstruction of the portrait; the same for every style."""
-        from tasks.metrics import render_views
+        from tasks.metrics import look
 
         if sample.portrait_id not in self._plain:
-            triplane = self._encode(fields.portrait)
-            self._plain[sample.portrait_id] = render_views(self.models.teacher, triplane, cameras)
+            self._plain[sample.portrait_id] = look(self.models.teacher, self.encode(fields.portrait), cameras)
         return self._plain[sample.portrait_id]
 
-    def edit(self, fields: Fields, sample: SampleRef) -> Tensor:
-        """The student's triplane (1, 3*C, h, w) by the sample's text."""
-        tokens = self.models.clip.text_tokens([sample.prompt]).to(self.settings.run.device)
+    def edit(self, fields: Fields, prompt: str) -> Tensor:
+        """The student's triplane (1, 3*C, h, w) by words."""
+        tokens = self.models.clip.text_tokens([prompt]).to(self.settings.run.device)
         return self._edit(fields, tokens, "text")
 
     def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
@@ -196,18 +218,19 @@ class Evaluation:
         import torch
 
         if fields.triplane is None:
-            return self._encode(fields.pseudo_label)
+            return self.encode(fields.pseudo_label)
         return torch.from_numpy(fields.triplane)[None].to(self.settings.run.device)
 
     def cameras(self, sample: SampleRef) -> Tensor:
-        """(3, 25): the portrait's camera, the true one where it is known, then one to each side."""
+        """(1 + novel_views, 25): the portrait's camera, the true one where it is known, then those around the front."""
         import torch
 
         from models.camera import orbit_label
 
-        yaw = self.settings.evaluate.view_yaw
-        own = torch.from_numpy(portrait_camera(sample))[None]
-        return torch.cat([own, orbit_label(torch.tensor([-yaw, yaw]), 0.0)])
+        own = self.settings.evaluate
+        angle = torch.arange(own.novel_views) * (2 * torch.pi / own.novel_views)
+        around = orbit_label(-own.view_yaw * torch.cos(angle), own.view_pitch * torch.sin(angle))
+        return torch.cat([torch.from_numpy(portrait_camera(sample))[None], around])
 
     def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
         """The true styled heads by key, in the procedural world."""
@@ -221,54 +244,10 @@ class Evaluation:
         for samples in by_portrait.values():
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
-            heads = true_heads(first.row["portrait_seed"], self.cameras(first).numpy(), size, styles)
+            rays = self.models.teacher.config.renderer.resolution
+            heads = true_heads(first.row["portrait_seed"], self.cameras(first).numpy(), size, styles, rays)
             truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
         return truths
-
-    def draw_all(self, tested: Sequence[SampleRef], folder: Path) -> dict[str, Row]:
-        """Contact sheets and turntables, one of each a style; returns what is on them."""
-        chosen: dict[str, list[SampleRef]] = {}
-        for sample in tested:
-            chosen.setdefault(sample.style, []).append(sample)
-        most = self.settings.evaluate.pictures_per_style
-        return {style: self.draw_style(style, samples[:most], folder) for style, samples in chosen.items()}
-
-    def draw_style(self, style: str, samples: Sequence[SampleRef], folder: Path) -> Row:
-        """Rows: portrait, truth (if known), editor+teacher, student, the student from both sides."""
-        truths = self.find_truths(samples)
-        columns = ["portrait", "pseudo-label", "true edit", TEACHERS, STUDENT, "student left", "student right"]
-        if not truths:
-            columns.remove("true edit")
-        rows = []
-        for sample in samples:
-            fields = read_fields(sample)
-            seen = self.views(sample, fields, self.cameras(sample))
-            row = [fields.portrait, fields.pseudo_label]
-            row += [truths[sample.key].pictures[0]] if truths else []
-            rows.append([*row, seen[TEACHERS][0], *seen[STUDENT]])
-        scale = max(1, 128 // rows[0][0].shape[0])
-        sheet = write_png(folder / f"comparison-{style}.png", contact_sheet(rows, scale))
-        turn = write_gif(folder / f"turntable-{style}.gif", self.turntable(samples[0]), scale)
-        keys, prompts = [sample.key for sample in samples], [sample.prompt for sample in samples]
-        shown = {"columns": columns, "keys": keys, "prompts": prompts, "turntable_columns": list(METHODS)}
-        return {"comparison": sheet.name, "turntable": turn.name} | shown
-
-    def turntable(self, sample: SampleRef) -> list[np.ndarray]:
-        """Frames with the student, its teachers and the unedited head side by side, turning left and right."""
-        import torch
-
-        from models.camera import orbit_label
-        from tasks.metrics import render_views
-
-        frames = self.settings.evaluate.turntable_frames
-        cameras = orbit_label(TURN_YAW * torch.sin(torch.arange(frames) * (2 * torch.pi / frames)), 0.0)
-        fields, teacher = read_fields(sample), self.models.teacher
-        turns = [
-            render_views(self.models.student, self.edit(fields, sample), cameras),
-            render_views(teacher, self.taught(fields), cameras),
-            render_views(teacher, self._encode(fields.portrait), cameras),
-        ]
-        return [contact_sheet([pictures]) for pictures in zip(*turns, strict=True)]
 
     def _edit(self, fields: Fields, tokens: Tensor, kind: Any) -> Tensor:
         import torch
@@ -278,7 +257,8 @@ class Evaluation:
         with torch.no_grad():
             return self.models.student.encode(signed(fields.portrait[None], self.settings.run.device), tokens, kind)
 
-    def _encode(self, picture: np.ndarray) -> Tensor:
+    def encode(self, picture: np.ndarray) -> Tensor:
+        """The teacher's triplane (1, 3*C, h, w) of a picture (H, W, 3) uint8."""
         import torch
 
         from models.pixels import signed
@@ -338,15 +318,16 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
     for method in METHODS:
         mine = [row for row in rows if row["method"] == method]
         table.append({"method": method, **summarise(mine), "seconds_per_image": timing[method]})
-    per_style = {style: _rows_of_style(mine) for style, mine in by_style.items()}
-    by_image = [row for row in rows if row["method"] == IMAGE_PROMPT]
+    per_style = {style: _rows_of_style(mine, own) for style, mine in by_style.items()}
+    asked = {name: [row for row in rows if row["method"] == name] for name in (IMAGE_PROMPT, SEEN_PROMPT)}
     return {
         "table": [table_row(row, per_style) for row in table],
         "per_style": per_style,
-        "image_prompts": summarise(by_image) if by_image else None,
+        "image_prompts": summarise(asked[IMAGE_PROMPT]) if asked[IMAGE_PROMPT] else None,
+        "seen_prompts": summarise(asked[SEEN_PROMPT]) if asked[SEEN_PROMPT] else None,
         "intervals": {
             method: bootstrap_intervals([r for r in rows if r["method"] == method], own.bootstrap, own.seed)
-            for method in METHODS
+            for method in (*METHODS, *(name for name, mine in asked.items() if mine))
         },
         "timing": timing,
         "speedup": timing[TEACHERS] / timing[STUDENT],
@@ -355,15 +336,21 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
     }
 
 
-def _rows_of_style(rows: Sequence[Row]) -> list[Row]:
-    """A table of one style, with the improvement over `no edit`."""
-    from tasks.metrics import improvement, summarise
+def _rows_of_style(rows: Sequence[Row], own: EvaluateSettings) -> list[Row]:
+    """A table of one style, with intervals and the improvement over `no edit`."""
+    from tasks.metrics import bootstrap_intervals, improvement, summarise
 
-    means = {method: summarise([row for row in rows if row["method"] == method]) for method in METHODS}
+    of_method = {method: [row for row in rows if row["method"] == method] for method in METHODS}
+    means = {method: summarise(mine) for method, mine in of_method.items()}
     baseline = means[NO_EDIT]["l1_changed"]
     return [
-        {"method": method, **means[method], "improvement": improvement(means[method]["l1_changed"], baseline)}
-        for method in METHODS
+        {
+            "method": method,
+            **means[method],
+            "improvement": improvement(means[method]["l1_changed"], baseline),
+            "intervals": bootstrap_intervals(mine, own.bootstrap, own.seed),
+        }
+        for method, mine in of_method.items()
     ]
 
 

@@ -35,6 +35,8 @@ MEASURES = (
     Measure("improvement", "vs no edit", "how much less L1 of the edit than without an edit", 0, 1, percent=True),
     Measure("psnr_input", "PSNR input", "dB to the true styled head, from the portrait's camera", 1, 1),
     Measure("psnr_novel", "PSNR novel", "dB to the true styled head, from the sides", 1, 1),
+    Measure("depth_error", "depth error", "median, relative, over all views of the true styled head", 4, -1),
+    Measure("silhouette_iou", "silhouette", "intersection over union with the true styled head", 3, 1),
     Measure("seconds_per_image", "s / image", "from the portrait to one view", 4, -1),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,10 @@ TRUE_MEASURES = (  # only where the true styled head is known
     "psnr_input",  # dB
     "psnr_novel",  # dB
     "lpips_novel",
+    "depth_error",  # median over the head's pixels of all views, relative
+    "silhouette_iou",  # of the head and its background, over all views
 )
-HIGHER_IS_BETTER = frozenset({"id", "clip", "three_d", "psnr_input", "psnr_novel"})
+HIGHER_IS_BETTER = frozenset({"id", "clip", "three_d", "psnr_input", "psnr_novel", "silhouette_iou"})
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,29 @@ class Judges:
 
 
 @dataclass(frozen=True)
+class Views:
+    """A head from V cameras; h is the ray resolution."""
+
+    pictures: np.ndarray  # (V, H, W, 3) uint8
+    depth: np.ndarray  # (V, h, h) world units along the ray; means nothing where opacity is near 0
+    opacity: np.ndarray  # (V, h, h) in [0, 1]
+
+
+@dataclass(frozen=True)
 class Truth:
     """The true styled head from each camera, and where it differs from the plain one."""
 
     pictures: np.ndarray  # (V, H, W, 3) uint8
     changed: np.ndarray  # (V, H, W) bool
+    depth: np.ndarray | None = None  # (V, h, h) world units along the ray, inf off the head
 
 
-def true_heads(portrait_seed: int, cameras: np.ndarray, size: int, styles: Sequence[str]) -> dict[str, Truth]:
+def true_heads(
+    portrait_seed: int, cameras: np.ndarray, size: int, styles: Sequence[str], rays: int | None = None
+) -> dict[str, Truth]:
     """The true edits of a person of the procedural world, by style; styles that it does not know are left out.
 
-    cameras: (V, 25).
+    cameras: (V, 25).  rays: across the depths; without it there are none.
     """
     known = [style for style in styles if style in procedural.STYLES]
     person = procedural.portrait(portrait_seed)
@@ -64,12 +78,19 @@ def true_heads(portrait_seed: int, cameras: np.ndarray, size: int, styles: Seque
     rgb = np.stack([[picture.rgb.numpy() for picture in view] for view in views])
     changed = (np.abs(rgb - rgb[:, :1]) > CHANGED).any(axis=-1)
     levels = (rgb * 255.0 + 0.5).astype(np.uint8)
-    return {style: Truth(levels[:, i], changed[:, i]) for i, style in enumerate(known, start=1)}
+    heads = {style: Truth(levels[:, i], changed[:, i]) for i, style in enumerate(known, start=1)}
+    if rays is None or not known:
+        return heads
+    shapes = [
+        procedural.depths_of(person, torch.from_numpy(label), rays, known) for label in cameras.astype(np.float32)
+    ]
+    depths = np.stack([shape.numpy() for shape in shapes])
+    return {style: replace(heads[style], depth=depths[:, i]) for i, style in enumerate(known)}
 
 
 def measure(
     judges: Judges,
-    views: np.ndarray,
+    views: Views | np.ndarray,
     portrait: np.ndarray,
     prompt: str,
     pseudo_label: np.ndarray,
@@ -77,22 +98,25 @@ def measure(
 ) -> dict[str, float | None]:
     """All measures of one method on one sample; None where a measure has no meaning.
 
-    views: (V, H, W, 3) uint8, the first from the portrait's camera.
+    views: the first from the portrait's camera; or only their pictures (V, H, W, 3) uint8, which have no shape.
     portrait, pseudo_label: (H, W, 3) uint8, H and W of the views.
     """
-    faces = judges.identity.embed(np.concatenate([portrait[None], views]))
+    pictures = views.pictures if isinstance(views, Views) else views
+    faces = judges.identity.embed(np.concatenate([portrait[None], pictures]))
     pairs = [float(a @ b) for a, b in combinations(faces[1:], 2)]
-    looks, wanted = judges.clip.embed_images(views[:1]), judges.clip.embed_texts([prompt])
+    looks, wanted = judges.clip.embed_images(pictures[:1]), judges.clip.embed_texts([prompt])
     target = pseudo_label[None] if truth is None else truth.pictures
-    measured: dict[str, float | None] = {
+    measured: dict[str, float | None] = dict.fromkeys(TRUE_MEASURES) | {
         "id": float(faces[0] @ faces[1]),
         "clip": float(looks[0] @ wanted[0]),
         "three_d": float(np.mean(pairs)),
-        "lpips": _lpips(judges.lpips, views[:1], target[:1]),
+        "lpips": _lpips(judges.lpips, pictures[:1], target[:1]),
     }
-    if truth is None:
-        return measured | dict.fromkeys(TRUE_MEASURES)
-    return measured | _against_truth(views, truth) | {"lpips_novel": _lpips(judges.lpips, views[1:], target[1:])}
+    if truth is not None:
+        measured |= _against_truth(pictures, truth) | {"lpips_novel": _lpips(judges.lpips, pictures[1:], target[1:])}
+        if truth.depth is not None and isinstance(views, Views):
+            measured |= _shape_against_truth(views, truth.depth)
+    return measured
 
 
 def _against_truth(views: np.ndarray, truth: Truth) -> dict[str, float | None]:
@@ -107,6 +131,17 @@ def _against_truth(views: np.ndarray, truth: Truth) -> dict[str, float | None]:
         "l1_outside": _mean(per_pixel, ~truth.changed),
         "psnr_input": float(psnr[0]),
         "psnr_novel": float(psnr[1:].mean()),
+    }
+
+
+def _shape_against_truth(views: Views, depth: np.ndarray) -> dict[str, float | None]:
+    """depth: (V, h, h), inf off the head."""
+    solid, head = views.opacity > 0.5, np.isfinite(depth)
+    both, either = (solid & head).sum(), (solid | head).sum()
+    seen, true = views.depth[solid & head], depth[solid & head]
+    return {
+        "depth_error": float(np.median(np.abs(seen - true) / true)) if both else None,
+        "silhouette_iou": float(both / either) if either else None,
     }
 
 
@@ -154,8 +189,14 @@ def improvement(ours: float | None, baseline: float | None) -> float | None:
     return None if ours is None or not baseline else 1.0 - ours / baseline
 
 
-def render_views(model: Any, triplane: Tensor, cameras: Tensor) -> np.ndarray:
-    """Views (V, H, W, 3) uint8 of a triplane (1, 3*C, h, w) from cameras (V, 25), each as if rendered alone."""
+def look(model: Any, triplane: Tensor, cameras: Tensor) -> Views:
+    """A triplane (1, 3*C, h, w) from cameras (V, 25), each view as if rendered alone."""
     with torch.no_grad():
-        images = model.render(triplane.expand(len(cameras), -1, -1, -1), cameras.to(triplane.device)).image
-    return to_bytes(images)
+        seen = model.render(triplane.expand(len(cameras), -1, -1, -1), cameras.to(triplane.device))
+    shape = (seen.depth[:, 0].float().cpu().numpy(), seen.opacity[:, 0].float().cpu().numpy())
+    return Views(to_bytes(seen.image), *shape)
+
+
+def render_views(model: Any, triplane: Tensor, cameras: Tensor) -> np.ndarray:
+    """The pictures (V, H, W, 3) uint8 of `look`."""
+    return look(model, triplane, cameras).pictures

@@ -17,12 +17,23 @@ from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from tasks.distill import make_student
-from tasks.evaluate import IMAGE_PROMPT, METHODS, STUDENT, TEACHERS, Models, choose_tested, evaluate, make_table
+from tasks.evaluate import (
+    IMAGE_PROMPT,
+    METHODS,
+    SEEN_PROMPT,
+    STUDENT,
+    TEACHERS,
+    Models,
+    choose_tested,
+    evaluate,
+    make_table,
+)
 from tasks.metrics import (
     MEASURES,
     TRUE_MEASURES,
     Judges,
     Truth,
+    Views,
     bootstrap_intervals,
     improvement,
     measure,
@@ -86,8 +97,8 @@ def test_a_student_that_has_not_learned_is_exactly_no_edit(evaluated: Path) -> N
 
 def test_every_sample_has_a_row_for_each_method(evaluated: Path) -> None:
     rows = pq.read_table(evaluated / "per_sample.parquet").to_pylist()
-    assert {row["method"] for row in rows} == {*METHODS, IMAGE_PROMPT}
-    assert len({(row["key"], row["method"]) for row in rows}) == len(rows) == 16
+    assert {row["method"] for row in rows} == {*METHODS, IMAGE_PROMPT, SEEN_PROMPT}
+    assert len({(row["key"], row["method"]) for row in rows}) == len(rows) == 20
     assert all(row["portrait_id"] in ("p0000000005", "p0000000006") for row in rows)  # the test split
 
 
@@ -118,6 +129,28 @@ def test_the_true_edit_scores_perfectly_and_the_plain_head_does_not(judges: Judg
     assert wrong["l1_changed"] > 0.05
     assert wrong["lpips"] is not None
     assert wrong["lpips"] > 0.001
+
+
+def test_a_shape_is_compared_where_both_heads_are(judges: Judges) -> None:
+    cameras = torch.cat([orbit_label(0.0, 0.0), orbit_label(torch.tensor([-0.35, 0.35]), 0.2)]).numpy()
+    heads = true_heads(3, cameras, 64, ["elf-ears", "red-hair"], rays=32)
+    truth, plain = heads["elf-ears"], heads["red-hair"]
+    assert truth.depth is not None
+    assert plain.depth is not None
+    assert truth.depth.shape == (3, 32, 32)
+    assert np.isfinite(truth.depth).sum() > np.isfinite(plain.depth).sum()  # ears are added
+
+    def seen(depth: np.ndarray) -> dict[str, float | None]:
+        solid = np.isfinite(depth)
+        views = Views(truth.pictures, np.where(solid, depth, 0.0), solid.astype(np.float32))
+        return measure(judges, views, truth.pictures[0], "x", truth.pictures[0], truth)
+
+    perfect, without_ears, farther = seen(truth.depth), seen(plain.depth), seen(truth.depth * 1.02)
+    assert (perfect["depth_error"], perfect["silhouette_iou"]) == (0.0, 1.0)
+    assert 0.8 < (without_ears["silhouette_iou"] or 0) < 1.0
+    assert farther["depth_error"] == pytest.approx(0.02, abs=1e-4)
+    assert farther["silhouette_iou"] == 1.0
+    assert measure(judges, truth.pictures, truth.pictures[0], "x", truth.pictures[0], truth)["depth_error"] is None
 
 
 def test_regions_and_views_are_kept_apart(judges: Judges) -> None:

@@ -5,6 +5,7 @@ Frame and camera conventions are those of `models.camera`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,12 +72,8 @@ def render_styles(person: Person, label: Tensor, size: int, styles: list[str | N
         if identity not in shapes:
             head = Head(identity)
             origin, directions = camera_rays(label, size * SUPERSAMPLING)
-            origin = (origin - HEAD_CENTRE) / HEAD_SCALE
-            fine = head.meet(origin, directions)
-            centre = head.meet(origin, camera_rays(label, size)[1])
-            depth = torch.full((size * size,), torch.inf)
-            depth[centre.hit] = centre.depth * HEAD_SCALE
-            shapes[identity] = (fine, depth.view(size, size))
+            fine = head.meet((origin - HEAD_CENTRE) / HEAD_SCALE, directions)
+            shapes[identity] = (fine, _depth(head, label, size))
         fine, depth = shapes[identity]
         styled = Person(identity, person.scene)
         canvas = plain_canvas(styled, fine, len(rows), rows)
@@ -84,6 +81,23 @@ def render_styles(person: Person, label: Tensor, size: int, styles: list[str | N
         rgb = torch.nn.functional.avg_pool2d(fine_rgb, SUPERSAMPLING)[0].permute(1, 2, 0)
         pictures.append(Picture(rgb.contiguous(), depth, torch.isfinite(depth)))
     return pictures
+
+
+@torch.no_grad()
+def depths_of(person: Person, label: Tensor, size: int, styles: Sequence[str | None]) -> Tensor:
+    """(S, size, size) along the unit ray in world units, inf off the head, of a person in several styles."""
+    label = label.to(torch.float32).cpu()
+    shapes = [restyle(person.identity, style) for style in styles]
+    depths = {shape: _depth(Head(shape), label, size) for shape in set(shapes)}
+    return torch.stack([depths[shape] for shape in shapes])
+
+
+def _depth(head: Head, label: Tensor, size: int) -> Tensor:
+    origin, directions = camera_rays(label, size)
+    met = head.meet((origin - HEAD_CENTRE) / HEAD_SCALE, directions)
+    depth = torch.full((size * size,), torch.inf)
+    depth[met.hit] = met.depth * HEAD_SCALE
+    return depth.view(size, size)
 
 
 def render(person: Person, label: Tensor, size: int, style: str | None = None) -> Picture:
