@@ -36,14 +36,15 @@ class Tally:
     samples: int = 0
     rejected: int = 0
     asking: int = 0  # made, and judged again once further attempts are made
+    what: str = "samples"
 
     @property
     def text(self) -> str:
         words = [f"{self.cached} up to date"] if self.cached or not (self.made or self.asking) else []
-        words += [f"{self.made} made with {self.samples} samples"] if self.made else []
+        words += [f"{self.made} made with {self.samples} {self.what}"] if self.made else []
         for count, word in (
             (self.asking, "too few samples: further attempts follow"),
-            (self.rejected, "samples rejected"),
+            (self.rejected, f"{self.what} rejected"),
             (self.failed, "failed"),
             (self.blocked, "blocked"),
         ):

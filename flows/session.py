@@ -268,6 +268,7 @@ def tally_steps(steps: Sequence[Step], cached_before: set[str]) -> Tally:
         samples=sum(entry.samples for entry in entries),
         rejected=sum(entry.rejected for entry in entries),
         asking=sum(bool(step.note) and step.state in ASKING for step in steps),
+        what="prompts" if steps and steps[0].partition.stage == "prompts" else "samples",
     )
 
 
