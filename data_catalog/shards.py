@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,14 +67,14 @@ def write_shard(path: Path, samples: Iterable[Sample], hasher: Hasher | None = N
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("xb") as stream:
-
-            def write(data: bytes) -> None:
-                stream.write(data)
+        # Hashed beside the writing: it costs as much as the writing does.
+        with temporary.open("xb") as stream, ThreadPoolExecutor(1) as beside:
+            entries: list[ShardEntry] = []
+            for entry, pieces in _members(samples):
                 if hasher is not None:
-                    hasher.update(data)
-
-            entries = _write_members(write, samples)
+                    beside.submit(_feed, hasher, pieces)
+                stream.writelines(pieces)
+                entries += [entry] if entry else []
             stream.flush()
             os.fsync(stream.fileno())
         temporary.rename(path)
@@ -83,24 +84,28 @@ def write_shard(path: Path, samples: Iterable[Sample], hasher: Hasher | None = N
     return entries
 
 
-def _write_members(write: Callable[[bytes], None], samples: Iterable[Sample]) -> list[ShardEntry]:
-    entries: list[ShardEntry] = []
+def _feed(hasher: Hasher, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        hasher.update(piece)
+
+
+def _members(samples: Iterable[Sample]) -> Iterator[tuple[ShardEntry | None, list[bytes]]]:
+    """Each sample's entry and bytes, and at last those of the end."""
+    last: ShardEntry | None = None
     end = 0
     for sample in samples:
-        _check_sample(sample, entries[-1] if entries else None)
-        start, fields = end, {}
+        _check_sample(sample, last)
+        start, fields, pieces = end, {}, []
         for name, data in sorted(sample.fields.items()):
             member = tarfile.TarInfo(f"{sample.key}.{name}")
             # An integer mtime: a float one makes tarfile write a PAX header with the time of writing.
             member.size, member.mtime, member.mode = len(data), 0, 0o644
-            write(member.tobuf(tarfile.USTAR_FORMAT))
-            write(data)
-            write(bytes(-len(data) % BLOCK))
+            pieces += [member.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % BLOCK)]
             fields[name] = (end + BLOCK, len(data))
             end += BLOCK + _padded(len(data), BLOCK)
-        entries.append(ShardEntry(sample.key, start, end - start, fields))
-    write(bytes(shard_bytes(entries) - end))
-    return entries
+        last = ShardEntry(sample.key, start, end - start, fields)
+        yield last, pieces
+    yield None, [bytes(shard_bytes([last] if last else []) - end)]
 
 
 def shard_bytes(entries: Sequence[ShardEntry]) -> int:

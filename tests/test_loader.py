@@ -1,5 +1,6 @@
 """What a training reads: the same from memory, ahead and now; damage is met before it begins; sources of views."""
 
+import json
 import os
 import shutil
 import threading
@@ -24,10 +25,12 @@ from data_catalog.verify import verify
 from models import mae
 from models.camera import split_label
 from models.mae import Mae, MaeEncoder
+from models.perceptual import Perceptual
 from tasks.batches import Batch, BatchMaker, Prompts, triplane_on
 from tasks.distill import make_student, reads
 from tasks.loader import Loader, Wanted
-from tasks.training_data import Sampler, SampleRef, check_stored, read_fields, read_samples
+from tasks.training_data import Fields, Sampler, SampleRef, check_stored, read_fields, read_samples
+from tasks.training_processes import free_port
 from tests import taught
 from tests.tiny import tiny_clip
 
@@ -268,3 +271,47 @@ def test_repair_makes_an_index_again_without_computing_anything(copy: Path) -> N
     assert index.read_bytes() == before
     damaged_too = replace(damage, file="shard.tar")
     assert mend_indexes([damage, damaged_too]) == [], "a damaged shard says nothing about its index"
+
+
+def read_a_share(rank: int, port: int, root: Path) -> None:
+    """What one of two processes reads in two epochs, written as JSON."""
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= {name: str(value) for name, value in ranks.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    from tasks.training import Trainer
+
+    torch.set_num_threads(1)
+    samples, teacher = samples_of(root), taught.untrained_teacher()
+    torch.manual_seed(0)
+    prompts = Prompts.read(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
+    settings = DistillSettings(batch_size=4, iterations=4, triplane_iterations=2, memory_mb=0)
+    student = make_student(teacher, prompts, Settings(distill=settings))
+    learned = [sample for sample in samples if sample.split == "train"]
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[unused])
+    assert accelerator.num_processes == 2
+    perceptual = Perceptual.untrained().eval()
+    trainer = Trainer(student, teacher, perceptual, prompts, learned, (), settings, "cpu", accelerator)
+    read: list[list[str]] = []
+    take = trainer.maker.loader.take
+
+    def remember(chosen: list[SampleRef], views: object) -> list[Fields]:
+        read.append([sample.key for sample in chosen])
+        return take(chosen, views)  # type: ignore[arg-type]
+
+    trainer.maker.loader.take = remember  # type: ignore[method-assign]
+    for trainer.step in range(4):
+        trainer.take_step()
+    (root / f"read-{rank}.json").write_text(json.dumps(read))
+    accelerator.end_training()
+
+
+def test_two_processes_read_what_the_other_does_not_and_together_each_epoch_once(copy: Path) -> None:
+    torch.multiprocessing.spawn(read_a_share, (free_port(), copy), nprocs=2)
+    first, second = (json.loads((copy / f"read-{rank}.json").read_text()) for rank in range(2))
+    assert [len(keys) for keys in first + second] == [2] * 8
+    learned = sorted(sample.key for sample in samples_of(copy) if sample.split == "train")
+    for epoch in (slice(0, 2), slice(2, 4)):
+        assert sorted(key for keys in first[epoch] + second[epoch] for key in keys) == learned
