@@ -31,11 +31,12 @@ def edit_video(
     out: str | None = None,
     views: bool = False,
     student: str = "latest",
+    style: str | None = None,
 ) -> dict[str, Any]:
     """Edit every frame of a video (a file, or a folder of pictures) as a text or a reference picture says.
 
     Without a video, a head of the embedded world that talks and turns; without `out`, edited.mp4 in the data root.
-    Sound and times stay. Interrupted, the same call goes on at its frame.
+    `style`: one that the student was adapted to. Sound and times stay. Interrupted, the same call goes on at its frame.
     """
     log_plainly()
     settings = load_settings(profile, overrides or [])
@@ -44,12 +45,12 @@ def edit_video(
     clip = open_clip(find_video(video, settings, root), settings.portraits.max_pixels)
     target = Path(out) if out is not None else root / "edited.mp4"
     check_outputs(clip, target)
-    editor = Student.load(student, profile, overrides or [])
+    editor = Student.load(student, profile, overrides or [], style)
     wish = editor.read_prompt(prompt, reference)
     tracker = Tracker(root, settings, "edit-video", flow_run_id())
     ok = False
     try:
-        tracker.params(tracker.run_id, describe(clip, prompt, reference, student))
+        tracker.params(tracker.run_id, describe(clip, prompt, reference, student, style))
         bar = ProgressBar("edit-video")
 
         def hear(progress: Progress) -> None:
@@ -81,10 +82,11 @@ def find_video(video: str | None, settings: Settings, root: Path) -> Path:
     return path
 
 
-def describe(clip: Clip, prompt: str | None, reference: str | None, student: str) -> dict[str, str]:
+def describe(clip: Clip, prompt: str | None, reference: str | None, student: str, style: str | None) -> dict[str, str]:
     """The parameters of the MLflow run, beside the settings."""
     wish = {"video.prompt": prompt} if prompt is not None else {"video.reference": str(reference)}
-    return {"video.clip": str(clip.path), "video.clip_digest": clip.digest(), **wish, "video.student": student}
+    made_by = {"video.student": student} | ({"video.style": style} if style is not None else {})
+    return {"video.clip": str(clip.path), "video.clip_digest": clip.digest(), **wish, **made_by}
 
 
 def summary(edited: Edited) -> dict[str, Any]:

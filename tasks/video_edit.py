@@ -7,6 +7,7 @@ covers the clip, the prompt, the student and what is shown, so that the same com
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -55,6 +56,8 @@ class Smoothing(NamedTuple):
 
 SMOOTHING = Smoothing()
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Edited:
@@ -86,6 +89,9 @@ def edit_clip(student: Student, clip: Clip, prompt: Prompt, out: Path, sides: bo
     started = time.perf_counter()
     with _work_folder(root, _key(student, clip, prompt, sides)) as work:
         sightings = track(clip, student.companions.landmarks, student.settings, work / "track.jsonl")
+        faces = sum(sighting.points is not None for sighting in sightings)
+        if not faces and student.companions.landmarks is not None:
+            log.warning("no face was found in %s: every frame is taken as aligned and frontal", clip.path)
         if len(sightings) >= MANY:
             student.speed_up()
         (work / "frames").mkdir(exist_ok=True)
@@ -94,7 +100,6 @@ def edit_clip(student: Student, clip: Clip, prompt: Prompt, out: Path, sides: bo
             write_atomically(_frame_file(work, number), encode_png(np.concatenate(panes, axis=1)))
             report(number + 1, len(sightings))
         files = _write_videos(work, clip, sightings, out, sides)
-    faces = sum(sighting.points is not None for sighting in sightings)
     seconds = time.perf_counter() - started
     return Edited(files, len(sightings), faces, len(split_shots(sightings)), resumed_at, seconds)
 

@@ -31,6 +31,9 @@ def edit_video(
     student: Annotated[
         str, typer.Option(help="Digest of a student (or its beginning), a folder, or latest.")
     ] = "latest",
+    style: Annotated[
+        str | None, typer.Option(help="A style that the student was adapted to (stillroom adapt), or its digest.")
+    ] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -41,11 +44,17 @@ def edit_video(
     with screen.only_results_on_stdout():
         from flows.engine import run_here
 
-        given = {
-            name: None if path is None else str(path) for name, path in (("video", video), ("reference", reference))
-        }
         outcome = run_here(
-            "edit-video", profile, overrides or [], **given, prompt=prompt, out=str(out), views=views, student=student
+            "edit-video",
+            profile,
+            overrides or [],
+            video=None if video is None else str(video),
+            prompt=prompt,
+            reference=None if reference is None else str(reference),
+            out=str(out),
+            views=views,
+            student=student,
+            style=style,
         )
     screen.show(outcome, as_json, show_video)
 
