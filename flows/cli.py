@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from flows.commands import adapt, care, comparing, planning, regen, running, students, styles, video
+from flows.commands import adapt, care, comparing, planning, regen, running, serve, students, styles, video
 from flows.mistakes import MISTAKES
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (planning, running, adapt, students, video):  # in the order of `--help`
+for group in (planning, running, adapt, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 for group in (comparing, regen, care):

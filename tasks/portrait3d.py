@@ -52,15 +52,17 @@ class Portrait3D:
 
     def look(self, yaw: float, pitch: float) -> np.ndarray:
         """As `render`, (H, W, 3) uint8."""
-        from models.camera import orbit_label
-
-        return self._show(orbit_label(yaw, pitch))[0]
+        return self.see(yaw, pitch)[0]
 
     def depth(self, yaw: float = 0.0, pitch: float = 0.0) -> np.ndarray:
         """World units along each ray, (h, w) float32; NaN where a ray passes the head."""
+        return self.see(yaw, pitch)[1]
+
+    def see(self, yaw: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
+        """What `look` and `depth` give, from one rendering."""
         from models.camera import orbit_label
 
-        return self._show(orbit_label(yaw, pitch))[1]
+        return self._show(orbit_label(yaw, pitch))
 
     def views(self, count: int) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 from left to right at eye level; a single one is frontal."""

@@ -25,10 +25,10 @@ SIZE = 64
 
 
 @cache
-def network() -> Network:
+def network(seed: int = 0) -> Network:
     """Its prompts turn the triplane a little, each its own way."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         made = Network.from_teacher(zoo.load("teacher", "embedded"), EMBEDDED)
         torch.nn.init.normal_(made.encoder.Ref_encoder.proj_tail.weight, std=0.02)
     return made.eval().requires_grad_(False)
@@ -54,13 +54,13 @@ def write_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def store_student(root: Path) -> Record:
-    """The student as the stage distill leaves it in the store of a data root."""
+def store_student(root: Path, seed: int = 0) -> Record:
+    """The student as the stage distill leaves it in the store of a data root. Another seed is another student."""
     store, partition = Store(root), Partition("distill")
     weights = {name: zoo.digest(name, "embedded") for name in ("clip", "mae")}
-    inputs = {"stage": "distill", "inputs": {"dataset/all": "d" * 64}, "weights": weights}
+    inputs = {"stage": "distill", "inputs": {"dataset/all": "d" * 64}, "weights": weights, "seed": seed}
     folder = store.begin(partition)
-    save_student(network(), folder)
+    save_student(network(seed), folder)
     settings = Settings().distill.model_dump(mode="json")
     (folder / "training.json").write_bytes(encode_json({"settings": settings, "styles": ["zombie"]}))
     record = Record(

@@ -1,0 +1,54 @@
+"""Something to begin with: portraits and pictures of styles from the procedural world, made when the page starts."""
+
+from functools import cache
+
+import numpy as np
+
+from data_catalog.settings import Settings
+from data_catalog.styles import list_styles, read_style, style_path
+from tasks.portrait_sources import PROCEDURAL
+
+# People whom no profile trains on (its seeds count from 0), chosen to differ.
+PEOPLE, PHOTOS = (100_005, 100_001, 100_012, 100_003, 100_017), (100_004,)
+REFERENCE_STYLES = ("bronze-statue", "neon", "red-hair", "zombie")
+REFERENCE_PERSON = 100_013
+PROMPTS_SHOWN = 8
+
+
+@cache
+def portraits() -> list[np.ndarray]:
+    """People close by and, the last ones, as somebody with an unsteady hand takes them; (128, 128, 3) uint8."""
+    from models import procedural
+    from models.camera import orbit_label
+    from models.procedural.photo import RAW_SIZE_PX, raw_photo
+
+    people = []
+    for number, seed in enumerate(PEOPLE):
+        label = orbit_label(0.12 * (-1) ** number, 0.03)[0]
+        people.append(_as_bytes(procedural.render(procedural.portrait(seed), label, RAW_SIZE_PX).rgb.numpy()))
+    return people + [raw_photo(seed).rgb for seed in PHOTOS]
+
+
+@cache
+def references(size: int) -> list[np.ndarray]:
+    """Pictures (size, size, 3) uint8 of one person in several styles."""
+    from models import procedural
+    from models.camera import orbit_label
+
+    person = procedural.portrait(REFERENCE_PERSON)
+    drawn = procedural.render_styles(person, orbit_label(0.0, 0.0)[0], size, list(REFERENCE_STYLES))
+    return [_as_bytes(picture.rgb.numpy()) for picture in drawn]
+
+
+def fit(settings: Settings) -> bool:
+    """Whether the settings' students know procedural heads."""
+    return settings.portraits.source == PROCEDURAL
+
+
+def prompts(settings: Settings) -> list[str]:
+    """What the profile's styles ask for."""
+    return [read_style(style_path(settings, slug)).prompts[0] for slug in list_styles(settings)][:PROMPTS_SHOWN]
+
+
+def _as_bytes(rgb: np.ndarray) -> np.ndarray:
+    return (rgb * 255.0 + 0.5).astype(np.uint8)

@@ -1,0 +1,176 @@
+"""The left side of a tab: which portrait, and what to change. The tab says what happens when either is another."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings
+from flows.page import examples, figures
+from tasks.user_portrait import read_picture
+
+IN_WORDS, BY_PICTURE = "In words", "By a picture"
+MAX_PROMPT = 300  # characters
+FIRST_PROMPT = 1  # of the profile's; one that changes much
+
+MAX_YAW_DEG, MAX_PITCH_DEG = 35, 20  # to each side; students are trained on portraits, not on the back of a head
+FIRST_YAW_DEG = 20
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # of handlers that answer at once
+
+Listener = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The components of the inputs, and the pictures behind them: (H, W, 3) uint8, as they came in."""
+
+    portrait: gr.State
+    way: gr.Radio
+    text: gr.Textbox
+    reference: gr.State
+    chips: gr.Dataset
+    go: gr.Button
+    problem: gr.HTML
+
+    @property
+    def all(self) -> list[Any]:
+        """In the order of `read_wish`, the portrait first."""
+        return [self.portrait, self.way, self.text, self.reference]
+
+    def when_changed(self, act: Listener, inputs: list[Any], outputs: list[Any]) -> None:
+        """Call `act` for another portrait, another reference, a prompt that was entered or picked, and the button."""
+        gr.on(
+            [self.portrait.change, self.reference.change, self.text.submit, self.go.click],
+            act,
+            inputs,
+            outputs,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        words = self.chips.click(lambda row: (row[0], IN_WORDS), self.chips, [self.text, self.way], **QUIET)
+        words.then(act, inputs, outputs, **QUIET)
+
+
+def build_inputs(settings: Settings, name: str, action: str, others: Sequence[gr.components.Component] = ()) -> Inputs:
+    """Lay the inputs out where they are called.
+
+    name: of the tab, in the ids.  action: on the button.  others: components that were not rendered yet, above it.
+    """
+    size, fit = settings.align.size, examples.fit(settings)
+    gr.HTML("<h2><i>1</i>A portrait</h2>")
+    people = examples.portraits() if fit else []
+    portrait = gr.State(people[0] if people else None)
+    picked = _gallery(people, f"{name}-portraits") if people else None
+    dropped = _drop(f"{name}-portrait", "Or drop a picture of yours here, or click to choose one")
+    gr.HTML("<h2><i>2</i>What to change</h2>")
+    way = gr.Radio([IN_WORDS, BY_PICTURE], value=IN_WORDS, show_label=False, container=False, elem_id=f"{name}-way")
+    prompts = examples.prompts(settings)
+    with gr.Group(visible=True, elem_classes="bare") as words:
+        text = gr.Textbox(
+            next(iter(prompts[FIRST_PROMPT:]), ""),
+            placeholder="turn her into a bronze statue",
+            max_length=MAX_PROMPT,
+            show_label=False,
+            container=False,
+            elem_id=f"{name}-prompt",
+            elem_classes="prompt",
+        )
+        chips = gr.Dataset(
+            components=[text],
+            samples=[[prompt] for prompt in prompts],
+            show_label=False,
+            elem_id=f"{name}-chips",
+            elem_classes="chips",
+        )
+    with gr.Group(visible=False, elem_classes="bare") as pictures:
+        styled = examples.references(size) if fit else []
+        reference = gr.State(None)
+        shown = _gallery(styled, f"{name}-references") if styled else None
+        handed = _drop(f"{name}-reference", "Or drop a picture that shows the style, or click")
+    for other in others:
+        other.render()
+    go = gr.Button(action, variant="primary", elem_id=f"{name}-go")
+    problem = gr.HTML(elem_id=f"{name}-problem")
+
+    read = _reader(settings)
+    for drop, state, gallery in ((dropped, portrait, picked), (handed, reference, shown)):
+        drop.upload(read, drop, [state, drop, problem], **QUIET)
+        if gallery is not None:
+            pick = _picker(people if gallery is picked else styled)
+            gallery.select(pick, None, [state, problem], **QUIET)
+    way.change(
+        lambda chosen: (gr.Group(visible=chosen == IN_WORDS), gr.Group(visible=chosen == BY_PICTURE)),
+        way,
+        [words, pictures],
+        **QUIET,
+    )
+    return Inputs(portrait, way, text, reference, chips, go, problem)
+
+
+def read_wish(way: str, text: str, reference: np.ndarray | None) -> tuple[str | None, np.ndarray | None]:
+    """Prompt and reference as `Student.edit` takes them. Raises UserError where there is nothing to go by."""
+    if way == BY_PICTURE:
+        if reference is None:
+            raise UserError("there is no picture of the style yet", expected="pick one, or drop one of your own")
+        return None, reference
+    if len(text) > MAX_PROMPT:
+        raise UserError("the prompt is too long", expected=f"{MAX_PROMPT} characters at most")
+    return text, None
+
+
+def turn_sliders(name: str) -> tuple[gr.Slider, gr.Slider]:
+    """Yaw and pitch, in degrees."""
+    with gr.Row(elem_classes="turn"):
+        sliders = [
+            gr.Slider(-limit, limit, first, step=1, label=label, elem_id=f"{name}-{angle}", buttons=[])
+            for angle, label, limit, first in (
+                ("yaw", "Turn left or right", MAX_YAW_DEG, FIRST_YAW_DEG),
+                ("pitch", "Look from below or above", MAX_PITCH_DEG, 0),
+            )
+        ]
+    return sliders[0], sliders[1]
+
+
+def _gallery(pictures: list[np.ndarray], name: str) -> gr.Gallery:
+    return gr.Gallery(
+        list(pictures),
+        columns=8,
+        allow_preview=False,
+        interactive=False,
+        show_label=False,
+        container=False,
+        height="auto",
+        object_fit="cover",
+        buttons=[],
+        format="png",
+        elem_id=name,
+        elem_classes="thumbs",
+    )
+
+
+def _drop(name: str, label: str) -> gr.File:
+    return gr.File(label=label, type="binary", height=48, elem_id=name, elem_classes="drop")
+
+
+def _reader(settings: Settings) -> Listener:
+    """A handler that reads a dropped file. A bad one is said; what was chosen before stays."""
+
+    def read(data: bytes) -> tuple[Any, None, str]:
+        try:
+            return read_picture(data, settings), None, ""
+        except UserError as error:
+            return gr.skip(), None, figures.problem(error)
+
+    return read
+
+
+def _picker(pictures: list[np.ndarray]) -> Listener:
+    """A handler that takes the example that was clicked."""
+
+    def pick(event: gr.SelectData) -> tuple[np.ndarray, str]:
+        return pictures[int(event.index)], ""
+
+    return pick

@@ -1,0 +1,75 @@
+"""The page as a whole: title, three tabs, its looks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from data_catalog.settings import Settings
+from flows.page.browse_tab import build_browse_tab
+from flows.page.compare_tab import build_compare_tab
+from flows.page.doors import MAX_UPLOAD
+from flows.page.edit_tab import build_edit_tab
+from flows.page.shelf import Shelf
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+STYLE_SHEET = Path(__file__).parent / "page.css"
+CLEAN_EVERY_S, KEEP_FILES_S = 600, 3600  # uploads
+WORKERS = 2  # handlers of one kind at a time; each keeps a core busy
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif")  # the reader's own
+NO_STUDENT = "There is no student here yet. `stillroom distill` trains one; load this page again then."
+
+
+def build_page(shelf: Shelf, settings: Settings) -> gr.Blocks:
+    """The page. Without a student, its tabs say how to get one."""
+    students = bool(shelf.choices())
+    with gr.Blocks(title="stillroom", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_FILES_S)) as page:
+        gr.HTML(
+            "<header><h1>stillroom</h1>"
+            "<p>Pick a portrait, say what to change, and look at the edited head from any side.</p></header>"
+        )
+        with gr.Tabs():
+            with gr.Tab("Edit a portrait", id="edit"):
+                if students:
+                    build_edit_tab(shelf, settings, page)
+                else:
+                    gr.Markdown(NO_STUDENT)
+            with gr.Tab("Browse datasets", id="browse") as browse:
+                build_browse_tab(browse)
+            with gr.Tab("Compare students", id="compare") as compare:
+                if students:
+                    build_compare_tab(shelf, settings, compare)
+                else:
+                    gr.Markdown(NO_STUDENT)
+    page.queue(default_concurrency_limit=WORKERS, max_size=64)
+    return page
+
+
+def mount_page(app: "FastAPI", shelf: Shelf, settings: Settings) -> "FastAPI":
+    """Put the page on an application, at its root."""
+    if choices := shelf.choices():
+        shelf.open(choices[0].key)  # the first visitor does not wait for it
+    theme = gr.themes.Default(
+        primary_hue="amber", neutral_hue="stone", radius_size="sm", font=FONTS, font_mono=("ui-monospace", "monospace")
+    ).set(body_text_color_subdued="*neutral_500")
+    page = build_page(shelf, settings)
+    # Gradio lets a request name only files that were uploaded, but asks no mounted page to: it counts as not launched.
+    page.has_launched = True
+    return gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        allowed_paths=[],
+        footer_links=[],
+        run_history=False,
+        show_error=False,  # what a visitor can mend is said on the page; the rest is the log's
+        max_file_size=MAX_UPLOAD,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        theme=theme,
+        css=STYLE_SHEET.read_text(encoding="utf-8"),
+    )

@@ -1,0 +1,142 @@
+"""`stillroom serve`: the page and the process behind it. All that it writes lies below the data root."""
+
+import ipaddress
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from data_catalog.errors import UserError
+from data_catalog.places import data_root
+from data_catalog.settings import load_settings
+from data_catalog.snapshot import list_snapshots
+from flows.page.shelf import Shelf
+from flows.processes import free_port
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+RUN, LOCK = "run-", "lock"  # a process's folder, and the file in it that says that the process lives
+PORT = 7860  # if nobody listens there
+# No Gradio account, no version check, no sharing, no fonts or scripts from elsewhere.
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SHARE": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_SSR_MODE": "False",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+log = logging.getLogger(__name__)
+
+
+def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+    """What will be served and where. Warns where others than this machine can reach it.
+
+    Raises UserError where there is nothing to show or nowhere to listen.
+    """
+    load_settings(profile, overrides)  # the same mistakes are said everywhere
+    if find_spec("gradio") is None:
+        raise UserError("the page needs Gradio", hint="pip install -c constraints.txt -e '.[serve]'")
+    shelf = Shelf(profile, overrides)
+    students, datasets = len(shelf.choices()), len(list_snapshots(data_root()))
+    if not students and not datasets:
+        raise UserError("there is no student and no dataset yet", root=data_root(), hint="make demo")
+    address, port = resolve(host), port or free_port(PORT)
+    if not address.is_loopback:
+        log.warning(
+            "warning: %s is not loopback. Everybody who reaches this machine can use the page, see its datasets and "
+            "upload pictures; there is no password.",
+            host,
+        )
+    check_port(address, port)
+    shown = f"[{host}]" if ":" in host else host
+    return {"url": f"http://{shown}:{port}", "host": host, "port": port, "students": students, "datasets": datasets}
+
+
+def serve(host: str, port: int, profile: str, overrides: list[str]) -> None:
+    """Show the page until interrupted."""
+    with own_folder(data_root()):
+        import uvicorn
+
+        app = make_app(profile, overrides)
+        # uvicorn ends the page in good order, then sends the signal on: it must not end us before the folder is gone.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        log.info("ready; Ctrl+C ends it")
+        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+
+
+def make_app(profile: str, overrides: list[str]) -> "FastAPI":
+    """The page as an application, with its doors. Gradio takes its folder for files from `own_folder`."""
+    from fastapi import FastAPI
+
+    from flows.page.doors import Doors
+    from flows.page.layout import mount_page
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = mount_page(app, Shelf(profile, overrides), load_settings(profile, overrides))
+    app.add_middleware(Doors)
+    return app
+
+
+@contextmanager
+def own_folder(root: Path) -> Iterator[Path]:
+    """A folder below the data root for uploads and whatever else this process leaves; gone when it ends."""
+    sweep(root / "page")
+    with tempfile.TemporaryDirectory(dir=root / "page", prefix=RUN) as made, FileLock(Path(made) / LOCK):
+        folder = Path(made).resolve()
+        places = {
+            "GRADIO_TEMP_DIR": folder / "files",
+            "GRADIO_EXAMPLES_CACHE": folder / "examples",
+            "TMPDIR": folder,
+            "MPLCONFIGDIR": root.resolve() / "page" / "matplotlib",  # its list of fonts takes seconds to make
+        }
+        os.environ.update(QUIET | {name: str(place) for name, place in places.items()})
+        (folder / "files").mkdir()
+        before, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
+
+
+def sweep(page: Path) -> None:
+    """Remove what processes left that were killed; of those that run, the lock is held."""
+    page.mkdir(parents=True, exist_ok=True)
+    for folder in page.glob(f"{RUN}*"):
+        with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def resolve(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of a host of this machine."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        raise UserError(f"there is no host '{host}'", expected="127.0.0.1, or an address of this machine") from None
+    return ipaddress.ip_address(found[0][4][0])
+
+
+def check_port(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> None:
+    """Raise UserError where one cannot listen."""
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((str(address), port))
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {address}, port {port}: {error.strerror}", hint="another --port, or none"
+            ) from None

@@ -1,0 +1,85 @@
+"""The students that the page can show: those of the store and the styles that they were adapted to, a few loaded."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from data_catalog.catalog import Catalog
+from data_catalog.places import data_root
+from data_catalog.store import Store
+from data_catalog.students import STUDENT, adapted_styles
+
+if TYPE_CHECKING:
+    from tasks.student_api import Student
+
+KEPT = 3  # students in memory; two are compared while a third is edited with
+SHORT = 8  # characters of a digest that a person sees
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A student, or one that was adapted to a style. `key` names it in the page."""
+
+    label: str
+    student: str  # digest
+    adapted: str | None = None  # digest of the adapted style
+
+    @property
+    def key(self) -> str:
+        return f"{self.student}+{self.adapted}" if self.adapted else self.student
+
+
+class Shelf:
+    """What there is to choose from, and the students that were chosen last. Safe to share between threads."""
+
+    def __init__(self, profile: str, overrides: list[str]) -> None:
+        self.profile, self.overrides = profile, overrides
+        self._loaded: OrderedDict[str, Student] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def choices(self) -> list[Choice]:
+        """Students, the newest first, each followed by the styles that it was adapted to."""
+        catalog = Catalog(Store(data_root()))
+        found = []
+        for number, entry in enumerate(catalog.history(STUDENT)):
+            age = "newest student" if number == 0 else "student"
+            found.append(Choice(f"{age} {entry.digest[:SHORT]} · {_when(entry.created)}", entry.digest))
+            found += [
+                Choice(f"adapted to {adapted.style} · {_when(adapted.created)}", entry.digest, adapted.digest)
+                for adapted in adapted_styles(catalog)
+                if adapted.base == entry.digest
+            ]
+        return found
+
+    def options(self) -> list[tuple[str, str]]:
+        """The choices as a menu takes them: what is read, and the key."""
+        return [(choice.label, choice.key) for choice in self.choices()]
+
+    def open(self, key: str) -> "Student":
+        """The student of a choice, loaded and warm. The first call of a student takes seconds.
+
+        Raises UserError where there is no such student any more.
+        """
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(key)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > KEPT:
+                self._loaded.popitem(last=False)
+            return self._loaded[key]
+
+    def _load(self, key: str) -> "Student":
+        from tasks.student_api import Student
+
+        digest, _, adapted = key.partition("+")
+        student = Student.load(digest, self.profile, self.overrides, adapted=adapted or None)
+        student.warm_up()
+        return student
+
+
+def _when(created: str) -> str:
+    """A record's time as a person reads it: 23 Nov 18:05, UTC."""
+    moment = datetime.fromisoformat(created)
+    return f"{moment.day} {moment:%b %H:%M}"
