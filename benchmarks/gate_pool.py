@@ -1,4 +1,4 @@
-"""The pseudo-labels that `benchmarks.gates` judges, of four settings of the editor, and how near they are to the truth."""
+"""The pseudo-labels that `benchmarks.gates` judges, of four settings of the editor, and their truth."""
 
 import json
 import logging
