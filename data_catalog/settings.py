@@ -213,7 +213,7 @@ class AdaptSettings(Section):
     # For each pair, as many edits of its portrait into styles that the student knows, as the student itself makes
     # them: half of what is learned then, they keep the old styles. The paper has none, and without them an
     # embedded student forgets: its other edits get twice as far from the truth in half a minute.
-    rehearsals: int = Field(4, ge=0)
+    rehearsals: int = Field(8, ge=0)
     old_samples: int = Field(2, ge=1)  # test samples of each style it knows, measured before and after
     pairs_folder: str | None = None  # with input/ and edited/ pictures of one's own; null: the editor makes the pairs
     prompt: str | None = None  # of the pairs in the folder; null: those of the style's file

@@ -11,7 +11,7 @@ from typing import Any
 from data_catalog.places import PROJECT, data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import style_paths, styles_folder
-from flows.adapting import adapt_shape
+from flows.adapting import adapt_shape, make_samples
 from flows.pages import flow_run_id
 from flows.planning import PlanShape
 from flows.products import log_pictures
@@ -71,8 +71,9 @@ def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) ->
 
     chosen = [*overrides, f"prompts.styles={json.dumps(sorted(styles))}"]
     with open_run("ablate", profile, chosen, shape=shape) as run:
-        for stage in ("portraits", "align", "prompts", "edit", "score", "select", "teach", "dataset", "base"):
-            run.stage(stage)
+        make_samples(run)
+        run.stage("dataset")
+        run.stage("base")
         run.check()
         run.tracker.params(run.tracker.run_id, {"base_styles": ", ".join(styles)})
         pins = {DATASET: run.entry("dataset").digest, "base/all": run.entry("base").digest}
@@ -88,8 +89,9 @@ def adapt_arm(profile: str, overrides: Sequence[str], style: str, bases: Sequenc
         chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
     shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs
     with open_run("ablate", profile, chosen, base.pins, shape=shape) as run:
-        for stage in ("portraits", "align", "prompts", "edit", "score", "select", "teach", "pairs", "arm"):
-            run.stage(stage)
+        make_samples(run)
+        run.stage("pairs")
+        run.stage("arm")
         run.check()
         document = json.loads((run.folder("arm") / "adapted.json").read_text(encoding="utf-8"))
         log_pictures(run, run.folder("arm"))

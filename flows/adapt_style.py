@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.adapting import adapt_settings, adapt_shape, publish_adapted
+from flows.adapting import adapt_settings, adapt_shape, make_samples, publish_adapted
 from flows.products import find_student
 from flows.session import open_run
 
@@ -29,13 +29,7 @@ def adapt_style(
     shape = adapt_shape(style)
     with open_run("adapt-style", profile, chosen, find_student(student), force or [], None, parameters, shape) as run:
         if pairs is None:
-            run.stage("portraits")  # as many blocks as hold enough pairs; what a build made is taken as it is
-            run.stage("align")
-            run.stage("prompts")
-            run.stage("edit")
-            run.stage("score")
-            run.stage("select")
-            run.stage("teach")
+            make_samples(run)  # portraits to teach, for as many portraits as hold enough pairs
         run.stage("pairs")  # choose those to learn from and those to measure with
         run.stage("adapt")  # E_p and the normalisation layers of E_t learn, by the clock
         return run.conclude(**publish_adapted(run))

@@ -51,6 +51,14 @@ def adapt_shape(
     return shape
 
 
+def make_samples(run: FlowRun) -> None:
+    """The stages of `build` up to the teacher; what a build made is taken as it is."""
+    for stage in ("portraits", "align", "prompts", "edit", "score", "select"):
+        run.stage(stage)
+    run.top_up("edit", "score", "select")
+    run.stage("teach")
+
+
 def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
     """Tell MLflow of the adapted style; returns what the command prints."""
     from tasks.adapt import ADAPTED

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.training import Trainer
 
 DELTA, ADAPTED, CURVE, PICTURE = "delta.safetensors", "adapted.json", "curve.parquet", "samples.png"
+PAIRS_SHARE = 0.5  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
@@ -127,7 +128,7 @@ def make_trainer(
 ) -> Trainer:
     """The trainer of distillation over the parameters that are not frozen, for as long as it is let.
 
-    Half of what it meets are the pairs, however many edits are rehearsed.
+    The pairs have their share of what it meets, however many edits are rehearsed.
     """
     from accelerate import Accelerator
 
@@ -136,7 +137,8 @@ def make_trainer(
 
     device = settings.run.device
     prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device)
-    repeats = max(1, len(rehearsed) // max(1, len(learned)))
+    wanted = PAIRS_SHARE / (1.0 - PAIRS_SHARE) * len(rehearsed)
+    repeats = max(1, round(wanted / max(1, len(learned))))
     samples = [*(pair for pair in learned for _ in range(repeats)), *rehearsed]
     accelerator = Accelerator(cpu=device == "cpu")
     own = training_settings(settings)
