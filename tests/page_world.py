@@ -1,13 +1,19 @@
-"""A data root to show on the page: two students and a dataset with samples that were rejected."""
+"""A data root to show on the page: two students and a dataset with rejected samples; an adapted style."""
 
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.torch import save_file
 
+from data_catalog.encoding import encode_json
+from data_catalog.fingerprint import digest_json
 from data_catalog.record import Record
 from data_catalog.snapshot import SAMPLES, publish, write_snapshot_files
+from data_catalog.stage import Partition
 from data_catalog.store import Store
+from models.adaptation import read_delta
+from tasks.adapt import ADAPTED, DELTA
 from tasks.dataset import REJECTED, REJECTED_SCHEMA
 from tests import pupil, taught
 
@@ -53,3 +59,22 @@ def make(root: Path) -> Path:
     Store(root).write_record(record)
     publish(root, folder)
     return root
+
+
+def store_adapted(root: Path, student: str, style: str) -> None:
+    """What adapting a student (its digest) leaves: here, the weights of another one."""
+    store, partition = Store(root), Partition("adapt", style)
+    folder = store.begin(partition)
+    save_file(read_delta(pupil.network(1)), folder / DELTA)
+    (folder / ADAPTED).write_bytes(encode_json({"style": style, "student": student}))
+    fingerprint = digest_json(["adapt", style, student])
+    record = Record(
+        partition=partition.key,
+        stage="adapt",
+        version=1,
+        fingerprint=fingerprint,
+        fingerprint_inputs={},
+        digest="",
+        files={},
+    )
+    store.commit(folder, record)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -23,10 +22,8 @@ import httpx
 import pytest
 
 from data_catalog.encoding import encode_png
-from data_catalog.errors import UserError
 from data_catalog.places import PROJECT
 from flows import processes
-from flows.page.serving import prepare
 from tests import page_world, pupil
 
 CHROMIUM = next(
@@ -358,24 +355,6 @@ def test_nothing_is_written_outside_the_data_root_and_uploads_go_with_the_proces
     server.process.wait(60)
     assert [path for folder in server.elsewhere for path in folder.rglob("*")] == []
     assert list(server.root.glob("page/run-*")) == []
-
-
-def test_what_cannot_be_served_is_said_and_an_open_door_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="no student and no dataset"):
-        prepare("127.0.0.1", None, "demo", [])
-    pupil.store_student(tmp_path)
-    with pytest.raises(UserError, match="there is no host"):
-        prepare("999.0.0.1", None, "demo", [])
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot listen on"):
-        prepare("127.0.0.1", taken.getsockname()[1], "demo", [])
-    document = prepare("127.0.0.1", None, "demo", [])
-    assert (document["students"], document["datasets"], document["url"][:17]) == (1, 0, "http://127.0.0.1:")
-    assert caplog.text == ""
-    assert prepare("0.0.0.0", None, "demo", [])["url"].startswith("http://0.0.0.0:")
-    assert "there is no password" in caplog.text
 
 
 def huge_png(side: int) -> bytes:
