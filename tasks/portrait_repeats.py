@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,56 +13,68 @@ from tasks.portrait_sources import Listing, Source, open_archive, remembered
 ENDS = 4096  # bytes, of the start and of the end of a file, that are compared before all of it is
 
 
+Mark = tuple[int, str]  # size and, where others have it too, a digest of the ends; of a zip's member, its CRC
+
+
 @dataclass
-class _Sizes:
-    """What was seen of a listing: each file's size, and the places of the files of each size, in order."""
+class _Marks:
+    """What was seen of a listing: each file's mark, and the places of the files of each mark, in order."""
 
     listing: Listing
-    of_name: dict[str, int] = field(default_factory=dict)
-    places: dict[int, list[int]] = field(default_factory=dict)
+    of_name: dict[str, Mark] = field(default_factory=dict)
+    places: dict[Mark, list[int]] = field(default_factory=dict)
 
     def fill(self, source: Source) -> None:
-        self.of_name = _all_sizes(source)
-        self.places = {}
+        self.of_name = _all_marks(source)
         for place, name in enumerate(self.listing.names):
-            self.places.setdefault(self.of_name.get(name, -1), []).append(place)
+            self.places.setdefault(self.of_name[name], []).append(place)
+
+    def still_true(self, source: Source, names: Iterable[str]) -> bool:
+        """Whether these files are as they were."""
+        known = {name: self.of_name[name] for name in names}
+        return source.is_zip or all(_mark(source.root / name, mark[1]) == mark for name, mark in known.items())
 
 
-_known: dict[Path, _Sizes] = {}
+_known: dict[Path, _Marks] = {}
 
 
 def find_repeats(source: Source, names: Iterable[str]) -> dict[str, str]:
     """Of these files of a source, those that repeat an earlier one: name -> the earlier name.
 
-    Only files of equal size are read. A picture that repeats in other bytes is found within its block alone.
+    Only files with equal marks are read. A picture that repeats in other bytes is found within its block alone.
     """
     chosen = list(names)
-    sizes = _known.get(source.root)
-    if sizes is None or sizes.listing is not source.listing or _moved(source, chosen, sizes):
-        sizes = _known[source.root] = _Sizes(source.listing)
-        sizes.fill(source)
+    marks = _known.get(source.root)
+    if marks is None or marks.listing is not source.listing or not marks.still_true(source, chosen):
+        marks = _known[source.root] = _Marks(source.listing)
+        marks.fill(source)
     repeats: dict[str, str] = {}
     for name in chosen:
-        size, place = sizes.of_name.get(name, -1), source.listing.places[name]
+        mark, place = marks.of_name[name], source.listing.places[name]
         # Nothing is gained by comparing empty files: each is rejected for what it is.
-        for earlier in sizes.places[size] if size > 0 else []:
+        for earlier in marks.places[mark] if mark[0] > 0 else []:
             if earlier >= place:
                 break
-            if _equal(source, name, source.listing.names[earlier]):
+            if source.is_zip or _equal(source, name, source.listing.names[earlier]):
                 repeats[name] = source.listing.names[earlier]
                 break
     return repeats
 
 
-def _all_sizes(source: Source) -> dict[str, int]:
+def _all_marks(source: Source) -> dict[str, Mark]:
     if source.is_zip:
-        return {info.filename: info.file_size for info in open_archive(source.root).infolist()}
-    return {name: _size(source.root / name) for name in source.listing.names}
+        return {info.filename: (info.file_size, f"{info.CRC:08x}") for info in open_archive(source.root).infolist()}
+    sizes = {name: _size(source.root / name) for name in source.listing.names}
+    frequent = Counter(sizes.values())
+    return {name: _mark(source.root / name, "ends" if frequent[size] > 1 else "") for name, size in sizes.items()}
 
 
-def _moved(source: Source, names: list[str], sizes: _Sizes) -> bool:
-    """Whether one of these files has another size than was seen."""
-    return not source.is_zip and any(_size(source.root / name) != sizes.of_name.get(name) for name in names)
+def _mark(path: Path, ends: str) -> Mark:
+    """The mark of a file, with a digest of its ends where `ends` is not empty."""
+    try:
+        return _size(path), _digest(path, whole=False) if ends else ""
+    except OSError:
+        return -1, ""  # it is rejected when it is read
 
 
 def _size(path: Path) -> int:
@@ -72,14 +85,10 @@ def _size(path: Path) -> int:
 
 
 def _equal(source: Source, first: str, second: str) -> bool:
-    if source.is_zip:
-        known = open_archive(source.root).NameToInfo
-        return known[first].CRC == known[second].CRC
-    one, other = source.root / first, source.root / second
     try:
-        return _digest(one, whole=False) == _digest(other, whole=False) and _digest(one) == _digest(other)
+        return _digest(source.root / first) == _digest(source.root / second)
     except OSError:
-        return False  # it is rejected when it is read
+        return False
 
 
 def _digest(path: Path, whole: bool = True) -> str:
