@@ -169,7 +169,8 @@ def cut_pair(pair: Pair, detector: Any, settings: Settings) -> tuple[Portrait, n
         sizes = [f"{picture.shape[1]} x {picture.shape[0]}" for picture in (rgb, edited)]
         raise UserError(f"the pictures of the pair '{pair.name}' differ in size", input=sizes[0], edited=sizes[1])
     found, cropped = locate(rgb, detector, settings)
-    portrait = Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped)
+    camera = np.asarray(found.camera, dtype=np.float32)
+    portrait = Portrait(cut_out(rgb, found.crop, settings), camera, found.camera_source, cropped)
     return portrait, cut_out(edited, found.crop, settings)
 
 
