@@ -54,16 +54,15 @@ class Buffers:
     def take(self, size: int) -> np.ndarray:
         """(n,) uint8, n at least `size`."""
         with self._lock:
-            place = next((i for i, (buffer, _) in enumerate(self._free) if len(buffer) >= size), None)
-            found = None if place is None else self._free.pop(place)
-            self.made += found is None
-        if found is None:
-            rounded = max(1, -(-size // ROUND)) * ROUND
-            made: np.ndarray = torch.empty(rounded, dtype=torch.uint8, pin_memory=self._pinned).numpy()
-            return made
-        buffer, copied = found
+            fitting = (place for place, (buffer, _) in enumerate(self._free) if len(buffer) >= size)
+            # One that is too small gives way to a new one, so that there are never more than were in use at once.
+            buffer, copied = self._free.pop(next(fitting, 0)) if self._free else (np.empty(0, np.uint8), None)
+            self.made += len(buffer) < size
         if copied is not None:
             copied.synchronize()
+        if len(buffer) < size:
+            rounded = -(-size // ROUND) * ROUND
+            buffer = torch.empty(rounded, dtype=torch.uint8, pin_memory=self._pinned).numpy()
         return buffer
 
     def give_back(self, buffers: Sequence[np.ndarray]) -> None:
