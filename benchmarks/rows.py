@@ -43,7 +43,8 @@ def describe_machine() -> dict[str, Any]:
     cpus = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
-    return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version()}
+    busy = round(os.getloadavg()[0], 1)  # processes that wanted a core in the last minute; ours is one
+    return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version(), "load": busy}
 
 
 def show_rows(rows: Sequence[Row], title: str = "") -> None:
