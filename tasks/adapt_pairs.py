@@ -44,7 +44,7 @@ STAGE = Stage(
     name="pairs",
     version=1,
     split_by=("style",),
-    needs=tuple(Need(name) for name in ("align", "edit", "score", "select", "teach")),
+    needs=tuple(Need(name) for name in ("portraits", "align", "edit", "score", "select", "teach")),
     reads=reads,
     run=run,
 )
