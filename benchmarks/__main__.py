@@ -113,7 +113,7 @@ BENCHES = (
 
 def run(bench: Bench, log: Path) -> str:
     """Run it, in a process; empty, or what went wrong."""
-    command = [sys.executable, "-m", f"benchmarks.{bench.name}", *bench.arguments, "--out", str(bench.path)]
+    command = [sys.executable, "-m", f"benchmarks.{bench.name}", *bench.arguments, "--out", str(bench.path.relative_to(PROJECT))]
     with log.open("wb") as stream:
         try:
             subprocess.run(
