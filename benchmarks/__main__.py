@@ -113,7 +113,8 @@ BENCHES = (
 
 def run(bench: Bench, log: Path) -> str:
     """Run it, in a process; empty, or what went wrong."""
-    command = [sys.executable, "-m", f"benchmarks.{bench.name}", *bench.arguments, "--out", str(bench.path.relative_to(PROJECT))]
+    out = str(bench.path.relative_to(PROJECT))  # as the command is written down
+    command = [sys.executable, "-m", f"benchmarks.{bench.name}", *bench.arguments, "--out", out]
     with log.open("wb") as stream:
         try:
             subprocess.run(
