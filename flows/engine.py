@@ -1,8 +1,12 @@
 """Start a flow: in this process, or as a Prefect deployment."""
 
 import importlib
+import inspect
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import yaml
 
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
@@ -37,8 +41,28 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     return outcome
 
 
-def trigger(name: str, profile: str, overrides: list[str], watch: bool, force: list[str]) -> dict[str, Any]:
-    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end."""
+def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """The values of `name=value`, read as YAML. Raises UserError for what the flow does not know, or misses."""
+    module, function = FLOWS[name].split(":")
+    flow = getattr(importlib.import_module(module), function)
+    known = inspect.signature(getattr(flow, "fn", flow)).parameters
+    values = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in given)}
+    missing = [key for key, each in known.items() if each.default is each.empty and key not in values]
+    unknown = sorted(values.keys() - known.keys())
+    if missing or unknown:
+        found = {"missing": ", ".join(missing), "unknown": ", ".join(unknown), "parameters": ", ".join(known)}
+        hint = f"stillroom run {name} --param {(missing or list(known))[0]}=VALUE"
+        raise UserError(f"the flow {name} has other parameters", **{k: v for k, v in found.items() if v}, hint=hint)
+    return values
+
+
+def trigger(
+    name: str, profile: str, overrides: list[str], watch: bool, force: list[str], given: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
+
+    given: further parameters of the flow, each `name=value`.
+    """
     if name not in FLOWS:
         raise UserError(f"there is no flow '{name}'", flows=", ".join(FLOWS))
     load_settings(profile, overrides)
@@ -50,6 +74,7 @@ def trigger(name: str, profile: str, overrides: list[str], watch: bool, force: l
     from prefect.deployments import run_deployment
 
     parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
+    parameters |= read_parameters(name, given)
     started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)
     state = started.state
     return {

@@ -21,7 +21,6 @@ from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from models.student import Student
 from tasks import adapt, training
-from tasks.ablation import BASE_STYLES, PAIRS, Arm, draw_styles, list_arms
 from tasks.adapt_pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
 from tasks.student_files import load_student, save_student
@@ -217,17 +216,3 @@ def test_only_as_many_portraits_are_edited_as_the_pairs_need() -> None:
     shapes = [adapt_shape(NOVEL, pairs=pairs)(demo) for pairs in (10, 200)]
     assert [shape.blocks for shape in shapes] == [[0, 1], [0, 1, 2, 3]]
     assert [shape.styles for shape in shapes] == [[NOVEL], [NOVEL]]
-
-
-def test_the_arms_are_those_of_both_tables_each_once() -> None:
-    known = [f"style-{n}" for n in range(12)]
-    novel, bases = draw_styles(known, None)
-    assert [len(base) for base in bases] == list(BASE_STYLES)
-    assert novel not in bases[-1]
-    assert set(bases[0]) < set(bases[1]) < set(bases[2])
-    arms = list_arms(bases, 3)
-    assert len(arms) == len(set(arms)) == 3 * (len(BASE_STYLES) + len(PAIRS) - 1)
-    assert Arm(10, 50, 2) in arms
-    assert [len(base) for base in draw_styles(known[:8], "style-3")[1]] == [3, 6, 7]
-    with pytest.raises(UserError, match="no style 'nothing'"):
-        draw_styles(known, "nothing")

@@ -14,6 +14,7 @@ from data_catalog.settings import Settings
 from data_catalog.stage import Partition, Work
 from data_catalog.store import Store
 from data_catalog.students import adapted_style, adapted_styles
+from flows.engine import read_parameters
 from models.adaptation import read_delta
 from models.procedural.photo import raw_photo
 from tasks import adapt_folder
@@ -161,3 +162,12 @@ def test_a_style_of_a_student_that_is_gone_is_not_put_into_another(
         Student.load(adapted="afro")
     with pytest.raises(UserError, match=f"the student {base[:16]} was not adapted to 'afro'"):
         Student.load(base, adapted="afro")
+
+
+def test_a_flow_with_a_parameter_of_its_own_is_triggered_with_it_or_says_so() -> None:
+    assert read_parameters("adapt-style", ["style=bald", "pairs=null"]) == {"style": "bald", "pairs": None}
+    assert read_parameters("ablate", ["seeds=2"]) == {"seeds": 2}
+    with pytest.raises(UserError, match="adapt-style has other parameters") as raised:
+        read_parameters("adapt-style", ["stlye=bald"])
+    assert (raised.value.fields["missing"], raised.value.fields["unknown"]) == ("style", "stlye")
+    assert "--param style=VALUE" in str(raised.value)

@@ -62,7 +62,10 @@ def evaluate(
 
 @app.command()
 def run(
-    flow: Annotated[str, typer.Argument(help="build-dataset, distill, evaluate, reproduce or pretrain-embedded.")],
+    flow: Annotated[str, typer.Argument(help="A deployed flow, such as build-dataset, distill or adapt-style.")],
+    parameters: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Of the flow, such as style=bald.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     force: Force = None,
     profile: Profile = "demo",
@@ -73,7 +76,7 @@ def run(
     with screen.only_results_on_stdout():
         from flows.engine import trigger
 
-        outcome = trigger(flow, profile, overrides or [], watch, force or [])
+        outcome = trigger(flow, profile, overrides or [], watch, force or [], parameters or [])
     screen.show(outcome, as_json, screen.fields)
     if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
         raise typer.Exit(1)
