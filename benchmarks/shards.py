@@ -30,7 +30,7 @@ from scipy.ndimage import zoom
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
 from data_catalog.encoding import encode_array, encode_jpeg, encode_json, encode_png, quantise_triplane
-from data_catalog.fingerprint import sync_folder
+from data_catalog.fingerprint import digest_file, sync_folder
 from data_catalog.keys import sample_key
 from data_catalog.shards import Sample, ShardEntry, bytes_to_read, read_into, scan_shard, write_shard
 from tasks.loader import Buffers, Loader, Wanted
@@ -125,8 +125,13 @@ def writers(samples: list[Sample], folder: Path) -> dict[str, Callable[[], objec
         with (folder / "stock-0.tar").open("rb") as stream:
             os.fsync(stream.fileno())
 
+    def plain_then_hash() -> None:
+        plain()
+        digest_file(target)
+
     return {
         "plain write": plain,
+        "plain write, then hashed": plain_then_hash,
         "ours": ours,
         "ours, with digest": lambda: ours(hashlib.sha256()),
         "webdataset": stock,
