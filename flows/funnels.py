@@ -83,6 +83,9 @@ def funnel_table(funnels: list[Document], console: Console) -> None:
         table.add_row(Text(name), *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
     console.print(table)
     for funnel in funnels:
+        if len(funnel.get("attempts", [])) > 1:
+            made = " + ".join(str(count) for count in funnel["attempts"])
+            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}", highlight=False)
         if funnel["reasons"]:
             lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
             console.print(lost, markup=False, highlight=False, soft_wrap=True)

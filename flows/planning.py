@@ -111,9 +111,14 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
 
 
 def _notes(plan: Plan) -> list[str]:
-    """What the plan lets pass and a person may want to know: partitions kept although their code changed."""
+    """What a person may want to know: partitions kept although their code changed, attempts asked for or not known."""
     kept = Counter((step.partition.stage, step.note) for step in plan.steps.values() if step.note)
-    return [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
+    notes = [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
+    waiting = [step for step in plan.by_stage.get("select", []) if not step.made]
+    if waiting and plan.settings.select.keep is not None:
+        what = f"what {len(waiting)} styles may need beyond this for select.keep={plan.settings.select.keep}"
+        notes.append(f"select: {what} is known once they are judged")
+    return notes
 
 
 def find_step(plan: Plan, key: str) -> Step:

@@ -24,6 +24,7 @@ from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_funne
 from flows.planning import PlanShape, open_plan, stage_rows
 from flows.runner import Outcome, Workers
 from flows.tracking import StageLog, Tracker
+from tasks.calibration import PLOT as CALIBRATION_PLOT
 from tasks.progress import Progress, listening
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,10 @@ class FlowRun:
             show_funnels(flat_funnels(funnels))
             self.tracker.document({"funnels": funnels}, "funnels.json")
             self.tracker.metrics(self.tracker.run_id, funnel_metrics(funnels))
+        for step in self.plan.by_stage["select"]:
+            plot = self.plan.catalog.folder(step.entry) / CALIBRATION_PLOT if step.made and step.entry else None
+            if plot and plot.is_file():
+                self.tracker.file(plot, f"calibration/{step.partition.style}")
 
     def _waits_for_attempts(self, step: Step) -> bool:
         needs = self._declaration(step.partition.stage).needs

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from data_catalog.encoding import encode_json
-from flows.funnels import flat_funnels, funnel_metrics, read_funnels
+from flows.funnels import flat_funnels, funnel_metrics, funnel_table, kept_line, read_funnels
 from flows.plan_tables import plan_table
 from flows.planning import describe_plan, describe_status
 from flows.screen import status_table
@@ -68,6 +68,22 @@ def test_the_plan_says_how_many_are_kept(shop: Workshop, monkeypatch: pytest.Mon
     screen = io.StringIO()
     plan_table(document, Console(file=screen, width=120))
     assert "kept of made: red-hair* 6 of 7, zombie* 6 of 10" in screen.getvalue()
+
+
+def test_further_attempts_are_told(shop: Workshop) -> None:
+    (funnel,) = [{**each, "attempts": [10, 3]} for each in read_funnels(shop.plan())[1:]]
+    screen = io.StringIO()
+    funnel_table([funnel], Console(file=screen, width=120))
+    assert "zombie made in 2 attempts: 10 + 3" in screen.getvalue()
+    assert kept_line([funnel]) == "kept of made: zombie 6 of 10 in 2 attempts"
+
+
+def test_a_plan_says_that_it_cannot_know_all_attempts_yet(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    known = describe_plan("demo", [f"prompts.styles_dir={shop.styles}"])["notes"]
+    assert not [note for note in known if "select.keep" in note]
+    asked = describe_plan("demo", [f"prompts.styles_dir={shop.styles}", "select.keep=50"])["notes"]
+    assert "select: what 2 styles may need beyond this for select.keep=50 is known once they are judged" in asked
 
 
 def test_pages_get_one_row_and_plain_metrics_a_style(shop: Workshop) -> None:

@@ -178,6 +178,15 @@ def test_the_next_plan_and_build_find_everything_made(scene: Scene) -> None:
     assert scene.ran == []
 
 
+def test_a_damaged_selection_that_asked_for_more_is_made_again_alone(scene: Scene) -> None:
+    built = scene.build()
+    first = next(entry for entry in built.passed if entry.partition == "select/zombie")
+    (built.catalog.folder(first) / "select.parquet").unlink()
+    assert attempts(list(scene.plan().steps)) != attempts(list(built.steps))  # nobody knows of the zombies' attempts
+    assert digests(scene.build()) == digests(built)
+    assert scene.ran == ["select/zombie"]
+
+
 def test_before_the_scores_are_known_no_attempt_is_planned(scene: Scene) -> None:
     assert attempts(list(scene.plan().steps)) == []
 
