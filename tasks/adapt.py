@@ -89,7 +89,8 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.adapt.model_dump(mode="json", exclude={"pairs", "held_out", "pairs_folder", "prompt"})
     taught = settings.distill.model_dump(mode="json", include=set(FROM_DISTILL))
-    return own | {"distill": taught, "world": settings.world}
+    stored = settings.teach.model_dump(mode="json", include={"triplane", "view_format"})  # of what is rehearsed
+    return own | {"distill": taught, "teach": stored, "world": settings.world}
 
 
 STAGE = Stage(
@@ -173,9 +174,10 @@ def learn(trainer: Trainer, exam: Exam, settings: Settings, working: Path, clock
     rows = trainer.curve.rows
     spent = rows[-1]["seconds"] if rows else 0.0
     looks = [0.0, *sorted({second for second in own.looks_s if second < own.seconds}), own.seconds]
+    todo = looks[len(looked_at(rows)) :]  # a step may end after several of them: each has its row
     trainer.student.train()
     for stop, is_look in stops(looks):
-        if rows and stop <= spent:
+        if stop not in todo if is_look else stop <= spent:
             continue
         spent = train_until(trainer, stop, spent, own.seconds, clock)
         seen = {"lpips": mean_lpips(exam, trainer.student)} if is_look else {}
@@ -185,6 +187,11 @@ def learn(trainer: Trainer, exam: Exam, settings: Settings, working: Path, clock
     trainer.maker.loader.close()
     trainer.student.eval()
     return rows
+
+
+def looked_at(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a curve at which there was a look."""
+    return [row for row in curve if row.get("lpips") is not None]
 
 
 def stops(looks: Sequence[float]) -> list[tuple[float, bool]]:
@@ -228,7 +235,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
         "student": base.digest,
         "prompts": sorted({sample.prompt for sample in learned}),
         "pairs": sorted(sample.key for sample in learned),
-        "curve": [{"seconds": row["seconds"], "lpips": row["lpips"]} for row in found.curve if row.get("lpips")],
+        "curve": [{"seconds": row["seconds"], "lpips": row["lpips"]} for row in looked_at(found.curve)],
         "held_out": len(exam.questions),
         "lpips_to": "true styled head" if all(q.true for q in exam.questions) else "pseudo-label",
         "old_styles": {
@@ -243,7 +250,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
 
 def headline(found: Findings) -> dict[str, float]:
     """The numbers that stand in the record. `gain` and `old_loss` are shares of the unadapted student's LPIPS."""
-    looks = [row for row in found.curve if row.get("lpips") is not None]
+    looks = looked_at(found.curve)
     first, last = looks[0]["lpips"], looks[-1]["lpips"]
     metrics = {"lpips_before": first, "lpips": last, "gain": 1.0 - last / first}
     metrics |= {"learned_s": looks[-1]["seconds"], "iterations": float(looks[-1]["step"])}

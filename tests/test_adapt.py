@@ -80,7 +80,7 @@ def one_thread() -> Iterator[None]:
 def ticking() -> Callable[[], float]:
     """A clock by which every step takes a second."""
     times = iter(range(10_000))
-    return lambda: float(next(times)) / 1.0
+    return lambda: float(next(times))
 
 
 def work_in(name: str, root: Path, settings: Settings = SETTINGS) -> Work:
@@ -160,6 +160,14 @@ def test_the_clock_ends_it_and_looks_are_where_they_were_asked_for(adapted: Path
     assert (document["style"], len(document["pairs"]), document["held_out"]) == (NOVEL, 3, 1)
     assert document["lpips_to"] == "true styled head"
     assert set(document["old_styles"]) == {"red-hair"}
+
+
+def test_a_step_that_outlasts_several_looks_leaves_a_row_for_each(root: Path, networks: Networks) -> None:
+    own = SETTINGS.adapt.model_copy(update={"seconds": 1.0, "looks_s": (0.2, 0.4), "rehearsals": 0})
+    folder = adapt_into("coarse", root, networks, SETTINGS.model_copy(update={"adapt": own}))
+    curve = json.loads((folder / adapt.ADAPTED).read_text(encoding="utf-8"))["curve"]
+    assert [point["seconds"] for point in curve] == [0.0, 1.0, 1.0, 1.0]
+    assert len({point["lpips"] for point in curve}) == 2
 
 
 def test_a_killed_run_goes_on_to_the_same_bits_and_its_time_counts(

@@ -141,3 +141,29 @@ def test_edit_writes_portrait_views_and_turntable(
         assert picture.size == (64, 64)
     with Image.open(tmp_path / "turntable.gif") as turntable:
         assert turntable.n_frames > 10
+
+
+def test_adapt_makes_pairs_of_a_dropped_style_and_a_delta_that_edit_takes(
+    stillroom: Run, distilled: Document, root: Path, tmp_path: Path
+) -> None:
+    added = root / "styles" / "bald.txt"
+    shutil.copy(PROJECT / "configs" / "styles" / "more" / "bald.txt", added)
+    budget = [f"--set=adapt.{given}" for given in ("seconds=0.2", "looks_s=[0.1]", "rehearsals=1", "batch_size=2")]
+    try:
+        adapted = stillroom("adapt", "bald", *budget)
+        again = stillroom("adapt", "bald", *budget)
+        built = stillroom("plan")
+    finally:
+        added.unlink()
+    assert {"student", "pairs", "seconds", "curve"} <= set(adapted)
+    assert [set(point) for point in adapted["curve"]] == [{"seconds", "lpips"}] * 3
+    assert adapted["pairs"] <= 4
+    assert adapted["base"] == distilled["student"] != adapted["student"]
+    assert set(adapted["old_styles"]) == {"red-hair", "zombie"}
+    assert (again["partitions_run"], again["student"]) == (0, adapted["student"])
+    # What was edited for the pairs, a build of all styles need not edit again.
+    assert next(row for row in built["stages"] if row["stage"] == "edit")["run"] == 0
+    portrait = next((root / "data" / "store" / "portraits").rglob("*.png"))
+    edited = stillroom("edit", str(portrait), "--prompt", "Make him bald", "--style", "bald", "--out", str(tmp_path))
+    assert (tmp_path / "edited.png").is_file()
+    assert edited["portraits"] == 1
