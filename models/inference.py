@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from models.live3d import Render
     from models.student import PromptKind, Student
 
+SMALL = 128  # pixels across the portrait; tracing at 512 takes many minutes and gigabytes
 TOKEN_LENGTH = 16  # of the example that is traced; any number of tokens may follow
 
 
@@ -77,9 +78,10 @@ class CpuStudent(nn.Module):
 
 
 def for_use(student: Student) -> Student | CpuStudent:
-    """The fastest form of a trained student on the device that it is on."""
+    """The fastest form of a trained student on the device that it is on; large pictures gain nothing from graphs."""
     on_cpu = student.renderer.const.device.type == "cpu"
-    return CpuStudent(student) if on_cpu else student.eval()
+    small = student.config.live3d.encoder.image_size <= SMALL
+    return CpuStudent(student) if on_cpu and small else student.eval()
 
 
 def _graphs(student: Student) -> tuple[bytes, bytes]:
