@@ -105,6 +105,8 @@ def judge(rows: Sequence[Row], name: str, last: float, seeds: Sequence[Sequence[
     few, many = first["value"], end["value"]
     numbers = f"LPIPS after {last:g} s goes from {first[column]:.3f} with {few} to {end[column]:.3f} with {many} {name}"
     numbers += f"; {many} are better than {few} in {agreed} of {len(seeds)} seeds"
+    if len(seeds) < 2:
+        return f"Not judged, from one seed: {numbers}."
     if agreed == len(seeds) and falls:
         return f"Reproduced: the more {name}, the better. {numbers}, and every step between helps in the mean."
     if agreed == len(seeds):
