@@ -15,8 +15,12 @@ from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import list_styles
 from flows import server
+from flows.missing import disk_needed, find_missing
 
 LOW_DISK = 5e9  # bytes; below it a build may stop half-way
+# Bytes of memory: a worker of the embedded world; the paper's largest stage, as a rehearsal of it showed.
+WORKER_MEMORY, PAPER_MEMORY = 1.5e9, 16e9
+PAPER_GPU_MEMORY = 16e9  # the editor in bfloat16 with a batch of 8, or a student's batch of 4
 
 Check = dict[str, str]
 
@@ -28,9 +32,11 @@ def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
         _python,
         _packages,
         _torch,
+        lambda: _device(settings),
+        lambda: _memory(settings),
         lambda: _weights(settings),
-        lambda: _styles(settings),
-        _disk,
+        lambda: _inputs(settings),
+        lambda: _disk(settings),
         _services,
     )
     checks = [check for group in groups for check in group()]
@@ -79,23 +85,56 @@ def _weights(settings: Settings) -> Iterator[Check]:
     from models import zoo
 
     for model in zoo.describe(settings.world):
-        there = model["state"] == "ready"
+        there = model["state"] in ("ready", "absent")  # absent: optional, and not given
         first, *rest = [line.strip() for line in (model["problem"] or model["state"]).splitlines()]
         yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]).removeprefix("hint").strip())
 
 
-def _styles(settings: Settings) -> Iterator[Check]:
+def _device(settings: Settings) -> Iterator[Check]:
+    """That `run.device` is there and, in the paper's world, large enough."""
+    torch, wanted = importlib.import_module("torch"), settings.run.device
+    if not wanted.startswith("cuda"):
+        slow = settings.world == "paper"
+        yield _check("device", not slow, wanted, "the paper's networks want a GPU: run.device=cuda", warn=True)
+    elif not torch.cuda.is_available():
+        yield _check("device", False, f"{wanted}, and torch sees no CUDA device", "a CUDA build of torch and a driver")
+    else:
+        card = torch.cuda.get_device_properties(torch.device(wanted))
+        enough = card.total_memory >= PAPER_GPU_MEMORY or settings.world != "paper"
+        found = f"{wanted}: {card.name}, {card.total_memory / 1e9:.0f} GB"
+        yield _check("device", enough, found, "lower edit.batch_size and distill.batch_size", warn=True)
+
+
+def _memory(settings: Settings) -> Iterator[Check]:
+    import psutil
+
+    paper = settings.world == "paper"
+    # On a GPU the paper's networks lie there; what a process keeps beside is that of a small worker, and its loader.
+    on_cpu = paper and not settings.run.device.startswith("cuda")
+    needed = PAPER_MEMORY if on_cpu else WORKER_MEMORY * settings.run.workers
+    free = psutil.virtual_memory().available
+    found = f"{free / 1e9:.0f} GB free, about {needed / 1e9:.0f} wanted by {settings.run.workers} workers"
+    yield _check("memory", free >= needed, found, "fewer workers: run.workers=1", warn=True)
+
+
+def _inputs(settings: Settings) -> Iterator[Check]:
+    """Style files, portraits, keys."""
     try:
         yield _check("styles", True, f"{len(list_styles(settings))} style files")
     except UserError as error:
         yield _check("styles", False, error.message, error.hint or "")
+    for lack in find_missing(settings):
+        if not lack.what.startswith("weights "):
+            yield _check(lack.where, False, f"not there: {lack.what}", lack.get)
 
 
-def _disk() -> Iterator[Check]:
+def _disk(settings: Settings) -> Iterator[Check]:
     root = data_root()
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(place).free
-    yield _check("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {root}", "make room", warn=True)
+    needed = max(LOW_DISK, disk_needed(settings) if settings.world == "paper" else 0)
+    found = f"{free / 1e9:.1f} GB free at {root}, {needed / 1e9:.0f} wanted"
+    yield _check("disk", free > needed, found, "make room, or STILLROOM_DATA on another disk", warn=True)
     probe = Path(place) / ".stillroom-probe"
     try:
         probe.touch()

@@ -42,7 +42,7 @@ def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
     if not hindering:
         return None
     rows = _forecast_rows(settings, "waits for " + ", ".join(each.what for each in hindering))
-    total = sum((Price(**row["price"]) for row in rows), Price())
+    total = _total(rows)
     return {
         "profile": profile,
         "stages": rows,
@@ -55,6 +55,15 @@ def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
         "notes": [],
         "seconds": 0.0,
     }
+
+
+def disk_needed(settings: Settings) -> int:
+    """Bytes that the whole job will take."""
+    return _total(_forecast_rows(settings, "")).bytes
+
+
+def _total(rows: list[dict[str, Any]]) -> Price:
+    return sum((Price(**row["price"]) for row in rows), Price())
 
 
 def _portraits(settings: Settings) -> list[Missing]:
