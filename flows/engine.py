@@ -20,6 +20,7 @@ FLOWS = {
     "reproduce": "flows.reproduce:reproduce",
     "adapt-style": "flows.adapt_style:adapt_style",
     "ablate": "flows.ablate:ablate",
+    "claims": "flows.claims:claims",
     "edit-video": "flows.edit_video:edit_video",
     "pretrain-embedded": "flows.pretrain_embedded:pretrain_embedded",
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 
 import torch
@@ -15,10 +16,17 @@ def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, devi
     One thread, since what more of them give differs between machines and, for one small picture, is little or less
     than nothing; a GPU is not touched by that.
     """
+    with one_thread():
+        return _take_turns(methods, repeats, device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Work on one thread; only then a process's seconds of work are those of the clock."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _take_turns(methods, repeats, device)
+        yield
     finally:
         torch.set_num_threads(threads)
 

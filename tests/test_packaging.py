@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from data_catalog.places import PROJECT
 
 PACKAGES = ("flows", "tasks", "models", "data_catalog")
-FLOWS = ("build_dataset", "distill", "evaluate", "reproduce", "edit_video", "pretrain_embedded")
+FLOWS = ("build_dataset", "distill", "evaluate", "reproduce", "claims", "edit_video", "pretrain_embedded")
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,26 @@
+"""The flow claims: five claims of the paper, each checked in this world, on one page (3DPE)."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.claiming import list_trainings, publish_claims, train_arm
+from flows.products import find_dataset
+
+
+@flow(name="claims", flow_run_name="claims {profile}", validate_parameters=True)
+def claims(
+    profile: str = "demo",
+    overrides: list[str] | None = None,
+    dataset: str = "latest",
+    seeds: int = 3,
+    iterations: int = 400,
+) -> dict[str, Any]:
+    """Train what the claims compare from a snapshot (its digest, or latest); write table, figure and verdict of each.
+
+    `iterations`: of the arms that differ in their objective.  Everything is kept as it is made: a run that was killed
+    goes on.
+    """
+    pins, chosen = find_dataset(dataset), overrides or []
+    trained = [train_arm(profile, chosen, pins, arm, seed, iterations) for arm, seed in list_trainings(seeds)]
+    return publish_claims(profile, chosen, {"seeds": seeds, "iterations": iterations}, trained)
