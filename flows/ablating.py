@@ -11,11 +11,10 @@ from typing import Any
 from data_catalog.places import PROJECT, data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import style_paths, styles_folder
-from flows.adapting import adapt_shape, make_samples
+from flows.adapting import adapt_shape
+from flows.arms import keep_arm, tell_command
 from flows.pages import flow_run_id
 from flows.planning import PlanShape
-from flows.products import log_pictures
-from flows.session import open_run
 from flows.tracking import Tracker
 from tasks.ablation import ARM, BASE, PAIRS, Arm
 from tasks.ablation_page import PAGE, PICTURE, Result, write_page
@@ -70,14 +69,9 @@ def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) ->
         return PlanShape(stages, sorted(styles), blocks(settings))
 
     chosen = [*overrides, f"prompts.styles={json.dumps(sorted(styles))}"]
-    with open_run("ablate", profile, chosen, shape=shape) as run:
-        make_samples(run)
-        run.stage("dataset")
-        run.stage("base")
-        run.check()
-        run.tracker.params(run.tracker.run_id, {"base_styles": ", ".join(styles)})
-        pins = {DATASET: run.entry("dataset").digest, "base/all": run.entry("base").digest}
-        return Base(list(styles), pins, run.settings)
+    told = {"base_styles": ", ".join(styles)}
+    kept = keep_arm("ablate", profile, chosen, None, shape, ["dataset", "base"], told)
+    return Base(list(styles), {DATASET: kept.digests["dataset"], "base/all": kept.digests["base"]}, kept.settings)
 
 
 def adapt_arm(profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arm: Arm) -> Result:
@@ -88,16 +82,10 @@ def adapt_arm(profile: str, overrides: Sequence[str], style: str, bases: Sequenc
         wanted = count_portraits(base.settings, PAIRS[-1])
         chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
     shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs
-    with open_run("ablate", profile, chosen, base.pins, shape=shape) as run:
-        make_samples(run)
-        run.stage("pairs")
-        run.stage("arm")
-        run.check()
-        document = json.loads((run.folder("arm") / "adapted.json").read_text(encoding="utf-8"))
-        log_pictures(run, run.folder("arm"))
-        metrics = run.plan.catalog.read(run.entry("arm")).metrics
-        log.info("arm        %s: %.3f to %.3f", arm, metrics["lpips_before"], metrics["lpips"])
-        return Result(arm, document["curve"], metrics, document["held_out"], run.folder("arm"), run.settings)
+    kept = keep_arm("ablate", profile, chosen, base.pins, shape, ["pairs", "arm"], {})
+    document = json.loads((kept.folder / "adapted.json").read_text(encoding="utf-8"))
+    log.info("arm        %s: %.3f to %.3f", arm, kept.metrics["lpips_before"], kept.metrics["lpips"])
+    return Result(arm, document["curve"], kept.metrics, document["held_out"], kept.folder, kept.settings)
 
 
 def publish_ablation(
@@ -105,9 +93,7 @@ def publish_ablation(
 ) -> dict[str, Any]:
     """Write the page, and log its tables. Returns what the command prints."""
     root = data_root()
-    command = " ".join(["stillroom ablate", style, *(f"--set '{override}'" for override in overrides)])
-    if profile != "demo":
-        command += f" --profile {profile}"
+    command = tell_command(f"stillroom ablate {style}", profile, overrides)
     document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)
     tracker = Tracker(root, load_settings(profile, list(overrides)), "ablate", flow_run_id())
     for name in ("styles", "pairs"):

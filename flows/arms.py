@@ -1,0 +1,77 @@
+"""An arm of an experiment: some settings and a seed, carried out as stages of the store.
+
+So it is kept: the same arm is made once, and a run that was killed goes on with the arms that are missing.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.encoding import encode_json
+from data_catalog.fingerprint import write_atomically
+from data_catalog.settings import Settings
+from flows.adapting import make_samples
+from flows.planning import PlanShape
+from flows.products import log_pictures
+from flows.session import FlowRun, open_run
+
+RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is known of an arm: of its last stage, but for the digests, which are of the named stages."""
+
+    folder: Path
+    metrics: dict[str, float]
+    seconds: float  # of making it
+    digests: dict[str, str]
+    settings: Settings
+    run_id: str  # of MLflow: the run that made it
+
+
+def keep_arm(
+    experiment: str,
+    profile: str,
+    overrides: Sequence[str],
+    pins: Mapping[str, str] | None,
+    shape: Callable[[Settings], PlanShape],
+    stages: Sequence[str],
+    told: Mapping[str, str],
+    with_samples: bool = True,
+) -> Kept:
+    """Make the stages of an arm, unless they are made.
+
+    told: what MLflow should say of it.  with_samples: the stages of `build` up to the teacher come first.
+    """
+    with open_run(experiment, profile, overrides, dict(pins or {}), shape=shape) as run:
+        if with_samples:
+            make_samples(run)
+        for name in stages:
+            run.stage(name)
+        run.check()
+        run.tracker.params(run.tracker.run_id, dict(told))
+        folder, record = run.folder(stages[-1]), run.plan.catalog.read(run.entry(stages[-1]))
+        log_pictures(run, folder)
+        digests = {name: run.entry(name).digest for name in stages}
+        run_id = _first_run(run, stages[-1])
+        return Kept(folder, record.metrics, record.seconds, digests, run.settings, run_id)
+
+
+def _first_run(run: FlowRun, stage: str) -> str:
+    """The MLflow run that made an arm: this one, or that of an earlier call."""
+    path = run.root / RUNS
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    digest = run.entry(stage).digest
+    if run.results[stage].tally.made or digest not in known:
+        known[digest] = run.tracker.run_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, encode_json(known))
+    return known[digest]
+
+
+def tell_command(start: str, profile: str, overrides: Sequence[str]) -> str:
+    """The command that makes an experiment's page, as the page shows it."""
+    told = [start, *(f"--set '{override}'" for override in overrides)]
+    return " ".join([*told, *([] if profile == "demo" else [f"--profile {profile}"])])
