@@ -28,8 +28,9 @@ SIZE = 64
 def network(seed: int = 0) -> Network:
     """Its prompts turn the triplane a little, each its own way."""
     with torch.random.fork_rng(devices=[]):
+        teacher = zoo.load("teacher", "embedded")  # the first time it is loaded, it draws numbers
         torch.manual_seed(seed)
-        made = Network.from_teacher(zoo.load("teacher", "embedded"), EMBEDDED)
+        made = Network.from_teacher(teacher, EMBEDDED)
         torch.nn.init.normal_(made.encoder.Ref_encoder.proj_tail.weight, std=0.02)
     return made.eval().requires_grad_(False)
 
