@@ -8,8 +8,7 @@ that are compared may run beside other work.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from data_catalog.errors import UserError
@@ -33,25 +32,14 @@ class Arm:
 
 def run(work: Work) -> Summary:
     """Adapt on one thread, by the clock of its work."""
+    from tasks.stopwatch import one_thread
+
     with one_thread():
         return adapt.run(work, time.process_time)
 
 
 BASE = replace(distill.STAGE, name="base")
 ARM = replace(adapt.STAGE, name="arm", needs=(Need("pairs"), Need("dataset"), Need("base")), run=run)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A process's seconds of work are those of the clock only while one thread works."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def draw_styles(known: Sequence[str], novel: str | None) -> tuple[str, list[list[str]]]:

@@ -1,5 +1,6 @@
 """The options that many commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,3 +18,18 @@ Force = Annotated[
     typer.Option("--force", metavar="STAGE[/STYLE[/BLOCK]]", help="Make these again; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
+Reference = Annotated[Path | None, typer.Option("--reference", help="Or an image that shows it.")]
+StudentName = Annotated[
+    str, typer.Option("--student", help="Digest of a student (or its beginning), a folder, or latest.")
+]
+AdaptedStyle = Annotated[
+    str | None,
+    typer.Option("--style", help="A style that the student was adapted to (stillroom adapt), or its digest."),
+]
+
+
+def check_one_asks(prompt: str | None, reference: Path | None) -> None:
+    """An edit is asked for in words or by an image."""
+    if (prompt is None) == (reference is None):
+        raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from flows import screen
-from flows.commands.options import Json, Overrides, Profile
+from flows.commands.options import (
+    AdaptedStyle,
+    Json,
+    Overrides,
+    Profile,
+    Prompt,
+    Reference,
+    StudentName,
+    check_one_asks,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -16,8 +25,8 @@ def edit(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Portraits: files, folders, quoted patterns.")
     ],
-    prompt: Annotated[str | None, typer.Option(help="What to change, in words.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Or an image that shows it.")] = None,
+    prompt: Prompt = None,
+    reference: Reference = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures; of several portraits, each gets its own.")] = Path(
         "edited"
     ),
@@ -26,19 +35,14 @@ def edit(
         Path | None, typer.Option(help="Write the turntable as this video, such as turntable.mp4.")
     ] = None,
     mesh: Annotated[Path | None, typer.Option(help="Write the head's surface, such as head.ply.")] = None,
-    student: Annotated[
-        str, typer.Option(help="Digest of a student (or its beginning), a folder, or latest.")
-    ] = "latest",
-    style: Annotated[
-        str | None, typer.Option(help="A style that the student was adapted to (stillroom adapt), or its digest.")
-    ] = None,
+    student: StudentName = "latest",
+    style: AdaptedStyle = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Edit portraits with a student: the edited portrait, novel views, a turntable, a mesh."""
-    if (prompt is None) == (reference is None):
-        raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")
+    check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from flows.editing import Products, edit_portraits, show_edit
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import screen
-from flows.commands.options import Json, Overrides, Profile
+from flows.commands.options import (
+    AdaptedStyle,
+    Json,
+    Overrides,
+    Profile,
+    Prompt,
+    Reference,
+    StudentName,
+    check_one_asks,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,25 +31,20 @@ def edit_video(
             metavar="[VIDEO|FOLDER]", help="A video, or a folder of frames; none: a head of the embedded world."
         ),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to change, in words.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Or an image that shows it.")] = None,
+    prompt: Prompt = None,
+    reference: Reference = None,
     out: Annotated[Path, typer.Option(help="Input, edited and from the side, beside each other.")] = Path("edited.mp4"),
     views: Annotated[
         bool, typer.Option("--views", help="Also the edit alone, from the right and from the left, a video each.")
     ] = False,
-    student: Annotated[
-        str, typer.Option(help="Digest of a student (or its beginning), a folder, or latest.")
-    ] = "latest",
-    style: Annotated[
-        str | None, typer.Option(help="A style that the student was adapted to (stillroom adapt), or its digest.")
-    ] = None,
+    student: StudentName = "latest",
+    style: AdaptedStyle = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Edit a video frame by frame with a student; sound and times stay. Interrupted, it goes on at its frame."""
-    if (prompt is None) == (reference is None):
-        raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")
+    check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from flows.engine import run_here
 
