@@ -36,6 +36,7 @@ class Pictures:
     crop_depths: np.ndarray  # (N, 3, 64, 64) float16, of the chosen looks; inf off the head
     looks: np.ndarray  # (N, 3) int64, the looks shown from other sides
     views: np.ndarray  # (N, 3, 3, 64, 64, 3) uint8
+    plain_views: np.ndarray  # (N, 3, 64, 64, 3) uint8, the same cameras without a style
     depths: np.ndarray  # (N, 3, 3, 64, 64) float16
     cameras: np.ndarray  # (N, 3, 25) float32, shared by the looks
     photos: np.ndarray  # (N, 64, 64, 3) uint8: the raw photograph at half its size
@@ -65,7 +66,7 @@ def picture_person(seed: int) -> dict[str, np.ndarray]:
         for _ in range(VIEWS_PER_STYLE)
     ]
     cameras = torch.cat([camera.orbit_label(float(yaw), float(pitch)) for yaw, pitch in poses])
-    names = [LOOKS[look] for look in looks]
+    names = [LOOKS[look] for look in looks] + [None]
     views = [procedural.render_styles(person, label, SIZE_PX, names) for label in cameras]
     points = procedural.landmarks(person)[None]
     return {
@@ -78,6 +79,7 @@ def picture_person(seed: int) -> dict[str, np.ndarray]:
         "depths": np.stack(
             [[view[k].depth.numpy().astype(np.float16) for view in views] for k in range(STYLES_PER_PERSON)]
         ),
+        "plain_views": np.stack([_bytes(view[STYLES_PER_PERSON].rgb) for view in views]),
         "cameras": cameras.numpy(),
         "photos": _bytes(procedural.render(person, raw, SIZE_PX).rgb),
         "photo_landmarks": camera.project(points, raw[None])[0].numpy(),

@@ -23,6 +23,9 @@ RAYS_PER_VIEW = 384
 PATCH_RAYS = 16  # side of the patch of a view, in rays
 SHELL = 0.04  # world units in front of and behind the surface that point supervision samples
 DEPTH_WEIGHT, OPACITY_WEIGHT, EDGE_WEIGHT, RAW_WEIGHT = 1.0, 0.1, 0.5, 0.5
+CHANGED_WEIGHT = 2.0  # extra weight, shared by the pixels that a look changes: ears count as much as a statue
+SMALLEST_CHANGE = 0.03  # share of the picture below which a look's pixels gain no more weight
+CHANGE = 8 / 255  # of a colour: less is no change
 
 
 def build(weights: Path) -> nn.Module:
@@ -39,6 +42,11 @@ class _Views:
         crops = pictures.crops[people, pictures.looks[people, slot]]
         self.portraits = to_signed(crops)
         self.images = torch.cat([self.portraits, to_signed(pictures.views[people, slot, view])])
+        plain = [pictures.crops[people, 0], pictures.plain_views[people, view]]
+        difference = (self.images - to_signed(np.concatenate(plain))).abs().amax(dim=1, keepdim=True)
+        changed = (difference > 2 * CHANGE).float()
+        share = changed.mean(dim=(1, 2, 3), keepdim=True).clamp_min(SMALLEST_CHANGE)
+        self.weights = (1.0 + CHANGED_WEIGHT * changed / share) / (1.0 + CHANGED_WEIGHT)  # (2B, 1, 64, 64)
         depths = [pictures.crop_depths[people, slot], pictures.depths[people, slot, view]]
         self.depths = torch.from_numpy(np.concatenate(depths)).float()  # (2B, 64, 64)
         cameras = [pictures.crop_cameras[people], pictures.cameras[people, view]]
@@ -108,14 +116,17 @@ def _view_loss(
     _, output = network.renderer.superresolution.get_submodule("block0")(features, features[:, :3], style, "none", None)
     finite = torch.isfinite(views.depths)[:, None].float()
     depths = torch.where(finite > 0, views.depths[:, None], torch.zeros(()))
-    target = _patches(torch.cat([views.images, finite, depths], dim=1), 2 * row, 2 * column, 2 * PATCH_RAYS)
+    known = torch.cat([views.images, finite, depths, views.weights], dim=1)
+    target = _patches(known, 2 * row, 2 * column, 2 * PATCH_RAYS)
     coarse = nn.functional.avg_pool2d(target, 2)
-    picture = target[:, :3]
-    image = (output - picture).abs().mean()
-    edges = sum((output.diff(dim=axis) - picture.diff(dim=axis)).abs().mean() for axis in (-1, -2))
-    raw = (features[:, :3] - coarse[:, :3]).abs().mean()
+    picture, weight = target[:, :3], target[:, 5:]
+    image = ((output - picture).abs() * weight).mean()
+    across = (output.diff(dim=-1) - picture.diff(dim=-1)).abs() * weight[..., 1:]
+    down = (output.diff(dim=-2) - picture.diff(dim=-2)).abs() * weight[..., 1:, :]
+    edges = across.mean() + down.mean()
+    raw = ((features[:, :3] - coarse[:, :3]).abs() * coarse[:, 5:]).mean()
     inside = (coarse[:, 3:4] == 1).float()
-    depth = ((rays.depth.view(shape) - coarse[:, 4:]).abs() * inside).sum() / inside.sum().clamp_min(1)
+    depth = ((rays.depth.view(shape) - coarse[:, 4:5]).abs() * inside).sum() / inside.sum().clamp_min(1)
     opacity = nn.functional.binary_cross_entropy(rays.opacity.view(shape).clamp(1e-4, 1 - 1e-4), coarse[:, 3:4])
     value = image + EDGE_WEIGHT * edges + RAW_WEIGHT * raw + DEPTH_WEIGHT * depth + OPACITY_WEIGHT * opacity
     return value, {"image": image, "raw": raw, "depth": depth, "opacity": opacity}
@@ -130,12 +141,16 @@ def _patches(images: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """PSNR in dB at the input view and at novel views to +-0.35 yaw and further out; relative depth error (median)."""
+    """PSNR in dB at the input view and at novel views to +-0.35 yaw and further out; relative depth error (median).
+
+    And per look, at the novel views, L1 inside the region that the look changes as a share of the plain head's.
+    """
     assert isinstance(network, Live3D)
     inputs: list[float] = []
     near: list[float] = []
     far: list[float] = []
     depth_errors: list[float] = []
+    wrong, unedited = np.zeros(len(LOOKS)), np.zeros(len(LOOKS))
     for person in range(min(48, len(pictures.crops))):
         portraits = to_signed(pictures.crops[person, pictures.looks[person]])
         triplane = network.encode(portraits)
@@ -146,19 +161,32 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
         for view, label in enumerate(torch.from_numpy(pictures.cameras[person])):
             render = network.render(triplane, label[None].expand(len(portraits), -1))
             yaw = abs(float(torch.atan2(label[3], label[11])))
-            psnr = _psnr(render.image, to_signed(pictures.views[person, :, view]))
-            (near if yaw <= 0.35 else far).append(psnr)
+            styled, plain = (
+                to_signed(pictures.views[person, :, view]),
+                to_signed(pictures.plain_views[person, view][None]),
+            )
+            (near if yaw <= 0.35 else far).append(_psnr(render.image, styled))
+            change = (styled - plain).abs()
+            region = (change.amax(dim=1, keepdim=True) > 2 * CHANGE).float()
+            np.add.at(
+                wrong, pictures.looks[person], ((render.image - styled).abs() * region).sum(dim=(1, 2, 3)).numpy()
+            )
+            np.add.at(unedited, pictures.looks[person], (change * region).sum(dim=(1, 2, 3)).numpy())
             truth = torch.from_numpy(pictures.depths[person, :, view]).float()[:, None]
             finite = torch.isfinite(truth)
             mean = nn.functional.avg_pool2d(torch.where(finite, truth, torch.zeros(())), 2)
             inside = nn.functional.avg_pool2d(finite.float(), 2) == 1
             depth_errors.append(float(((render.depth - mean).abs() / mean)[inside].median()))
+    inside = {
+        f"inside_vs_no_edit_{look}": float(wrong[index] / unedited[index]) for index, look in enumerate(LOOKS) if look
+    }
     return {
         "input_psnr_db": float(np.mean(inputs)),
         "novel_psnr_db_yaw_to_0.35": float(np.mean(near)),
         "novel_psnr_db_yaw_to_0.7": float(np.mean(far)),
         "depth_error_median": float(np.median(depth_errors)),
         "looks": float(len(LOOKS)),
+        **inside,
     }
 
 
@@ -176,5 +204,5 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "teacher", steps=13500, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995
+    "teacher", steps=24000, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995
 )
