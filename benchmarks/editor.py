@@ -23,7 +23,7 @@ from benchmarks.rows import RESULTS, Row, show_rows, write_results
 from data_catalog.settings import load_settings
 from models import camera, procedural, zoo
 from models.editor import Editor, Scales
-from tasks.stopwatch import time_methods
+from tasks.evaluation.stopwatch import time_methods
 
 UNSEEN = 900_000  # seeds of heads from here on are in no training
 CHANGED = 4 / 255  # of values in [0, 1]: where the true edit moves a pixel by more

@@ -80,8 +80,8 @@ def make_pool(root: Path) -> Pool:
 
 def measure_truth(pool: Pool, root: Path) -> dict[str, float]:
     """By key, the share of the distance to the true edit that the pseudo-label closes (1: it is the true edit)."""
-    from tasks.metrics import true_heads
-    from tasks.training_data import read_fields
+    from tasks.evaluation.metrics import true_heads
+    from tasks.training.data import read_fields
 
     memory = root / "gates" / "truth.json"
     if memory.exists():
@@ -106,7 +106,7 @@ def measure_truth(pool: Pool, root: Path) -> dict[str, float]:
 
 def read_pool(pool: Pool, root: Path) -> list[Any]:
     """The pool's samples with their places in the shards."""
-    from tasks.training_data import read_samples
+    from tasks.training.data import read_samples
 
     return read_samples(write_dataset(root, "pool", pool.rows), root)
 
@@ -123,7 +123,7 @@ def write_dataset(root: Path, name: str, rows: list[Row]) -> Path:
 
 def kept_by(rows: list[Row], gates: dict[str, Any]) -> set[str]:
     """Keys of what the gates of `select` keep, judged style by style."""
-    from tasks.gates import Limits
+    from tasks.gating.gates import Limits
     from tasks.select import judge
 
     kept: set[str] = set()

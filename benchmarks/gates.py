@@ -161,9 +161,9 @@ def measure_student(folder: Path, pool: Pool, root: Path) -> dict[str, float]:
     from models import zoo
     from models.inference import for_use
     from models.pixels import signed
-    from tasks.metrics import render_views, true_heads
-    from tasks.student_files import load_student
-    from tasks.training_data import read_fields
+    from tasks.evaluation.metrics import render_views, true_heads
+    from tasks.student.files import load_student
+    from tasks.training.data import read_fields
 
     student, clip, teacher = (
         for_use(load_student(folder, "cpu")),

@@ -33,8 +33,8 @@ from data_catalog.encoding import encode_array, encode_jpeg, encode_json, encode
 from data_catalog.fingerprint import digest_file, sync_folder
 from data_catalog.keys import sample_key
 from data_catalog.shards import Sample, ShardEntry, bytes_to_read, read_into, scan_shard, write_shard
-from tasks.loader import Buffers, Loader, Wanted
-from tasks.training_data import SampleRef
+from tasks.training.data import SampleRef
+from tasks.training.loader import Buffers, Loader, Wanted
 
 SHARDS, VIEWS, THREADS = 2, 8, 2
 BATCH, AHEAD = 4, 2

@@ -20,7 +20,7 @@ from rich.table import Table
 from models import camera, procedural, zoo
 from models.inference import CpuStudent, for_use
 from models.student import Student
-from tasks.stopwatch import time_methods
+from tasks.evaluation.stopwatch import time_methods
 
 PROMPT = "turn her into a bronze statue"
 

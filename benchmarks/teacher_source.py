@@ -35,13 +35,13 @@ from models import zoo
 from models.camera import orbit_label
 from models.perceptual import Perceptual
 from models.pixels import signed
-from tasks.batches import Prompts
 from tasks.distill import make_student
 from tasks.evaluate import portrait_camera
-from tasks.metrics import Judges, Truth, measure, render_views, true_heads
+from tasks.evaluation.metrics import Judges, Truth, measure, render_views, true_heads
 from tasks.teach import Lesson, Teachers, draw_view_cameras, encode_lesson, teach_sample
-from tasks.training import Trainer
-from tasks.training_data import SampleRef, read_fields, read_samples
+from tasks.training.batches import Prompts
+from tasks.training.data import SampleRef, read_fields, read_samples
+from tasks.training.loop import Trainer
 
 STYLES = ("bronze-statue", "elf-ears", "red-hair")  # a recolouring of everything, a change of shape, a small edit
 SEEDS = (0, 1, 2)

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from models import alignment, camera, procedural
-from tasks.flicker import error, motion, sharpness, tremor, warp_error
-from tasks.student_api import Student
-from tasks.video_edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times
-from tasks.video_example import Moment, talking_head, write_example
-from tasks.video_source import Clip, open_clip
-from tasks.video_track import Sighting, smooth_track, track
+from tasks.student.api import Student
+from tasks.video.edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times
+from tasks.video.example import Moment, talking_head, write_example
+from tasks.video.flicker import error, motion, sharpness, tremor, warp_error
+from tasks.video.source import Clip, open_clip
+from tasks.video.track import Sighting, smooth_track, track
 
 RESULT = Path(__file__).parent / "results" / "video.json"
 CASES = {"zombie": (3, "turn him into a zombie"), "bronze-statue": (11, "turn her into a bronze statue")}

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows.ablating import adapt_arm, gather_styles, publish_ablation, train_base
-from tasks.ablation import draw_styles, list_arms
+from tasks.experiments.ablation import draw_styles, list_arms
 
 
 @flow(name="ablate", flow_run_name="ablate {profile}", validate_parameters=True)

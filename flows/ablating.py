@@ -16,10 +16,10 @@ from flows.arms import keep_arm, tell_command
 from flows.pages import flow_run_id
 from flows.planning import PlanShape
 from flows.tracking import Tracker
-from tasks.ablation import ARM, BASE, PAIRS, Arm
-from tasks.ablation_page import PAGE, PICTURE, Result, write_page
-from tasks.adapt_pairs import count_portraits
-from tasks.portrait_sources import PROCEDURAL
+from tasks.adaptation.pairs import count_portraits
+from tasks.experiments.ablation import ARM, BASE, PAIRS, Arm
+from tasks.experiments.ablation_page import PAGE, PICTURE, Result, write_page
+from tasks.sources.files import PROCEDURAL
 
 DATASET, FOLDER = "dataset/all", "ablation"  # the partition; the folder below the data root
 MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # that the embedded editor knows besides those of the demo

@@ -30,12 +30,15 @@ def adapt_shape(
     learner, base: the stages in the places of `adapt` and `distill`.  pairs: how many there should be to choose from;
     null for as many as are learned.
     """
-    from tasks import adapt, distill
+    from tasks import distill
+    from tasks.adaptation import adapt
 
     ends = (base or distill.STAGE, learner or adapt.STAGE)
 
     def shape(settings: Settings) -> PlanShape:
-        from tasks import adapt_folder, adapt_pairs, dataset
+        from tasks import dataset
+        from tasks.adaptation import folder as adapt_folder
+        from tasks.adaptation import pairs as adapt_pairs
         from tasks.portraits import blocks
         from tasks.stages import STAGES
 
@@ -61,7 +64,7 @@ def make_samples(run: FlowRun) -> None:
 
 def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
     """Tell MLflow of the adapted style; returns what the command prints."""
-    from tasks.adapt import ADAPTED
+    from tasks.adaptation.adapt import ADAPTED
 
     run.check()
     folder, entry = run.folder(stage), run.entry(stage)

@@ -14,9 +14,9 @@ from flows.pages import flow_run_id
 from flows.planning import PlanShape
 from flows.tracking import Tracker
 from tasks import dataset as dataset_stage
-from tasks.claims import ARMS, Arm
-from tasks.claims_arm import CURVE, ROWS, TIMING
-from tasks.claims_page import Trained, write_page
+from tasks.experiments.claims import ARMS, Arm
+from tasks.experiments.claims_arm import CURVE, ROWS, TIMING
+from tasks.experiments.claims_page import Trained, write_page
 
 FOLDER = "claims"  # below the data root
 NOVEL_VIEWS = 8

@@ -10,14 +10,14 @@ from data_catalog.store import writing
 
 def diff_datasets(a: str, b: str, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
     """What differs from dataset A to B; also written as a page where one is asked for."""
-    from tasks.dataset_diff import describe_diff, find_dataset, pair_samples
+    from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
 
     load_settings(profile, overrides)  # the same mistakes are said everywhere
     before, after = find_dataset(a), find_dataset(b)
     samples = pair_samples(before, after)
     diff = describe_diff(before, after, samples)
     if page is not None:
-        from tasks.comparison_page import dataset_page
+        from tasks.pages.comparison import dataset_page
 
         write_page(page, dataset_page(before, after, samples, diff))
     return diff | {"page": str(page) if page else None}

@@ -13,10 +13,10 @@ from data_catalog.store import check_writable
 from flows.pages import ProgressBar, flow_run_id, log_plainly
 from flows.tracking import Tracker
 from tasks.progress import Progress, listening
-from tasks.student_api import Student
-from tasks.video_edit import Edited, check_outputs, edit_clip
-from tasks.video_example import write_example
-from tasks.video_source import Clip, open_clip
+from tasks.student.api import Student
+from tasks.video.edit import Edited, check_outputs, edit_clip
+from tasks.video.example import write_example
+from tasks.video.source import Clip, open_clip
 
 EXAMPLE_SEED, EXAMPLE_FRAMES = 3, 72
 

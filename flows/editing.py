@@ -13,16 +13,16 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_catalog.errors import UserError
-from tasks.mesh import check_mesh_name
-from tasks.pictures import write_gif, write_png
-from tasks.user_portrait import SUFFIXES
-from tasks.video import check_video_name
+from tasks.pages.pictures import write_gif, write_png
+from tasks.student.mesh import check_mesh_name
+from tasks.student.user_portrait import SUFFIXES
+from tasks.video.file import check_video_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tasks.portrait3d import Portrait3D
-    from tasks.student_api import Prompt, Student
+    from tasks.student.api import Prompt, Student
+    from tasks.student.portrait3d import Portrait3D
 
 GIF_FRAMES = 24
 FILES_SHOWN = 24
@@ -68,7 +68,7 @@ def edit_portraits(
     """
     images = find_images(given)
     products.check()
-    from tasks.student_api import Student
+    from tasks.student.api import Student
 
     editor = Student.load(student, profile, overrides, style)
     if len(images) >= MANY:

@@ -15,7 +15,7 @@ from data_catalog.store import Store
 from data_catalog.students import STUDENT, student_entry
 
 if TYPE_CHECKING:
-    from tasks.student_api import Student
+    from tasks.student.api import Student
 
 SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fraction", "seed")  # settings on the card
 
@@ -27,7 +27,7 @@ def export_dataset(layout: str, target: Path, digest: str) -> dict[str, Any]:
     """
     if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
         raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
-    from tasks.dataset_export import write_layout
+    from tasks.datasets.export import write_layout
 
     root = data_root()
     snapshot = open_snapshot(root, None if digest == "latest" else digest)
@@ -62,7 +62,7 @@ def export_student(target: Path, digest: str, profile: str, overrides: list[str]
     """Write the student into a new folder; the folder appears when it is whole."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
-    from tasks.student_api import Student
+    from tasks.student.api import Student
 
     entry = student_entry(Catalog(Store(data_root())), digest)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ def _total(rows: list[dict[str, Any]]) -> Price:
 
 
 def _portraits(settings: Settings) -> list[Missing]:
-    from tasks.portrait_sources import PROCEDURAL, open_source
+    from tasks.sources.files import PROCEDURAL, open_source
 
     if settings.portraits.source == PROCEDURAL:
         return []

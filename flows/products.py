@@ -53,7 +53,7 @@ def find_student(digest: str) -> Pins:
 
 def publish_dataset(run: FlowRun) -> Snapshot:
     """Take the dataset into datasets/ with card and report, and name it in MLflow."""
-    from tasks.report import dataset_documents
+    from tasks.pages.report import dataset_documents
 
     run.check()
     folder = run.folder("dataset")
@@ -96,7 +96,7 @@ def log_pictures(run: FlowRun, folder: Path) -> None:
 
 def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
     """Log the table and the pictures, and renew the dataset's report with them. Returns the table's rows."""
-    from tasks.report import dataset_documents
+    from tasks.pages.report import dataset_documents
 
     run.check()
     folder = run.folder("evaluate")

@@ -25,9 +25,9 @@ NEEDS = (  # the distributions that this code imports
 
 def register(tracker: Tracker, settings: Settings, folder: Path, digest: str) -> None:
     """Log a student of the store in the tracker's run, and register it as the profile's newest."""
-    from tasks.companions import find_companions
-    from tasks.student_api import Student
-    from tasks.student_files import load_student
+    from tasks.student.api import Student
+    from tasks.student.companions import find_companions
+    from tasks.student.files import load_student
 
     mlflow.set_tracking_uri(tracker.uri)
     student = Student(load_student(folder), find_companions(settings), settings)

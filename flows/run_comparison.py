@@ -133,12 +133,12 @@ def compare_runs(a: str, b: str, page: Path | None, profile: str, overrides: lis
     }
     samples = None
     if old.dataset is not None and new.dataset is not None:
-        from tasks.dataset_diff import describe_diff, pair_samples
+        from tasks.datasets.diff import describe_diff, pair_samples
 
         samples = pair_samples(old.dataset, new.dataset)
         document["dataset"] = describe_diff(old.dataset, new.dataset, samples)
     if page is not None:
-        from tasks.comparison_page import run_page, show_samples
+        from tasks.pages.comparison import run_page, show_samples
 
         pictures = []
         if samples is not None and old.dataset is not None and new.dataset is not None:
@@ -149,7 +149,7 @@ def compare_runs(a: str, b: str, page: Path | None, profile: str, overrides: lis
 
 def student_pictures(runs: Runs, a: Side, b: Side) -> tuple[list[Document], list[Document]]:
     """What the students draw, sample by sample from their evaluations; else the pictures that both runs logged."""
-    from tasks.student_pictures import compare_evaluations, pair_files
+    from tasks.pages.students import compare_evaluations, pair_files
 
     folders = [runs.evaluation_folder(side.evaluation) if side.evaluation else None for side in (a, b)]
     if folders[0] is not None and folders[1] is not None:
@@ -163,7 +163,7 @@ def _side(runs: Runs, run: Any, root: Path) -> Side:
 
 def _dataset(run: Any, root: Path) -> Snapshot | None:
     """The dataset that a run made or used, where it was or on this data root; None if it is gone."""
-    from tasks.dataset_diff import find_dataset
+    from tasks.datasets.diff import find_dataset
 
     digest = run.data.tags.get(DATASET)
     if digest is None:
@@ -206,7 +206,7 @@ def compare_metrics(then: dict[str, float], now: dict[str, float]) -> list[Docum
 
     First the evaluation, then training, then the dataset's stages in their order; last, how the runs went.
     """
-    from tasks.evaluation_report import MEASURES
+    from tasks.evaluation.report import MEASURES
     from tasks.stages import STAGES
 
     stages = [stage.name for stage in STAGES]

@@ -24,7 +24,7 @@ from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_funne
 from flows.planning import PlanShape, open_plan, stage_rows
 from flows.runner import Outcome, Workers
 from flows.tracking import StageLog, Tracker
-from tasks.calibration import PLOT as CALIBRATION_PLOT
+from tasks.gating.calibration import PLOT as CALIBRATION_PLOT
 from tasks.progress import Progress, listening
 
 log = logging.getLogger(__name__)

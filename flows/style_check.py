@@ -9,10 +9,10 @@ from data_catalog.images import Rejected, read_image
 from data_catalog.places import data_root, shown_path
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import StyleFile, check_slug, read_style, styles_folder
-from tasks.prompt_checks import changes_identity, not_face_safe, people_named
-from tasks.prompt_collection import MAX_WORDS
+from tasks.language.checks import changes_identity, not_face_safe, people_named
+from tasks.language.collection import MAX_WORDS
+from tasks.language.wording import normalise
 from tasks.prompts import ANSWERS, make_book
-from tasks.wording import normalise
 
 Book = dict[str, Any]
 Finding = tuple[str, str]  # what, and its level: error (the build would stop or leak) or note

@@ -23,8 +23,8 @@ from data_catalog.styles import (
 from flows.mistakes import MISTAKES
 from flows.planning import open_plan
 from flows.style_check import line_problems
-from tasks.paraphrase import parse
-from tasks.wording import clean, normalise
+from tasks.language.paraphrase import parse
+from tasks.language.wording import clean, normalise
 
 
 def describe_styles(profile: str, overrides: list[str]) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from data_catalog.encoding import decode_rgb, encode_png
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from models import alignment
-from tasks.cropping import Unusable, cut, middle_square
-from tasks.landmark_files import find_landmark_files, read_landmarks
-from tasks.portrait_sources import PROCEDURAL
-from tasks.reconstruction_files import PREFIX, find_reconstructions, read_reconstructions
+from tasks.sources.cropping import Unusable, cut, middle_square
+from tasks.sources.files import PROCEDURAL
+from tasks.sources.landmarks import find_landmark_files, read_landmarks
+from tasks.sources.reconstructions import PREFIX, find_reconstructions, read_reconstructions
 
 if TYPE_CHECKING:
     from models.landmarks import LandmarkNet

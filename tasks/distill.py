@@ -19,8 +19,8 @@ from data_catalog.errors import UserError
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from tasks.progress import report
-from tasks.student_files import save_student
-from tasks.training_data import SampleRef, check_no_leakage, check_stored, read_samples
+from tasks.student.files import save_student
+from tasks.training.data import SampleRef, check_no_leakage, check_stored, read_samples
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from models.losses import PerceptualDistance
     from models.mae import Mae
     from models.student import Student
-    from tasks.batches import Prompts
-    from tasks.training import Curve
+    from tasks.training.batches import Prompts
+    from tasks.training.loop import Curve
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def run(work: Work) -> Summary:
     """Train, in this process or in several."""
     if work.settings.run.training_processes == 1:
         return train_alone(work)
-    from tasks.training_processes import train_together
+    from tasks.training.processes import train_together
 
     return train_together(work, train_alone)
 
@@ -69,8 +69,8 @@ def distill(work: Work, networks: Networks) -> Summary:
     """Train to the last iteration, from the newest checkpoint that an interrupted run left in `work.working`."""
     from accelerate import PartialState
 
-    from tasks.batches import Prompts
-    from tasks.training import train
+    from tasks.training.batches import Prompts
+    from tasks.training.loop import train
 
     settings = work.settings
     samples = read_samples(work.input("dataset").folder, work.root)
@@ -133,7 +133,7 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
 
 def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> None:
     """The student, its curve and its last picture."""
-    from tasks.training import COLUMNS
+    from tasks.training.loop import COLUMNS
 
     save_student(student, work.folder)
     columns = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])

@@ -23,8 +23,8 @@ from data_catalog.fingerprint import digest_json
 from data_catalog.settings import EvaluateSettings, Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from tasks.progress import report
-from tasks.student_files import load_student
-from tasks.training_data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
+from tasks.student.files import load_student
+from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from models.live3d import Live3D
     from models.mae import Mae
     from models.student import Student
-    from tasks.metrics import Judges, Truth, Views
+    from tasks.evaluation.metrics import Judges, Truth, Views
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def run(work: Work) -> Summary:
 
 def evaluate(work: Work, models: Models) -> Summary:
     """Measure, time, draw; write the table."""
-    from tasks.evaluation_pictures import draw_all
+    from tasks.evaluation.pictures import draw_all
 
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
@@ -102,7 +102,7 @@ def load_models(folder: Path, settings: Settings) -> Models:
     """The student in `folder` and everything it is measured with."""
     from models import zoo
     from models.inference import for_use
-    from tasks.metrics import Judges
+    from tasks.evaluation.metrics import Judges
 
     loaded = {n: zoo.load(n, settings.world, settings.run.device) for n in STAGE.models(settings)}
     judges = Judges(loaded["identity"], loaded["clip"], loaded["lpips"])
@@ -164,7 +164,7 @@ class Evaluation:
 
     def measure_sample(self, sample: SampleRef, truth: Truth | None) -> list[Row]:
         """The rows of one sample."""
-        from tasks.metrics import measure
+        from tasks.evaluation.metrics import measure
 
         fields = read_fields(sample)
         rows = []
@@ -176,7 +176,7 @@ class Evaluation:
 
     def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, Views]:
         """What each method shows from cameras (V, 25)."""
-        from tasks.metrics import look
+        from tasks.evaluation.metrics import look
 
         models = self.models
         seen = {
@@ -194,7 +194,7 @@ class Evaluation:
 
     def unedited(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> Views:
         """The teacher's reconstruction of the portrait; the same for every style."""
-        from tasks.metrics import look
+        from tasks.evaluation.metrics import look
 
         if sample.portrait_id not in self._plain:
             self._plain[sample.portrait_id] = look(self.models.teacher, self.encode(fields.portrait), cameras)
@@ -234,7 +234,7 @@ class Evaluation:
 
     def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
         """The true styled heads by key, in the procedural world."""
-        from tasks.metrics import true_heads
+        from tasks.evaluation.metrics import true_heads
 
         by_portrait: dict[str, list[SampleRef]] = {}
         for sample in tested:
@@ -281,7 +281,7 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
     import torch
 
     from models.pixels import signed
-    from tasks.stopwatch import time_methods
+    from tasks.evaluation.stopwatch import time_methods
 
     device, edit = settings.run.device, settings.edit
     portrait = read_fields(sample).portrait[None]
@@ -308,7 +308,7 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
 
 def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings) -> Row:
     """The table of all samples, the same by style, and how the student compares."""
-    from tasks.metrics import bootstrap_intervals, summarise
+    from tasks.evaluation.metrics import bootstrap_intervals, summarise
 
     own = settings.evaluate
     by_style: dict[str, list[Row]] = {}
@@ -338,7 +338,7 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
 
 def _rows_of_style(rows: Sequence[Row], own: EvaluateSettings) -> list[Row]:
     """A table of one style, with intervals and the improvement over `no edit`."""
-    from tasks.metrics import bootstrap_intervals, improvement, summarise
+    from tasks.evaluation.metrics import bootstrap_intervals, improvement, summarise
 
     of_method = {method: [row for row in rows if row["method"] == method] for method in METHODS}
     means = {method: summarise(mine) for method, mine in of_method.items()}

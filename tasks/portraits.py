@@ -26,9 +26,9 @@ from data_catalog.images import Decoded, Rejected, decode_image
 from data_catalog.seeds import fraction
 from data_catalog.settings import PortraitsSettings, Settings
 from data_catalog.stage import Partition, Stage, Summary, Work
-from tasks.portrait_licences import read_licences
-from tasks.portrait_repeats import find_repeats
-from tasks.portrait_sources import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
+from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
+from tasks.sources.licences import read_licences
+from tasks.sources.repeats import find_repeats
 
 log = logging.getLogger(__name__)
 

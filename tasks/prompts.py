@@ -19,11 +19,11 @@ from data_catalog.seeds import derive
 from data_catalog.settings import PromptsSettings, Settings
 from data_catalog.stage import Partition, Stage, Summary, Work
 from data_catalog.styles import StyleFile, read_style, style_path
-from tasks import llm
-from tasks.paraphrase import captions, paraphrases
-from tasks.prompt_checks import changes_identity, not_face_safe
-from tasks.prompt_collection import Collection, Embed, Prompt
-from tasks.wording import normalise
+from tasks.language import llm
+from tasks.language.checks import changes_identity, not_face_safe
+from tasks.language.collection import Collection, Embed, Prompt
+from tasks.language.paraphrase import captions, paraphrases
+from tasks.language.wording import normalise
 
 log = logging.getLogger(__name__)
 

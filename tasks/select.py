@@ -23,8 +23,8 @@ from data_catalog.record import MORE
 from data_catalog.settings import SelectSettings, Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.styles import style_gates
-from tasks.gates import CHECKS, FACE, GATES, STEPS, Limits, calibration_pool, verdict
-from tasks.shortfall import ask_for_more
+from tasks.gating.gates import CHECKS, FACE, GATES, STEPS, Limits, calibration_pool, verdict
+from tasks.gating.shortfall import ask_for_more
 
 SCHEMA = pa.schema(
     [
@@ -53,7 +53,7 @@ def run(work: Work) -> Summary:
     check_yield(style, funnel, settings)
     more = ask_for_more(style, judged, settings)
     if settings.calibration != "none" and not more:
-        from tasks.calibration import write_calibration
+        from tasks.gating.calibration import write_calibration
 
         write_calibration(work, style, calibration_pool(rows, settings), limits.gates, settings)
     prompts = pick_image_prompts(judged, settings.image_prompts)

@@ -13,7 +13,7 @@ from data_catalog.snapshot import SAMPLES, publish, write_snapshot_files
 from data_catalog.stage import Partition
 from data_catalog.store import Store
 from models.adaptation import read_delta
-from tasks.adapt import ADAPTED, DELTA
+from tasks.adaptation.adapt import ADAPTED, DELTA
 from tasks.dataset import REJECTED, REJECTED_SCHEMA
 from tests import pupil, taught
 

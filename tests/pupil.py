@@ -17,9 +17,9 @@ from models.camera import orbit_label
 from models.procedural.photo import raw_photo
 from models.student import EMBEDDED
 from models.student import Student as Network
-from tasks.companions import find_companions
-from tasks.student_api import Student
-from tasks.student_files import save_student
+from tasks.student.api import Student
+from tasks.student.companions import find_companions
+from tasks.student.files import save_student
 
 SIZE = 64
 

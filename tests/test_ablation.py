@@ -7,9 +7,9 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.settings import AdaptSettings, Settings
-from tasks.ablation import ARM, BASE, BASE_STYLES, PAIRS, USUAL_PAIRS, Arm, draw_styles, list_arms
-from tasks.ablation_page import PAGE, PICTURE, Result, write_page
-from tasks.pictures import write_png
+from tasks.experiments.ablation import ARM, BASE, BASE_STYLES, PAIRS, USUAL_PAIRS, Arm, draw_styles, list_arms
+from tasks.experiments.ablation_page import PAGE, PICTURE, Result, write_page
+from tasks.pages.pictures import write_png
 
 KNOWN = [f"style-{n}" for n in range(12)]
 SETTINGS = Settings(adapt=AdaptSettings(seconds=10, looks_s=(2.0,)))

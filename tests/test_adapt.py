@@ -20,11 +20,12 @@ from models.adaptation import adaptable_parameters, apply_delta, learn_only_adap
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from models.student import Student
-from tasks import adapt, training
-from tasks.adapt_pairs import choose_pairs, copy_sample, read_pairs, write_pairs
+from tasks.adaptation import adapt
+from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
-from tasks.student_files import load_student, save_student
-from tasks.training_data import read_samples
+from tasks.student.files import load_student, save_student
+from tasks.training import loop as training
+from tasks.training.data import read_samples
 from tests import taught
 from tests.tiny import tiny_clip
 
@@ -59,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
 
 
 def base_student(root: Path, dataset: Path, networks: Networks) -> Student:
-    from tasks.batches import Prompts
+    from tasks.training.batches import Prompts
 
     prompts = Prompts.read(read_samples(dataset, root), networks.clip, networks.mae)
     student = make_student(networks.teacher, prompts, SETTINGS)
@@ -191,7 +192,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_its_time_counts(
 
 def test_rehearsal_keeps_an_old_style_nearer_to_what_it_was(root: Path, networks: Networks) -> None:
     """The base's own edits are the targets, so that its losses on them start at zero."""
-    from tasks.adapt_rehearsal import rehearse
+    from tasks.adaptation.rehearsal import rehearse
 
     learned, _ = read_pairs(root / "pairs")
     old = [s for s in read_samples(next((root / "store/dataset/all").iterdir()), root) if s.style != NOVEL]

@@ -17,12 +17,12 @@ from data_catalog.students import adapted_style, adapted_styles
 from flows.engine import read_parameters
 from models.adaptation import read_delta
 from models.procedural.photo import raw_photo
-from tasks import adapt_folder
-from tasks.adapt_folder import cut_pair, find_pairs
-from tasks.adapt_pairs import read_pairs
-from tasks.companions import find_detector
-from tasks.student_api import Student
-from tasks.training_data import read_fields
+from tasks.adaptation import folder as adapt_folder
+from tasks.adaptation.folder import cut_pair, find_pairs
+from tasks.adaptation.pairs import read_pairs
+from tasks.student.api import Student
+from tasks.student.companions import find_detector
+from tasks.training.data import read_fields
 from tests import pupil
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from data_catalog.record import Summary
 from data_catalog.settings import SelectSettings, Settings
 from tasks import select
-from tasks.gates import Limits
+from tasks.gating.gates import Limits
 from tests.test_select import OPEN, row, work_on
 
 QUARTER = {"calibration": "quantile", "quantile": 0.25, "min_identity": 0.0, "max_lpips": 0.0, "min_yield": 0.0}

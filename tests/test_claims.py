@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_catalog.settings import Settings, load_settings
-from tasks.claims import (
+from tasks.evaluate import STUDENT, TEACHERS
+from tasks.experiments.claims import (
     ARMS,
     BOTH,
     CLAIMS,
@@ -21,11 +22,10 @@ from tasks.claims import (
     judge_all,
     judge_speed,
 )
-from tasks.claims_arm import NO_HIGH, NO_LOW, WHOLE_ARM, picture_name
-from tasks.claims_exam import TRUE
-from tasks.claims_page import PAGE, Trained, sentence, write_page
-from tasks.evaluate import STUDENT, TEACHERS
-from tasks.pictures import write_png
+from tasks.experiments.claims_arm import NO_HIGH, NO_LOW, WHOLE_ARM, picture_name
+from tasks.experiments.claims_exam import TRUE
+from tasks.experiments.claims_page import PAGE, Trained, sentence, write_page
+from tasks.pages.pictures import write_png
 
 Row = dict[str, Any]
 MEASURES = ("id", "clip", "three_d", "lpips", "depth_error", "silhouette_iou", "psnr_novel", "colours")

@@ -18,12 +18,22 @@ from models import mae
 from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
-from tasks.claims_arm import CURVE, FROZEN, NO_HIGH, NO_LOW, ROWS, WHOLE, Kind, learn_and_measure, picture_name
-from tasks.claims_exam import TRUE, Bench, Exam, colours, make_bench
-from tasks.claims_training import STEPS, WatchedTrainer, read_curve
 from tasks.evaluate import STUDENT, TEACHERS, Models
-from tasks.metrics import Judges
-from tasks.student_files import load_student
+from tasks.evaluation.metrics import Judges
+from tasks.experiments.claims_arm import (
+    CURVE,
+    FROZEN,
+    NO_HIGH,
+    NO_LOW,
+    ROWS,
+    WHOLE,
+    Kind,
+    learn_and_measure,
+    picture_name,
+)
+from tasks.experiments.claims_exam import TRUE, Bench, Exam, colours, make_bench
+from tasks.experiments.claims_training import STEPS, WatchedTrainer, read_curve
+from tasks.student.files import load_student
 from tests import taught
 from tests.tiny import noise_picture, tiny_clip, tiny_editor
 

@@ -12,10 +12,10 @@ from data_catalog.settings import DistillSettings, Settings
 from models import mae
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
-from tasks.batches import Prompts
 from tasks.distill import make_student
-from tasks.training import Curve, Trainer
-from tasks.training_data import read_samples
+from tasks.training.batches import Prompts
+from tasks.training.data import read_samples
+from tasks.training.loop import Curve, Trainer
 from tests import taught
 from tests.tiny import tiny_clip
 

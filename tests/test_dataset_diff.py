@@ -23,8 +23,8 @@ from data_catalog.places import PROJECT
 from data_catalog.snapshot import Snapshot, publish, write_snapshot_files
 from data_catalog.store import Store
 from tasks import dataset, edit, score, select, teach
-from tasks.comparison_page import dataset_page, read_pictures
-from tasks.dataset_diff import describe_diff, differ, find_dataset, pair_samples
+from tasks.datasets.diff import describe_diff, differ, find_dataset, pair_samples
+from tasks.pages.comparison import dataset_page, read_pictures
 from tests.chain import STYLES, Chain, networks, write_chain, write_edits
 
 Pair = tuple[Snapshot, Snapshot]

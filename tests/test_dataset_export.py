@@ -18,8 +18,8 @@ from data_catalog.snapshot import Snapshot, publish
 from flows.cli import app
 from flows.exporting import export_dataset
 from tasks import dataset, portraits
-from tasks.dataset_export import _best_edits, _by_styles
-from tasks.portrait_sources import Licence, open_source
+from tasks.datasets.export import _best_edits, _by_styles
+from tasks.sources.files import Licence, open_source
 from tests.chain import write_chain
 from tests.test_align import align_all, intake
 

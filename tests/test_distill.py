@@ -16,10 +16,10 @@ from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_l
 from models.mae import Mae, MaeEncoder
 from models.patches import crop, draw_corners, draw_noise, render_patches
 from models.perceptual import Perceptual
-from tasks import training
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
-from tasks.student_files import WEIGHTS, load_student
-from tasks.training_data import Memory, Sampler, check_no_leakage, read_fields, read_samples
+from tasks.student.files import WEIGHTS, load_student
+from tasks.training import loop as training
+from tasks.training.data import Memory, Sampler, check_no_leakage, read_fields, read_samples
 from tests import taught
 from tests.tiny import tiny_clip
 
@@ -162,7 +162,7 @@ def generator_of(seed: int) -> torch.Generator:
 def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> training.Trainer:
     from accelerate import Accelerator
 
-    from tasks.batches import Prompts
+    from tasks.training.batches import Prompts
 
     samples = read_samples(dataset, root)
     prompts = Prompts.read(samples, networks.clip, networks.mae)
@@ -243,7 +243,7 @@ def test_a_leaking_dataset_is_refused(root: Path, dataset: Path) -> None:
 def test_a_triplane_is_the_same_however_it_is_stored(
     tmp_path: Path, networks: Networks, triplane: str, root: Path
 ) -> None:
-    from tasks.batches import BatchMaker, Prompts
+    from tasks.training.batches import BatchMaker, Prompts
 
     folder = taught.write_dataset(tmp_path, networks.teacher, TeachSettings(views=1, triplane=triplane))
     samples = read_samples(folder, tmp_path)
@@ -295,7 +295,7 @@ def test_losses_vanish_at_the_target_and_follow_their_weights(networks: Networks
 
 def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, root: Path, dataset: Path) -> None:
     from models.pixels import signed
-    from tasks.batches import BatchMaker, Prompts
+    from tasks.training.batches import BatchMaker, Prompts
 
     samples = read_samples(dataset, root)
     prompts = Prompts.read(samples, networks.clip, networks.mae)

@@ -16,9 +16,9 @@ from data_catalog.errors import UserError
 from data_catalog.places import PROJECT
 from flows import cli
 from tasks.progress import Progress, listening
-from tasks.video_edit import Edited, edit_clip
-from tasks.video_source import open_clip
-from tasks.video_track import smooth_curve, smooth_track, split_shots, track
+from tasks.video.edit import Edited, edit_clip
+from tasks.video.source import open_clip
+from tasks.video.track import smooth_curve, smooth_track, split_shots, track
 from tests import clips, pupil
 
 PIXELS = 1_000_000

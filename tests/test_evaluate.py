@@ -28,7 +28,7 @@ from tasks.evaluate import (
     evaluate,
     make_table,
 )
-from tasks.metrics import (
+from tasks.evaluation.metrics import (
     MEASURES,
     TRUE_MEASURES,
     Judges,
@@ -40,8 +40,8 @@ from tasks.metrics import (
     summarise,
     true_heads,
 )
-from tasks.stopwatch import time_methods
-from tasks.training_data import read_samples
+from tasks.evaluation.stopwatch import time_methods
+from tasks.training.data import read_samples
 from tests import taught
 from tests.tiny import tiny_clip, tiny_editor
 
@@ -58,7 +58,7 @@ def judges() -> Judges:
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     """The folder of a whole evaluation of a new student."""
-    from tasks.batches import Prompts
+    from tasks.training.batches import Prompts
 
     root, teacher = tmp_path_factory.mktemp("data"), taught.untrained_teacher()
     dataset = taught.write_dataset(root, teacher)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.flicker import REACH, error, motion, sharpness, steady, tremor, warp_error
+from tasks.video.flicker import REACH, error, motion, sharpness, steady, tremor, warp_error
 from tests import clips
 
 SECONDS = np.arange(2 * REACH + 1) / 24

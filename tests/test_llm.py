@@ -15,9 +15,10 @@ from data_catalog.errors import UserError
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Partition, Work
 from data_catalog.styles import StyleFile
-from tasks import llm, prompts
-from tasks.llm_budget import most_tokens
-from tasks.wording import rouge_l
+from tasks import prompts
+from tasks.language import llm
+from tasks.language.budget import most_tokens
+from tasks.language.wording import rouge_l
 from tests.fake_llm import GOOD, KEY, FakeServer, Move, completion, cuts, listing, replies, says, sends, trickles
 
 Serve = Callable[..., FakeServer]

@@ -26,11 +26,11 @@ from models import mae
 from models.camera import split_label
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
-from tasks.batches import Batch, BatchMaker, Prompts, triplane_on
 from tasks.distill import make_student, reads
-from tasks.loader import Loader, Wanted
-from tasks.training_data import Fields, Sampler, SampleRef, check_stored, read_fields, read_samples
-from tasks.training_processes import free_port
+from tasks.training.batches import Batch, BatchMaker, Prompts, triplane_on
+from tasks.training.data import Fields, Sampler, SampleRef, check_stored, read_fields, read_samples
+from tasks.training.loader import Loader, Wanted
+from tasks.training.processes import free_port
 from tests import taught
 from tests.tiny import tiny_clip
 
@@ -116,7 +116,8 @@ def test_only_the_views_that_were_drawn_are_read_and_buffers_are_used_again(root
 def test_what_is_read_ahead_is_read_on_threads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, seen = samples_of(root), []
     monkeypatch.setattr(
-        "tasks.loader.read_fields", lambda *given: seen.append(threading.current_thread().name) or read_fields(*given)
+        "tasks.training.loader.read_fields",
+        lambda *given: seen.append(threading.current_thread().name) or read_fields(*given),
     )
     loader = Loader(LOOKED_AT, 0, threads=2)
     loader.read_ahead(samples[:2], [(0,), (1,)])
@@ -280,7 +281,7 @@ def read_a_share(rank: int, port: int, root: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    from tasks.training import Trainer
+    from tasks.training.loop import Trainer
 
     torch.set_num_threads(1)
     samples, teacher = samples_of(root), taught.untrained_teacher()

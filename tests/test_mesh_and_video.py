@@ -9,8 +9,8 @@ import pytest
 import trimesh
 
 from data_catalog.errors import UserError
-from tasks.mesh import extract_mesh, write_mesh
-from tasks.video import write_video
+from tasks.student.mesh import extract_mesh, write_mesh
+from tasks.video.file import write_video
 
 RADIUS, RED, BLUE = 0.3, (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
 

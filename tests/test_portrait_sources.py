@@ -15,9 +15,11 @@ from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
 from data_catalog.stage import Partition, Work
-from tasks import portrait_licences, portrait_repeats, portraits
-from tasks.portrait_licences import ffhq_number, iterate_object
-from tasks.portrait_sources import open_source
+from tasks import portraits
+from tasks.sources import licences as portrait_licences
+from tasks.sources import repeats as portrait_repeats
+from tasks.sources.files import open_source
+from tasks.sources.licences import ffhq_number, iterate_object
 from tests.test_portraits import eg3d_label, make_settings, picture, take
 
 MANY = 3000

@@ -14,10 +14,10 @@ from data_catalog.settings import load_settings
 from data_catalog.stage import Partition
 from data_catalog.styles import StyleFile, list_styles, read_style, style_path
 from tasks import edit, prompts
-from tasks.paraphrase import captions, paraphrases, parse
-from tasks.prompt_checks import unfit
-from tasks.prompt_collection import Collection
-from tasks.wording import clean, normalise, rouge_l
+from tasks.language.checks import unfit
+from tasks.language.collection import Collection
+from tasks.language.paraphrase import captions, paraphrases, parse
+from tasks.language.wording import clean, normalise, rouge_l
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from data_catalog.errors import UserError
 from data_catalog.settings import load_settings
 from flows.rehearsal import rehearse, small, write_pictures
 from flows.usage import UsageWatch
-from tasks.portrait_sources import open_source
+from tasks.sources.files import open_source
 from tasks.stage_checks import CHECKS, check_stage, taught_fields
 from tasks.stages import STAGES
 from tests.chain import SETTINGS, Chain, shared_chain

@@ -17,13 +17,13 @@ from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from tasks import dataset, evaluate
-from tasks.batches import Prompts
 from tasks.dataset import REJECTED, SCHEMA
 from tasks.distill import make_student
-from tasks.metrics import Judges
-from tasks.rejected_page import show_reasons
-from tasks.report import dataset_documents, find_evaluation, flatten
-from tasks.training_data import read_samples
+from tasks.evaluation.metrics import Judges
+from tasks.gating.rejected_page import show_reasons
+from tasks.pages.report import dataset_documents, find_evaluation, flatten
+from tasks.training.batches import Prompts
+from tasks.training.data import read_samples
 from tests.chain import SETTINGS, Chain, shared_chain
 from tests.taught import untrained_teacher
 from tests.tiny import tiny_clip, tiny_editor

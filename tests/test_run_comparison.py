@@ -21,8 +21,8 @@ from flows.comparison_tables import compare_table
 from flows.run_comparison import Runs, compare_runs
 from flows.tracking import Tracker
 from tasks.evaluate import METHODS
-from tasks.pictures import contact_sheet, write_gif, write_png
-from tasks.student_pictures import compare_evaluations, cut_sheet, turn_together
+from tasks.pages.pictures import contact_sheet, write_gif, write_png
+from tasks.pages.students import compare_evaluations, cut_sheet, turn_together
 
 COLUMNS = ["portrait", "pseudo-label", "true edit", "editor+teacher", "student", "student left", "student right"]
 KEYS = ["p1-zombie-8-0", "p2-zombie-9-0"]

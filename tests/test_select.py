@@ -11,7 +11,7 @@ from data_catalog.errors import UserError
 from data_catalog.settings import SelectSettings, Settings, load_settings
 from data_catalog.stage import Input, Partition, Work
 from tasks import select
-from tasks.gates import Limits, gate_limits
+from tasks.gating.gates import Limits, gate_limits
 from tasks.score import SCHEMA
 from tasks.select import count_funnel, judge, pick_image_prompts
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data_catalog.errors import UserError
-from tasks.video import Frame, check_sound, write_clip
-from tasks.video_source import open_clip
+from tasks.video.file import Frame, check_sound, write_clip
+from tasks.video.source import open_clip
 from tests import clips
 
 PIXELS = 1_000_000

@@ -11,7 +11,7 @@ from data_catalog.places import data_root
 from data_catalog.snapshot import Snapshot, list_snapshots
 from flows.page import figures
 from flows.page.inputs import QUIET
-from tasks.dataset_browse import Browser, Wanted, title
+from tasks.datasets.browse import Browser, Wanted, title
 from tasks.score import MEASURES
 
 ROWS = 8  # on a page

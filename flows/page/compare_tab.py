@@ -14,7 +14,7 @@ from flows.page.inputs import QUIET, build_inputs, read_wish, turn_sliders
 from flows.page.shelf import Shelf
 
 if TYPE_CHECKING:
-    from tasks.portrait3d import Portrait3D
+    from tasks.student.portrait3d import Portrait3D
 
 SIDES = ("A", "B")
 

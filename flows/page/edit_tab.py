@@ -14,11 +14,11 @@ from data_catalog.settings import Settings
 from flows.page import figures
 from flows.page.inputs import QUIET, build_inputs, read_wish, turn_sliders
 from flows.page.shelf import Shelf
-from tasks.contact_sheet import colour_depth
+from tasks.pages.contact_sheet import colour_depth
 
 if TYPE_CHECKING:
-    from tasks.portrait3d import Portrait3D
-    from tasks.user_portrait import Portrait
+    from tasks.student.portrait3d import Portrait3D
+    from tasks.student.user_portrait import Portrait
 
 TURNTABLE = "turntable.mp4"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_catalog.settings import Settings
 from data_catalog.styles import list_styles, read_style, style_path
-from tasks.portrait_sources import PROCEDURAL
+from tasks.sources.files import PROCEDURAL
 
 # People whom no profile trains on (its seeds count from 0), chosen to differ.
 PEOPLE, PHOTOS = (100_005, 100_001, 100_012, 100_003, 100_017), (100_004,)

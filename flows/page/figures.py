@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from data_catalog.errors import UserError
-from tasks.contact_sheet import embed_picture
+from tasks.pages.contact_sheet import embed_picture
 
 
 def figure(picture: np.ndarray, caption: str, name: str = "") -> str:

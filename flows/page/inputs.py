@@ -10,7 +10,7 @@ import numpy as np
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
 from flows.page import examples, figures
-from tasks.user_portrait import read_picture
+from tasks.student.user_portrait import read_picture
 
 IN_WORDS, BY_PICTURE = "In words", "By a picture"
 MAX_PROMPT = 300  # characters

@@ -12,7 +12,7 @@ from data_catalog.store import Store
 from data_catalog.students import STUDENT, adapted_styles
 
 if TYPE_CHECKING:
-    from tasks.student_api import Student
+    from tasks.student.api import Student
 
 KEPT = 3  # students in memory; two are compared while a third is edited with
 SHORT = 8  # characters of a digest that a person sees
@@ -71,7 +71,7 @@ class Shelf:
             return self._loaded[key]
 
     def _load(self, key: str) -> "Student":
-        from tasks.student_api import Student
+        from tasks.student.api import Student
 
         digest, _, adapted = key.partition("+")
         student = Student.load(digest, self.profile, self.overrides, adapted=adapted or None)

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from tasks.paraphrase import paraphrases
+from tasks.language.paraphrase import paraphrases
 
 NAMES: dict[str | None, tuple[str, ...]] = {
     "bronze-statue": (

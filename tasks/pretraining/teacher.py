@@ -177,7 +177,7 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
             mean = nn.functional.avg_pool2d(torch.where(finite, truth, torch.zeros(())), 2)
             inside = nn.functional.avg_pool2d(finite.float(), 2) == 1
             depth_errors.append(float(((render.depth - mean).abs() / mean)[inside].median()))
-    inside = {
+    by_look = {
         f"inside_vs_no_edit_{look}": float(wrong[index] / unedited[index]) for index, look in enumerate(LOOKS) if look
     }
     return {
@@ -186,7 +186,7 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
         "novel_psnr_db_yaw_to_0.7": float(np.mean(far)),
         "depth_error_median": float(np.median(depth_errors)),
         "looks": float(len(LOOKS)),
-        **inside,
+        **by_look,
     }
 
 

@@ -1,0 +1,260 @@
+"""Stage adapt: a student learns one more style from a few pairs, within a few minutes (3DPE, section 3.3).
+
+Only E_p and the normalisation layers of E_t learn, by the losses and steps of distillation. What comes out is a small
+delta: the weights that learned, to be put into their base. The budget is one of time, so that the bytes depend on
+the machine; nothing depends on this stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.encoding import encode_json
+from data_catalog.settings import DistillSettings, Settings
+from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
+from tasks.adaptation.pairs import HELD_OUT, read_pairs
+from tasks.distill import Networks
+from tasks.progress import report
+from tasks.student.files import load_student
+from tasks.training.data import SampleRef, read_samples
+
+if TYPE_CHECKING:
+    from models.student import Student
+    from tasks.adaptation.exam import Exam
+    from tasks.training.loop import Trainer
+
+DELTA, ADAPTED, CURVE, PICTURE = "delta.safetensors", "adapted.json", "curve.parquet", "samples.png"
+PAIRS_SHARE = 0.5  # of the samples of a step; the others are rehearsed
+LR_END = 0.1  # share of the learning rate that is left at the end
+CHECKPOINT_S = 10.0  # of learning between two checkpoints
+BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
+FROM_DISTILL = (  # the settings of the losses, which are those of distillation
+    *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "triplane_weight", "depth_weight"),
+    *("changed_weight", "l2d_target", "image_prompt_fraction", "views_per_sample", "patch_rays"),
+)
+
+Clock = Callable[[], float]
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Findings:
+    """What the exams said of the student before and after: LPIPS by style."""
+
+    curve: list[dict[str, Any]]
+    old_before: dict[str, float] = field(default_factory=dict)
+    old_after: dict[str, float] = field(default_factory=dict)
+
+
+def run(work: Work, clock: Clock = time.monotonic) -> Summary:
+    """Load the networks and adapt."""
+    from models import zoo
+
+    names = ("teacher", "lpips", "clip", "mae")
+    networks = Networks(*(zoo.load(name, work.settings.world, work.settings.run.device) for name in names))
+    return adapt(work, networks, clock)
+
+
+def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summary:
+    """Learn for `adapt.seconds` of the clock, from the newest checkpoint that an interrupted run left."""
+    from models.adaptation import learn_only_adaptable
+    from tasks.adaptation.exam import Exam
+    from tasks.adaptation.rehearsal import rehearse
+
+    settings, base = work.settings, base_of(work)
+    learned, held_out = read_pairs(work.input("pairs").folder)
+    student = load_student(base.folder, settings.run.device)
+    old = [s for s in read_samples(work.input("dataset").folder, work.root) if s.style != work.partition.style]
+    exam = Exam(held_out, networks.clip, networks.perceptual, settings)
+    old_exam = Exam(choose_old(old, settings), networks.clip, networks.perceptual, settings)
+    rehearsed = rehearse(student, learned, old, networks, settings, work.working)
+    unadapted, old_before = exam.edits(student), old_exam.take(student)
+    trainer = make_trainer(learn_only_adaptable(student), networks, learned, rehearsed, settings)
+    curve = learn(trainer, exam, settings, work.working, clock)
+    found = Findings(curve, old_before, old_exam.take(student))
+    exam.draw([unadapted, exam.edits(student)], work.folder / PICTURE)
+    return write_products(work, student, found, learned, exam)
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    own = settings.adapt.model_dump(mode="json", exclude={"pairs", "held_out", "pairs_folder", "prompt"})
+    taught = settings.distill.model_dump(mode="json", include=set(FROM_DISTILL))
+    stored = settings.teach.model_dump(mode="json", include={"triplane", "view_format"})  # of what is rehearsed
+    return own | {"distill": taught, "teach": stored, "world": settings.world}
+
+
+STAGE = Stage(
+    name="adapt",
+    version=1,
+    split_by=("style",),
+    needs=(Need("pairs"), Need("dataset"), Need("distill")),
+    reads=reads,
+    models=lambda settings: ("teacher", "clip", "mae", "lpips"),
+    run=run,
+    resumes=True,
+)
+
+
+def base_of(work: Work) -> Input:
+    """The student that is adapted: the input that is neither pairs nor dataset."""
+    (name,) = work.inputs.keys() - {"pairs", "dataset"}
+    return work.input(name)
+
+
+def choose_old(samples: Sequence[SampleRef], settings: Settings) -> list[SampleRef]:
+    """Test samples of the styles that the base knows, the first ones of each by key."""
+    by_style: dict[str, list[SampleRef]] = {}
+    for sample in samples:
+        if sample.split == HELD_OUT:
+            by_style.setdefault(sample.style, []).append(sample)
+    return [sample for style in sorted(by_style) for sample in by_style[style][: settings.adapt.old_samples]]
+
+
+def make_trainer(
+    student: Student,
+    networks: Networks,
+    learned: Sequence[SampleRef],
+    rehearsed: Sequence[SampleRef],
+    settings: Settings,
+) -> Trainer:
+    """The trainer of distillation over the parameters that are not frozen, for as long as it is let.
+
+    The pairs have their share of what it meets, however many edits are rehearsed.
+    """
+    from accelerate import Accelerator
+
+    from tasks.training.batches import Prompts
+    from tasks.training.loop import Trainer
+
+    device = settings.run.device
+    prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device)
+    wanted = PAIRS_SHARE / (1.0 - PAIRS_SHARE) * len(rehearsed)
+    repeats = max(1, round(wanted / max(1, len(learned))))
+    samples = [*(pair for pair in learned for _ in range(repeats)), *rehearsed]
+    accelerator = Accelerator(cpu=device == "cpu")
+    own = training_settings(settings)
+    return Trainer(student, networks.teacher, networks.perceptual, prompts, samples, (), own, device, accelerator)
+
+
+def training_settings(settings: Settings) -> DistillSettings:
+    """Losses as in distillation, the pace of adapting. By steps the rate is steady; `train_until` lowers it."""
+    own = settings.adapt
+    pace = {
+        "iterations": BOUNDLESS,
+        "triplane_iterations": own.triplane_iterations,
+        "batch_size": own.batch_size,
+        "lr": own.lr,
+        "lr_transformer": own.lr_norm,
+        "lr_end_fraction": 1.0,
+        "warmup": own.warmup,
+        "seed": own.seed,
+    }
+    taught = settings.distill.model_dump(include=set(FROM_DISTILL))
+    return DistillSettings.model_validate({**taught, "memory_mb": settings.distill.memory_mb, **pace})
+
+
+def learn(trainer: Trainer, exam: Exam, settings: Settings, working: Path, clock: Clock) -> list[dict[str, Any]]:
+    """Take steps until the time is up. Returns the curve: rows with `seconds`, and `lpips` where there was a look.
+
+    The time of a step is counted, that of looks and checkpoints is not: the budget is of learning.
+    """
+    own = settings.adapt
+    working.mkdir(parents=True, exist_ok=True)
+    trainer.resume(working)
+    rows = trainer.curve.rows
+    spent = rows[-1]["seconds"] if rows else 0.0
+    looks = [0.0, *sorted({second for second in own.looks_s if second < own.seconds}), own.seconds]
+    todo = looks[len(looked_at(rows)) :]  # a step may end after several of them: each has its row
+    trainer.student.train()
+    for stop, is_look in stops(looks):
+        if stop not in todo if is_look else stop <= spent:
+            continue
+        spent = train_until(trainer, stop, spent, own.seconds, clock)
+        seen = {"lpips": mean_lpips(exam, trainer.student)} if is_look else {}
+        values = trainer.curve.point(trainer.step, {"seconds": spent, **seen})
+        trainer.save(working)
+        report(round(spent), round(own.seconds), values)
+    trainer.maker.loader.close()
+    trainer.student.eval()
+    return rows
+
+
+def looked_at(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a curve at which there was a look."""
+    return [row for row in curve if row.get("lpips") is not None]
+
+
+def stops(looks: Sequence[float]) -> list[tuple[float, bool]]:
+    """The seconds at which learning pauses, and whether that is for a look or only for a checkpoint."""
+    between = {second for second in np.arange(CHECKPOINT_S, looks[-1], CHECKPOINT_S) if second not in looks}
+    return sorted([(float(second), False) for second in between] + [(second, True) for second in looks])
+
+
+def train_until(trainer: Trainer, stop: float, spent: float, budget: float, clock: Clock) -> float:
+    """Take steps until so many seconds are spent; returns how many really were. The rates fall with the time left."""
+    rates = trainer.settings.lr, trainer.settings.lr_transformer
+    while spent < stop:
+        began = clock()
+        share = LR_END + (1.0 - LR_END) * 0.5 * (1.0 + math.cos(math.pi * spent / budget))
+        for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
+            group["full_lr"] = rate * share
+        trainer.curve.pending.append(trainer.take_step())
+        trainer.step += 1
+        spent += clock() - began
+    return spent
+
+
+def mean_lpips(exam: Exam, student: Student) -> float:
+    """Over all questions, which are of one style."""
+    (value,) = exam.take(student).values()
+    log.info("adapt      LPIPS to what is held out %.3f", value)
+    return value
+
+
+def write_products(work: Work, student: Student, found: Findings, learned: Sequence[SampleRef], exam: Exam) -> Summary:
+    """The delta, what it belongs to, its curve."""
+    from safetensors.torch import save_file
+
+    from models.adaptation import read_delta
+    from tasks.training.loop import COLUMNS
+
+    save_file(read_delta(student), work.folder / DELTA)
+    base = base_of(work)
+    document = {
+        "style": work.partition.style,
+        "student": base.digest,
+        "prompts": sorted({sample.prompt for sample in learned}),
+        "pairs": sorted(sample.key for sample in learned),
+        "curve": [{"seconds": row["seconds"], "lpips": row["lpips"]} for row in looked_at(found.curve)],
+        "held_out": len(exam.questions),
+        "lpips_to": "true styled head" if all(q.true for q in exam.questions) else "pseudo-label",
+        "old_styles": {
+            style: {"before": before, "after": found.old_after[style]} for style, before in found.old_before.items()
+        },
+    }
+    (work.folder / ADAPTED).write_bytes(encode_json(document))
+    columns = [("step", pa.int64()), *((name, pa.float64()) for name in ("seconds", "lpips", *COLUMNS))]
+    pq.write_table(pa.Table.from_pylist(found.curve, schema=pa.schema(columns)), work.folder / CURVE)
+    return Summary(samples=len(learned), metrics=headline(found))
+
+
+def headline(found: Findings) -> dict[str, float]:
+    """The numbers that stand in the record. `gain` and `old_loss` are shares of the unadapted student's LPIPS."""
+    looks = looked_at(found.curve)
+    first, last = looks[0]["lpips"], looks[-1]["lpips"]
+    metrics = {"lpips_before": first, "lpips": last, "gain": 1.0 - last / first}
+    metrics |= {"learned_s": looks[-1]["seconds"], "iterations": float(looks[-1]["step"])}
+    if found.old_before:
+        before, after = (sum(values.values()) / len(values) for values in (found.old_before, found.old_after))
+        metrics |= {"old_lpips_before": before, "old_lpips": after, "old_loss": after / before - 1.0}
+    return metrics

@@ -1,0 +1,93 @@
+"""How near a student's edits come to what they should be: LPIPS on samples that it does not learn from.
+
+Seen from the portrait's camera and compared, as the evaluation does, with the true styled head where that is known,
+else with the pseudo-label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_catalog.settings import Settings
+from models import procedural
+from models.pixels import signed
+from tasks.evaluate import portrait_camera
+from tasks.evaluation.metrics import render_views, true_heads
+from tasks.pages.pictures import contact_sheet, write_png
+from tasks.training.data import SampleRef, read_fields
+
+if TYPE_CHECKING:
+    from models.clip import Clip
+    from models.losses import PerceptualDistance
+    from models.student import Student
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sample: what the student is given, and what it should draw."""
+
+    style: str
+    portrait: np.ndarray  # (H, W, 3) uint8
+    camera: np.ndarray  # (25,) float32
+    tokens: Tensor  # (1, T, D) of the text
+    answer: np.ndarray  # (H, W, 3) uint8
+    true: bool  # the answer is the true head, not a pseudo-label
+
+
+class Exam:
+    """Samples with their answers, made once, so that looking at a student costs its edits alone."""
+
+    def __init__(
+        self, samples: Sequence[SampleRef], clip: Clip, perceptual: PerceptualDistance, settings: Settings
+    ) -> None:
+        self.perceptual, self.device = perceptual, settings.run.device
+        self.questions = [ask(sample, clip, settings) for sample in samples]
+
+    @torch.no_grad()
+    def take(self, student: Student) -> dict[str, float]:
+        """The mean LPIPS of each style."""
+        found: dict[str, list[float]] = {}
+        for question, edited in zip(self.questions, self.edits(student), strict=True):
+            distance = self.perceptual(self._signed(edited), self._signed(question.answer))
+            found.setdefault(question.style, []).append(float(distance.mean()))
+        return {style: float(np.mean(values)) for style, values in found.items()}
+
+    @torch.no_grad()
+    def edits(self, student: Student) -> list[np.ndarray]:
+        """The student's edits (H, W, 3) uint8, in the order of the questions."""
+        was_training = student.training
+        student.eval()
+        views = []
+        for question in self.questions:
+            triplane = student.encode(self._signed(question.portrait), question.tokens.to(self.device), "text")
+            views.append(render_views(student, triplane, torch.from_numpy(question.camera)[None])[0])
+        student.train(was_training)
+        return views
+
+    def draw(self, columns: Sequence[list[np.ndarray]], path: Path) -> Path:
+        """One row a question: portrait, answer, and the given edits of it."""
+        rows = [
+            [question.portrait, question.answer, *(edits[i] for edits in columns)]
+            for i, question in enumerate(self.questions)
+        ]
+        return write_png(path, contact_sheet(rows, scale=max(1, 128 // rows[0][0].shape[0])))
+
+    def _signed(self, picture: np.ndarray) -> Tensor:
+        return signed(picture[None], self.device)
+
+
+def ask(sample: SampleRef, clip: Clip, settings: Settings) -> Question:
+    """The question of a sample."""
+    fields, camera = read_fields(sample), portrait_camera(sample)
+    person, answer = sample.row.get("portrait_seed"), fields.pseudo_label
+    known = sample.row.get("true_camera") is not None and sample.style in procedural.STYLES
+    if known and person is not None:
+        answer = true_heads(person, camera[None], settings.align.size, [sample.style])[sample.style].pictures[0]
+    return Question(sample.style, fields.portrait, camera, clip.text_tokens([sample.prompt]), answer, known)

@@ -1,0 +1,99 @@
+"""Stage pairs: the few pairs of one style that a student is adapted with, and those kept back to measure it.
+
+The editor's pseudo-labels, as the stages before it made, judged and taught them. The samples are copied, so that the
+pairs stay whatever becomes of the dataset. Pictures of one's own come by tasks/adaptation/folder.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_catalog.errors import UserError
+from data_catalog.seeds import derive
+from data_catalog.settings import Settings
+from data_catalog.shard_index import INDEX, index_bytes, read_index
+from data_catalog.shards import Sample, read_sample, write_shard
+from data_catalog.snapshot import SAMPLES, write_samples
+from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from tasks.dataset import SCHEMA, join_samples
+from tasks.teach import SHARD
+from tasks.training.data import SampleRef, read_samples
+
+LEARNED, HELD_OUT = "train", "test"  # the splits of pairs
+SPARE = 1.25  # portraits edited for each pair wanted: gates reject some
+
+Row = dict[str, Any]
+
+
+def run(work: Work) -> Summary:
+    """Choose the pairs and copy them."""
+    rows = choose_pairs(join_samples(work.inputs), work.settings)
+    return write_pairs(work.folder, (copy_sample(row, work.root) for row in rows), rows)
+
+
+def reads(settings: Settings, partition: Partition) -> Row:
+    return settings.adapt.model_dump(include={"pairs", "held_out", "seed"})
+
+
+STAGE = Stage(
+    name="pairs",
+    version=1,
+    split_by=("style",),
+    needs=tuple(Need(name) for name in ("portraits", "align", "edit", "score", "select", "teach")),
+    reads=reads,
+    run=run,
+)
+
+
+def choose_pairs(rows: Sequence[Row], settings: Settings) -> list[Row]:
+    """Rows of pairs, by key. More pairs of one seed hold the fewer ones; what is held out is the same for all seeds."""
+    own = settings.adapt
+    lots = {row["key"]: derive("pairs", own.seed, row["key"]) for row in rows if row["split"] == LEARNED}
+    learned = sorted(lots, key=lots.__getitem__)[: own.pairs]
+    held_out = sorted(row["key"] for row in rows if row["split"] == HELD_OUT)[: own.held_out]
+    if not learned or not held_out:
+        raise UserError(
+            "there are too few pairs to adapt with",
+            to_learn=len(learned),
+            to_measure=len(held_out),
+            hint="more portraits: portraits.count; or looser gates: see stillroom styles",
+        )
+    chosen = {*learned, *held_out}
+    # Every pair may be shown as an image prompt, of any other portrait.
+    return [row | {"image_prompt": row["key"] in lots} for row in rows if row["key"] in chosen]
+
+
+def copy_sample(row: Row, root: Path) -> Sample:
+    """A row's sample, from the shard of the teacher's below the data root."""
+    shard = root / row["shard"]
+    return Sample(row["key"], read_sample(shard, read_index(shard)[row["key"]]))
+
+
+def write_pairs(folder: Path, samples: Iterable[Sample], rows: list[Row]) -> Summary:
+    """Write shard, index and samples.parquet.  samples: by key, of the rows."""
+    entries = write_shard(folder / SHARD, samples)
+    (folder / INDEX).write_bytes(index_bytes(entries))
+    rows = [row | {"shard": SHARD} for row in rows]
+    write_samples(folder / SAMPLES, pa.Table.from_pylist(rows, schema=SCHEMA))
+    learned = sum(row["split"] == LEARNED for row in rows)
+    return Summary(samples=len(rows), metrics={"pairs": float(learned), "held_out": float(len(rows) - learned)})
+
+
+def read_pairs(folder: Path) -> tuple[list[SampleRef], list[SampleRef]]:
+    """The pairs to learn from, and those held out."""
+    samples = read_samples(folder, folder)
+    return [s for s in samples if s.split == LEARNED], [s for s in samples if s.split == HELD_OUT]
+
+
+def count_portraits(settings: Settings, pairs: int) -> int:
+    """How many portraits should do: enough to learn from and enough to measure with."""
+    own, portraits = settings.adapt, settings.portraits
+    wanted = pairs / (1.0 - portraits.val_fraction - portraits.test_fraction) * SPARE
+    if portraits.test_fraction:
+        wanted = max(wanted, own.held_out / portraits.test_fraction)
+    return math.ceil(wanted)

@@ -1,0 +1,85 @@
+"""What an adapting student rehearses: edits of the pairs' portraits into styles that it knows, as it makes them itself.
+
+Samples like any other, with the student before adaptation in the place of both teachers, so that the ordinary losses
+hold on to the old styles while the pairs teach the new one. No old portrait is needed, only the old prompts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from data_catalog.encoding import encode_array, encode_json, encode_png
+from data_catalog.keys import sample_key
+from data_catalog.seeds import derive
+from data_catalog.settings import Settings, TeachSettings
+from data_catalog.shards import Sample, write_shard
+from models.pixels import signed, to_bytes
+from tasks.distill import Networks
+from tasks.teach import SHARD, Lesson, encode_lesson
+from tasks.training.data import SampleRef, read_fields
+
+if TYPE_CHECKING:
+    from models.student import Student
+
+FOLDER = "rehearsal"
+
+
+def rehearse(
+    student: Student,
+    pairs: Sequence[SampleRef],
+    old: Sequence[SampleRef],
+    networks: Networks,
+    settings: Settings,
+    working: Path,
+) -> list[SampleRef]:
+    """Write what is rehearsed below `working` and return it; `old` are samples of the styles that are known."""
+    wishes = choose_wishes(pairs, old, settings)
+    if not wishes:
+        return []
+    folder = working / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # made anew in seconds; a killed run may have left half of it
+    folder.mkdir(parents=True)
+    entries = write_shard(folder / SHARD, _samples(student, wishes, networks, settings.teach))
+    return [replace(wish, shard=folder / SHARD, entry=entry) for wish, entry in zip(wishes, entries, strict=True)]
+
+
+def choose_wishes(pairs: Sequence[SampleRef], old: Sequence[SampleRef], settings: Settings) -> list[SampleRef]:
+    """For each pair's portrait, training prompts of as many old styles as are to be rehearsed; by key."""
+    prompts: dict[str, dict[str, int]] = {}
+    for sample in old:
+        if sample.prompt_split == "train":
+            prompts.setdefault(sample.style, {})[sample.prompt] = sample.prompt_number
+    wishes = {}
+    for pair in pairs:
+        rng = np.random.default_rng(derive("rehearsal", settings.adapt.seed, pair.portrait_id))
+        for style in rng.permutation(sorted(prompts))[: settings.adapt.rehearsals]:
+            text, number = sorted(prompts[str(style)].items())[int(rng.integers(len(prompts[str(style)])))]
+            key = sample_key(pair.portrait_id, str(style), number)
+            wishes[key] = replace(pair, key=key, style=str(style), prompt=text, image_prompt=False)
+    return [wishes[key] for key in sorted(wishes)]
+
+
+def _samples(
+    student: Student, wishes: Sequence[SampleRef], networks: Networks, settings: TeachSettings
+) -> Iterator[Sample]:
+    device = str(next(student.parameters()).device)
+    for wish in wishes:
+        fields = read_fields(wish)  # of the pair: its portrait and the cameras it is seen from
+        cameras = torch.from_numpy(np.concatenate([wish.camera[None], fields.view_cameras])).to(device)
+        with torch.no_grad():
+            tokens = networks.clip.text_tokens([wish.prompt]).to(device)
+            triplane = student.encode(signed(fields.portrait[None], device), tokens, "text")
+            render = student.render(triplane.expand(len(cameras), -1, -1, -1), cameras)
+        pictures = to_bytes(render.image)
+        depths = render.depth[:, 0].float().cpu().numpy()
+        lesson = Lesson(triplane[0].float().cpu().numpy(), pictures[1:], fields.view_cameras, depths, {})
+        shown = {"portrait.png": encode_png(fields.portrait), "pseudo_label.png": encode_png(pictures[0])}
+        rest = {"camera.npy": encode_array(wish.camera), "meta.json": encode_json({"key": wish.key})}
+        yield Sample(wish.key, shown | rest | encode_lesson(lesson, settings))

@@ -1,0 +1,122 @@
+"""A dataset in the layouts of other projects: EG3D's (portraits with cameras) and the public 3DPE's (with edits).
+
+Both have `dataset.json` with {"labels": [[name, 25 floats], ...]}; ours also has splits and licences, which neither
+project reads and the stage `portraits` does. Names have no underscore: to 3DPE, one marks an edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_catalog.encoding import encode_json
+from data_catalog.errors import UserError
+from data_catalog.shard_index import read_index
+from data_catalog.shards import ShardEntry, read_sample
+from data_catalog.snapshot import SAMPLES, Snapshot
+from tasks.sources.files import LABELS, Licence
+
+LAYOUTS = ("3dpe", "eg3d")
+COLUMNS = ["key", "style", "portrait_id", "split", "shard", "camera", "rank"]
+LICENCE_COLUMNS = list(Licence._fields)
+PORTRAIT, EDIT = "portrait.png", "pseudo_label.png"
+PER_FOLDER = 1000  # portraits
+Row = dict[str, Any]
+Write = Callable[[str, bytes], None]  # name below the target, content
+
+
+def write_layout(layout: str, snapshot: Snapshot, root: Path, write: Write) -> dict[str, int]:
+    """Write the pictures of a dataset, one after the other, and its dataset.json last; returns what was counted.
+
+    root: the data root.  Raises UserError where a shard is gone.
+    """
+    rows = _read_rows(snapshot)
+    best = _best_edits(rows)
+    places = _by_styles(best) if layout == "3dpe" else _in_order(best)
+    shards = _Shards(root)
+    edits = 0
+    for portrait_id, folder in places.items():
+        of_style = best[portrait_id]
+        first = of_style[min(of_style)]
+        write(f"{folder}/{portrait_id}.png", shards.read(first, PORTRAIT))
+        for style, row in sorted(of_style.items()) if layout == "3dpe" else ():
+            write(f"{folder}_{style}/{portrait_id}.png", shards.read(row, EDIT))
+            edits += 1
+    write(LABELS, encode_json(_document(best, places)))
+    styles = {row["style"] for row in rows}
+    left_out = len(rows) - edits if layout == "3dpe" else 0
+    counts = {"portraits": len(places)}
+    return counts | ({"edits": edits, "styles": len(styles), "left_out": left_out} if layout == "3dpe" else {})
+
+
+class _Shards:
+    """Fields of samples; the index of the shard that was read last is kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.index: dict[Path, dict[str, ShardEntry]] = {}
+
+    def read(self, row: Row, field: str) -> bytes:
+        path = self.root / row["shard"]
+        if path not in self.index:
+            self.index = {path: read_index(path)}
+        entry = self.index[path].get(row["key"])
+        if entry is None or field not in entry.fields:
+            raise UserError(f"a shard does not hold {row['key']}.{field}", shard=path, hint="stillroom verify")
+        return read_sample(path, entry, [field])[field]
+
+
+def _read_rows(snapshot: Snapshot) -> list[Row]:
+    known = pq.read_schema(snapshot.folder / SAMPLES).names
+    rows: list[Row] = snapshot.samples([name for name in (*COLUMNS, *LICENCE_COLUMNS) if name in known]).to_pylist()
+    if not rows:
+        raise UserError("the dataset has no samples", folder=snapshot.folder)
+    return rows
+
+
+def _best_edits(rows: list[Row]) -> dict[str, dict[str, Row]]:
+    """{portrait id: {style: its best sample}}: both layouts have one place for a portrait and a style."""
+    best: dict[str, dict[str, Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["rank"] is None, row["rank"], row["key"])):
+        best.setdefault(row["portrait_id"], {}).setdefault(row["style"], row)
+    return dict(sorted(best.items()))
+
+
+def _in_order(best: dict[str, dict[str, Row]]) -> dict[str, str]:
+    """The folder of each portrait: a thousand to each."""
+    return {portrait_id: f"{place // PER_FOLDER:05}" for place, portrait_id in enumerate(best)}
+
+
+def _by_styles(best: dict[str, dict[str, Row]]) -> dict[str, str]:
+    """The folder of each portrait, its portraits all with the same styles.
+
+    3DPE's loader takes any style of a folder for any portrait in it: where one were missing, its training would end.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for portrait_id, of_style in best.items():
+        groups.setdefault(tuple(sorted(of_style)), []).append(portrait_id)
+    places: dict[str, str] = {}
+    number = 0
+    for _, members in sorted(groups.items()):
+        for start in range(0, len(members), PER_FOLDER):
+            places |= dict.fromkeys(members[start : start + PER_FOLDER], f"{number:05}")
+            number += 1
+    return places
+
+
+def _document(best: dict[str, dict[str, Row]], places: dict[str, str]) -> dict[str, Any]:
+    named = {f"{folder}/{portrait_id}.png": portrait_id for portrait_id, folder in places.items()}
+    facts = {name: next(iter(best[portrait_id].values())) for name, portrait_id in sorted(named.items())}
+    document: dict[str, Any] = {
+        "labels": [[name, [float(value) for value in row["camera"]]] for name, row in facts.items()],
+        "splits": {name: row["split"] for name, row in facts.items()},
+    }
+    licences = {
+        name: {column: row[column] for column in LICENCE_COLUMNS}
+        for name, row in facts.items()
+        if any(row.get(column) for column in LICENCE_COLUMNS)
+    }
+    return document | ({"licences": licences} if licences else {})

@@ -1,0 +1,180 @@
+"""One request to a server of the OpenAI API, sent until it is answered or there is no use in trying.
+
+The client's own retries are off: it would wait for no long `retry-after`, end no answer that trickles, follow a
+redirect with the prompts, and not say what its tries may have cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from data_catalog.errors import UserError
+from data_catalog.settings import LlmSettings
+from tasks.language.budget import Budget, most_tokens
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0  # before a retry, doubling, unless the server says how long
+PATIENCE_S = 120.0  # a server that asks for more is given up
+SHOWN = 300  # characters of a server's message
+KEY_VARIABLE = "OPENAI_API_KEY"
+HIDDEN = "[key]"
+HINTS = {
+    401: "check OPENAI_API_KEY",
+    403: "check what the key may do",
+    404: "check prompts.model and prompts.base_url",
+    429: "wait, or raise the limit of the account",
+}
+
+
+class Server:
+    """A server, and what its requests have cost. Open it with `with`."""
+
+    def __init__(self, base_url: str | None, settings: LlmSettings, budget: Budget) -> None:
+        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+        self.settings = settings
+        self.budget = budget
+        self._jitter = random.Random()
+        self._runner = asyncio.Runner()
+        self._client: AsyncOpenAI | None = None
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._client is not None:
+            self._runner.run(self._client.close())
+        self._runner.close()
+
+    def send(self, request: dict[str, Any]) -> bytes:
+        """The body of the answer. Raises openai's BadRequestError where the server objects to the request itself."""
+        from openai import APIConnectionError, APIStatusError, BadRequestError, UnprocessableEntityError
+
+        tokens = most_tokens(request)
+        for attempt in range(self.settings.retries + 1):
+            self.budget.check(*tokens)
+            try:
+                return self._runner.run(self._post(request))
+            except (BadRequestError, UnprocessableEntityError):
+                raise
+            except APIStatusError as error:
+                wait, said = _retry_after(error), self._said(error)
+                if not _worth_retrying(error) or (wait or 0.0) > PATIENCE_S:
+                    raise self._gave_up(said, attempt + 1, error, wait) from None
+            except (APIConnectionError, TimeoutError) as error:
+                # Nobody knows whether the server wrote, and counted, an answer that did not arrive.
+                self.budget.add(*tokens)
+                wait, said = None, self._said(error)
+            if attempt == self.settings.retries:
+                raise self._gave_up(said, attempt + 1) from None
+            if wait is None:
+                wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * self._jitter.uniform(0.5, 1.0)
+            log.info("the language model did not answer (%s); again in %.1f s", said, wait)
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def refused(self, error: APIStatusError) -> UserError:
+        """The error of a request that the server does not take in any form."""
+        return self._gave_up(self._said(error), 1, error)
+
+    def without_key(self, text: str) -> str:
+        """A text of the server, which may repeat what it was sent."""
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        return text.replace(key, HIDDEN) if key else text
+
+    async def _post(self, request: dict[str, Any]) -> bytes:
+        # A deadline for the whole answer: the client's time-out starts anew with every byte.
+        async with asyncio.timeout(self.settings.timeout_s):
+            answer = await self._open().chat.completions.with_raw_response.create(**request)
+            body: bytes = answer.http_response.content
+        return body
+
+    def _open(self) -> AsyncOpenAI:
+        """The client, made with the first request: answers that are kept need no key."""
+        if self._client is None:
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+            key = os.environ.get(KEY_VARIABLE, "").strip()
+            if not key:
+                raise UserError(
+                    "prompts.backend is 'openai', but there is no key",
+                    expected=f"the key of the server in {KEY_VARIABLE} (any text for a local server that wants none)",
+                    hint=f"export {KEY_VARIABLE}=..., or --set prompts.backend=builtin",
+                )
+            http = DefaultAsyncHttpxClient(follow_redirects=False)
+            timeout = self.settings.timeout_s
+            self._client = AsyncOpenAI(
+                api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0, http_client=http
+            )
+        return self._client
+
+    def _said(self, error: Exception) -> str:
+        from openai import APIStatusError, APITimeoutError
+
+        if isinstance(error, APIStatusError):
+            message = error.message.removeprefix(f"Error code: {error.status_code} - ")
+            location = error.response.headers.get("location")
+            if 300 <= error.status_code < 400:
+                message = f"it redirects to {_origin(location or '')}"
+            return self.without_key(f"{error.status_code} {message}")[:SHOWN]
+        if isinstance(error, APITimeoutError | TimeoutError):
+            return f"no whole answer within llm.timeout_s = {self.settings.timeout_s:g} s"
+        cause = error.__cause__ or error
+        return self.without_key(f"{type(cause).__name__}: {cause}")[:SHOWN]
+
+    def _gave_up(
+        self, said: str, tries: int, error: APIStatusError | None = None, wait: float | None = None
+    ) -> UserError:
+        status = error.status_code if error is not None else 0
+        hint = HINTS.get(status, "try again, or --set prompts.backend=builtin")
+        if 300 <= status < 400:
+            hint = "set prompts.base_url to the address that answers; a redirect is not followed with a key"
+        waiting = {"wait": f"it asks to wait {wait:.0f} s"} if wait is not None and wait > PATIENCE_S else {}
+        return UserError(
+            "the language model did not answer",
+            server=_origin(self.base_url),
+            cause=said,
+            tries=tries,
+            kept="what was answered before is kept and not asked again",
+            **waiting,
+            hint=hint,
+        )
+
+
+def _worth_retrying(error: APIStatusError) -> bool:
+    if error.code == "insufficient_quota":
+        return False
+    return error.status_code in (408, 409, 429) or error.status_code >= 500
+
+
+def _retry_after(error: APIStatusError) -> float | None:
+    """Seconds that the server asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    headers = error.response.headers
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        given = headers.get("retry-after")
+        if given is None:
+            return None
+        if given.strip().replace(".", "", 1).isdigit():
+            return float(given)
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _origin(url: str) -> str:
+    """Server and path of an address, without what may be secret in it."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}" if host else parts.path

@@ -1,0 +1,103 @@
+"""Files of a source that are, byte for byte, an earlier file of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.sources.files import Listing, Source, open_archive, remembered
+
+ENDS = 4096  # bytes, of the start and of the end of a file, that are compared before all of it is
+
+
+Mark = tuple[int, str]  # size and, where others have it too, a digest of the ends; of a zip's member, its CRC
+
+
+@dataclass
+class _Marks:
+    """What was seen of a listing: each file's mark, and the places of the files of each mark, in order."""
+
+    listing: Listing
+    of_name: dict[str, Mark] = field(default_factory=dict)
+    places: dict[Mark, list[int]] = field(default_factory=dict)
+
+    def fill(self, source: Source) -> None:
+        self.of_name = _all_marks(source)
+        for place, name in enumerate(self.listing.names):
+            self.places.setdefault(self.of_name[name], []).append(place)
+
+    def still_true(self, source: Source, names: Iterable[str]) -> bool:
+        """Whether these files are as they were."""
+        known = {name: self.of_name[name] for name in names}
+        return source.is_zip or all(_mark(source.root / name, mark[1]) == mark for name, mark in known.items())
+
+
+_known: dict[Path, _Marks] = {}
+
+
+def find_repeats(source: Source, names: Iterable[str]) -> dict[str, str]:
+    """Of these files of a source, those that repeat an earlier one: name -> the earlier name.
+
+    Only files with equal marks are read. A picture that repeats in other bytes is found within its block alone.
+    """
+    chosen = list(names)
+    marks = _known.get(source.root)
+    if marks is None or marks.listing is not source.listing or not marks.still_true(source, chosen):
+        marks = _known[source.root] = _Marks(source.listing)
+        marks.fill(source)
+    repeats: dict[str, str] = {}
+    for name in chosen:
+        mark, place = marks.of_name[name], source.listing.places[name]
+        # Nothing is gained by comparing empty files: each is rejected for what it is.
+        for earlier in marks.places[mark] if mark[0] > 0 else []:
+            if earlier >= place:
+                break
+            if source.is_zip or _equal(source, name, source.listing.names[earlier]):
+                repeats[name] = source.listing.names[earlier]
+                break
+    return repeats
+
+
+def _all_marks(source: Source) -> dict[str, Mark]:
+    if source.is_zip:
+        return {info.filename: (info.file_size, f"{info.CRC:08x}") for info in open_archive(source.root).infolist()}
+    sizes = {name: _size(source.root / name) for name in source.listing.names}
+    frequent = Counter(sizes.values())
+    return {name: _mark(source.root / name, "ends" if frequent[size] > 1 else "") for name, size in sizes.items()}
+
+
+def _mark(path: Path, ends: str) -> Mark:
+    """The mark of a file, with a digest of its ends where `ends` is not empty."""
+    try:
+        return _size(path), _digest(path, whole=False) if ends else ""
+    except OSError:
+        return -1, ""  # it is rejected when it is read
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _equal(source: Source, first: str, second: str) -> bool:
+    try:
+        return _digest(source.root / first) == _digest(source.root / second)
+    except OSError:
+        return False
+
+
+def _digest(path: Path, whole: bool = True) -> str:
+    def read() -> str:
+        with path.open("rb") as stream:
+            if whole:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            start = stream.read(ENDS)
+            stream.seek(max(path.stat().st_size - ENDS, 0))
+            return hashlib.sha256(start + stream.read(ENDS)).hexdigest()
+
+    return str(remembered("digest" if whole else "ends", path, read))

@@ -1,0 +1,252 @@
+"""The student as a Python user meets it; `from stillroom import Student`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from huggingface_hub import ModelCard, ModelHubMixin
+
+from data_catalog.encoding import encode_json
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings, load_settings
+from tasks.student.companions import Companions, find_companions, load_companions, save_companions
+from tasks.student.files import WEIGHTS as STORED_WEIGHTS
+from tasks.student.files import load_student
+from tasks.student.portrait3d import Portrait3D
+from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.inference import CpuStudent
+    from models.student import PromptKind
+    from models.student import Student as Network
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # names that the hub expects
+CARD = Path(__file__).parents[1] / "templates" / "student_card.md.j2"
+HEADS_KEPT = 16  # edited heads remembered, the newest
+PROMPTS_KEPT = 64
+PAPER = "https://arxiv.org/abs/2402.14000"
+
+log = logging.getLogger(__name__)
+
+
+class Prompt(NamedTuple):
+    """What to change: a text, or the bytes of a reference picture (H, W, 3) uint8 and its shape."""
+
+    text: str | None
+    pixels: bytes = b""
+    shape: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> PromptKind:
+        return "image" if self.text is None else "text"
+
+
+class Student(
+    ModelHubMixin,
+    library_name="stillroom",
+    pipeline_tag="image-to-3d",
+    tags=["portrait-editing", "3d-aware", "triplane"],
+    paper_url=PAPER,
+    model_card_template=CARD.read_text(encoding="utf-8"),
+):
+    """A trained student, ready to edit. Safe to share between threads that only edit and render."""
+
+    def __init__(self, network: Network, companions: Companions, settings: Settings) -> None:
+        self.network = network
+        self.encoder: Network | CpuStudent = network  # the form of it that edits
+        self.companions = companions
+        self.settings = settings
+        # One triplane per (portrait, prompt): a second look at the same edit costs a rendering alone.
+        self._triplane = functools.lru_cache(HEADS_KEPT)(self._compute_triplane)
+        self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
+
+    @classmethod
+    def load(
+        cls,
+        student: str | Path = "latest",
+        profile: str = "demo",
+        overrides: Sequence[str] = (),
+        adapted: str | None = None,
+    ) -> Self:
+        """The newest student of the store, or one by digest (or its beginning), or an exported folder.
+
+        profile, overrides: as on the command line; an exported folder has settings of its own and needs none.
+        adapted: a style that a student of the store was adapted to, or the digest of that; without a student named,
+        the one that it was adapted from.
+        Raises UserError where there is no such student or style.
+        """
+        if adapted is not None:
+            return cls._load_adapted(str(student), adapted, load_settings(profile, list(overrides)))
+        if Path(student).is_dir():
+            if (Path(student) / WEIGHTS).is_file():
+                return cls.from_pretrained(student)
+            if not (Path(student) / STORED_WEIGHTS).is_file():
+                raise UserError("there is no student here", folder=student, hint="stillroom export FOLDER")
+        settings = load_settings(profile, list(overrides))
+        folder = Path(student) if Path(student).is_dir() else _find_folder(str(student), settings)
+        return cls(load_student(folder, settings.run.device), find_companions(settings), settings)
+
+    @classmethod
+    def _load_adapted(cls, student: str, adapted: str, settings: Settings) -> Self:
+        from safetensors.torch import load_file
+
+        from data_catalog.catalog import Catalog
+        from data_catalog.places import data_root
+        from data_catalog.store import Store
+        from data_catalog.students import adapted_style
+        from models.adaptation import apply_delta
+        from tasks.adaptation.adapt import DELTA
+
+        found = adapted_style(Catalog(Store(data_root())), adapted, student)
+        network = load_student(_find_folder(found.base, settings), settings.run.device)
+        apply_delta(network, load_file(found.folder / DELTA))
+        return cls(network, find_companions(settings), settings)
+
+    def edit(self, image: Picture, prompt: str | None = None, *, reference: Picture | None = None) -> Portrait3D:
+        """Edit a portrait as a text or as a reference picture says.
+
+        image, reference: a path, the bytes of a picture file, a PIL image, or (H, W, 3) uint8.  A portrait that
+        is not aligned is aligned first.  The same portrait and prompt again give the same triplane at no cost.
+        Raises UserError for a picture that cannot be read or an empty prompt.
+        """
+        return self.edit_aligned(self.align(image), self.read_prompt(prompt, reference))
+
+    def align(self, image: Picture) -> Portrait:
+        """The portrait in a picture, cut out as the student knows portraits, with its camera."""
+        return align_picture(read_picture(image, self.settings), self.companions.landmarks, self.settings)
+
+    def read_prompt(self, text: str | None, reference: Picture | None) -> Prompt:
+        """Either a text or a picture as a prompt."""
+        if (text is None) == (reference is None):
+            raise UserError("an edit needs either a text or a reference picture, and not both")
+        if reference is not None:
+            rgb = read_picture(reference, self.settings)
+            return Prompt(None, rgb.tobytes(), rgb.shape)
+        assert text is not None
+        if not text.strip():
+            raise UserError("the prompt is empty", expected="what to change, such as 'make the hair red'")
+        return Prompt(text.strip())
+
+    def edit_aligned(self, portrait: Portrait, prompt: Prompt) -> Portrait3D:
+        """Edit a portrait that `align` has cut out."""
+        triplane, seconds = self._triplane(portrait.rgb.tobytes(), portrait.rgb.shape, prompt)
+        return Portrait3D(self.network, triplane, portrait, seconds)
+
+    def speed_up(self) -> Self:
+        """Edit with the fastest form of the network from now on. Making it takes some seconds, once."""
+        from models.inference import for_use
+
+        self.encoder = for_use(self.network)
+        return self
+
+    def warm_up(self) -> None:
+        """Run everything once on a grey picture, so that a first edit takes no longer than the next."""
+        size = self.settings.align.size
+        grey = np.full((size, size, 3), 127, np.uint8)
+        head, _ = self._compute_triplane(grey.tobytes(), grey.shape, Prompt("a portrait"))
+        portrait = align_picture(grey, None, self.settings)
+        Portrait3D(self.network, head, portrait, 0.0).look(0.0, 0.0)
+        if self.companions.landmarks is not None:
+            self.companions.landmarks.detect(grey[None])
+
+    def generate_model_card(self, **facts: Any) -> ModelCard:
+        """The card of an export. `facts` add to what the student knows of itself; see templates/student_card.md.j2."""
+        known: dict[str, Any] = {
+            "world": self.settings.world,
+            "size": self.settings.align.size,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "detects": self.companions.landmarks is not None,
+        }
+        card: ModelCard = super().generate_model_card(**(known | facts))
+        return card
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        state = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})
+        save_companions(self.companions, save_directory)
+        settings = {
+            "world": self.settings.world,
+            "align": self.settings.align.model_dump(mode="json", exclude={"landmarks"}),
+            "portraits": {"max_pixels": self.settings.portraits.max_pixels},
+        }
+        document = {"student": self.network.config.to_dict(), "stillroom": settings}
+        (save_directory / CONFIG).write_bytes(encode_json(document))
+        for path in save_directory.rglob("*.safetensors"):
+            path.chmod(0o644)  # safetensors makes files that only their owner reads
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **model_kwargs: Any,
+    ) -> Self:
+        from safetensors.torch import load_file
+
+        from models.student import Student, StudentConfig
+
+        folder, device = Path(model_id), str(model_kwargs.get("device", "cpu"))
+        if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
+            raise UserError("there is no exported student here", folder=model_id, hint="stillroom export FOLDER")
+        document = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        network = Student(StudentConfig.from_dict(document["student"]))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        settings = Settings.model_validate(document["stillroom"] | {"run": {"device": device}})
+        return cls(network.to(device).eval().requires_grad_(False), load_companions(folder), settings)
+
+    def _compute_triplane(self, pixels: bytes, shape: tuple[int, ...], prompt: Prompt) -> tuple[Tensor, float]:
+        """The triplane (1, 3*C, h, w) and the seconds it took."""
+        import torch
+
+        from models.pixels import signed
+
+        device = self.settings.run.device
+        started = time.perf_counter()
+        with torch.no_grad():
+            tokens = self._tokens(prompt).to(device)
+            portrait = signed(np.frombuffer(pixels, np.uint8).reshape(1, *shape).copy(), device)
+            triplane = self.encoder.encode(portrait, tokens, prompt.kind)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)  # a GPU works behind Python's back
+        return triplane, time.perf_counter() - started
+
+    def _compute_tokens(self, prompt: Prompt) -> Tensor:
+        """(1, T, D)."""
+        if prompt.text is not None:
+            return self.companions.clip.text_tokens([prompt.text])
+        return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
+
+
+def _find_folder(digest: str, settings: Settings) -> Path:
+    """Where the store has a student. Warns where its prompts are read by other weights than it learned with."""
+    from data_catalog.catalog import Catalog
+    from data_catalog.places import data_root
+    from data_catalog.store import Store
+    from data_catalog.students import student_entry
+    from models import zoo
+
+    catalog = Catalog(Store(data_root()))
+    entry = student_entry(catalog, digest)
+    learned_with = catalog.read(entry).fingerprint_inputs.get("weights", {})
+    for name in ("clip", "mae"):
+        if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
+            log.warning(
+                "the student learned with other weights of %s than are here now: edits may come out wrong", name
+            )
+    return catalog.folder(entry)

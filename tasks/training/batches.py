@@ -1,0 +1,259 @@
+"""What a training step is made of, as tensors: prompts, frozen features, the teacher's views.
+
+Where the views come from is `distill.teacher`: `cached` takes triplanes and views as they are stored; `rendered` has
+the stored triplanes rendered from cameras that are drawn anew; `online` has the triplanes, too, made at every step,
+as the paper's public code does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_catalog.encoding import TILE
+from data_catalog.settings import DistillSettings
+from models.camera import orbit_label
+from models.losses import ViewTarget
+from models.pixels import signed
+from models.student import Features, PromptKind
+from tasks.training.data import Fields, Memory, SampleRef, StepDraw, read_fields
+from tasks.training.loader import Loader, Wanted
+
+if TYPE_CHECKING:
+    from models.clip import Clip
+    from models.live3d import Live3D
+    from models.mae import Mae
+    from models.student import Student
+
+
+class PromptGroup(NamedTuple):
+    """The samples of a batch that have one kind of prompt."""
+
+    kind: PromptKind
+    places: Tensor  # (G,) int64, in the batch
+    tokens: Tensor  # (G, T, D)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompt tokens of frozen encoders: of every text, and of every pseudo-label that serves as a prompt."""
+
+    text: dict[str, Tensor]  # prompt -> (T, D)
+    image: dict[str, Tensor]  # key -> (T, D)
+    text_token_size: int
+    image_token_size: int
+
+    @classmethod
+    def read(cls, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu") -> Prompts:
+        """Encode the prompts of the samples, one by one: a token does not depend on its batch."""
+        texts = sorted({sample.prompt for sample in samples})
+        references = [sample for sample in samples if sample.image_prompt]
+        text = {prompt: clip.text_tokens([prompt])[0].float().to(device) for prompt in texts}
+        pictures = (read_fields(each, ["pseudo_label.png"]).pseudo_label for each in references or samples[:1])
+        encoded = [mae.tokens(picture[None])[0].float().to(device) for picture in pictures]
+        image = dict(zip([sample.key for sample in references], encoded, strict=False))
+        return cls(text, image, next(iter(text.values())).shape[-1], encoded[0].shape[-1])
+
+    def groups(self, samples: Sequence[SampleRef], references: Sequence[SampleRef | None]) -> list[PromptGroup]:
+        """Prompts of a batch by kind: the reference where there is one, else the text."""
+        groups = []
+        kinds: tuple[PromptKind, ...] = ("text", "image")
+        for kind in kinds:
+            places = [i for i, reference in enumerate(references) if (reference is not None) == (kind == "image")]
+            if places:
+                tokens = torch.stack([self._tokens(samples[i], references[i]) for i in places])
+                groups.append(PromptGroup(kind, torch.tensor(places), tokens))
+        return groups
+
+    def _tokens(self, sample: SampleRef, reference: SampleRef | None) -> Tensor:
+        return self.text[sample.prompt] if reference is None else self.image[reference.key]
+
+
+class Batch(NamedTuple):
+    """One step's input and targets; B samples, V views each."""
+
+    features: Features
+    prompts: list[PromptGroup]
+    cameras: Tensor  # (V + 1, B, 25): the portrait's first
+    triplane: Tensor  # (B, 3*C, h, w)
+    changed: Tensor  # (B, 1, h, w), mean 1 a sample: how much each place of the triplane counts
+    targets: list[ViewTarget]  # V + 1, the portrait's first; none where only triplanes are compared
+
+
+class BatchMaker:
+    """Makes batches of samples, and remembers what frozen networks make of them.
+
+    Everything but the views of `rendered` and `online` is computed one sample at a time, so that it has the same bits
+    whenever it is computed.
+    """
+
+    def __init__(
+        self, student: Student, teacher: Live3D, prompts: Prompts, settings: DistillSettings, device: str = "cpu"
+    ) -> None:
+        self.student, self.teacher, self.prompts = student, teacher, prompts
+        self.settings, self.device = settings, device
+        self.online = settings.teacher == "online"
+        wanted = Wanted(
+            pseudo_label=self.online or settings.l2d_target == "pseudo_label",
+            triplane=not self.online,
+            views=settings.teacher == "cached",
+        )
+        memory_mb = 0 if self.online else settings.memory_mb  # online, nothing that the teacher makes is kept
+        self.loader = Loader(wanted, settings.memory_mb, device)
+        self._features: Memory[Features] = Memory(settings.memory_mb, _bytes)
+        self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
+        self._unedited: Memory[Tensor] = Memory(settings.memory_mb, _bytes_of)
+        self._seen: Memory[Tensor] = Memory(memory_mb, _bytes_of)
+
+    def read_ahead(
+        self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
+    ) -> None:
+        """Begin to read what `make` with the same arguments will need."""
+        chosen = [samples[index] for index in draw.samples[share]]
+        self.loader.read_ahead(chosen, draw.views[share] if with_views else None)
+
+    def make(
+        self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
+    ) -> Batch:
+        """The batch of a draw, or this process's share of it; with or without the views to compare."""
+        chosen = [samples[index] for index in draw.samples[share]]
+        references = [None if index is None else samples[index] for index in draw.references[share]]
+        read = self.loader.take(chosen, draw.views[share] if with_views else None)
+        triplane = torch.stack([self.triplane(*pair) for pair in zip(chosen, read, strict=True)])
+        cameras = torch.empty(0)
+        targets: list[ViewTarget] = []
+        if with_views and self.settings.teacher == "cached":
+            cameras, targets = self._stored_views(chosen, read, np.array(draw.views[share]))
+        elif with_views:
+            cameras, targets = self._new_views(chosen, read, triplane, self._draw_angles(draw, share))
+        return Batch(
+            self.features(chosen, read),
+            self.prompts.groups(chosen, references),
+            cameras.to(self.device),
+            triplane,
+            self.changed(chosen, read, triplane),
+            targets,
+        )
+
+    def features(self, samples: Sequence[SampleRef], read: Sequence[Fields]) -> Features:
+        """What the student's frozen branches see in the portraits."""
+        found = [
+            self._features.get(sample.portrait_id, partial(self._encode, fields))
+            for sample, fields in zip(samples, read, strict=True)
+        ]
+        return Features(torch.cat([each.low for each in found]), torch.cat([each.high for each in found]))
+
+    def triplane(self, sample: SampleRef, fields: Fields) -> Tensor:
+        """The teacher's triplane (3*C, h, w) of the pseudo-label: stored, or made again."""
+        return self._triplanes.get(sample.key, lambda: self._triplane(fields))
+
+    def portrait_target(self, sample: SampleRef, fields: Fields) -> Tensor:
+        """(3, H, W): what L2D compares with, from the portrait's camera."""
+        if self.settings.l2d_target == "pseudo_label":
+            return signed(fields.pseudo_label[None], self.device)[0]
+        return self._seen.get(sample.key, lambda: self._render(sample, self.triplane(sample, fields)))
+
+    def changed(self, samples: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor) -> Tensor:
+        """triplane: (B, 3*C, h, w).  Returns the weights of its places, more where it leaves the unedited portrait's.
+
+        A small edit (ears, a nose) moves few places: in a plain mean they drown in what stays as it is.
+        """
+        weight = self.settings.changed_weight
+        if not weight:
+            return triplane.new_ones(len(samples), 1, 1, 1)
+        unedited = [
+            self._unedited.get(sample.portrait_id, partial(self._reconstruct, fields))
+            for sample, fields in zip(samples, read, strict=True)
+        ]
+        moved = (triplane - torch.stack(unedited)).abs().mean(dim=1, keepdim=True)
+        share = moved / moved.mean(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+        return (1.0 + weight * share) / (1.0 + weight)
+
+    def _stored_views(
+        self, chosen: Sequence[SampleRef], read: Sequence[Fields], views: np.ndarray
+    ) -> tuple[Tensor, list[ViewTarget]]:
+        """Cameras (V + 1, B, 25) and what is seen from them.  views: (B, V), of the stored ones."""
+        cameras = [np.stack([sample.camera for sample in chosen])]
+        depths = [np.stack([fields.depths[0] for fields in read])]
+        images = [torch.stack([self.portrait_target(*pair) for pair in zip(chosen, read, strict=True)])]
+        for drawn in views.T:
+            pairs = list(zip(read, drawn, strict=True))
+            cameras.append(np.stack([fields.view_cameras[view] for fields, view in pairs]))
+            depths.append(np.stack([fields.depths[view + 1] for fields, view in pairs]))
+            images.append(signed(np.stack([fields.view(int(view)) for fields, view in pairs]), self.device))
+        targets = [
+            ViewTarget(image, torch.from_numpy(depth).to(self.device)[:, None])
+            for image, depth in zip(images, depths, strict=True)
+        ]
+        return torch.from_numpy(np.stack(cameras)), targets
+
+    @torch.no_grad()
+    def _new_views(
+        self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, angles: np.ndarray
+    ) -> tuple[Tensor, list[ViewTarget]]:
+        """Cameras (V + 1, B, 25) and what the teacher shows from them.  angles: (V, B, 2), yaw and pitch in rad."""
+        own = torch.from_numpy(np.stack([sample.camera for sample in chosen]))
+        new = [orbit_label(*torch.from_numpy(drawn).float().T) for drawn in angles]
+        cameras = torch.stack([own, *new])
+        seen = [self.teacher.render(triplane, each.to(self.device)) for each in cameras]
+        targets = [ViewTarget(view.image, view.depth) for view in seen]
+        if self.settings.l2d_target == "pseudo_label":
+            image = torch.stack([self.portrait_target(*pair) for pair in zip(chosen, read, strict=True)])
+            targets[0] = targets[0]._replace(image=image)
+        return cameras, targets
+
+    def _draw_angles(self, draw: StepDraw, share: slice) -> np.ndarray:
+        """(V, B, 2): yaw and pitch in rad of as many new views a sample as are drawn of stored ones."""
+        shape = len(draw.views[0]), len(draw.samples), 2
+        ranges = self.settings.view_yaw_range, self.settings.view_pitch_range
+        return (np.random.default_rng([draw.noise_seed, 1]).uniform(-1.0, 1.0, shape) * ranges)[:, share]
+
+    def _encode(self, fields: Fields) -> Features:
+        return self.student.features(signed(fields.portrait[None], self.device))
+
+    @torch.no_grad()
+    def _triplane(self, fields: Fields) -> Tensor:
+        stored = None if self.online else triplane_on(fields, self.device)
+        if stored is not None:
+            return stored
+        return self.teacher.encode(signed(fields.pseudo_label[None], self.device))[0]
+
+    @torch.no_grad()
+    def _reconstruct(self, fields: Fields) -> Tensor:
+        return self.teacher.encode(signed(fields.portrait[None], self.device))[0]
+
+    @torch.no_grad()
+    def _render(self, sample: SampleRef, triplane: Tensor) -> Tensor:
+        camera = torch.from_numpy(sample.camera).to(self.device)[None]
+        return self.teacher.render(triplane[None], camera).image[0]
+
+
+def triplane_on(fields: Fields, device: str) -> Tensor | None:
+    """The stored triplane (3*C, h, w) float32 on a device, made there of what is stored; None where none is."""
+    stored = fields.arrays
+    if "triplane.npy" in stored:
+        return torch.from_numpy(stored["triplane.npy"]).to(device, non_blocking=True).float()
+    if "triplane_q8.npy" not in stored:
+        return None
+    codes, tiles = (
+        torch.from_numpy(stored[name]).to(device, non_blocking=True)
+        for name in ("triplane_q8.npy", "triplane_q8_tiles.npy")
+    )
+    channels, height, width = codes.shape
+    scale, minimum = tiles[:, :, :, None, :, None]
+    blocks = codes.view(channels, height // TILE, TILE, width // TILE, TILE).float()
+    return (blocks * scale + minimum).view(channels, height, width)
+
+
+def _bytes(features: Features) -> int:
+    return sum(_bytes_of(part) for part in features)
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

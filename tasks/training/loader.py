@@ -1,0 +1,153 @@
+"""Samples for the steps of a training: those that fit stay in memory, the others are read ahead on threads.
+
+What is read depends on nothing but the sample and the fields that are asked for, so that neither the number of
+threads nor the size of the memory is seen in a batch. A step's places come from its number (see `Sampler`): a run
+that continues in the middle of an epoch, and each process of several, asks for its own and reads nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from data_catalog.shards import bytes_to_read
+from tasks.training.data import Fields, SampleRef, read_fields, view_name
+
+THREADS = 4
+ROUND = 1 << 16  # bytes; buffers are made in multiples of it, so that samples of about a size share them
+
+
+class Wanted(NamedTuple):
+    """Which fields a training looks at; the portrait always."""
+
+    pseudo_label: bool
+    triplane: bool
+    views: bool
+
+    def names(self, sample: SampleRef, views: Sequence[int] | None = None) -> tuple[str, ...]:
+        """The fields to read of a sample; of views that have a field each, only those given, or all."""
+        stored = sample.entry.fields
+        names = {"portrait.png", *(["pseudo_label.png"] if self.pseudo_label else [])}
+        if self.triplane:
+            names |= {name for name in stored if name.startswith("triplane")}
+        if self.views:
+            names |= {"view_cameras.npy", "depths.npy", "views.npy"} & stored.keys()
+            drawn = {name for name in stored if name.startswith("view_") and name.endswith(".jpg")}
+            names |= drawn if views is None else drawn & {view_name(view) for view in views}
+        return tuple(sorted(names))
+
+
+class Buffers:
+    """Buffers that are used again. On a GPU they are pinned, and wait until what was copied from them is there."""
+
+    def __init__(self, pinned: bool) -> None:
+        self._pinned = pinned
+        self._free: list[tuple[np.ndarray, Any]] = []
+        self._lock = threading.Lock()
+        self.made = 0
+
+    def take(self, size: int) -> np.ndarray:
+        """(n,) uint8, n at least `size`."""
+        with self._lock:
+            fitting = (place for place, (buffer, _) in enumerate(self._free) if len(buffer) >= size)
+            # One that is too small gives way to a new one, so that there are never more than were in use at once.
+            buffer, copied = self._free.pop(next(fitting, 0)) if self._free else (np.empty(0, np.uint8), None)
+            self.made += len(buffer) < size
+        if copied is not None:
+            copied.synchronize()
+        if len(buffer) < size:
+            rounded = -(-size // ROUND) * ROUND
+            buffer = torch.empty(rounded, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+        return buffer
+
+    def give_back(self, buffers: Sequence[np.ndarray]) -> None:
+        """Take buffers back; on a GPU, once the copies that were asked for so far are done."""
+        copied = None
+        if self._pinned and buffers:
+            copied = torch.cuda.Event()
+            copied.record()
+        with self._lock:
+            self._free += [(buffer, copied) for buffer in buffers]
+
+
+class Loader:
+    """Fields of samples, from memory, from reads that are under way, or read now."""
+
+    def __init__(self, wanted: Wanted, memory_mb: int, device: str = "cpu", threads: int = THREADS) -> None:
+        self.wanted = wanted
+        self.buffers = Buffers(pinned=device.startswith("cuda"))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+        self._kept: dict[str, Fields] = {}
+        self._free = memory_mb * 2**20
+        self._lock = threading.Lock()
+        self._under_way: dict[tuple[str, tuple[str, ...]], list[Future[_Read]]] = {}
+        self._lent: list[np.ndarray] = []
+
+    def read_ahead(self, samples: Sequence[SampleRef], views: Sequence[Sequence[int]] | None) -> None:
+        """Begin to read what a coming step will take. Without views, none are compared in it."""
+        for sample, names in self._asked(samples, views):
+            if sample.key not in self._kept:
+                read = self._pool.submit(self._read, sample, names)
+                self._under_way.setdefault((sample.key, names), []).append(read)
+
+    def take(self, samples: Sequence[SampleRef], views: Sequence[Sequence[int]] | None) -> list[Fields]:
+        """The samples of a step. What is not kept lies in buffers that are used again from the next call on."""
+        self.buffers.give_back(self._lent)
+        self._lent = []
+        return [self._take(sample, names) for sample, names in self._asked(samples, views)]
+
+    def whole(self, sample: SampleRef) -> Fields:
+        """All that is wanted of one sample, outside the steps."""
+        return self._kept.get(sample.key) or read_fields(sample, {*self.wanted.names(sample), "pseudo_label.png"})
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _asked(
+        self, samples: Sequence[SampleRef], views: Sequence[Sequence[int]] | None
+    ) -> list[tuple[SampleRef, tuple[str, ...]]]:
+        wanted = self.wanted if views is not None else self.wanted._replace(views=False)
+        drawn = views if views is not None else [()] * len(samples)
+        return [(sample, wanted.names(sample, own)) for sample, own in zip(samples, drawn, strict=True)]
+
+    def _take(self, sample: SampleRef, names: tuple[str, ...]) -> Fields:
+        waiting = self._under_way.get((sample.key, names), [])
+        kept = self._kept.get(sample.key)
+        if waiting:
+            read = waiting.pop(0).result()
+            if not waiting:
+                del self._under_way[sample.key, names]
+        elif kept is not None:
+            return kept
+        else:
+            read = self._read(sample, names)
+        if read.buffer is not None:
+            self._lent.append(read.buffer)
+        return read.fields
+
+    def _read(self, sample: SampleRef, names: tuple[str, ...]) -> _Read:
+        """Read a whole sample and keep it while there is room, or only what a step asks for."""
+        with self._lock:
+            kept, keep = self._kept.get(sample.key), sample.entry.bytes <= self._free
+        if kept is not None:
+            return _Read(kept, None)
+        if keep:
+            fields = read_fields(sample, {*self.wanted.names(sample), "pseudo_label.png"})
+            with self._lock:
+                if sample.key not in self._kept:
+                    self._kept[sample.key] = fields
+                    self._free -= fields.bytes
+            return _Read(fields, None)
+        buffer = self.buffers.take(bytes_to_read(sample.entry, names))
+        return _Read(read_fields(sample, names, buffer), buffer)
+
+
+class _Read(NamedTuple):
+    fields: Fields
+    buffer: np.ndarray | None  # None: the fields are kept

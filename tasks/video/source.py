@@ -1,0 +1,175 @@
+"""A video file, or a folder of pictures in the order of their names, as frames with their times."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_catalog.errors import UserError
+from data_catalog.images import Rejected, read_image
+from tasks.video.file import FPS, Frame
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+MISSING_S = 0.5  # a file that ends so much before its announced end has broken off
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is to be edited. Times are `pts * time_base` seconds.
+
+    pictures: of a folder, in their order; empty for a file.
+    """
+
+    path: Path
+    pictures: tuple[Path, ...]
+    time_base: Fraction
+    fps: Fraction  # of the whole clip, for the one that encodes; single frames have times of their own
+    max_pixels: int
+
+    @property
+    def sound(self) -> Path | None:
+        """The file whose sound belongs to it."""
+        return None if self.pictures else self.path
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame that can be read, upright. What cannot is warned of at the end."""
+        if not self.pictures:
+            yield from _Decoder(self).frames()
+            return
+        for number, path in enumerate(self.pictures):
+            image = read_image(path, self.max_pixels)
+            if isinstance(image, Rejected):
+                raise UserError(f"{path} cannot be taken as a frame: {image.reason}", detail=image.detail or "-")
+            yield Frame(image.rgb, number, 1)
+
+    def digest(self) -> str:
+        """sha256 of the bytes, and of the pictures' order."""
+        whole = hashlib.sha256()
+        for path in self.pictures or (self.path,):
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        return whole.hexdigest()
+
+
+def open_clip(path: Path, max_pixels: int) -> Clip:
+    """Look at a file or a folder.  Raises UserError where there is no moving picture in it."""
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.is_file()]
+        if not found:
+            raise UserError(f"no picture in the folder {path}", expected="a video file, or frames as pictures")
+        return Clip(path, tuple(sorted(found, key=_natural)), Fraction(1, FPS), Fraction(FPS), max_pixels)
+    if not path.is_file():
+        raise UserError(f"there is no video {path}", expected="a video file, or a folder of pictures")
+    if path.stat().st_size == 0:
+        raise UserError(f"the video {path} is empty: 0 bytes")
+    with _open(path) as container:
+        stream = _find_pictures(container, path)
+        if stream.width * stream.height > max_pixels:
+            size = f"{stream.width}x{stream.height}"
+            raise UserError(f"the pictures of {path} are too large", found=size, expected=f"{max_pixels} pixels")
+        assert stream.time_base is not None
+        return Clip(path, (), stream.time_base, stream.average_rate or Fraction(FPS), max_pixels)
+
+
+class _Decoder:
+    """One pass over a file; damage is passed over and counted."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.step = max(1, round(1 / (clip.fps * clip.time_base)))
+        self.unreadable = 0  # packets
+        self.broke_off = False
+        self._stored: dict[int | None, int | None] = {}  # durations as stored, by time
+
+    def frames(self) -> Iterator[Frame]:
+        """A picture is shown until the next one; the last one until the stream's end."""
+        seen, held = 0, None
+        with _open(self.clip.path) as container:
+            stream = _find_pictures(container, self.clip.path)
+            for picture in self._pictures(container, stream):
+                pts = picture.pts if picture.pts is not None else (0 if held is None else held.pts + self.step)
+                if held is not None:
+                    pts = max(pts, held.pts + 1)  # a file may say the same time twice
+                    yield held._replace(duration=pts - held.pts)
+                seen, held = seen + 1, Frame(_upright(picture), pts, self._stored.get(picture.pts) or self.step)
+            announced = container.duration / 1_000_000 if container.duration else 0.0
+            end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
+        if held is None:
+            raise UserError(f"no picture of {self.clip.path} can be read", unreadable=f"{self.unreadable} packets")
+        shown = float((held.pts + held.duration) * self.clip.time_base)
+        if self.unreadable or self.broke_off or shown < announced - MISSING_S:
+            self._warn(seen, shown, announced)
+        elif end is not None and end > held.pts:
+            held = held._replace(duration=end - held.pts)
+        yield held
+
+    def _pictures(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        import av
+
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, EOFError):
+                self.broke_off = True
+                return
+            if packet is None:
+                return
+            self._stored[packet.pts] = packet.duration
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError:
+                self.unreadable += 1
+
+    def _warn(self, seen: int, shown: float, announced: float) -> None:
+        log.warning(
+            "%s is damaged: %d frames up to %.2f s of %.2f s could be read, %d packets could not",
+            self.clip.path, seen, shown, max(announced, shown), self.unreadable,
+        )  # fmt: skip
+
+
+def _open(path: Path) -> InputContainer:
+    import av
+
+    try:
+        return av.open(str(path))
+    except av.error.FFmpegError as error:
+        raise UserError(f"{path} cannot be read as a video", found=error.strerror) from None
+
+
+def _find_pictures(container: InputContainer, path: Path) -> VideoStream:
+    """The first stream of moving pictures; a cover of a piece of music is none."""
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise UserError(f"{path} has no moving picture", found=kinds, expected="a video")
+
+
+def _upright(picture: VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8, turned as the file says that it was filmed."""
+    rgb = picture.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    """frame_9 before frame_10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
