@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from models.mae import Mae
     from models.student import Student
     from tasks.training.batches import Prompts
-    from tasks.training.loop import Curve
+    from tasks.training.curve import Curve
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
 
 def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> None:
     """The student, its curve and its last picture."""
-    from tasks.training.loop import COLUMNS
+    from tasks.training.curve import COLUMNS
 
     save_student(student, work.folder)
     columns = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])

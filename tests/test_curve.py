@@ -14,8 +14,9 @@ from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from tasks.distill import make_student
 from tasks.training.batches import Prompts
+from tasks.training.curve import Curve
 from tasks.training.data import read_samples
-from tasks.training.loop import Curve, Trainer
+from tasks.training.loop import Trainer
 from tests import taught
 from tests.tiny import tiny_clip
 

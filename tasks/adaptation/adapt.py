@@ -226,7 +226,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
     from safetensors.torch import save_file
 
     from models.adaptation import read_delta
-    from tasks.training.loop import COLUMNS
+    from tasks.training.curve import COLUMNS
 
     save_file(read_delta(student), work.folder / DELTA)
     base = base_of(work)

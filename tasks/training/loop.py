@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +27,9 @@ from models.pixels import signed, to_bytes
 from models.rendering import SamplingNoise
 from tasks.pages.pictures import contact_sheet, write_png
 from tasks.training.batches import Batch, BatchMaker, Prompts
+from tasks.training.curve import Curve
 from tasks.training.data import Fields, Sampler, SampleRef, StepDraw, read_fields
+from tasks.training.rates import learning_rate_share, parameter_groups
 
 if TYPE_CHECKING:
     from models.live3d import Live3D
@@ -44,46 +44,8 @@ CLIP_NORM = 1.0
 WATCHED = 16  # samples of the val split that the curve follows
 GRID_YAW = 0.35  # rad, of the novel view in a grid
 BETAS = (0.9, 0.99)
-COLUMNS = ("loss", "loss_2d", "loss_view", "loss_triplane", "loss_depth", "lr", "val_l1", "val_lpips")
 
 OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
-
-
-@dataclass
-class Curve:
-    """Means of the losses between two points; `pending` holds the steps since the last point.
-
-    Their losses stay on the device, as tensors, until they are asked for: no step waits to be logged.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    pending: list[dict[str, Any]] = field(default_factory=list)
-
-    def read(self) -> list[dict[str, float]]:
-        """The pending steps' losses, brought to the host in one transfer."""
-        there = [(each, name) for each in self.pending for name, value in each.items() if isinstance(value, Tensor)]
-        if there:
-            values = torch.stack([each[name] for each, name in there]).tolist()
-            for (each, name), value in zip(there, values, strict=True):
-                each[name] = value
-        return self.pending
-
-    def point(self, step: int, extra: dict[str, float]) -> dict[str, float]:
-        """Close a point of the curve. Every point has the same columns; what was not measured is None."""
-        values, pending = dict(extra), self.read()
-        for name in COLUMNS:
-            seen = [each[name] for each in pending if name in each]
-            values |= {name: sum(seen) / len(seen)} if seen else {}
-        self.pending = []
-        self.rows.append({"step": step} | dict.fromkeys(COLUMNS) | values)
-        return values
-
-    def last(self) -> dict[str, float]:
-        """The newest value of each column."""
-        newest: dict[str, float] = {}
-        for row in self.rows:
-            newest |= {name: value for name, value in row.items() if value is not None and name != "step"}
-        return newest
 
 
 class Lesson(nn.Module):
@@ -347,22 +309,3 @@ class Trainer:
             self.step = int(state["step"])
             log.info("continuing after iteration %d", self.step)
             return
-
-
-def parameter_groups(student: Student, settings: DistillSettings) -> list[dict[str, Any]]:
-    """E_p and E_t with their own learning rates: the second is trained already and must not be shaken."""
-    rates = {"Ref_encoder": settings.lr, "Final_encoder": settings.lr_transformer}
-    learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
-    assert all(name.split(".")[1] in rates for name in learning)
-    groups: list[dict[str, Any]] = []
-    for part, lr in rates.items():
-        parameters = [p for name, p in learning.items() if name.startswith(f"encoder.{part}.")]
-        groups.append({"params": parameters, "lr": lr, "full_lr": lr})
-    return groups
-
-
-def learning_rate_share(step: int, settings: DistillSettings) -> float:
-    """Linear warm-up, then a cosine from 1 to `lr_end_fraction`."""
-    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    low = settings.lr_end_fraction
-    return warm * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * step / settings.iterations)))
