@@ -13,8 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from data_catalog.catalog import Catalog, Entry
 from data_catalog.errors import UserError
@@ -26,35 +25,10 @@ from data_catalog.settings import Settings
 from data_catalog.source import SourceDigest, SourceReader
 from data_catalog.stage import Input, Need, Partition, Stage
 from data_catalog.stage_code import StageCode
+from data_catalog.steps import Step, along, digest_for, in_order, named
 from data_catalog.store import RECORD, Store, writing
 
 FAULTS_SHOWN = 3  # of one partition's files
-
-State = Literal["cached", "run", "maybe", "done", "failed", "blocked"]
-
-
-@dataclass(slots=True)
-class Step:
-    """One partition in the plan.
-
-    `entry` is what is made, when `cached` or `done`. For a `run`, it is the record under the same fingerprint
-    that is not good enough, if any. `near` is the record that the reasons compare with: the one that matches or
-    may match (then it `fits`), else the newest. `done`, `failed` and `blocked` (an input failed) come while running.
-    """
-
-    partition: Partition
-    key: str
-    state: State = "maybe"
-    reasons: list[Reason] = field(default_factory=list)
-    fingerprint: str | None = None
-    entry: Entry | None = None
-    near: Entry | None = None
-    fits: bool = False
-    note: str = ""
-
-    @property
-    def made(self) -> bool:
-        return self.state in ("cached", "done")
 
 
 class Plan:
@@ -92,7 +66,7 @@ class Plan:
         partitions = stage.partitions(styles, blocks)
         if "attempt" in stage.split_by:
             partitions += [place._replace(stage=stage.name) for place in self._attempts]
-        for partition in sorted(partitions, key=_in_order):
+        for partition in sorted(partitions, key=in_order):
             self._add(partition, pins.get(partition.key))
 
     def _add(self, partition: Partition, pinned: str | None = None) -> None:
@@ -102,14 +76,14 @@ class Plan:
         if pinned is not None:
             self._pin(step, pinned)
             return
-        if _named(step.key, self._force):
+        if named(step.key, self._force):
             self._forced.add(step.key)
         self._judge(step)
         self._follow(step)
 
     def check_force(self) -> None:
         """A name to force that stands for no partition would silently force nothing."""
-        met = {name for key in self.steps for name in _named(key, self._force)}
+        met = {name for key in self.steps for name in named(key, self._force)}
         for name in self._force:
             if name not in met:
                 raise _nothing_to_force(name, self)
@@ -186,7 +160,7 @@ class Plan:
                 if "attempt" in stage.split_by and steps:  # a later stage finds them when it is added
                     for place in asked:
                         self._add(place._replace(stage=stage.name))
-                    steps.sort(key=lambda each: _in_order(each.partition))
+                    steps.sort(key=lambda each: in_order(each.partition))
                     self._upstream = {pair: index for pair, index in self._upstream.items() if pair[1] != stage.name}
             self._judge(step)
             if step.state in ("run", "maybe"):
@@ -286,7 +260,7 @@ class Plan:
             for up in self._ups(step, need):
                 name = f"{up.key}#{partition.place}" if need.part else up.key
                 if up.made and up.entry is not None:
-                    known[name] = _digest_for(up.entry, partition, need)
+                    known[name] = digest_for(up.entry, partition, need)
                 else:
                     unknown.append(name)
         return own, known, unknown
@@ -299,9 +273,9 @@ class Plan:
         if index is None:
             index = {}
             for up in self.by_stage[need.stage]:
-                index.setdefault(_along(up.partition, shared), []).append(up)
+                index.setdefault(along(up.partition, shared), []).append(up)
             self._upstream[(stage.name, need.stage)] = index
-        return index.get(_along(step.partition, shared), [])
+        return index.get(along(step.partition, shared), [])
 
     def _job(self, step: Step) -> Job:
         stage, partition = self._declared[step.partition.stage], step.partition
@@ -312,7 +286,7 @@ class Plan:
             given[need.stage] = []
             for up in self._ups(step, need):
                 assert up.entry is not None
-                digest, record = _digest_for(up.entry, partition, need), self.catalog.read(up.entry)
+                digest, record = digest_for(up.entry, partition, need), self.catalog.read(up.entry)
                 given[need.stage].append(Input(up.partition, self.catalog.folder(up.entry), digest, record))
         return Job(
             partition=partition,
@@ -333,29 +307,6 @@ def _upstream(names: Sequence[str], one: str, several: str) -> list[Reason]:
     """One reason for all of these upstream partitions."""
     more = one if len(names) == 1 else f"and {len(names) - 1} more {several}"
     return [Reason(f"upstream {names[0]} {more}")] if names else []
-
-
-def _digest_for(entry: Entry, partition: Partition, need: Need) -> str:
-    if not need.part:
-        return entry.digest
-    assert partition.place is not None, f"{partition.key} needs a part, and has no block"
-    return entry.part(partition.place)
-
-
-def _along(partition: Partition, dimensions: set[str]) -> tuple[str | None, int | None, int]:
-    """A partition's place along some of its dimensions."""
-    style = partition.style if "style" in dimensions else None
-    block = partition.block if "block" in dimensions else None
-    return style, block, partition.attempt if "attempt" in dimensions else 0
-
-
-def _in_order(partition: Partition) -> tuple[str, int, int]:
-    return partition.style or "", partition.block or 0, partition.attempt
-
-
-def _named(key: str, names: Sequence[str]) -> list[str]:
-    """Those of the names (stages, stage/style, partitions) that stand for a partition."""
-    return [name for name in names if key == name or key.startswith(name + "/")]
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:

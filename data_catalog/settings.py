@@ -90,8 +90,10 @@ class LlmSettings(Section):
 
 
 class EditSettings(Section):
-    """InstructPix2Pix sampling."""
+    """InstructPix2Pix sampling. What has an `exclude_if` came later and leaves older fingerprints as they are."""
 
+    # dataset: the portraits are a 3DPE dataset, and its edits are the pseudo-labels: docs/data.md.
+    source: Literal["editor", "dataset"] = Field("editor", exclude_if=lambda source: source == "editor")
     prompts_per_portrait: int = Field(1, ge=1)
     steps: int = Field(20, ge=1)
     guidance_scale: float = Field(7.5, ge=1.0)

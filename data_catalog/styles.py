@@ -33,6 +33,8 @@ class StyleFile(BaseModel):
     CLIP; the guidance scales and the gates (such as `min_clip_text`; null opens one) replace those of the profile.
     `changes_identity` allows prompts that ask for another person. `reference_images` are pictures of the style, by
     their paths from this file: for people to see and to give to `stillroom edit --reference`, no stage reads them.
+    `edits`, where they come with the portraits (`edit.source`), is their style's name there, or "editor": the editor
+    makes this style's all the same.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +49,7 @@ class StyleFile(BaseModel):
     image_guidance_scale: float | None = Field(None, ge=1.0)
     gates: dict[str, float | None] = {}
     changes_identity: bool = False
+    edits: str | None = None
     reference_images: list[str] = []
     licence: str | None = None
 
@@ -192,7 +195,7 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
 def check_slug(path: Path) -> None:
     """Refuse a style file that is not named by a slug, with a name that would do."""
     if not SLUG.fullmatch(path.stem) or len(path.stem) > SLUG_MAX or path.stem == "all":
-        suggestion = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:SLUG_MAX]
+        suggestion = nearest_slug(path.stem)
         usable = SLUG.fullmatch(suggestion) and suggestion != "all"
         raise UserError(
             f"the style file {shown_path(path)} is not named by a slug",
@@ -200,3 +203,8 @@ def check_slug(path: Path) -> None:
             expected=f"lower-case letters, digits, single hyphens, a letter first, at most {SLUG_MAX}",
             hint=f"rename it to {suggestion}{path.suffix}" if usable else None,
         )
+
+
+def nearest_slug(name: str) -> str:
+    """A name in the letters of a slug; it may still start with a digit, or be empty."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:SLUG_MAX]

@@ -5,9 +5,10 @@ from typing import Any
 from data_catalog.catalog import Entry, accept
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from data_catalog.plan import Plan, Step
+from data_catalog.plan import Plan
 from data_catalog.reasons import Reason, compare
 from data_catalog.settings import load_settings
+from data_catalog.steps import Step
 from flows.planning import find_step, open_plan
 
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from data_catalog.plan import Plan, Step, make_plan
+from data_catalog.plan import Plan, make_plan
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Partition, Stage
+from data_catalog.steps import Step
 from data_catalog.store import Store
 from data_catalog.styles import list_styles
 from flows.funnels import read_funnels

@@ -10,8 +10,9 @@ from typing import Any
 
 from data_catalog.catalog import Entry
 from data_catalog.errors import UserError
-from data_catalog.plan import Plan, Step
+from data_catalog.plan import Plan
 from data_catalog.stage import Stage
+from data_catalog.steps import Step
 from flows.forecast import forecast
 
 RECENT = 200  # records of a stage that are asked, the newest

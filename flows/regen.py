@@ -11,8 +11,9 @@ from data_catalog.errors import UserError
 from data_catalog.fingerprint import write_atomically
 from data_catalog.keys import KEY
 from data_catalog.places import data_root
-from data_catalog.plan import Plan, Step
+from data_catalog.plan import Plan
 from data_catalog.settings import load_settings
+from data_catalog.steps import Step
 from flows.planning import open_plan
 
 

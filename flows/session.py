@@ -13,9 +13,10 @@ from data_catalog.catalog import Entry
 from data_catalog.errors import UserError
 from data_catalog.execute import Job, execute
 from data_catalog.places import data_root
-from data_catalog.plan import Plan, Step
+from data_catalog.plan import Plan
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Stage
+from data_catalog.steps import Step
 from data_catalog.store import FOLDER_CHARS, check_writable, disk_is_full, no_space, writing
 from flows.funnels import flat_funnels, funnel_metrics, read_funnels
 from flows.history import RunNote, note_run
