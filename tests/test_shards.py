@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tarfile
 import time
 from collections.abc import Iterator
@@ -201,6 +202,15 @@ def test_a_digest_is_taken_while_writing_and_nothing_half_written_is_left(tmp_pa
     with pytest.raises(OSError, match="the disk is gone"):
         write_shard(tmp_path / "other.tar", die())
     assert [path.name for path in tmp_path.iterdir()] == ["shard.tar"]
+
+
+def test_a_shard_is_whole_whatever_share_of_it_a_call_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [Sample(key, {f"field_{i:03d}.bin": bytes([i % 256]) * i for i in range(400)}) for key in ("p1", "p2")]
+    write_shard(tmp_path / "whole.tar", many)
+    monkeypatch.setattr("os.writev", lambda file, pieces: os.write(file, b"".join(map(bytes, pieces))[:9999]))
+    write_shard(tmp_path / "parts.tar", many)
+    assert digest_file(tmp_path / "parts.tar") == digest_file(tmp_path / "whole.tar")
+    assert [sample.fields for sample in read_shard(tmp_path / "whole.tar")] == [sample.fields for sample in many]
 
 
 def test_fields_that_lie_apart_are_read_into_one_buffer(tmp_path: Path) -> None:
