@@ -41,7 +41,7 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "portraits": Forecast(0.1, PNG_BYTES),
         "align": Forecast(0.1, PNG_BYTES),
         "prompts": Forecast(1.5, 1e3),
-        "edit": Forecast(edited, PNG_BYTES),
+        "edit": Forecast(edited if settings.edit.source == "editor" else CODING_S, PNG_BYTES),
         "score": Forecast(4 * CLIP_IMAGE / OTHER_TFLOPS + 0.05, 200.0),
         "select": Forecast(0.001, 100.0),
         "teach": Forecast((ENCODE + (views + 1) * RENDER) / OTHER_TFLOPS + CODING_S, taught_bytes(settings)),

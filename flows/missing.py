@@ -142,5 +142,5 @@ def expected_samples(stage: Stage, settings: Settings, styles: int) -> int:
     count = settings.portraits.count or 0
     if stage.name == "prompts":
         return styles * (settings.prompts.train + settings.prompts.test)
-    made = count * settings.edit.prompts_per_portrait * styles
+    made = count * styles * (settings.edit.prompts_per_portrait if settings.edit.source == "editor" else 1)
     return count if "style" not in stage.split_by and "block" in stage.split_by else made

@@ -124,7 +124,8 @@ class Prices:
         inputs = [self._expected_inputs(step, need.stage) for need in stage.needs if need.stage != "prompts"]
         if inputs:
             # A partition holds at most what its inputs hold; what is rejected on the way is not foreseen.
-            return max(inputs) * (settings.edit.prompts_per_portrait if stage.name == "edit" else 1)
+            by_editor = stage.name == "edit" and settings.edit.source == "editor"
+            return max(inputs) * (settings.edit.prompts_per_portrait if by_editor else 1)
         rate = self._rate(stage)
         return round(rate.samples) if rate is not None else 0
 

@@ -21,14 +21,8 @@ def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[
     """Edit the portrait of one sample again, by its own seed; the picture is written to `out`."""
     plan = open_plan(load_settings(profile, overrides), data_root())
     step, row = find_sample(plan, key)
-    from models import zoo
-    from tasks.edit import adjust_to_style, edit_again
-
     settings = plan.settings
-    book = json.loads((_folder(plan, step, "prompts") / "prompts.json").read_text(encoding="utf-8"))
-    editor = zoo.load("editor", settings.world, settings.run.device)
-    aligned = _folder(plan, step, "align") / "aligned"
-    png = edit_again(editor, row, aligned, adjust_to_style(settings.edit, book))
+    png = take_again(plan, step, row) if row.get("edit_file") else edit_alone(plan, step, row)
     path = out / f"{key}.png"
     write_atomically(path, png)
     assert step.entry is not None
@@ -36,6 +30,27 @@ def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[
     document = {"key": key, "file": str(path), "same": made == recorded, "digest": made, "recorded": recorded}
     document |= {name: row[name] for name in ("style", "prompt", "split", "seed", "attempt")}
     return document | {"partition": step.key, "device": settings.run.device, "made_on": step.entry.device}
+
+
+def edit_alone(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
+    """The PNG of a sample, by the editor."""
+    from models import zoo
+    from tasks.edit import adjust_to_style, edit_again
+
+    settings = plan.settings
+    book = json.loads((_folder(plan, step, "prompts") / "prompts.json").read_text(encoding="utf-8"))
+    editor = zoo.load("editor", settings.world, settings.run.device)
+    aligned = _folder(plan, step, "align") / "aligned"
+    return edit_again(editor, row, aligned, adjust_to_style(settings.edit, book))
+
+
+def take_again(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
+    """The PNG of a sample whose edit came with its portrait, from the file that it came in."""
+    from tasks.edit import take_one
+
+    portraits = pq.read_table(_folder(plan, step, "align") / "align.parquet").to_pylist()
+    (portrait,) = [each for each in portraits if each["portrait_id"] == row["portrait_id"]]
+    return take_one(row, portrait, step.partition, plan.settings)
 
 
 def find_sample(plan: Plan, key: str) -> tuple[Step, dict[str, Any]]:

@@ -149,6 +149,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
         "prompts.styles": [style],
         "prompts.backend": "builtin",
         "prompts.max_clip_text": None if settings.prompts.max_clip_text is None else 1.0,
+        "edit.source": "editor",
         "edit.steps": 1,
         "edit.prompts_per_portrait": 1,
         **{f"select.{name}": None for name in GATE_NAMES},

@@ -16,6 +16,7 @@ from data_catalog.settings import DatasetSettings, Settings
 from data_catalog.snapshot import write_snapshot_files
 from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
 from data_catalog.styles import list_styles, read_style, style_path
+from tasks.edit import GIVEN_FIELDS
 from tasks.portraits import LICENCE_FIELDS
 from tasks.score import MEASURES
 from tasks.teach import SHARD
@@ -69,7 +70,8 @@ def run(work: Work) -> Summary:
     taught = join_samples(work.inputs)
     reasons = {row["key"]: teacher_verdict(row, work.settings.dataset) for row in taught}
     rows = [row for row in taught if not reasons[row["key"]]]
-    schema = pa.schema([*SCHEMA, *LICENCE_FIELDS]) if any("licence" in row for row in rows) else SCHEMA
+    optional = [field for group in (LICENCE_FIELDS, GIVEN_FIELDS) if _any_has(rows, group[0][0]) for field in group]
+    schema = pa.schema([*SCHEMA, *optional])
     write_snapshot_files(work.folder, pa.Table.from_pylist(rows, schema=schema), make_manifest(rows, work))
     lost = list_rejected(work.inputs, reasons)
     pq.write_table(pa.Table.from_pylist(lost, schema=REJECTED_SCHEMA), work.folder / REJECTED)
@@ -234,6 +236,10 @@ def portrait_licences(rows: list[Row]) -> dict[str, Any]:
     """How many portraits are under which licence; nothing where none is given."""
     of_portrait = {row["portrait_id"]: row["licence"] or "not given" for row in rows if "licence" in row}
     return {"portrait_licences": dict(Counter(of_portrait.values()))} if of_portrait else {}
+
+
+def _any_has(rows: list[Row], column: str) -> bool:
+    return any(column in row for row in rows)
 
 
 def _read(made: Input, name: str) -> list[Row]:

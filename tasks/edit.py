@@ -1,7 +1,8 @@
-"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style.
+"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style, or takes those that came with it.
 
 Every sample has a seed of its own, H(portrait, style, prompt, attempt), so that it can be made again alone
-and does not depend on the batch or the worker that made it.
+and does not depend on the batch or the worker that made it. An edit that came with its portrait was made by nobody's
+seed; its prompt is one of the style's, drawn as for the others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from data_catalog.keys import sample_key
 from data_catalog.seeds import derive
 from data_catalog.settings import EditSettings, Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.styles import styles_folder
+from tasks.sources.edits import EDITOR, GivenEdits, Taken, find_edits, named_edits, take_edit
 
 if TYPE_CHECKING:
     from models.editor import Editor
@@ -48,6 +51,12 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+# Further columns, where edits came with their portraits; empty for those of the editor.
+GIVEN_FIELDS = (
+    ("edit_file", pa.string()),  # its name below portraits.source
+    ("edit_sha256", pa.string()),  # of that file
+)
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,24 +76,46 @@ class Edit:
 
 def run(work: Work) -> Summary:
     """Edit the aligned portraits of one block into one style."""
+    align, prompts = work.input("align").folder, work.input("prompts").folder
+    portraits = pq.read_table(align / "align.parquet").to_pylist()
+    book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
+    given = find_edits(work.settings, work.partition)
+    if given is not None:
+        return take_edits(given, portraits, book, work.folder, work.settings)
     from models import zoo
 
     editor = zoo.load("editor", work.settings.world, work.settings.run.device)
     if work.settings.run.compile:
         editor.compile()
-    align, prompts = work.input("align").folder, work.input("prompts").folder
-    portraits = pq.read_table(align / "align.parquet").to_pylist()
-    book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
     settings = adjust_to_style(work.settings.edit, book)
     edits = plan_edits(portraits, book, settings, work.partition.attempt)
     return make_edits(editor, edits, align / "aligned", work.folder, settings)
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    given = find_edits(settings, partition)
+    if given is not None:
+        limits = settings.portraits.model_dump(include={"max_pixels", "min_side"})
+        own = {"source": settings.edit.source, "seed": settings.edit.seed, "size": settings.align.size}
+        return own | limits | {"edits": given.names}
     own = settings.edit.model_dump(mode="json", exclude={"batch_size"})
     if settings.edit.guidance_interval == (0.0, 1.0):
         del own["guidance_interval"]  # as if it did not exist: what was made before it did stays valid
     return own
+
+
+def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
+    """The files that the pseudo-labels are taken from; none where the editor makes them."""
+    given = find_edits(settings, partition)
+    return given.files() if given is not None else {}
+
+
+def models(settings: Settings) -> tuple[str, ...]:
+    """The editor, unless all edits come with the portraits."""
+    if settings.edit.source == "editor":
+        return ("editor",)
+    files = styles_folder(settings).glob("*.yaml")
+    return ("editor",) if any(named_edits(path) == EDITOR for path in files) else ()
 
 
 STAGE = Stage(
@@ -93,7 +124,8 @@ STAGE = Stage(
     split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("prompts")),
     reads=reads,
-    models=lambda settings: ("editor",),
+    sources=sources,
+    models=models,
     run=run,
 )
 
@@ -172,6 +204,46 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
             digests[edit.key] = hashlib.sha256(png).hexdigest()
     if len(failures) == len(edits) > 1:
         raise next(iter(failures.values()))  # Nobody was spared: the editor is at fault, not the samples.
+    return write_rows(folder, edits, digests, reasons)
+
+
+def take_edits(given: GivenEdits, portraits: list[Row], book: Row, folder: Path, settings: Settings) -> Summary:
+    """As `make_edits`, of the edits that came with the portraits: one of each, whatever it is asked for by."""
+    (folder / "pseudo_labels").mkdir()
+    once = settings.edit.model_copy(update={"prompts_per_portrait": 1})
+    edits = plan_edits(portraits, book, once)
+    aligned = {portrait["portrait_id"]: portrait for portrait in portraits}
+    reasons: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    origins: dict[str, Row] = {}
+    for edit in edits:
+        name = aligned[edit.portrait_id]["name"]
+        taken = take_aligned(given, aligned[edit.portrait_id], settings)
+        if isinstance(taken, Rejected):
+            log.info("%s has no pseudo-label of %s: %s %s", name, edit.style, taken.reason, taken.detail)
+            reasons[edit.key] = taken.reason if name not in given.names else f"edit: {taken.reason}"
+            continue
+        png = encode_png(taken.rgb)
+        (folder / "pseudo_labels" / f"{edit.key}.png").write_bytes(png)
+        digests[edit.key] = hashlib.sha256(png).hexdigest()
+        origins[edit.key] = {"edit_file": given.names[name], "edit_sha256": taken.sha256}
+    return write_rows(folder, edits, digests, reasons, origins)
+
+
+def take_aligned(given: GivenEdits, portrait: Row, settings: Settings) -> Taken | Rejected:
+    """The given edit of a portrait, cut as it was.  portrait: row of align.parquet."""
+    crop = np.array(portrait["crop"]).reshape(2, 3)
+    return take_edit(given, portrait["name"], crop, settings.align.size, settings.portraits)
+
+
+def write_rows(
+    folder: Path,
+    edits: list[Edit],
+    digests: dict[str, str],
+    reasons: dict[str, str],
+    origins: dict[str, Row] | None = None,
+) -> Summary:
+    """Write edit.parquet.  By key: digests of the PNGs that there are, reasons of the others, where edits came from."""
     rows = [
         asdict(edit)
         | {
@@ -179,9 +251,11 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
             "status": "ok" if edit.key in digests else "rejected",
             "reason": reasons.get(edit.key, ""),
         }
+        | (origins or {}).get(edit.key, {})
         for edit in edits
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "edit.parquet")
+    schema = SCHEMA if origins is None else pa.schema([*SCHEMA, *GIVEN_FIELDS])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "edit.parquet")
     return Summary(samples=len(digests), rejected=dict(Counter(reasons.values())))
 
 
@@ -230,6 +304,19 @@ def edit_again(editor: Editor, row: dict[str, Any], aligned: Path, settings: Edi
     if isinstance(outcome, Exception):
         raise UserError(f"the editor fails on {edit.key}", cause=outcome, recorded=row["reason"] or row["status"])
     return encode_png(outcome)
+
+
+def take_one(row: Row, portrait: Row, partition: Partition, settings: Settings) -> bytes:
+    """The PNG of one sample, from the file that came with its portrait.
+
+    row: of edit.parquet.  portrait: of align.parquet.
+    """
+    given = find_edits(settings, partition)
+    taken = None if given is None else take_aligned(given, portrait, settings)
+    if taken is None or isinstance(taken, Rejected):
+        cause = "the editor makes its style now" if taken is None else taken.reason
+        raise UserError(f"the edit of {row['key']} cannot be taken again", file=row["edit_file"], cause=cause)
+    return encode_png(taken.rgb)
 
 
 def is_out_of_memory(error: Exception) -> bool:

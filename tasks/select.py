@@ -25,6 +25,7 @@ from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.styles import style_gates
 from tasks.gating.gates import CHECKS, FACE, GATES, STEPS, Limits, calibration_pool, verdict
 from tasks.gating.shortfall import ask_for_more
+from tasks.sources.edits import given_style
 
 SCHEMA = pa.schema(
     [
@@ -51,7 +52,7 @@ def run(work: Work) -> Summary:
     judged = judge(rows, limits)
     funnel = count_funnel(judged)
     check_yield(style, funnel, settings)
-    more = ask_for_more(style, judged, settings)
+    more = ask_for_more(style, judged, settings, repeatable=given_style(work.settings, style) is None)
     if settings.calibration != "none" and not more:
         from tasks.gating.calibration import write_calibration
 
@@ -72,7 +73,9 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     # A gate in a style's file is a setting of this stage alone, and of this style: no image is edited again for it.
     own = style_gates(settings, partition.style or "")
     unused = set() if own.calibration != "none" else {"quantile", "calibration_blocks"}
-    return own.model_dump(exclude=unused | (set() if own.keep is not None else {"keep", "attempts"}))
+    chosen = own.model_dump(exclude=unused | (set() if own.keep is not None else {"keep", "attempts"}))
+    given = own.keep is not None and given_style(settings, partition.style or "") is not None
+    return chosen | ({"repeatable": False} if given else {})
 
 
 STAGE = Stage(name="select", version=1, split_by=("style",), needs=(Need("score"),), reads=reads, run=run)

@@ -18,11 +18,12 @@ from data_catalog.stage import Partition
 Row = dict[str, Any]
 
 
-def ask_for_more(style: str, judged: Sequence[Row], settings: SelectSettings) -> list[str]:
+def ask_for_more(style: str, judged: Sequence[Row], settings: SelectSettings, repeatable: bool = True) -> list[str]:
     """Places of the attempts to make (`0002-a1`), as many as the yield so far lets expect to be enough.
 
     No block is attempted again before all others were; of those to come, the ones with most portraits without a kept
-    sample come first. When `select.attempts` are used up and the style is still short, it is stopped.
+    sample come first. When `select.attempts` are used up and the style is still short, it is stopped; where its edits
+    came with the portraits and are not `repeatable`, at once.
     """
     learned = [row for row in judged if row["split"] == "train"]
     kept = sum(row["kept"] for row in learned)
@@ -31,8 +32,8 @@ def ask_for_more(style: str, judged: Sequence[Row], settings: SelectSettings) ->
     sizes = Counter(row["block"] for row in learned if not row["attempt"])
     done = {block: max(row["attempt"] for row in learned if row["block"] == block) for block in sizes}
     least = min(done.values()) + 1
-    if least >= settings.attempts:
-        raise _stopped(style, kept, learned, settings)
+    if not repeatable or least >= settings.attempts:
+        raise _stopped(style, kept, learned, settings, repeatable)
     expected, places = float(kept), []
     for block in sorted(sizes, key=lambda block: (-_uncovered(learned, block), block)):
         if done[block] < least and expected < settings.keep:
@@ -47,15 +48,21 @@ def _uncovered(learned: Sequence[Row], block: int) -> int:
     return len({row["portrait_id"] for row in mine} - {row["portrait_id"] for row in mine if row["kept"]})
 
 
-def _stopped(style: str, kept: int, learned: Sequence[Row], settings: SelectSettings) -> UserError:
+def _stopped(style: str, kept: int, learned: Sequence[Row], settings: SelectSettings, repeatable: bool) -> UserError:
     attempts = Counter(row["attempt"] for row in learned)
     passed = Counter(row["attempt"] for row in learned if row["kept"])
+    end = (
+        "and has used up its attempts"
+        if repeatable
+        else "and its edits, which came with the portraits, are all there are"
+    )
     return UserError(
-        f"style {style} keeps {kept} training samples, fewer than select.keep, and has used up its attempts",
+        f"style {style} keeps {kept} training samples, fewer than select.keep, {end}",
         kept=", ".join(f"attempt {number}: {passed[number]} of {attempts[number]}" for number in sorted(attempts)),
         lost=", ".join(f"{reason} {count}" for reason, count in _reasons(learned).most_common()) or "none",
-        expected=f"{settings.keep} after at most {settings.attempts} attempts",
-        hint=f"--set select.keep={kept} takes what there is; or raise select.attempts, or loosen a gate",
+        expected=f"{settings.keep} after at most {settings.attempts if repeatable else 1} attempts",
+        hint=f"--set select.keep={kept} takes what there is; or "
+        + ("raise select.attempts, or loosen a gate" if repeatable else "loosen a gate"),
     )
 
 

@@ -50,6 +50,11 @@ class Listing:
         return {name: place for place, name in enumerate(self.names)}
 
     @cached_property
+    def styles(self) -> Counter[str]:
+        """How many edits there are of each style, by its name here."""
+        return Counter(style for of_portrait in self.edits.values() for style in of_portrait)
+
+    @cached_property
     def stems(self) -> Counter[str]:
         """How many files have each name, without folder and suffix."""
         return Counter(PurePosixPath(name).stem for name in self.names)

@@ -1,0 +1,135 @@
+"""Edits that came with the portraits, as in the public 3DPE dataset: pseudo-labels that no editor makes.
+
+They are joined with their portraits by name (`<id>_<style>/x.png` edits `<id>/x.png`) and cut by the same transform. A
+style's name there is its slug, or what `edits:` in its file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_catalog.errors import UserError
+from data_catalog.images import Rejected, decode_image
+from data_catalog.places import shown_path
+from data_catalog.settings import PortraitsSettings, Settings
+from data_catalog.stage import Partition
+from data_catalog.styles import nearest_slug, read_style, styles_folder
+from tasks.sources.cropping import Unusable, cut
+from tasks.sources.files import PROCEDURAL, Source, open_source, remembered
+
+EDITOR = "editor"  # in the place of a name: the editor makes this style's edits all the same
+SAME_SHAPE = 0.01  # how much the aspect of an edit may differ from its portrait's
+NO_EDIT = "no edit in the dataset"
+
+
+class Taken(NamedTuple):
+    """An edit as a pseudo-label: rgb (size, size, 3) uint8, and the digest of the file that it came in."""
+
+    rgb: np.ndarray
+    sha256: str
+
+
+@dataclass(frozen=True)
+class GivenEdits:
+    """What the source has of one style in one block: the names of the edits, by those of their portraits."""
+
+    source: Source
+    names: dict[str, str]
+
+    def files(self) -> dict[str, Path]:
+        """The files that pseudo-labels are taken from: the edits, and the portraits that they have their size from."""
+        if self.source.is_zip:
+            return {"archive": self.source.root}
+        return {name: self.source.root / name for pair in self.names.items() for name in pair}
+
+
+def find_edits(settings: Settings, partition: Partition) -> GivenEdits | None:
+    """The given edits of a partition of one style and block; None where the editor makes them."""
+    name = given_style(settings, partition.style or "")
+    if name is None:
+        return None
+    source = open_source(settings.portraits)
+    block = source.block(partition.block or 0, settings.portraits.block_size)
+    edits = source.listing.edits
+    return GivenEdits(source, {each: edits[each][name] for each in block if name in edits.get(each, {})})
+
+
+def given_style(settings: Settings, style: str) -> str | None:
+    """A style's name among the given edits; None where the editor makes them.
+
+    Raises UserError where there are none of that style: they would be missing without a word.
+    """
+    if settings.edit.source == "editor":
+        return None
+    said = named_edits(styles_folder(settings) / f"{style}.yaml")
+    if said == EDITOR:
+        return None
+    known = {} if settings.portraits.source == PROCEDURAL else open_source(settings.portraits).listing.styles
+    wanted = said or style
+    found = [wanted] if wanted in known else [name for name in known if not said and nearest_slug(name) == style]
+    if len(found) != 1:
+        raise _no_such_style(style, said, found, sorted(known), settings.portraits.source)
+    return found[0]
+
+
+def named_edits(path: Path) -> str | None:
+    """What a style's file says of its edits; a .txt says nothing."""
+    name: str | None = remembered("edits", path, lambda: read_style(path).edits) if path.is_file() else None
+    return name
+
+
+def take_edit(
+    given: GivenEdits, portrait: str, crop: np.ndarray, size: int, limits: PortraitsSettings
+) -> Taken | Rejected:
+    """The edit of a portrait, by its name, cut as the portrait was, or why there is none.
+
+    crop: (2, 3) px of the portrait -> [0, 1].  size: px, side of the pseudo-label.
+    """
+    name = given.names.get(portrait)
+    if name is None:
+        return Rejected(NO_EDIT)
+    data = given.source.read(name)
+    if isinstance(data, Rejected):
+        return data
+    edited = decode_image(data, limits.max_pixels, limits.min_side)
+    if isinstance(edited, Rejected):
+        return edited
+    width, height = _size(given.source, portrait, limits)
+    ratios = np.array([width / edited.rgb.shape[1], height / edited.rgb.shape[0]])  # its px for one of the edit
+    if abs(ratios[0] / ratios[1] - 1) > SAME_SHAPE:
+        return Rejected("not of its portrait's shape")
+    try:
+        return Taken(cut(edited.rgb, crop * [*ratios, 1.0], size), hashlib.sha256(data).hexdigest())
+    except Unusable as error:
+        return Rejected(str(error))
+
+
+def _size(source: Source, portrait: str, limits: PortraitsSettings) -> tuple[int, int]:
+    """(width, height) of a portrait, which was taken in before."""
+    data = source.read(portrait)
+    picture = data if isinstance(data, Rejected) else decode_image(data, limits.max_pixels, limits.min_side)
+    if isinstance(picture, Rejected):
+        raise UserError(
+            f"the portrait {portrait} can no longer be read",
+            source=shown_path(source.root),
+            cause=f"{picture.reason} {picture.detail}".strip(),
+            hint="its source changed during the build: start it again",
+        )
+    return picture.rgb.shape[1], picture.rgb.shape[0]
+
+
+def _no_such_style(style: str, said: str | None, found: list[str], known: list[str], source: str) -> UserError:
+    """found: names that may be meant, if they are several."""
+    asked = f" named '{said}'" if said else ""
+    missing = f"edit.source=dataset: no edits{asked} of the style {style} came with the portraits"
+    return UserError(
+        f"several edits that came with the portraits may be those of the style {style}" if found else missing,
+        source=source if source == PROCEDURAL else shown_path(Path(source)),
+        styles=", ".join(found or known) or "none: edits lie in <id>_<style>/ beside <id>/ and dataset.json",
+        hint=f"{style}.yaml may say `edits: NAME` of these, or `edits: {EDITOR}`; prompts.styles leaves a style out",
+    )
