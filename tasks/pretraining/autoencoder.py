@@ -13,8 +13,10 @@ from tasks.pretraining.pictures import Pictures
 
 BATCH = 8
 LATENT_CHANNELS = 12
+ENCODER_SHARE = 0.3  # of the training; then the decoder learns alone, and the latents stay what they are
 LATENT_NOISE = 0.07  # share of each channel's spread
-EDGE_WEIGHT = 0.5
+DECODER_NOISE = 0.03  # the same while the decoder learns alone, on half of the samples
+EDGE_WEIGHT, SQUARE_WEIGHT = 0.5, 4.0
 
 
 def build(weights: Path) -> nn.Module:
@@ -33,7 +35,7 @@ def build(weights: Path) -> nn.Module:
 
 
 def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-    """L1 of the picture and of its gradients.
+    """L1 of the picture and of its gradients; while the decoder learns alone, the squared error as well.
 
     The latent noise has a fixed share of the latents' spread instead of a learned variance under a KL term
     (Rombach et al. 2022, section 3.1): it smooths the latent space as well and learns far sooner.
@@ -43,15 +45,23 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     looks = draw.rng.integers(pictures.crops.shape[1], size=BATCH)
     looks[: BATCH // 4] = 0
     images = to_signed(pictures.crops[people, looks])
-    mean = network.encode(images).latent_dist.mean.float()
+    both = draw.progress < ENCODER_SHARE
+    with torch.set_grad_enabled(both):
+        mean = network.encode(images).latent_dist.mean.float()
     spread = mean.detach().std(dim=(0, 2, 3), keepdim=True)
-    latents = mean + LATENT_NOISE * spread * torch.randn(mean.shape, generator=draw.torch_rng)
+    noise = torch.randn(mean.shape, generator=draw.torch_rng)
+    if both:
+        latents = mean + LATENT_NOISE * spread * noise
+    else:
+        some = torch.from_numpy(draw.rng.random(BATCH) < 0.5)[:, None, None, None]
+        latents = mean + DECODER_NOISE * spread * noise * some
     output = network.decode(latents).sample.float()
     pixel = (output - images).abs().mean()
-    edges = (output.diff(dim=-1) - images.diff(dim=-1)).abs().mean() + (
-        output.diff(dim=-2) - images.diff(dim=-2)
-    ).abs().mean()
-    return pixel + EDGE_WEIGHT * edges, {"l1": pixel, "edges": edges}
+    square = (output - images).square().mean()
+    across, down = ((output.diff(dim=axis) - images.diff(dim=axis)).abs().mean() for axis in (-1, -2))
+    edges = across + down
+    value = pixel + EDGE_WEIGHT * edges if both else pixel + EDGE_WEIGHT / 2 * edges + SQUARE_WEIGHT * square
+    return value, {"l1": pixel, "edges": edges, "square": square}
 
 
 @torch.no_grad()
@@ -95,6 +105,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "autoencoder", steps=3000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, finish=finish,
+    "autoencoder", steps=10000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, finish=finish,
     bfloat16=True, ema=0.995,
 )  # fmt: skip
