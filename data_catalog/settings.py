@@ -211,7 +211,8 @@ class AdaptSettings(Section):
     lr: float = Field(3e-3, gt=0.0)  # of E_p; it falls to a tenth as the time runs out, that of the others too
     lr_norm: float = Field(3e-3, gt=0.0)  # of the normalisation layers of E_t
     warmup: int = Field(10, ge=0)  # iterations
-    triplane_iterations: int = Field(0, ge=0)  # the first of them compare triplanes alone
+    # Of the seconds: first triplanes alone are compared, as in `distill`, at a third of a step's price.
+    triplane_share: float = Field(0.7, ge=0.0, lt=1.0)
     # For each pair, as many edits of its portrait into styles that the student knows, as the student itself makes
     # them: half of what is learned then, they keep the old styles. The paper has none, and without them an
     # embedded student forgets: its other edits get twice as far from the truth in half a minute.

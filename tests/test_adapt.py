@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,20 +20,30 @@ from models import mae
 from models.adaptation import adaptable_parameters, apply_delta, learn_only_adaptable
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
+from models.pixels import signed, to_bytes
 from models.student import Student
 from tasks.adaptation import adapt
+from tasks.adaptation.exam import Exam, gain_interval
 from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
 from tasks.student.files import load_student, save_student
 from tasks.training import loop as training
-from tasks.training.data import read_samples
+from tasks.training.data import read_fields, read_samples
 from tests import taught
 from tests.tiny import tiny_clip
 
 NOVEL = "clown"  # of the two styles of the dataset; the other one is what the base knows
 SETTINGS = Settings(
     adapt=AdaptSettings(
-        pairs=3, held_out=1, seconds=3.0, looks_s=(1.0,), batch_size=2, rehearsals=1, old_samples=1, warmup=0
+        pairs=3,
+        held_out=1,
+        seconds=3.0,
+        looks_s=(1.0,),
+        triplane_share=0.3,
+        batch_size=2,
+        rehearsals=1,
+        old_samples=1,
+        warmup=0,
     )
 )
 
@@ -161,6 +172,36 @@ def test_the_clock_ends_it_and_looks_are_where_they_were_asked_for(adapted: Path
     assert (document["style"], len(document["pairs"]), document["held_out"]) == (NOVEL, 3, 1)
     assert document["lpips_to"] == "true styled head"
     assert set(document["old_styles"]) == {"red-hair"}
+
+
+def test_the_gain_comes_with_its_interval_and_with_what_the_teachers_reach(adapted: Path, root: Path) -> None:
+    before, after = np.array([2.0, 1.0, 3.0]), np.array([1.0, 0.5, 1.5])
+    assert gain_interval(before, after) == pytest.approx((0.5, 0.5))  # every portrait gains as much
+    low, high = gain_interval(before, np.array([0.2, 0.9, 2.9]))
+    assert low < 1 - 4.0 / 6.0 < high
+    found = adapt.Findings([{"seconds": 3.0, "lpips": 1.0, "step": 3}], before, after, 0.5)
+    metrics = adapt.headline(found)
+    assert (metrics["gain"], metrics["gain_possible"], metrics["lpips_teachers"]) == (0.5, 0.75, 0.5)
+
+
+def test_triplanes_have_their_share_of_the_seconds_and_then_views_are_compared(adapted: Path) -> None:
+    curve = pq.read_table(adapted / adapt.CURVE).to_pylist()
+    first, last = curve[1], curve[-1]  # the first second of three; the other two
+    assert first["loss_triplane"] is not None
+    assert first["loss_view"] is None
+    assert last["loss_view"] is not None
+
+
+def test_what_the_teachers_reach_is_the_teacher_s_view_of_the_pseudo_label(root: Path, networks: Networks) -> None:
+    _, held_out = read_pairs(root / "pairs")
+    exam = Exam(held_out, networks.clip, networks.perceptual, SETTINGS)
+    (lifted,), fields = exam.lifted(networks.teacher), read_fields(held_out[0])
+    with torch.no_grad():
+        seen = networks.teacher.render(
+            networks.teacher.encode(signed(fields.pseudo_label[None])), torch.from_numpy(held_out[0].camera)[None]
+        )
+    assert np.array_equal(lifted, to_bytes(seen.image)[0])
+    assert exam.judge([exam.questions[0].answer])[0] == 0.0
 
 
 def test_a_step_that_outlasts_several_looks_leaves_a_row_for_each(root: Path, networks: Networks) -> None:

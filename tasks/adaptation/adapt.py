@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.encoding import encode_json
-from data_catalog.settings import DistillSettings, Settings
+from data_catalog.settings import AdaptSettings, DistillSettings, Settings
 from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, read_pairs
 from tasks.distill import Networks
@@ -49,9 +49,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Findings:
-    """What the exams said of the student before and after: LPIPS by style."""
+    """What the exams said: LPIPS of the held-out edits, one by one, and of the old styles, by style."""
 
     curve: list[dict[str, Any]]
+    before: np.ndarray  # (Q,)
+    after: np.ndarray  # (Q,)
+    teachers: float  # mean of the teacher's views of the pseudo-labels: as near as learning all would come
     old_before: dict[str, float] = field(default_factory=dict)
     old_after: dict[str, float] = field(default_factory=dict)
 
@@ -81,8 +84,10 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
     unadapted, old_before = exam.edits(student), old_exam.take(student)
     trainer = make_trainer(learn_only_adaptable(student), networks, learned, rehearsed, settings)
     curve = learn(trainer, exam, settings, work.working, clock)
-    found = Findings(curve, old_before, old_exam.take(student))
-    exam.draw([unadapted, exam.edits(student)], work.folder / PICTURE)
+    edited, lifted = exam.edits(student), exam.lifted(networks.teacher)
+    before, after, teachers = (exam.judge(pictures) for pictures in (unadapted, edited, lifted))
+    found = Findings(curve, before, after, float(teachers.mean()), old_before, old_exam.take(student))
+    exam.draw([unadapted, edited, lifted], work.folder / PICTURE)
     return write_products(work, student, found, learned, exam)
 
 
@@ -151,7 +156,7 @@ def training_settings(settings: Settings) -> DistillSettings:
     own = settings.adapt
     pace = {
         "iterations": BOUNDLESS,
-        "triplane_iterations": own.triplane_iterations,
+        "triplane_iterations": BOUNDLESS,  # `train_until` ends them
         "batch_size": own.batch_size,
         "lr": own.lr,
         "lr_transformer": own.lr_norm,
@@ -179,7 +184,7 @@ def learn(trainer: Trainer, exam: Exam, settings: Settings, working: Path, clock
     for stop, is_look in stops(looks):
         if stop not in todo if is_look else stop <= spent:
             continue
-        spent = train_until(trainer, stop, spent, own.seconds, clock)
+        spent = train_until(trainer, stop, spent, own, clock)
         seen = {"lpips": mean_lpips(exam, trainer.student)} if is_look else {}
         values = trainer.curve.point(trainer.step, {"seconds": spent, **seen})
         trainer.save(working)
@@ -200,12 +205,17 @@ def stops(looks: Sequence[float]) -> list[tuple[float, bool]]:
     return sorted([(float(second), False) for second in between] + [(second, True) for second in looks])
 
 
-def train_until(trainer: Trainer, stop: float, spent: float, budget: float, clock: Clock) -> float:
-    """Take steps until so many seconds are spent; returns how many really were. The rates fall with the time left."""
+def train_until(trainer: Trainer, stop: float, spent: float, own: AdaptSettings, clock: Clock) -> float:
+    """Take steps until so many seconds are spent; returns how many really were.
+
+    The rates fall with the time left. Views are compared once the triplanes alone have had their share of the time.
+    """
     rates = trainer.settings.lr, trainer.settings.lr_transformer
     while spent < stop:
         began = clock()
-        share = LR_END + (1.0 - LR_END) * 0.5 * (1.0 + math.cos(math.pi * spent / budget))
+        if spent >= own.triplane_share * own.seconds and not trainer.has_views(trainer.step):
+            trainer.settings = trainer.settings.model_copy(update={"triplane_iterations": trainer.step})
+        share = LR_END + (1.0 - LR_END) * 0.5 * (1.0 + math.cos(math.pi * spent / own.seconds))
         for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
             group["full_lr"] = rate * share
         trainer.curve.pending.append(trainer.take_step())
@@ -249,11 +259,16 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
 
 
 def headline(found: Findings) -> dict[str, float]:
-    """The numbers that stand in the record. `gain` and `old_loss` are shares of the unadapted student's LPIPS."""
-    looks = looked_at(found.curve)
-    first, last = looks[0]["lpips"], looks[-1]["lpips"]
-    metrics = {"lpips_before": first, "lpips": last, "gain": 1.0 - last / first}
-    metrics |= {"learned_s": looks[-1]["seconds"], "iterations": float(looks[-1]["step"])}
+    """The numbers that stand in the record. Gains and `old_loss` are shares of the unadapted student's LPIPS."""
+    from tasks.adaptation.exam import gain_interval
+
+    last = looked_at(found.curve)[-1]
+    first, after = float(found.before.mean()), float(found.after.mean())
+    low, high = gain_interval(found.before, found.after)
+    metrics = {"lpips_before": first, "lpips": after, "lpips_teachers": found.teachers}
+    metrics |= {"gain": 1.0 - after / first, "gain_low": low, "gain_high": high}
+    metrics |= {"gain_possible": 1.0 - found.teachers / first}
+    metrics |= {"learned_s": last["seconds"], "iterations": float(last["step"])}
     if found.old_before:
         before, after = (sum(values.values()) / len(values) for values in (found.old_before, found.old_after))
         metrics |= {"old_lpips_before": before, "old_lpips": after, "old_loss": after / before - 1.0}

@@ -1,7 +1,7 @@
 """How near a student's edits come to what they should be: LPIPS on samples that it does not learn from.
 
 Seen from the portrait's camera and compared, as the evaluation does, with the true styled head where that is known,
-else with the pseudo-label.
+else with the pseudo-label. What the teachers reach in the student's place says how much there is to gain.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from tasks.training.data import SampleRef, read_fields
 
 if TYPE_CHECKING:
     from models.clip import Clip
+    from models.live3d import Live3D
     from models.losses import PerceptualDistance
     from models.student import Student
+
+DRAWS = 1000  # of the bootstrap behind an interval
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Question:
     portrait: np.ndarray  # (H, W, 3) uint8
     camera: np.ndarray  # (25,) float32
     tokens: Tensor  # (1, T, D) of the text
+    pseudo_label: np.ndarray  # (H, W, 3) uint8
     answer: np.ndarray  # (H, W, 3) uint8
     true: bool  # the answer is the true head, not a pseudo-label
 
@@ -50,14 +54,19 @@ class Exam:
         self.perceptual, self.device = perceptual, settings.run.device
         self.questions = [ask(sample, clip, settings) for sample in samples]
 
-    @torch.no_grad()
     def take(self, student: Student) -> dict[str, float]:
         """The mean LPIPS of each style."""
         found: dict[str, list[float]] = {}
-        for question, edited in zip(self.questions, self.edits(student), strict=True):
-            distance = self.perceptual(self._signed(edited), self._signed(question.answer))
-            found.setdefault(question.style, []).append(float(distance.mean()))
+        for question, distance in zip(self.questions, self.judge(self.edits(student)), strict=True):
+            found.setdefault(question.style, []).append(float(distance))
         return {style: float(np.mean(values)) for style, values in found.items()}
+
+    @torch.no_grad()
+    def judge(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """(Q,) LPIPS of a picture (H, W, 3) uint8 for each question to its answer."""
+        pairs = zip(pictures, self.questions, strict=True)
+        found = [self.perceptual(self._signed(picture), self._signed(asked.answer)) for picture, asked in pairs]
+        return np.array([float(distance.mean()) for distance in found])
 
     @torch.no_grad()
     def edits(self, student: Student) -> list[np.ndarray]:
@@ -69,6 +78,15 @@ class Exam:
             triplane = student.encode(self._signed(question.portrait), question.tokens.to(self.device), "text")
             views.append(render_views(student, triplane, torch.from_numpy(question.camera)[None])[0])
         student.train(was_training)
+        return views
+
+    @torch.no_grad()
+    def lifted(self, teacher: Live3D) -> list[np.ndarray]:
+        """The teacher's views (H, W, 3) uint8 of the pseudo-labels: what a student that learned all would show."""
+        views = []
+        for question in self.questions:
+            triplane = teacher.encode(self._signed(question.pseudo_label))
+            views.append(render_views(teacher, triplane, torch.from_numpy(question.camera)[None])[0])
         return views
 
     def draw(self, columns: Sequence[list[np.ndarray]], path: Path) -> Path:
@@ -90,4 +108,16 @@ def ask(sample: SampleRef, clip: Clip, settings: Settings) -> Question:
     known = sample.row.get("true_camera") is not None and sample.style in procedural.STYLES
     if known and person is not None:
         answer = true_heads(person, camera[None], settings.align.size, [sample.style])[sample.style].pictures[0]
-    return Question(sample.style, fields.portrait, camera, clip.text_tokens([sample.prompt]), answer, known)
+    tokens = clip.text_tokens([sample.prompt])
+    return Question(sample.style, fields.portrait, camera, tokens, fields.pseudo_label, answer, known)
+
+
+def gain_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """95 % interval of how much smaller the mean is after, as a share: portraits are drawn, each with both values.
+
+    before, after: (Q,), of the same questions.
+    """
+    places = np.random.default_rng(0).integers(len(before), size=(DRAWS, len(before)))
+    gains = 1.0 - after[places].mean(axis=1) / before[places].mean(axis=1)
+    low, high = np.quantile(gains, [0.025, 0.975])
+    return float(low), float(high)
