@@ -230,7 +230,7 @@ class EvaluateSettings(Section):
     novel_views: int = Field(2, ge=2)  # on an ellipse around the front; of two, one is on each side
     view_yaw: float = Field(0.35, ge=0.0)  # rad, half axes of that ellipse
     view_pitch: float = Field(0.25, ge=0.0)  # rad
-    timing_repeats: int = Field(7, ge=1)
+    timing_repeats: int = Field(7, ge=0)  # after a first turn that warms up; 0: that one counts, cold
     bootstrap: int = Field(1000, ge=100)  # draws behind the 95 % intervals
     pictures_per_style: int = Field(4, ge=1)
     turntable_frames: int = Field(16, ge=2)

@@ -25,6 +25,7 @@ from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import GATE_NAMES, list_styles
 from flows import server
+from flows.heap import give_back, kept_memory
 from flows.usage import UsageWatch
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def rehearse(profile: str, overrides: list[str], random_weights: bool) -> dict[s
             f"the networks of profile '{profile}' are shipped, so none need to be drawn",
             hint="stillroom doctor --profile paper --random-weights",
         )
-    with _folder(settings) as folder, _environment(folder, random_weights):
+    with _folder(settings) as folder, _environment(folder, random_weights), kept_memory():
         return _Rehearsal(profile, overrides, settings, folder).run(random_weights)
 
 
@@ -86,6 +87,7 @@ class _Rehearsal:
         started = time.monotonic()
         with UsageWatch() as watch:
             made, problems = work()
+            give_back()  # what the next piece of work takes is counted from what is needed
         seconds = round(time.monotonic() - started, 1)
         took = {"seconds": seconds, "cpu_seconds": watch.cpu_seconds, "peak_gb": watch.peak_gb}
         self.rows.append({"stage": name, **took, "made": made, "problems": problems})
@@ -163,7 +165,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
         "distill.checkpoint_every": 1,
         "distill.log_every": 1,
         "distill.grid_every": 2,
-        "evaluate.timing_repeats": 1,
+        "evaluate.timing_repeats": 0,
         "evaluate.pictures_per_style": 1,
         "evaluate.turntable_frames": 2,
         "evaluate.bootstrap": 100,

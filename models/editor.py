@@ -61,7 +61,11 @@ class Editor(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", revision: str | None = None) -> Self:
-        """Load a pipeline in diffusers' layout, in its fastest form: half precision on a GPU, a graph on a CPU."""
+        """Load a pipeline in diffusers' layout, in its fastest form.
+
+        Half precision on a GPU; on a CPU a graph, or half precision too where the network is too large for a graph and
+        the processor computes in it.
+        """
         on_gpu = device.startswith("cuda")
         pipeline = diffusers.StableDiffusionInstructPix2PixPipeline.from_pretrained(
             folder,
@@ -76,6 +80,8 @@ class Editor(nn.Module):
             pipeline.vae.to(memory_format=torch.channels_last)
         elif fits_graph(pipeline.unet):
             editor._denoise = UnetGraph(pipeline.unet)
+        elif torch.cpu.get_capabilities().get("avx512_bf16"):
+            pipeline.to(torch.bfloat16)  # in half the time and half the memory
         return editor
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

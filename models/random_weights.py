@@ -84,6 +84,7 @@ PIPELINE = {
 }
 DIFFUSERS_FILE, TRANSFORMERS_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
 START, END = "<|startoftext|>", "<|endoftext|>"
+DRAWN = 8_388_593  # normal numbers a network; a prime, so that they lie otherwise in each row that they fill
 ALEXNET = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
 
 
@@ -213,13 +214,24 @@ def write_alexnet(path: Path, generator: torch.Generator) -> None:
 
 
 def draw(shapes: Shapes, generator: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Weights that keep the variance of what passes through; norms and biases start as they do in training."""
+    """Weights that keep the variance of what passes through; norms and biases start as they do in training.
+
+    A network's weights are cut out of `DRAWN` normal numbers, each from another place on: drawing a billion of them
+    takes longer than any use that is made of them here.
+    """
+    numbers = torch.randn(DRAWN, generator=generator).to(dtype)
     for key, shape in shapes.items():
         value = torch.empty(shape, dtype=dtype)
         if key.endswith(("embeds_weights", "norm.weight")) or (len(shape) == 1 and key.endswith(".weight")):
             value.fill_(1.0)
         elif len(shape) > 1:
-            value.normal_(0.0, value[0].numel() ** -0.5, generator=generator)
+            start = int(torch.randint(DRAWN, (), generator=generator))
+            rest = value.view(-1)
+            while len(rest):
+                part = numbers[start : start + len(rest)]
+                rest[: len(part)] = part
+                rest, start = rest[len(part) :], 0
+            value.mul_(value[0].numel() ** -0.5)
         else:
             value.zero_()
         yield key, value

@@ -8,7 +8,7 @@ each time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,10 +74,13 @@ def evaluate(work: Work, models: Models) -> Summary:
     tested = choose_tested(samples, work.settings.evaluate.max_samples_per_style)
     references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
     evaluation = Evaluation(models, work.settings, references, seen_prompts(samples))
+    most = work.settings.evaluate.pictures_per_style
+    pictured = {style: mine[:most] for style, mine in group_by_style(tested).items()}
+    evaluation.keep_views(pictured)
     rows = evaluation.measure_all(tested)
     timing = time_all(models, tested[0], work.settings)
     table = make_table(rows, timing, work.settings)
-    table["pictures"] = draw_all(evaluation, tested, work.folder)
+    table["pictures"] = draw_all(evaluation, pictured, work.folder)
     (work.folder / TABLE).write_bytes(encode_json(table))
     pq.write_table(pa.Table.from_pylist(rows), work.folder / PER_SAMPLE)
     return Summary(samples=len(tested), metrics=headline(table))
@@ -118,10 +121,16 @@ def choose_tested(samples: Sequence[SampleRef], most: int | None) -> list[Sample
             "the dataset has no test samples, so there is nothing to evaluate on",
             hint="raise portraits.test_fraction or portraits.count, then stillroom build",
         )
-    by_style: dict[str, list[SampleRef]] = {}
-    for sample in tested:
-        by_style.setdefault(sample.style, []).append(sample)
+    by_style = group_by_style(tested)
     return [sample for style in sorted(by_style) for sample in by_style[style][:most]]
+
+
+def group_by_style(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
+    """The samples of each style, in their order."""
+    by_style: dict[str, list[SampleRef]] = {}
+    for sample in samples:
+        by_style.setdefault(sample.style, []).append(sample)
+    return by_style
 
 
 def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
@@ -151,7 +160,12 @@ class Evaluation:
         """references, learned: by style, the picture and the words of the training that ask for it."""
         self.models, self.settings, self.references, self.learned = models, settings, references, learned
         self._plain: dict[str, Views] = {}
+        self._kept: dict[str, dict[str, Views]] = {}
         self._reference_tokens: dict[str, Tensor] = {}
+
+    def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
+        """What is seen of these samples, by style, is remembered: they are measured, and then drawn."""
+        self._kept |= {sample.key: {} for samples in pictured.values() for sample in samples}
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
         """One row for each sample and method, by style, key and method."""
@@ -178,6 +192,8 @@ class Evaluation:
         """What each method shows from cameras (V, 25)."""
         from tasks.evaluation.metrics import look
 
+        if kept := self._kept.get(sample.key):
+            return kept
         models = self.models
         seen = {
             STUDENT: look(models.student, self.edit(fields, sample.prompt), cameras),
@@ -190,6 +206,8 @@ class Evaluation:
             # Each portrait meets another one of them: the test portraits of a style share few.
             words = learned[int(digest_json(sample.portrait_id)[:8], 16) % len(learned)]
             seen[SEEN_PROMPT] = look(models.student, self.edit(fields, words), cameras)
+        if sample.key in self._kept:
+            self._kept[sample.key] = {name: seen[name] for name in METHODS}
         return seen
 
     def unedited(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> Views:
@@ -293,7 +311,8 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
 
     def teachers() -> object:
         scales = (edit.guidance_scale, edit.image_guidance_scale)
-        edited = models.editor.edit(portrait, [sample.prompt], [sample.seed], edit.steps, *scales)
+        asked = (portrait, [sample.prompt], [sample.seed], edit.steps)
+        edited = models.editor.edit(*asked, *scales, scheduler=edit.scheduler)
         return teacher.render(teacher.encode(signed(edited, device)), camera)
 
     methods = {

@@ -69,7 +69,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     prompts = Prompts.read(read_samples(dataset, root), judges.clip, mae_small)
     student = make_student(teacher, prompts, settings).eval()
     work = taught.work_on("evaluate", root, dataset, settings, distill=root)
+    renders: list[int] = []
+    teacher.renderer.register_forward_pre_hook(lambda _, inputs: renders.append(len(inputs[1])))
     summary = evaluate(work, Models(student, teacher, tiny_editor(judges.clip), judges.clip, mae_small, judges))
+    views, turns = renders.count(1 + EVALUATE.novel_views), renders.count(EVALUATE.turntable_frames)
+    assert (views, turns) == (4 + 2, 2 * 2)  # of the teacher: pseudo-labels and portraits; nothing twice to be drawn
     assert summary.samples == 4  # two styles of two test portraits
     assert summary.metrics["speedup"] > 0
     return work.folder
@@ -210,6 +214,13 @@ def test_methods_are_timed_in_turns_after_a_warm_up() -> None:
     seconds = time_methods({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, "cpu")
     assert calls == ["a", "b"] * 3
     assert set(seconds) == {"a", "b"}
+
+
+def test_without_repeats_the_cold_turn_counts() -> None:
+    calls: list[str] = []
+    seconds = time_methods({"a": lambda: calls.append("a")}, 0, "cpu")
+    assert calls == ["a"]
+    assert seconds["a"] > 0
 
 
 def test_a_dataset_without_a_test_split_says_what_to_do(tmp_path: Path) -> None:

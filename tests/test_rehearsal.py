@@ -1,6 +1,8 @@
 """A rehearsal goes through the real stages, and says what is not as it should be."""
 
 import json
+import resource
+import sys
 import zipfile
 from pathlib import Path
 
@@ -8,12 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
 from data_catalog.settings import load_settings
+from flows.heap import kept_memory
 from flows.rehearsal import rehearse, small, write_pictures
 from flows.usage import UsageWatch
+from models import editor, zoo
+from models.editor import Editor
+from models.random_weights import draw
 from tasks.sources.files import open_source
 from tasks.stage_checks import CHECKS, check_stage, taught_fields
 from tasks.stages import STAGES
@@ -93,6 +100,48 @@ def test_usage_is_that_of_the_work_inside() -> None:
     assert busy.peak_bytes > idle.peak_bytes + 150e6
     assert busy.cpu_seconds > idle.cpu_seconds
     assert held.sum() == 30_000_000
+
+
+def pages_taken() -> int:
+    """Of the kernel, by work on tensors of 64 MB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(1 << 24).mul(2.0).sigmoid()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tells glibc what to keep")
+def test_memory_is_used_again_in_the_place_of_fresh_pages() -> None:
+    with kept_memory():
+        pages_taken()
+        kept = pages_taken()
+    assert kept < pages_taken() / 10
+
+
+def test_drawn_weights_keep_the_variance_whatever_their_shape() -> None:
+    shapes = {"a.weight": (640, 1280, 3, 3), "b.weight": (96, 3, 7, 7), "norm.weight": (64,), "a.bias": (640,)}
+    state = dict(draw(shapes, torch.Generator().manual_seed(0), torch.float16))
+    assert {key: tuple(value.shape) for key, value in state.items()} == shapes
+    for key in ("a.weight", "b.weight"):
+        rows = state[key].flatten(1).float()
+        assert float(rows.square().sum(1).mean()) == pytest.approx(1.0, rel=0.05)
+        assert int(torch.linalg.matrix_rank(rows[:90, :147])) == 90  # no row repeats others
+    assert state["norm.weight"].eq(1).all()
+    assert state["a.bias"].eq(0).all()
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_an_editor_too_large_for_a_graph_computes_in_half_precision_where_the_processor_does(
+    halves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rgb = zoo.ROOT / "models/weights/embedded/editor", np.full((1, 64, 64, 3), 90, np.uint8)
+    exact = Editor.load(folder).edit(rgb, ["make the hair red"], [5], 2, 2.0, 1.2)
+    monkeypatch.setattr(editor, "fits_graph", lambda unet: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": halves})
+    plain = Editor.load(folder)
+    assert plain.unet.dtype == (torch.bfloat16 if halves else torch.float32)
+    difference = np.abs(plain.edit(rgb, ["make the hair red"], [5], 2, 2.0, 1.2).astype(int) - exact)
+    assert difference.mean() < (6 if halves else 0.1)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,9 @@ TURN_YAW = 0.5  # rad, each side of a turntable
 Row = dict[str, Any]
 
 
-def draw_all(evaluation: Evaluation, tested: Sequence[SampleRef], folder: Path) -> dict[str, Row]:
-    """Contact sheets and turntables, one of each a style; returns what is on them."""
-    chosen: dict[str, list[SampleRef]] = {}
-    for sample in tested:
-        chosen.setdefault(sample.style, []).append(sample)
-    most = evaluation.settings.evaluate.pictures_per_style
-    return {style: draw_style(evaluation, style, samples[:most], folder) for style, samples in chosen.items()}
+def draw_all(evaluation: Evaluation, chosen: Mapping[str, Sequence[SampleRef]], folder: Path) -> dict[str, Row]:
+    """Contact sheets and turntables of the samples of each style, one of each a style; returns what is on them."""
+    return {style: draw_style(evaluation, style, samples, folder) for style, samples in chosen.items()}
 
 
 def draw_style(evaluation: Evaluation, style: str, samples: Sequence[SampleRef], folder: Path) -> Row:

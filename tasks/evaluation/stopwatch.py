@@ -13,6 +13,8 @@ import torch
 def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
     """Median seconds of each. They take turns, so that a busy moment of the machine falls on all of them.
 
+    The first turn warms up and is not counted, unless repeats is 0 and there is no other.
+
     One thread, since what more of them give differs between machines and, for one small picture, is little or less
     than nothing; a GPU is not touched by that.
     """
@@ -37,7 +39,7 @@ def _take_turns(methods: Mapping[str, Callable[[], object]], repeats: int, devic
         for turn in range(repeats + 1):
             for name, method in methods.items():
                 spent = _time_one(method, device)
-                if turn > 0:  # the first turn warms up
+                if turn > 0 or repeats == 0:
                     seconds[name].append(spent)
     return {name: median(values) for name, values in seconds.items()}
 
