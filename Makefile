@@ -42,7 +42,7 @@ test: lint
 
 # All that fits into 20 minutes, and one table of it.
 bench: setup .bench-venv/.installed
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --docs
 
 bench-orchestrator: setup .bench-venv/.installed
 	$(BIN)/python -m benchmarks.orchestrator

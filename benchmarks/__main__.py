@@ -1,40 +1,47 @@
 """Every benchmark that fits into 20 minutes on two cores, one after the other, and one table of what they found.
 
-    make bench        or     .venv/bin/python -m benchmarks [NAME ...] [--table]
+    make bench        or     .venv/bin/python -m benchmarks [NAME ...] [--table] [--docs]
 
-Each is a process of its own that writes benchmarks/results/NAME.json; its words go into NAME.log in a temporary folder.
-What a benchmark needs and is not there (a distilled student, the peers' environment) leaves it out, with the reason.
+Each is a process of its own that writes benchmarks/results/NAME.json; its words go into NAME.log in a temporary
+folder. What a benchmark needs and is not there (a distilled student, the peers' environment) leaves it out, with the
+reason. One that fails, or takes too long, takes no other with it: the table says so, and the exit code is 1.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
-from benchmarks.rows import RESULTS, Row, describe_machine, show_rows
+from benchmarks.rows import RESULTS, Row, describe_machine, markdown, show_rows
 
 PROJECT = Path(__file__).resolve().parents[1]
 PEERS = PROJECT / ".bench-venv" / "bin" / "dvc"
-STUDENT_TIMES = 250  # as fast as its teachers at the paper's 100 steps
-LIMIT_S = 600.0  # of one benchmark
+ALL = RESULTS / "all.json"
+DOCS = PROJECT / "docs" / "benchmarks.md"
+MARKS = ("<!-- the table of make bench -->\n", "<!-- its end -->\n")
+TOTAL_S = 20 * 60.0
+LEFT_OUT = "left out"
+LEAST_S = 10.0  # that a benchmark may take, however late it is
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One benchmark: its module's arguments, and how its document is read when it has no rows of its own."""
+    """One benchmark, which is the module of its name."""
 
     name: str
+    expected_s: float  # on two quiet cores
     arguments: tuple[str, ...] = ()
-    rows: Callable[[dict[str, Any]], list[Row]] | None = None
     missing: Callable[[], str] = lambda: ""  # why it cannot run here
     result: str = ""  # where its numbers go, if not under its name
 
@@ -48,46 +55,6 @@ class Bench:
         return self.missing() if module.exists() else f"there is no {module.relative_to(PROJECT)}"
 
 
-def rows_of_student(document: dict[str, Any]) -> list[Row]:
-    """Seconds for one picture: the student against its teachers, and another view of a head that is there."""
-    seconds: dict[str, float] = document["seconds"]
-    student, rows = seconds["student"], []
-    for name, spent in seconds.items():
-        if name.startswith("editor+teacher"):
-            ratio, promised = spent / student, ", 100 steps" in name
-            target = f"{STUDENT_TIMES} times" if promised else ""
-            rows.append(
-                Row("student, portrait to view", "ms", 1e3 * student, name, 1e3 * spent, ratio, target=target,
-                    reached=ratio >= STUDENT_TIMES if promised else None)
-            )  # fmt: skip
-    view = seconds["student, another view"]
-    return [*rows, Row("student, another view", "ms", 1e3 * view, "the whole way again", 1e3 * student, student / view)]
-
-
-def rows_of_orchestrator(document: dict[str, Any]) -> list[Row]:
-    """CPU seconds of whole processes: ours against the cheaper of the peers."""
-    tools, count = document["compared"]["tools"], document["compared"]["partitions"]
-    rows = []
-    for what, cost in tools["stillroom"].items():
-        spent = {name: costs[what]["cpu_s"] for name, costs in tools.items() if name != "stillroom"}
-        peer = min(spent, key=lambda name: spent[name])
-        ratio = spent[peer] / cost["cpu_s"]
-        rows.append(
-            Row(f"{what}, {count} partitions", "s CPU", cost["cpu_s"], peer, spent[peer], ratio,
-                target="no dearer than the cheaper peer", reached=ratio >= 1)
-        )  # fmt: skip
-    return rows
-
-
-def rows_of_video(document: dict[str, Any]) -> list[Row]:
-    """How much of the flicker of frames edited alone is left, and what that costs."""
-    other, *_, whole = document["mean"]  # from each frame alone to everything that steadies
-    alone, ours = document["mean"][other], document["mean"][whole]
-    flicker = Row("video, warp error", "", ours["warp_error"], other, alone["warp_error"],
-                  alone["warp_error"] / ours["warp_error"])  # fmt: skip
-    return [flicker, Row("video, one frame", "ms", ours["ms"], other, alone["ms"], alone["ms"] / ours["ms"])]
-
-
 def no_student() -> str:
     from data_catalog.places import data_root
 
@@ -99,44 +66,91 @@ def no_peers() -> str:
     return "" if PEERS.exists() else "DVC and Snakemake are not installed: make bench does it"
 
 
+SMALL = ("--parts", "peers", "--styles", "6", "--blocks", "6", "--limit", "60")
 BENCHES = (
-    Bench("student", rows=rows_of_student),
-    Bench("editor"),
-    Bench("distill"),
-    Bench("shards"),
-    Bench("renderer"),
-    Bench("orchestrator", ("--parts", "peers", "--styles", "6", "--blocks", "6", "--limit", "60"), rows_of_orchestrator,
-          no_peers, "orchestrator-small"),
-    Bench("video", rows=rows_of_video, missing=no_student),
-)  # fmt: skip
+    Bench("student", 90),
+    Bench("editor", 90),
+    Bench("shards", 60),
+    Bench("waiting", 60),
+    Bench("distill", 180),
+    Bench("renderer", 150),
+    Bench("orchestrator", 180, SMALL, no_peers, "orchestrator-small"),
+    Bench("video", 120, missing=no_student),
+)
 
 
-def run(bench: Bench, log: Path) -> str:
-    """Run it, in a process; empty, or what went wrong."""
-    out = str(bench.path.relative_to(PROJECT))  # as the command is written down
+def run(bench: Bench, folder: Path, limit_s: float) -> str:
+    """Run it, in a process; empty, or what went wrong. Its words and temporary files go into the folder."""
+    out = os.path.relpath(bench.path, PROJECT)  # as the command is written down
     command = [sys.executable, "-m", f"benchmarks.{bench.name}", *bench.arguments, "--out", out]
+    log, temporary = folder / f"{bench.name}.log", folder / bench.name
+    temporary.mkdir()
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
     with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=PROJECT, env=quiet, stdout=stream, stderr=stream)
         try:
-            subprocess.run(
-                command, cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=stream, stderr=stream,
-                timeout=LIMIT_S, check=True,
-            )  # fmt: skip
+            process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            return f"stopped after {LIMIT_S:.0f} s"
-        except subprocess.CalledProcessError:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            return f"failed: {lines[-1]} ({log})"
+            return f"stopped after {limit_s:.0f} s ({log})"
+        finally:
+            stop(process)
+            shutil.rmtree(temporary, ignore_errors=True)
+    if process.returncode:
+        lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        return f"failed: {lines[-1]} ({log})"
     return ""
 
 
-def read_rows(bench: Bench) -> list[Row]:
-    """The rows in a benchmark's document, or those that are made from it; none if it was never run."""
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started, if it still runs."""
+    if process.poll() is not None:
+        return
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for child in started:
+        if child.is_running():
+            child.kill()
+
+
+def run_all(chosen: Sequence[Bench], console: Console) -> dict[str, str]:
+    """Run them in turn, in the time that there is; what went wrong, or why it was not run, by name."""
+    planned = {bench.name: bench.expected_s for bench in chosen if not bench.reason_to_leave_out()}
+    each = ", ".join(f"{name} {seconds:.0f}" for name, seconds in planned.items())
+    total = sum(planned.values())
+    console.print(f"seconds: {each}; about {total / 60:.0f} minutes, {TOTAL_S / 60:.0f} at most")
+    folder, problems, end = Path(tempfile.mkdtemp(prefix="stillroom-bench-")), {}, time.monotonic() + TOTAL_S
+    for bench in chosen:
+        started = time.monotonic()
+        if bench.name not in planned:
+            problems[bench.name] = f"{LEFT_OUT}, {bench.reason_to_leave_out()}"
+        else:
+            del planned[bench.name]
+            limit_s = max(LEAST_S, end - started - sum(planned.values()))  # the others have their time, too
+            problems[bench.name] = run(bench, folder, limit_s)
+        console.print(f"{bench.name}: {problems[bench.name] or f'{time.monotonic() - started:.0f} s'}")
+    if not any(problems.values()):
+        shutil.rmtree(folder)
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def read_rows(bench: Bench, problems: Mapping[str, str]) -> list[Row]:
+    """The rows that a benchmark has written, none if it was never run, or that it has a problem."""
+    if bench.name in problems:
+        return [Row(bench.name, problem=problems[bench.name].partition(" (")[0])]
     if not bench.path.exists():
         return []
     document: dict[str, Any] = json.loads(bench.path.read_text())
-    if bench.rows is not None and "rows" not in document:
-        return bench.rows(document)
     return [Row(**row) for row in document.get("rows", [])]
+
+
+def write_docs(rows: Sequence[Row], machine: Mapping[str, Any], docs: Path = DOCS) -> None:
+    """Put the table between its marks into the documentation."""
+    before, rest = docs.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    load = f"; when it began {machine['load']:g} processes wanted a core"
+    about = f"`make bench` on {machine['cores']} cores of {machine['cpu']}{load}:"
+    docs.write_text(f"{before}{MARKS[0]}{about}\n\n{markdown(rows)}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -144,26 +158,21 @@ def main() -> None:
     names = [bench.name for bench in BENCHES]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--table", action="store_true", help="run nothing; show what is in benchmarks/results")
+    parser.add_argument("--docs", action="store_true", help="write the whole table into docs/benchmarks.md")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     chosen = [bench for bench in BENCHES if bench.name in (options.names or names)]
-    console, failed = Console(highlight=False), False
-    folder = Path(tempfile.mkdtemp(prefix="stillroom-bench-"))
-    for bench in () if options.table else chosen:
-        started, reason = time.monotonic(), bench.reason_to_leave_out()
-        if reason:
-            console.print(f"{bench.name}: left out, {reason}")
-            continue
-        problem = run(bench, folder / f"{bench.name}.log")
-        failed = failed or bool(problem)
-        console.print(f"{bench.name}: {problem or f'{time.monotonic() - started:.0f} s'}")
-    rows = [row for bench in chosen for row in read_rows(bench)]
-    show_rows(rows)
-    if not options.table and not options.names:
-        document = {"command": "make bench", "machine": describe_machine(), "rows": [asdict(row) for row in rows]}
-        (RESULTS / "all.json").write_text(json.dumps(document, indent=1) + "\n")
-    sys.exit(1 if failed else 0)
+    machine, whole = describe_machine(), not options.table and not options.names
+    problems = {} if options.table else run_all(chosen, Console(highlight=False, soft_wrap=True))
+    show_rows([row for bench in chosen for row in read_rows(bench, problems)])
+    rows = [row for bench in BENCHES for row in read_rows(bench, problems)]
+    if whole:
+        document = {"command": "make bench", "machine": machine, "rows": [asdict(row) for row in rows]}
+        ALL.write_text(json.dumps(document, indent=1) + "\n")
+    if options.docs:
+        write_docs(rows, json.loads(ALL.read_text())["machine"] if ALL.exists() else machine)
+    sys.exit(any(not problem.startswith(LEFT_OUT) for problem in problems.values()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ partition is one small file. Whole processes are measured, user + system time of
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -27,13 +26,13 @@ from benchmarks import peers
 from benchmarks.cost import Cost, cheapest, measure
 from benchmarks.large import fill_store, query_million
 from benchmarks.prefect_run import measure_with_prefect
+from benchmarks.rows import RESULTS, Row, write_results
 
 PROJECT = Path(__file__).resolve().parents[1]
 PEERS = PROJECT / ".bench-venv" / "bin"
-RESULTS = PROJECT / "benchmarks" / "results" / "orchestrator.json"
 ADDED = "style-n99"
 REPEATS = 3
-Row = dict[str, Any]
+Found = dict[str, Any]
 
 
 class Stillroom:
@@ -59,7 +58,7 @@ class Stillroom:
         return measure(command, self.folder, self.environment | more, limit_s)
 
 
-def compare(work: Path, styles: list[str], blocks: int, limit_s: float) -> Row:
+def compare(work: Path, styles: list[str], blocks: int, limit_s: float) -> Found:
     """No-op plan, no-op build, one style added, by each of the three, on the smaller graph."""
     tools: dict[str, dict[str, Cost]] = {}
     ours = Stillroom(work / "stillroom", styles, blocks)
@@ -101,7 +100,7 @@ def compare_peer(folder: Path, peer: peers.Peer, styles: list[str], blocks: int,
     return costs
 
 
-def compare_large(work: Path, styles: list[str], blocks: int) -> Row:
+def compare_large(work: Path, styles: list[str], blocks: int) -> Found:
     """The plan of the graph that is 25 times as large, when all of it is made."""
     ours = Stillroom(work / "large", styles, blocks)
     started = time.monotonic()
@@ -117,7 +116,7 @@ def say(name: str, costs: dict[str, Cost]) -> None:
     print(name, {what: f"{cost.cpu_s} s CPU, {cost.wall_s} s" for what, cost in costs.items()}, flush=True)
 
 
-def show(document: Row) -> None:
+def show(document: Found) -> None:
     """The table, with what each peer costs in units of ours."""
     console = Console(width=120)
     if "compared" in document:
@@ -137,6 +136,23 @@ def show(document: Row) -> None:
             console.print(f"{name}: {json.dumps(document[name])}", highlight=False)
 
 
+def rows_of(document: Found) -> list[Row]:
+    """CPU seconds of whole processes: ours against the cheaper of the peers."""
+    if "compared" not in document:
+        return []
+    tools, count = document["compared"]["tools"], document["compared"]["partitions"]
+    rows = []
+    for what, cost in tools["stillroom"].items():
+        spent = {name: costs[what]["cpu_s"] for name, costs in tools.items() if name != "stillroom"}
+        peer = min(spent, key=lambda name: spent[name])
+        ratio = spent[peer] / cost["cpu_s"]
+        rows.append(
+            Row(f"{what}, {count} partitions", "s CPU", cost["cpu_s"], peer, spent[peer], ratio,
+                target="no dearer than the cheaper peer", reached=ratio >= 1)
+        )  # fmt: skip
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=["peers", "large", "samples", "prefect"])
@@ -145,15 +161,15 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=20)
     parser.add_argument("--large-blocks", type=int, default=500)
     parser.add_argument("--samples", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "orchestrator.json")
     options = parser.parse_args()
     os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
     # Parts that are not measured this time stay as they were.
-    document: Row = json.loads(options.out.read_text()) if options.out.exists() else {}
-    document["machine"] = {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    before: Found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    document = {name: value for name, value in before.items() if name not in ("command", "machine", "rows")}
     work = Path(tempfile.mkdtemp(prefix="stillroom-benchmark-"))
     styles = [f"style-n{number:02d}" for number in range(1, options.styles + 1)]
-    measures: dict[str, tuple[str, Callable[[], Row]]] = {
+    measures: dict[str, tuple[str, Callable[[], Found]]] = {
         "peers": ("compared", lambda: compare(work, styles, options.blocks, options.limit)),
         "large": ("large", lambda: compare_large(work, styles, options.large_blocks)),
         "samples": ("samples", lambda: query_million(work, options.samples)),
@@ -163,8 +179,7 @@ def main() -> None:
         for part in options.parts:
             name, work_on = measures[part]
             document[name] = work_on()
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(document, indent=1) + "\n")
+            write_results(options.out, document, rows_of(document))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     show(document)

@@ -8,18 +8,18 @@ the peak of a process that does nothing else, less what it held before.
 """
 
 import argparse
-import json
 import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from benchmarks.rows import RESULTS, Row, show_rows, write_results
 from models.camera import orbit_label
 from models.rendering import RayOptions, TriplaneDecoder, VolumeRenderer, sample_rays
 
@@ -198,9 +198,9 @@ def _status_kb(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def measure(resolution: int, device: str, repeats: int) -> dict[str, object]:
+def measure(resolution: int, device: str, repeats: int) -> dict[str, Any]:
     """All of it, as a document."""
-    document: dict[str, object] = {
+    document: dict[str, Any] = {
         "rays": resolution**2,
         "samples_per_ray": OPTIONS.coarse_samples + OPTIONS.fine_samples,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu, one thread",
@@ -213,28 +213,30 @@ def measure(resolution: int, device: str, repeats: int) -> dict[str, object]:
     return document
 
 
+def rows_of(document: dict[str, Any]) -> list[Row]:
+    """Seconds and memory of both."""
+    rows = []
+    for task in TASKS:
+        theirs, ours = document[task]["as EG3D"], document[task]["ours"]
+        for what, unit in (("seconds", "s"), ("peak_mb", "MB")):
+            name = f"renderer at the paper's size, {task}" + (", memory" if unit == "MB" else "")
+            rows.append(Row(name, unit, ours[what], "as EG3D", theirs[what], theirs[what] / ours[what]))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS / "renderer.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     document = measure(options.resolution, options.device, options.repeats)
-    table = Table("task", "renderer", "seconds", "peak MB", "times as fast", "of the memory")
-    for task in TASKS:
-        rows = document[task]
-        assert isinstance(rows, dict)
-        base = rows["as EG3D"]
-        for name, row in rows.items():
-            faster, share = base["seconds"] / row["seconds"], row["peak_mb"] / base["peak_mb"]
-            table.add_row(task, name, f"{row['seconds']:.3f}", f"{row['peak_mb']:.0f}", f"{faster:.2f}", f"{share:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(f"largest relative differences: {document['differences']}", highlight=False)
-    if options.out:
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+    rows = rows_of(document)
+    show_rows(rows)
+    Console().print(f"largest relative differences: {document['differences']}", highlight=False)
+    write_results(options.out, document, rows)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).resolve().parent / "results"
+HEADERS = ("measure", "ours", "alternative", "theirs", "times", "limit", "to reach", "")
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,28 @@ class Row:
     """`ratio` says how many times better ours is than the alternative; `limit` is the best this machine could do."""
 
     what: str
-    unit: str
-    ours: float
+    unit: str = ""
+    ours: float | None = None
     alternative: str = ""
     theirs: float | None = None
     ratio: float | None = None
     limit: float | None = None
     target: str = ""  # what is to be reached, in words
     reached: bool | None = None  # None: nothing was promised
+    problem: str = ""  # why there are no numbers
+
+    def cells(self) -> tuple[str, ...]:
+        """As many as there are headers."""
+        return (
+            self.what,
+            self.problem or f"{_short(self.ours)} {self.unit}".strip(),
+            self.alternative,
+            _short(self.theirs),
+            _short(self.ratio),
+            _short(self.limit),
+            self.target,
+            {True: "reached", False: "not reached", None: ""}[self.reached],
+        )
 
 
 def write_results(path: Path, document: dict[str, Any], rows: Sequence[Row], command: Sequence[str] = ()) -> None:
@@ -49,20 +64,17 @@ def describe_machine() -> dict[str, Any]:
 
 def show_rows(rows: Sequence[Row], title: str = "") -> None:
     """The table, as wide as the terminal allows, 120 columns at least."""
-    table = Table("measure", "ours", "alternative", "theirs", "times", "limit", "to reach", "", title=title, box=None)
+    table = Table(*HEADERS, title=title, box=None)
     for row in rows:
-        table.add_row(
-            row.what,
-            f"{_short(row.ours)} {row.unit}",
-            row.alternative,
-            _short(row.theirs),
-            _short(row.ratio),
-            _short(row.limit),
-            row.target,
-            {True: "reached", False: "not reached", None: ""}[row.reached],
-        )
+        table.add_row(*row.cells())
     console = Console()
     Console(width=max(120, console.width)).print(table)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as Markdown."""
+    lines = [HEADERS, ("---",) * len(HEADERS), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def _short(value: float | None) -> str:

@@ -129,9 +129,15 @@ def writers(samples: list[Sample], folder: Path) -> dict[str, Callable[[], objec
         plain()
         digest_file(target)
 
+    def hash_alone() -> None:
+        hasher = hashlib.sha256()
+        for blob in blobs:
+            hasher.update(blob)
+
     return {
         "plain write": plain,
         "plain write, then hashed": plain_then_hash,
+        "sha256 alone": hash_alone,
         "ours": ours,
         "ours, with digest": lambda: ours(hashlib.sha256()),
         "webdataset": stock,
@@ -292,11 +298,13 @@ def run(folder: Path, count: int, repeats: int) -> tuple[list[Row], dict[str, An
     rows = [
         compare("write a shard", writing, "plain write", 0.8, written),
         compare("write and hash a shard", with_digest, "plain write", 0.8, written, "plain write, then hashed"),
+        Row("sha256 of as many bytes, nothing written", "MB/s", written / writing["sha256 alone"].wall_s, "plain write",
+            written / writing["plain write"].wall_s, writing["plain write"].wall_s / writing["sha256 alone"].wall_s),
         compare("read, warm, undecoded", read_warm, "cat", 0.6, size),
         compare_cpu("read, warm, undecoded", read_warm, 3.0, size),
         compare("read, cold, undecoded", read_cold, "direct read", 0.7, size),
         compare_cpu("samples of training steps, one view decoded (webdataset: all)", stepping, None, size),
-    ]
+    ]  # fmt: skip
     costs = {"write": writing, "read warm": read_warm, "read cold": read_cold, "training steps": stepping}
     told = {name: {way: cost._asdict() for way, cost in found.items()} for name, found in costs.items()}
     return rows, {"megabytes": round(size), "samples": SHARDS * count, "repeats": repeats, "median_costs": told}

@@ -5,8 +5,6 @@ frame, as one does who edits each frame alone; then with a smooth camera; then w
 """
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rows import RESULTS, Row, write_results
 from models import alignment, camera, procedural
 from tasks.student.api import Student
 from tasks.video.edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times
@@ -26,7 +25,6 @@ from tasks.video.flicker import error, motion, sharpness, tremor, warp_error
 from tasks.video.source import Clip, open_clip
 from tasks.video.track import Sighting, smooth_track, track
 
-RESULT = Path(__file__).parent / "results" / "video.json"
 CASES = {"zombie": (3, "turn him into a zombie"), "bronze-statue": (11, "turn her into a bronze statue")}
 VARIANTS = {
     "each frame alone": Smoothing(0.0, 0.0, 0),
@@ -102,12 +100,21 @@ def true_views(case: Case, student: Student, smoothing: Smoothing) -> list[np.nd
     return views
 
 
+def rows_of(means: dict[str, dict[str, float]]) -> list[Row]:
+    """How much of the flicker of frames edited alone is left, and what that costs."""
+    other, *_, whole = means  # from each frame alone to everything that steadies
+    alone, ours = means[other], means[whole]
+    flicker = Row("video, warp error", "", ours["warp_error"], other, alone["warp_error"],
+                  alone["warp_error"] / ours["warp_error"])  # fmt: skip
+    return [flicker, Row("video, one frame", "ms", ours["ms"], other, alone["ms"], alone["ms"] / ours["ms"])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--student", default="latest", help="digest, folder, or latest")
     parser.add_argument("--frames", type=int, default=36)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULTS / "video.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     student = Student.load(options.student).speed_up()
@@ -124,9 +131,9 @@ def main() -> None:
     for name, row in means.items():
         table.add_row(name, *[f"{value:.3g}" for value in row.values()])
     Console().print(table)
-    facts = {"machine": platform.processor() or platform.machine(), "threads": 1, "frames": options.frames}
     by_style = {name: dict(zip(CASES, found, strict=True)) for name, found in rows.items()}
-    options.out.write_text(json.dumps({**facts, "mean": means, "by_style": by_style}, indent=1) + "\n")
+    document = {"threads": 1, "frames": options.frames, "mean": means, "by_style": by_style}
+    write_results(options.out, document, rows_of(means))
 
 
 if __name__ == "__main__":
