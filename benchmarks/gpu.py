@@ -5,7 +5,8 @@
     .venv/bin/python -m benchmarks.gpu --device cpu --tiny     the same calls on small networks, to see that they run
 
 Speed does not depend on what a network has learned. The student: portrait to one view, batch 1, median, CUDA events;
-the paper's is 0.04 s. The editor: pictures a second one by one, as a loop would make them, and in a batch.
+the paper's is 0.04 s. The editor: pictures a second one by one, as a loop would make them, and in a batch. Training:
+steps a second where the teacher's part is read from shards, and where it is made at every step.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.training_speed import training_speed
 from models import live3d, student
 from models.camera import orbit_label
 from models.libraries import diffusers
@@ -116,6 +118,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         view = seconds(lambda: teacher.render(planes, camera), options.repeats, device)
         document["teacher_views_per_s"] = 1 / view
         document["editor_pictures_per_s"] = edit_speed(options)
+
+    def timer(step: Callable[[], object]) -> float:
+        return seconds(step, max(1, options.repeats // 5), device)
+
+    speeds = training_speed(teacher, learner, tokens, options.train_batch, timer)
+    document["training_steps_per_s"] = {f"batch {options.train_batch}, {name}": each for name, each in speeds.items()}
     if options.peak_tflops:
         document["student_share_of_peak"] = work / document["student_s"]["bf16"] / options.peak_tflops
     return document
@@ -148,6 +156,7 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--train-batch", type=int, default=4, help="samples a step: the paper's 32 on eight GPUs")
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

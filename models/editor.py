@@ -81,7 +81,8 @@ class Editor(nn.Module):
         elif fits_graph(pipeline.unet):
             editor._denoise = UnetGraph(pipeline.unet)
         elif torch.cpu.get_capabilities().get("avx512_bf16"):
-            pipeline.to(torch.bfloat16)  # in half the time and half the memory
+            for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+                part.bfloat16()  # in half the time and half the memory
         return editor
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
