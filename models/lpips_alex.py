@@ -13,6 +13,13 @@ from torch import Tensor
 from models.libraries import lpips
 from models.perceptual import Perceptual
 
+# AlexNet's convolutions by their places in `features`.
+LAYERS = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    f"features.{layer}.{kind}": shape if kind == "weight" else shape[:1]
+    for layer, shape in LAYERS.items()
+    for kind in ("weight", "bias")
+}
 # The layers of AlexNet's `features` that the package keeps, by the slice in which it keeps them.
 SLICES = {"slice1": (0, 1), "slice2": (2, 3, 4), "slice3": (5, 6, 7), "slice4": (8, 9), "slice5": (10, 11)}
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from models import lpips_alex
+from models.arcface import ArcFace
 from models.checkpoints import State, check_state, load_converted, read_checkpoint, section
 from models.eg3d import Generator
 from models.live3d import PAPER_LT, PAPER_NORMAL, Live3D, Live3DConfig
 from models.mae import Mae, MaeConfig, MaeEncoder
+from models.perceptual import Perceptual
 from models.student import PAPER, Student, StudentConfig
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -77,6 +80,31 @@ def load_mae(path: Path, config: MaeConfig | None = None) -> Mae:
         return own
 
     return Mae.from_state(sizes.to_dict(), load_converted(path, read))
+
+
+def load_arcface(path: Path) -> ArcFace:
+    """ArcFace's IR-SE-50, `model_ir_se50.pth`; the counters of its norms, which old files lack, are not looked at."""
+
+    def learned(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+    def read(path: Path) -> State:
+        state = learned(read_checkpoint(path))
+        check_state(state, learned(_shapes(ArcFace)), "ArcFace's IR-SE-50", path)
+        return state
+
+    return ArcFace.from_state(load_converted(path, read))
+
+
+def load_lpips(path: Path) -> Perceptual:
+    """LPIPS on AlexNet, `alexnet-owt-7be5be79.pth`; its classifier is not looked at."""
+
+    def read(path: Path) -> State:
+        state = {key: value for key, value in read_checkpoint(path).items() if not key.startswith("classifier.")}
+        check_state(state, lpips_alex.SHAPES, "AlexNet's convolutions", path)
+        return state
+
+    return lpips_alex.from_state(load_converted(path, read))
 
 
 def _read_parts(path: Path) -> State:

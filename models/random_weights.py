@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models import lpips_alex
 from models.arcface import ArcFace
 from models.libraries import diffusers, transformers
 from models.live3d import PAPER_LT, Live3D
@@ -85,7 +86,6 @@ PIPELINE = {
 DIFFUSERS_FILE, TRANSFORMERS_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
 START, END = "<|startoftext|>", "<|endoftext|>"
 DRAWN = 8_388_593  # normal numbers a network; a prime, so that they lie otherwise in each row that they fill
-ALEXNET = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
 
 
 def write_world(folder: Path, seed: int = 0) -> Path:
@@ -208,9 +208,7 @@ def write_mae(path: Path, generator: torch.Generator) -> None:
 
 def write_alexnet(path: Path, generator: torch.Generator) -> None:
     """AlexNet's convolutions; LPIPS reads no more of the file."""
-    shapes: dict[str, tuple[int, ...]] = {f"features.{layer}.weight": shape for layer, shape in ALEXNET.items()}
-    shapes |= {f"features.{layer}.bias": shape[:1] for layer, shape in ALEXNET.items()}
-    torch.save(dict(draw(shapes, generator, torch.float32)), path)
+    torch.save(dict(draw(lpips_alex.SHAPES, generator, torch.float32)), path)
 
 
 def draw(shapes: Shapes, generator: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

@@ -157,18 +157,13 @@ def _load_own(name: str, folder: Path, device: str) -> Any:
 def _load_public(name: str, file: Path, device: str) -> Any:
     """A network of the paper from the file that its authors published."""
     from models import public
-    from models.checkpoints import read_checkpoint
 
     if name == "teacher":
         return public.load_live3d(file).to(device)
     if name == "identity":
-        from models.arcface import ArcFace
-
-        return ArcFace.from_state(read_checkpoint(file)).to(device)
+        return public.load_arcface(file).to(device)
     if name == "lpips":
-        from models import lpips_alex
-
-        return lpips_alex.from_state(read_checkpoint(file)).to(device)
+        return public.load_lpips(file).to(device)
     if name == "mae":
         mae = public.load_mae(file)
         mae.encoder.to(device)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -19,8 +20,10 @@ import torch
 
 from models import checkpoints, mae, public
 from models.checkpoints import CONVERTED, SUMS, WeightsError, read_checkpoint
+from models.eg3d import Generator
 from models.live3d import EMBEDDED as LT
 from models.live3d import Live3D
+from models.random_weights import write_alexnet, write_identity
 from models.student import StudentConfig
 
 NORMAL = dataclasses.replace(LT, encoder=dataclasses.replace(LT.encoder, low_blocks=5))
@@ -305,6 +308,42 @@ def test_an_mae_is_read_with_or_without_its_decoder(tmp_path: Path) -> None:
     for extra in ({}, {"decoder_embed.weight": torch.ones(2, 2), "mask_token": torch.ones(1, 1, 2)}):
         torch.save({"model": encoder.state_dict() | extra}, tmp_path / "mae.pth")
         assert torch.equal(public.load_mae(tmp_path / "mae.pth", TINY_MAE).tokens(pictures), tokens)
+
+
+@pytest.mark.parametrize("name", ["identity", "lpips"])
+def test_the_papers_judges_are_read_once_and_strictly(name: str, tmp_path: Path) -> None:
+    write, load, more, lost = {
+        "identity": (
+            write_identity,
+            public.load_arcface,
+            "input_layer.1.num_batches_tracked",
+            "body.0.res_layer.2.weight",
+        ),
+        "lpips": (write_alexnet, public.load_lpips, "classifier.1.weight", "features.8.bias"),
+    }[name]
+    path = tmp_path / "judge.pth"
+    write(path, torch.Generator().manual_seed(0))
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {more: torch.zeros(())}, path)
+    first = load(path)
+    sums = path.with_name(path.name + SUMS).read_text()
+    assert path.with_name(path.name + CONVERTED).name in sums
+    assert same(load(path), first)
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+    torch.save({key: value for key, value in state.items() if key != lost}, path)
+    with pytest.raises(WeightsError, match=rf"missing +{re.escape(lost)}"):
+        load(path)
+
+
+def test_eg3ds_generator_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    generator = Generator()
+    torch.save({"G": generator.state_dict(), "D": {}, "G_ema": None}, tmp_path / "eg3d.pth")
+    loaded = public.load_generator(tmp_path / "eg3d.pth")
+    assert same(loaded, generator)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    torch.save({"backbone.mapping.w_avg": torch.zeros(512)}, tmp_path / "part.pth")
+    with pytest.raises(WeightsError, match="does not hold EG3D's generator"):
+        public.load_generator(tmp_path / "part.pth")
 
 
 def test_reading_leaves_no_door_open_behind_it(saved: Path) -> None:
