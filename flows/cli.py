@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from flows.commands import adapt, care, comparing, planning, regen, running, serve, students, styles, video
+from flows.commands import adapt, care, comparing, planning, pretrain, regen, running, serve, students, styles, video
 from flows.mistakes import MISTAKES
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 for group in (planning, running, adapt, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
-for group in (comparing, regen, care):
+for group in (comparing, regen, pretrain, care):
     app.add_typer(group.app)
 
 

@@ -1,10 +1,10 @@
-"""The flow pretrain-embedded: the procedural world in, the shipped networks out."""
+"""The flow pretrain-embedded: the procedural world in, the shipped networks out, examined together."""
 
-import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from prefect import flow
 
@@ -14,6 +14,9 @@ from data_catalog.settings import load_settings
 from flows.pages import flow_run_id, log_plainly
 from flows.tracking import Tracker
 from tasks.pretraining import recipes
+from tasks.pretraining.card import describe_bars, write_card
+from tasks.pretraining.exam import EXAM, read_exam, take_exam
+from tasks.pretraining.report import REPORT
 from tasks.progress import Progress
 
 LANES = 2  # one-thread processes side by side learn faster than one process with two threads
@@ -22,69 +25,124 @@ POLL_SECONDS = 5.0
 
 @flow(name="pretrain-embedded", flow_run_name="pretrain-embedded", validate_parameters=True)
 def pretrain_embedded(
-    profile: str = "demo", overrides: list[str] | None = None, networks: list[str] | None = None
+    profile: str = "demo",
+    overrides: list[str] | None = None,
+    networks: list[str] | str | None = None,
+    steps: int | None = None,
+    into: str | None = None,
+    exam_only: bool = False,
 ) -> dict[str, Any]:
-    """Render the training pictures, train the networks (all, or those named), write weights, card and digests.
+    """Train the embedded networks (all, or those named) and examine them: weights, digests, card, report.
 
+    `steps`: instead of the recipes'.  `into`: a folder for a set of weights of one's own, used with
+    STILLROOM_MODELS=<into>/models.yaml; without, the project's own are replaced.  `exam_only`: train nothing.
     Killed, it continues from the last checkpoints. Delete data/pretrain/<network> to train one again from nothing.
     """
     log_plainly()
-    chosen = networks or list(recipes.NEEDS)
-    unknown = sorted(set(chosen) - set(recipes.NEEDS))
-    if unknown:
-        raise UserError("no such embedded network", found=", ".join(unknown), expected=", ".join(recipes.NEEDS))
+    chosen = choose([networks] if isinstance(networks, str) else networks)
+    trained = [] if exam_only else chosen
+    examined = [
+        name for name in recipes.NEEDS if name in chosen or any(name in recipes.JUDGED.get(n, ()) for n in trained)
+    ]
     root = data_root()
-    work = root / "pretrain"
+    place = Place.open(root / "pretrain", into)
     tracker = Tracker(root, load_settings(profile, overrides or []), "pretrain-embedded", flow_run_id())
     ok = False
     try:
-        with ProcessPoolExecutor(LANES, mp_context=get_context("spawn")) as pool:
-            _render(pool, work)
-            measured = _train(pool, work, chosen, tracker)
-        tracker.file(recipes.write_card(work))
-        digests = recipes.write_digests()
+        with _one_thread_processes() as pool:
+            _render(pool, place.pictures, trained, examined)
+            _train(pool, place, trained, steps, tracker)
+        digests = recipes.write_digests(place.weights)
+        numbers = _examine(place, examined, tracker)
+        for path in (write_card(place.work, place.weights), place.work / REPORT, place.work / EXAM):
+            tracker.file(path)
         ok = True
     finally:
         tracker.finish(ok)
-    return {"measured": measured, "digests": digests, "mlflow_run_id": tracker.run_id}
+    marks = read_exam(place.work)
+    return {
+        "bars": describe_bars({name: {"exam": marks[name]} for name in examined}),
+        "exam": numbers,
+        "digests": digests,
+        "report": str(place.work / REPORT),
+        "mlflow_run_id": tracker.run_id,
+    }
 
 
-def _render(pool: ProcessPoolExecutor, work: Path) -> None:
+def choose(networks: list[str] | None) -> list[str]:
+    """The networks named, in the order of the recipes; all of them if none is."""
+    unknown = sorted(set(networks or []) - set(recipes.NEEDS))
+    if unknown:
+        raise UserError("no such embedded network", found=", ".join(unknown), expected=", ".join(recipes.NEEDS))
+    return [name for name in recipes.NEEDS if not networks or name in networks]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where pictures come from, and where checkpoints and weights go."""
+
+    pictures: Path
+    work: Path
+    weights: Path
+
+    @classmethod
+    def open(cls, pictures: Path, into: str | None) -> Self:
+        """The project's own weights; or those in `into`, which begin as a copy of them."""
+        if into is None:
+            return cls(pictures, pictures, recipes.WEIGHTS)
+        weights = Path(into).expanduser().resolve()
+        recipes.copy_weights(weights)
+        return cls(pictures, weights / "training", weights)
+
+
+def _one_thread_processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(LANES, mp_context=get_context("spawn"))
+
+
+def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], examined: list[str]) -> None:
+    """What is not there yet; only training needs the training people, and only identity the faces."""
     from tasks.pretraining.pictures import TRAINING_SEEDS, VALIDATION_SEEDS
 
-    blocks = [("pictures", VALIDATION_SEEDS, recipes.HELD_OUT), ("faces", VALIDATION_SEEDS, recipes.HELD_OUT)]
-    blocks += [("pictures", TRAINING_SEEDS + start, recipes.BLOCK) for start in range(0, recipes.PEOPLE, recipes.BLOCK)]
-    blocks += [
-        ("faces", TRAINING_SEEDS + start, recipes.FACE_BLOCK) for start in range(0, recipes.FACES, recipes.FACE_BLOCK)
-    ]
-    for waiting in [pool.submit(recipes.render, work, *block) for block in blocks]:
+    blocks = [("pictures", VALIDATION_SEEDS, recipes.HELD_OUT)]
+    if "identity" in examined:
+        blocks.append(("faces", VALIDATION_SEEDS, recipes.HELD_OUT))
+    if set(trained) - {"identity"}:
+        starts = range(TRAINING_SEEDS, TRAINING_SEEDS + recipes.PEOPLE, recipes.BLOCK)
+        blocks += [("pictures", start, recipes.BLOCK) for start in starts]
+    if "identity" in trained:
+        starts = range(TRAINING_SEEDS, TRAINING_SEEDS + recipes.FACES, recipes.FACE_BLOCK)
+        blocks += [("faces", start, recipes.FACE_BLOCK) for start in starts]
+    for waiting in [pool.submit(recipes.render, pictures, *block) for block in blocks]:
         waiting.result()
 
 
-def _train(pool: ProcessPoolExecutor, work: Path, chosen: list[str], tracker: Tracker) -> dict[str, dict[str, float]]:
+def _train(pool: ProcessPoolExecutor, place: Place, chosen: list[str], steps: int | None, tracker: Tracker) -> None:
     """First the networks that need no other, then the rest; curves go to MLflow while they grow."""
-    measured: dict[str, dict[str, float]] = {}
     first = [name for name in chosen if not recipes.NEEDS[name]]
     for wave in (first, [name for name in chosen if name not in first]):
         with ThreadPoolExecutor(LANES) as watchers:
-            done = watchers.map(lambda name: _train_one(pool, work, name, tracker), wave)
-            measured |= dict(zip(wave, done, strict=True))
-    return measured
+            list(watchers.map(lambda name: _train_one(pool, place, name, steps, tracker), wave))
 
 
-def _train_one(pool: ProcessPoolExecutor, work: Path, name: str, tracker: Tracker) -> dict[str, float]:
+def _train_one(pool: ProcessPoolExecutor, place: Place, name: str, steps: int | None, tracker: Tracker) -> None:
     with tracker.stage(name) as log:
-        future = pool.submit(recipes.train_network, name, work)
+        future = pool.submit(recipes.train_network, name, place.pictures, steps, place.weights, place.work)
         told = 0
         while True:
-            finished = future.done()
-            points = recipes.read_curve(work, name)
+            finished = wait([future], timeout=POLL_SECONDS).done
+            points = recipes.read_curve(place.work, name)
             for point in points[told:]:
                 log.hear(Progress(int(point.pop("step")), metrics=point))
             told = len(points)
             if finished:
                 break
-            time.sleep(POLL_SECONDS)
-        measured = future.result()
-        tracker.metrics(log.run_id, {f"measured.{key}": value for key, value in measured.items()})
-        return measured
+        tracker.metrics(log.run_id, {f"measured.{key}": value for key, value in future.result().items()})
+
+
+def _examine(place: Place, names: list[str], tracker: Tracker) -> dict[str, dict[str, float]]:
+    """All in one fresh process, whose zoo reads the weights that are there now."""
+    with tracker.stage("exam") as log, _one_thread_processes() as pool:
+        numbers = pool.submit(take_exam, names, place.pictures, place.weights, place.work).result()
+        for name, values in numbers.items():
+            tracker.metrics(log.run_id, {f"{name}.{key}": value for key, value in values.items()})
+    return numbers

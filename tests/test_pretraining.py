@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.landmarks import LandmarkNet
-from tasks.pretraining import blocks, landmarks, loop, recipes
+from tasks.pretraining import autoencoder, blocks, card, landmarks, loop, recipes
 from tasks.pretraining.faces import load_faces
 from tasks.pretraining.faces import render_block as render_faces
 from tasks.pretraining.loop import Draw
@@ -96,19 +97,32 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert not all(torch.equal(value, fresh[name]) for name, value in whole.items() if name in fresh)
 
 
-def test_a_network_leaves_weights_that_load_and_a_card(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path / "weights")
-    measured = recipes.train_network("landmarks", work, steps=3)
+def test_a_network_leaves_weights_that_load_and_a_card(work: Path, tmp_path: Path) -> None:
+    weights, mine = tmp_path / "weights", tmp_path / "work"
+    measured = recipes.train_network("landmarks", work, steps=3, weights=weights, work=mine)
     assert measured["photo_error_px_median"] > 0
     from safetensors.torch import load_file
 
-    state = load_file(tmp_path / "weights" / "landmarks" / "landmarks.safetensors")
+    state = load_file(weights / "landmarks" / "landmarks.safetensors")
     LandmarkNet().load_state_dict(state)
-    card = json.loads((work / "landmarks" / "card.json").read_text())
-    assert card["steps"] == 3
-    text = recipes.write_card(work).read_text()
+    training = json.loads((mine / "landmarks" / "card.json").read_text())
+    assert training["steps"] == 3
+    text = card.write_card(mine, weights).read_text()
     assert "## landmarks" in text
+    assert "3 steps, learning rate 0.003, seed 0." in text
+    assert "Not examined yet" in text
     assert "## editor" not in text  # not trained here
-    assert f"{measured['photo_error_px_median']:.4g}" in text
+
+
+def test_the_latents_stand_still_while_the_decoder_learns_alone(pictures: Pictures, tmp_path: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.append({name: value.detach().clone() for name, value in network.named_parameters()})
+        return autoencoder.loss(network, pictures, draw)
+
+    loop.train(dataclasses.replace(autoencoder.RECIPE, steps=5, loss=loss), pictures, tmp_path, tmp_path / "work")
+    moved = [{name for name in new if not torch.equal(old[name], new[name])} for old, new in pairwise(seen)]
+    assert any(name.startswith("encoder.") for name in moved[0])
+    assert moved[-1]
+    assert not any(name.startswith(("encoder.", "quant_conv.")) for name in moved[-1])

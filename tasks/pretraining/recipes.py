@@ -1,9 +1,10 @@
-"""All embedded networks, how to train one in a process of its own, and the card that says what came out."""
+"""All embedded networks, how to train one in a process of its own, and where its weights go."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "perceptual": (),
     "editor": ("autoencoder", "clip"),
 }
+# Whose exam a network takes part in, besides its own.
+JUDGED: dict[str, tuple[str, ...]] = dict.fromkeys(("autoencoder", "clip", "identity", "perceptual"), ("editor",))
 WEIGHTS = zoo.ROOT / "models" / "weights" / "embedded"
 PEOPLE, BLOCK = 3456, 128
 FACES, FACE_BLOCK = 768, 128
@@ -33,8 +36,14 @@ def render(work: Path, kind: str, first_seed: int, count: int) -> str:
     return str(module.render_block(work / kind, first_seed, count))
 
 
-def train_network(name: str, work: Path, steps: int | None = None) -> dict[str, float]:
-    """Train one network to its end, write its weights, return the numbers of its card. One thread."""
+def train_network(
+    name: str, pictures: Path, steps: int | None = None, weights: Path | None = None, work: Path | None = None
+) -> dict[str, float]:
+    """Train one network to its end, write its weights, return what its recipe measures. One thread.
+
+    pictures: where the folders of pictures and faces are.  work: for checkpoint, curve and numbers, the same folder
+    unless given.  weights: of all embedded networks, the project's own unless given.
+    """
     import dataclasses
 
     import torch
@@ -43,15 +52,16 @@ def train_network(name: str, work: Path, steps: int | None = None) -> dict[str, 
     from tasks.pretraining.loop import Recipe, train
     from tasks.pretraining.pictures import TRAINING_SEEDS, VALIDATION_SEEDS, load_pictures
 
+    weights, work = weights or WEIGHTS, work or pictures
     torch.set_num_threads(1)
     recipe: Recipe = importlib.import_module(f"tasks.pretraining.{name}").RECIPE
     if steps is not None:
         recipe = dataclasses.replace(recipe, steps=steps)
-    load, folder = (load_faces, work / "faces") if recipe.faces else (load_pictures, work / "pictures")
-    network = train(recipe, load(folder, TRAINING_SEEDS, 10**6), WEIGHTS, work / name)
+    load, folder = (load_faces, pictures / "faces") if recipe.faces else (load_pictures, pictures / "pictures")
+    network = train(recipe, load(folder, TRAINING_SEEDS, 10**6), weights, work / name)
     numbers = recipe.measure(network, load(folder, VALIDATION_SEEDS, 10**6))
-    WEIGHTS.mkdir(parents=True, exist_ok=True)
-    recipe.save(network, WEIGHTS)
+    weights.mkdir(parents=True, exist_ok=True)
+    recipe.save(network, weights)
     document = {"steps": recipe.steps, "lr": recipe.lr, "seed": recipe.seed, "measured": numbers}
     (work / name / "card.json").write_text(json.dumps(document, indent=1))
     return numbers
@@ -65,34 +75,26 @@ def read_curve(work: Path, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
-def write_card(work: Path) -> Path:
-    """models/weights/embedded/README.md: how each network was trained and what it measures, from `card.json` files."""
-    lines = [
-        "# The embedded networks",
-        "",
-        "Trained from nothing on the procedural world (`models/procedural`) by the flow `pretrain-embedded`; stored in",
-        f"half precision. Training saw {PEOPLE} people ({FACES} for identity); the numbers are from {HELD_OUT} people",
-        "never trained on. They are good for the procedural world only: real photographs are out of their reach.",
-        "",
-    ]
-    for name in NEEDS:
-        path = work / name / "card.json"
-        if not path.exists():
-            continue
-        card = json.loads(path.read_text())
-        trained = f"{card['steps']} steps, learning rate {card['lr']}, seed {card['seed']}.{card.get('remark', '')}"
-        lines += [f"## {name}", "", trained, ""]
-        lines += ["| measured | value |", "| --- | --- |"]
-        lines += [f"| {key} | {value:.4g} |" for key, value in card["measured"].items()]
-        lines.append("")
-    target = WEIGHTS / "README.md"
-    target.write_text("\n".join(lines))
-    return target
+def registry_of(weights: Path) -> Path:
+    """The list of networks that names the weights in a folder."""
+    return zoo.REGISTRY if weights == WEIGHTS else weights / "models.yaml"
 
 
-def write_digests() -> dict[str, str]:
-    """Put the digests of the weights that are there into configs/models.yaml."""
-    text = zoo.REGISTRY.read_text(encoding="utf-8")
+def copy_weights(target: Path) -> None:
+    """A set of weights of one's own: a copy of the project's, with a list of networks for STILLROOM_MODELS."""
+    registry = registry_of(target)
+    if registry.exists():
+        return
+    shutil.copytree(WEIGHTS, target, dirs_exist_ok=True)
+    shipped = WEIGHTS.relative_to(zoo.ROOT).as_posix()
+    # Written last: the list says that the copy is whole.
+    registry.write_text(zoo.REGISTRY.read_text(encoding="utf-8").replace(shipped, str(target)), encoding="utf-8")
+
+
+def write_digests(weights: Path | None = None) -> dict[str, str]:
+    """Put the digests of the weights that are there into their list of networks."""
+    registry = registry_of(weights or WEIGHTS)
+    text = registry.read_text(encoding="utf-8")
     digests = {}
     for name, entry in yaml.safe_load(text)["embedded"].items():
         folder = zoo.ROOT / entry["path"]
@@ -101,5 +103,5 @@ def write_digests() -> dict[str, str]:
             line = f"  {name}: {{path: {entry['path']}"
             rows = [f"{line}, sha256: {digests[name]}}}" if row.startswith(line) else row for row in text.splitlines()]
             text = "\n".join(rows) + "\n"
-    zoo.REGISTRY.write_text(text, encoding="utf-8")
+    registry.write_text(text, encoding="utf-8")
     return digests
