@@ -126,19 +126,23 @@ def _corners(points: Tensor, shape: torch.Size, options: RayOptions) -> tuple[Te
     shares (N, 12): a third of the bilinear ones, zero outside.  points: (N, 3), world.
     """
     height, width = shape[2:]
-    places = (points * (2.0 / options.box_warp)).unbind(-1)
-    corners, shares = [], []
-    for plane, (across, down) in enumerate(PROPER_AXES if options.proper_axes else EG3D_AXES):
-        column, row = (places[across] + 1) * (width / 2) - 0.5, (places[down] + 1) * (height / 2) - 0.5
-        left, top = column.floor(), row.floor()
-        for y, share_y in ((top, 1 - (row - top)), (top + 1, row - top)):
-            inside = (y >= 0) & (y < height)
-            for x, share_x in ((left, 1 - (column - left)), (left + 1, column - left)):
-                seen = inside & (x >= 0) & (x < width)
-                place = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-                corners.append(place.long() + plane * height * width)
-                shares.append(share_x * share_y * seen / 3)
-    return torch.stack(corners, dim=-1), torch.stack(shares, dim=-1)
+    places = (points * (2.0 / options.box_warp)).T
+    across, down = zip(*(PROPER_AXES if options.proper_axes else EG3D_AXES), strict=True)
+    x, share_x = _sides(places[list(across)], width)
+    y, share_y = _sides(places[list(down)], height)
+    plane = torch.arange(3, device=points.device).view(3, 1, 1, 1) * (height * width)
+    corners = (y[:, :, None] * width + x[:, None]).long() + plane  # (3, 2, 2, N): plane, row, column
+    shares = share_x[:, None] * share_y[:, :, None] / 3
+    return corners.flatten(0, 2).T.contiguous(), shares.flatten(0, 2).T.contiguous()
+
+
+def _sides(places: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two pixels (3, 2, N) beside places (3, N) in [-1, 1] along an edge of so many, and their shares (3, 2, N)."""
+    along = (places + 1) * (size / 2) - 0.5
+    first = along.floor()
+    pixels, share = torch.stack([first, first + 1], dim=1), along - first
+    inside = (pixels >= 0) & (pixels < size)
+    return pixels.clamp(0, size - 1), torch.stack([1 - share, share], dim=1) * inside
 
 
 class TriplaneDecoder(nn.Module):
