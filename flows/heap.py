@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 # Of <malloc.h>: what is set, what is set meanwhile, what glibc starts with.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
-MEANWHILE = {MMAP_MAX: 0, TRIM_THRESHOLD: 1 << 30, TOP_PAD: 1 << 26}
+MEANWHILE = {MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 1 << 26}
 DEFAULTS = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024, TOP_PAD: 0}
 
 
