@@ -100,8 +100,18 @@ class EditSettings(Section):
     image_guidance_scale: float = Field(1.5, ge=1.0)
     # The share of the steps that is guided; the others cost a third. It changes the pictures: docs/editor.md.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    batch_size: int = Field(16, ge=1)  # in no fingerprint: a sample does not depend on its batch
+    # The sampler; null: what the checkpoint ships. One of another kind wants another number of steps.
+    scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = Field(None, exclude_if=lambda name: name is None)
+    # On a GPU; auto: as many as its free memory holds. In no fingerprint: a sample does not depend on its batch.
+    batch_size: int | Literal["auto"] = 16
     seed: int = Field(0, ge=0)
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _is_a_size(cls, size: object) -> object:
+        if size != "auto" and (not isinstance(size, int) or size < 1):
+            raise ValueError("input should be a whole number from 1, or auto")
+        return size
 
     @field_validator("guidance_interval")
     @classmethod
@@ -208,13 +218,13 @@ class AdaptSettings(Section):
     seconds: float = Field(60.0, gt=0.0)  # of learning, by the clock; looking at the held-out pairs is not counted
     looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # when they are looked at; the paper's are 6, 60, 120, 300
     batch_size: int = Field(4, ge=1)  # samples per iteration
-    lr: float = Field(3e-3, gt=0.0)  # of E_p; it falls to a tenth as the time runs out, that of the others too
-    lr_norm: float = Field(3e-3, gt=0.0)  # of the normalisation layers of E_t
+    lr: float = Field(1e-2, gt=0.0)  # of E_p; it falls to a tenth as the time runs out, that of the others too
+    lr_norm: float = Field(2e-3, gt=0.0)  # of the normalisation layers of E_t, which all styles share
     warmup: int = Field(10, ge=0)  # iterations
     # Of the seconds: first triplanes alone are compared, as in `distill`, at a third of a step's price.
     triplane_share: float = Field(0.7, ge=0.0, lt=1.0)
     # For each pair, as many edits of its portrait into styles that the student knows, as the student itself makes
-    # them: half of what is learned then, they keep the old styles. The paper has none, and without them an
+    # them: a third of what is learned then, they keep the old styles. The paper has none, and without them an
     # embedded student forgets: its other edits get twice as far from the truth in half a minute.
     rehearsals: int = Field(8, ge=0)
     old_samples: int = Field(2, ge=1)  # test samples of each style it knows, measured before and after

@@ -10,18 +10,27 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.batching import Batches, CudaMemory, Memory, fitting
 from models.libraries import diffusers
 from models.unet_graph import UnetGraph, fits_graph
 
 KEPT = 1024  # prompts, and portraits, whose encodings are remembered; at the paper's size 120 MB and 32 MB
 EMPTY = ""  # the instruction of the branches without one
+# By the names of `edit.scheduler`. The range that DDIM clips to by default is that of pictures, not of latents.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "dpmpp": ("DPMSolverMultistepScheduler", {}),
+}
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -56,6 +65,8 @@ class Editor(nn.Module):
         self.pipeline = pipeline
         self.unet = pipeline.unet  # registered, so that the module's device and parameters are the pipeline's
         self._denoise: Denoise = self._denoise_by_unet
+        self.memory: Memory | None = None  # of a GPU; without, samples are made one at a time
+        self._batches: dict[tuple[object, ...], Batches] = {}  # what fits, by what was asked for and a portrait's shape
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
         self._portraits: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -76,6 +87,7 @@ class Editor(nn.Module):
         )
         editor = cls(pipeline.to(device))
         if on_gpu:
+            editor.memory = CudaMemory(device)
             pipeline.unet.to(memory_format=torch.channels_last)
             pipeline.vae.to(memory_format=torch.channels_last)
         elif fits_graph(pipeline.unet):
@@ -101,22 +113,41 @@ class Editor(nn.Module):
         image_guidance_scale: float,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         keep_portraits: bool = False,
+        scheduler: str | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> np.ndarray:
         """portraits: (B, H, W, 3) uint8, a prompt and a seed each.  Returns (B, H, W, 3) uint8.
 
-        keep_portraits: remember what the portraits are encoded to, for their next prompts.
+        keep_portraits: remember what the portraits are encoded to, for their next prompts.  scheduler: one of
+        `SCHEDULERS`, or the checkpoint's own.  batch_size: at once on a GPU; auto, as many as fit; None, all.
         """
         if not len(portraits) == len(prompts) == len(seeds):
             raise ValueError(f"{len(portraits)} portraits, {len(prompts)} prompts and {len(seeds)} seeds do not match")
         scales = Scales(guidance_scale, image_guidance_scale, guidance_interval)
-        # A CPU gains nothing from a batch and would add in another order: alone, a sample has the same bits always.
-        size = 1 if self.unet.device.type == "cpu" else len(portraits)
-        parts = [slice(start, start + size) for start in range(0, len(portraits), size)]
-        edited = [
-            self.sample(portraits[part], prompts[part], seeds[part], steps, scales, keep_portraits) for part in parts
-        ]
+
+        def make(part: slice) -> Tensor:
+            return self.sample(portraits[part], prompts[part], seeds[part], steps, scales, keep_portraits, scheduler)
+
+        edited = self._in_batches(make, portraits.shape, batch_size)
         pictures = torch.cat(edited).permute(0, 2, 3, 1).float().cpu().numpy()
         return (np.clip(pictures, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+    def _in_batches(
+        self, make: Callable[[slice], Tensor], shape: tuple[int, ...], size: int | Literal["auto"] | None
+    ) -> list[Tensor]:
+        """What is made of all samples, batch by batch.  shape: of the portraits, (B, H, W, 3)."""
+        count = shape[0]
+        if self.memory is None:
+            # A CPU gains nothing from a batch and would add in another order: alone, a sample has the same bits always.
+            return [make(slice(i, i + 1)) for i in range(count)]
+        asked, first = size or count, list[Tensor]()
+        known = (asked, *shape[1:])
+        if known not in self._batches and isinstance(asked, int):
+            self._batches[known] = Batches(asked)
+        elif known not in self._batches:
+            one, used = self.memory.watch(partial(make, slice(0, 1)))  # by itself, to see what one takes
+            first, self._batches[known] = [one], Batches(fitting(self.memory.free(), used))
+        return [*first, *self._batches[known].map(make, len(first), count)]
 
     @torch.no_grad()
     def sample(
@@ -127,31 +158,48 @@ class Editor(nn.Module):
         steps: int,
         scales: Scales,
         keep_portraits: bool = False,
+        scheduler: str | None = None,
     ) -> Tensor:
         """All samples in one batch.  portraits: (B, H, W, 3) uint8.  Returns (B, 3, H, W), [0, 1], on the device."""
         pipeline = self.pipeline
         image = torch.cat([self._encode_portrait(portrait, keep_portraits) for portrait in portraits])
         tokens = torch.cat([self._encode_prompt(prompt) for prompt in prompts])
         generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
-        side = pipeline.vae_scale_factor
-        pipeline.scheduler.set_timesteps(steps)  # before the noise, whose scale depends on it
-        latents = pipeline.prepare_latents(
-            len(image), pipeline.vae.config.latent_channels, image.shape[2] * side, image.shape[3] * side,
-            tokens.dtype, image.device, generators,
-        )  # fmt: skip
-        latents = self._sample_latents(latents, image, tokens, scales, generators)
+        shape = (len(image), pipeline.vae.config.latent_channels, *image.shape[2:])
+        noise = diffusers.utils.torch_utils.randn_tensor(shape, generators, image.device, tokens.dtype)
+        chosen = self.scheduler(scheduler)
+        chosen.set_timesteps(steps)
+        latents = self._sample_latents(noise * chosen.init_noise_sigma, image, tokens, scales, generators, chosen)
         decoded = pipeline.vae.decode(latents.to(image.dtype) / pipeline.vae.config.scaling_factor, return_dict=False)
         pictures: Tensor = pipeline.image_processor.postprocess(decoded[0], output_type="pt")
         return pictures
 
+    def scheduler(self, name: str | None) -> Any:
+        """A scheduler that continues the checkpoint's own noise schedule; that itself by default.
+
+        Raises ValueError where it cannot take what the network predicts.
+        """
+        own = self.pipeline.scheduler
+        if name is None:
+            return own
+        kind, options = SCHEDULERS[name]
+        if name == "euler_a" and own.config.prediction_type == "sample":  # diffusers has not written it
+            raise ValueError(f"{name} cannot sample with a network that predicts the picture itself")
+        return getattr(diffusers, kind).from_config(own.config, **options)
+
     def _sample_latents(
-        self, latents: Tensor, image: Tensor, tokens: Tensor, scales: Scales, generators: list[torch.Generator]
+        self,
+        latents: Tensor,
+        image: Tensor,
+        tokens: Tensor,
+        scales: Scales,
+        generators: list[torch.Generator],
+        scheduler: Any,
     ) -> Tensor:
         """From noise to the edit's latents.  latents, image: (B, C, h, w).  tokens: (B, T, D).
 
         Nothing is read back from the device: the scheduler counts on the host, and its numbers go along with the calls.
         """
-        scheduler = self.pipeline.scheduler
         accepted = inspect.signature(scheduler.step).parameters
         extra = {"generator": generators} if "generator" in accepted else {}
         empty = self._encode_prompt(EMPTY).expand_as(tokens)

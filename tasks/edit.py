@@ -88,6 +88,7 @@ def run(work: Work) -> Summary:
     if work.settings.run.compile:
         editor.compile()
     settings = adjust_to_style(work.settings.edit, book)
+    check_scheduler(editor, settings)
     edits = plan_edits(portraits, book, settings, work.partition.attempt)
     return make_edits(editor, edits, align / "aligned", work.folder, settings)
 
@@ -136,6 +137,18 @@ def adjust_to_style(settings: EditSettings, book: dict[str, Any]) -> EditSetting
     return settings.model_copy(update=own)
 
 
+def check_scheduler(editor: Editor, settings: EditSettings) -> None:
+    """That the editor's network can be sampled by the scheduler of the settings."""
+    try:
+        editor.scheduler(settings.scheduler)
+    except ValueError as error:
+        raise UserError(
+            f"edit.scheduler={settings.scheduler} does not fit the editor",
+            cause=error,
+            hint="take another; null is the one that the checkpoint ships",
+        ) from None
+
+
 def plan_edits(
     portraits: list[dict[str, Any]], book: dict[str, Any], settings: EditSettings, attempt: int = 0
 ) -> list[Edit]:
@@ -179,8 +192,10 @@ def plan_edits(
 
 def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, settings: EditSettings) -> Summary:
     """Write edit.parquet and pseudo_labels/. A sample that cannot be made is a row with its reason."""
+    from models.batching import MOST
+
     (folder / "pseudo_labels").mkdir()
-    size = settings.batch_size
+    size = MOST if settings.batch_size == "auto" else settings.batch_size
     reasons: dict[str, str] = {}
     failures: dict[str, Exception] = {}
     digests: dict[str, str] = {}
@@ -279,6 +294,8 @@ def edit_batch(
                 image_guidance_scale=settings.image_guidance_scale,
                 guidance_interval=settings.guidance_interval,
                 keep_portraits=True,  # the next style's partition edits them too
+                scheduler=settings.scheduler,
+                batch_size=settings.batch_size,
             )
         )
     except (RuntimeError, ValueError) as error:

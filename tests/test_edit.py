@@ -11,6 +11,7 @@ from data_catalog.stage import Partition
 from models.editor import Editor
 from tasks import edit
 from tasks.edit import adjust_to_style, edit_batch, make_edits, plan_edits
+from tests.test_editor import OLD_NUMPY
 from tests.tiny import noise_picture, tiny_clip, tiny_editor
 
 BOOK = {
@@ -152,8 +153,8 @@ def test_a_style_may_bring_its_own_guidance() -> None:
 
 def test_the_batch_size_is_in_no_fingerprint() -> None:
     partition = Partition("edit", "zombie", 0)
-    small, large = (load_settings("demo", [f"edit.batch_size={size}"]) for size in (1, 64))
-    assert edit.reads(small, partition) == edit.reads(large, partition)
+    small, large, free = (load_settings("demo", [f"edit.batch_size={size}"]) for size in (1, 64, "auto"))
+    assert edit.reads(small, partition) == edit.reads(large, partition) == edit.reads(free, partition)
     assert edit.reads(small, partition) != edit.reads(load_settings("demo", ["edit.steps=3"]), partition)
 
 
@@ -164,3 +165,16 @@ def test_an_interval_of_guidance_counts_only_where_it_is_set() -> None:
     )
     assert set(limited) - set(usual) == {"guidance_interval"}
     assert "batch_size" not in usual
+
+
+@OLD_NUMPY
+def test_a_scheduler_counts_only_where_it_is_set(editor: Editor, tmp_path: Path) -> None:
+    partition = Partition("edit", "zombie", 0)
+    usual, other = (edit.reads(load_settings("demo", each), partition) for each in ([], ["edit.scheduler=dpmpp"]))
+    assert set(other) - set(usual) == {"scheduler"}
+    assert "scheduler" not in load_settings("demo").edit.model_dump()  # as evaluation and dataset tell the settings
+    aligned, edits = aligned_folder(tmp_path, 2), plan_edits(portraits(2), BOOK, QUICK)
+    for name in ("ddim", "dpmpp"):
+        (tmp_path / name).mkdir()
+        make_edits(editor, edits, aligned, tmp_path / name, QUICK.model_copy(update={"scheduler": name}))
+    assert not set(made(tmp_path / "ddim").values()) & set(made(tmp_path / "dpmpp").values())

@@ -1,17 +1,20 @@
 """The editor makes the pictures of diffusers' plain call, with less work."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from data_catalog.errors import UserError
+from data_catalog.settings import EditSettings
 from models import camera, procedural, zoo
-from models.editor import Editor, Scales
+from models.editor import SCHEDULERS, Editor, Scales
 from models.libraries import diffusers
 from models.unet_graph import fits_graph
+from tasks.edit import check_scheduler
 from tests.tiny import noise_picture, tiny_clip, tiny_editor
 
 OLD_NUMPY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
@@ -80,6 +83,43 @@ def test_any_scheduler_makes_the_pictures_of_the_plain_call(tiny: Editor, name: 
     expected = plainly(tiny, portraits, 5, scales)
     assert float((tiny.sample(portraits, PROMPTS, SEEDS, 5, scales) - expected).abs().max()) < 1e-4
     assert float(expected.std()) > 0.01
+
+
+def test_the_schedulers_of_the_settings_are_those_of_the_editor() -> None:
+    names, _ = get_args(EditSettings.model_fields["scheduler"].annotation)
+    assert set(get_args(names)) == set(SCHEDULERS)
+
+
+@OLD_NUMPY
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpmpp"])
+def test_another_scheduler_makes_what_diffusers_makes_with_it_also_by_the_graph(embedded: Editor, name: str) -> None:
+    portraits, scales, own = heads(3), Scales(2.0, 1.2), embedded.pipeline.scheduler
+    found = embedded.sample(portraits, PROMPTS, SEEDS, 4, scales, scheduler=name)
+    try:
+        embedded.pipeline.scheduler = getattr(diffusers, SCHEDULERS[name][0]).from_config(own.config)
+        expected = plainly(embedded, portraits, 4, scales)
+    finally:
+        embedded.pipeline.scheduler = own
+    assert float((found - expected).abs().max()) < 1e-4
+
+
+@OLD_NUMPY
+def test_a_scheduler_changes_the_pictures_and_none_is_the_checkpoints_own(tiny: Editor) -> None:
+    given = noise_picture(0)[None], PROMPTS[:1], SEEDS[:1], 5, Scales(3.0, 1.4)
+    own = tiny.sample(*given)  # its pipeline ships DDIM
+    assert torch.equal(tiny.sample(*given, scheduler="ddim"), own)
+    others = [tiny.sample(*given, scheduler=name) for name in ("euler", "euler_a", "dpmpp")]
+    for i, picture in enumerate(others):
+        assert all(float((picture - other).abs().mean()) > 1e-3 for other in [own, *others[:i]])
+    assert torch.equal(tiny.sample(*given), own)  # the one that was asked for is not kept
+
+
+def test_a_scheduler_that_cannot_take_the_networks_prediction_is_refused(embedded: Editor) -> None:
+    assert embedded.pipeline.scheduler.config.prediction_type == "sample"
+    with pytest.raises(ValueError, match="cannot sample with a network that predicts the picture"):
+        embedded.scheduler("euler_a")
+    with pytest.raises(UserError, match=r"edit\.scheduler=euler_a does not fit the editor"):
+        check_scheduler(embedded, EditSettings(scheduler="euler_a"))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +191,7 @@ def test_nothing_is_read_from_the_device_between_the_steps(tiny: Editor, schedul
     image, tokens = torch.zeros(2, 4, 16, 16, device="meta"), torch.zeros(2, 16, 32, device="meta")
     tiny._prompts[""] = tokens[:1]
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS[:2]]
-    sampled = tiny._sample_latents(image, image, tokens, Scales(3.0, 1.4), generators)
+    sampled = tiny._sample_latents(image, image, tokens, Scales(3.0, 1.4), generators, tiny.pipeline.scheduler)
     assert (sampled.device.type, sampled.shape) == ("meta", image.shape)
 
 

@@ -54,6 +54,7 @@ def test_an_empty_profile_is_all_defaults(folder: Path) -> None:
             "teach.triplane=q4",
             "--set teach.triplane=q4, teach.triplane: input should be 'none', 'q8' or 'fp16'",
         ),
+        ("edit.batch_size=0", "edit.batch_size: value error, input should be a whole number from 1, or auto"),
         ("edit=3", "--set edit=3: 'edit' is a section"),
         ("edit.steps", "--set edit.steps: expected stage.key=value"),
         (".steps=1", "--set .steps=1: expected stage.key=value"),
