@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.training.loop import Trainer
 
 DELTA, ADAPTED, CURVE, PICTURE = "delta.safetensors", "adapted.json", "curve.parquet", "samples.png"
-PAIRS_SHARE = 0.5  # of the samples of a step; the others are rehearsed
+PAIRS_SHARE = 2 / 3  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
