@@ -10,7 +10,7 @@ import numpy as np
 WIDTH, HEIGHT = 700, 200
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 24  # margins around the plot
 TICKS = (1, 2, 5)  # of each power of ten
-SMOOTHED = 9  # points
+SMOOTHED = 9  # points, a tenth of the curve at most
 
 Point = dict[str, float]
 
@@ -55,7 +55,7 @@ def draw_curve(points: Sequence[Point]) -> Curve | None:
 
 def _smooth(values: np.ndarray) -> np.ndarray:
     """A running mean whose window shrinks at the ends."""
-    half = SMOOTHED // 2
+    half = min(SMOOTHED, len(values) // 10) // 2
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 

@@ -24,7 +24,7 @@ from tasks.pretraining.pictures import LOOKS, SIZE_PX, VALIDATION_SEEDS, Picture
 ALIGNED = 48  # people
 MAX_LANDMARK_PX, MAX_ROTATION_DEG = 1.5, 3.0
 IDENTITY_DRAWS = 200  # of the bootstrap: a draw weighs a million pairs
-DRAWN, MARKER_SCALE = 16, 4
+DRAWN, MARKER_SCALE = 8, 4
 TRUTH_RGB, FOUND_RGB = (40, 230, 90), (255, 60, 60)
 
 
