@@ -111,6 +111,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for child in started:
         if child.is_running():
             child.kill()
+    psutil.wait_procs(started, LEAST_S)
 
 
 def run_all(chosen: Sequence[Bench], console: Console) -> dict[str, str]:

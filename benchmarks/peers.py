@@ -75,9 +75,9 @@ def write_snakemake(folder: Path, styles: list[str], blocks: int) -> None:
     (folder / "styles.txt").write_text("".join(f"{style}\n" for style in styles))
     (folder / "blocks.txt").write_text(f"{blocks}\n")
     built = [stage for stage in STAGES if stage.name not in ("distill", "evaluate")]
-    pattern = {stage.name: "/".join([stage.name, *(f"{{{by}}}" for by in stage.split_by)]) for stage in built}
-    split = {stage.name: set(stage.split_by) for stage in built}
-    known = {"style": "STYLES", "block": "BLOCKS"}
+    known = {"style": "STYLES", "block": "BLOCKS"}  # a first attempt has no name of its own
+    split = {stage.name: set(stage.split_by) & known.keys() for stage in built}
+    pattern = {name: "/".join([name, *(f"{{{by}}}" for by in known if by in over)]) for name, over in split.items()}
     text = SNAKEFILE.format(
         whole=", ".join(_expand(pattern[need.stage], split[need.stage], known) for need in built[-1].needs)
     )
