@@ -247,6 +247,15 @@ def test_rehearsal_keeps_an_old_style_nearer_to_what_it_was(root: Path, networks
     assert adapt.make_trainer(base, networks, learned, (), SETTINGS).take_step()["loss_triplane"] > 1e-2
 
 
+def test_every_pair_meets_every_wording_its_own_first_and_stays_the_pair_it_is(root: Path) -> None:
+    learned, _ = read_pairs(root / "pairs")
+    pairs = [dataclasses.replace(pair, prompt=f"bald {n}") for n, pair in enumerate(learned)]
+    assert adapt.reword(pairs, 1) == pairs
+    samples = adapt.reword(pairs, len(pairs))
+    assert {(sample.key, sample.prompt) for sample in samples} == {(a.key, b.prompt) for a in pairs for b in pairs}
+    assert len(samples) == len(pairs) ** 2
+
+
 def test_more_pairs_of_a_seed_hold_the_fewer_and_another_seed_draws_others() -> None:
     rows = [{"key": f"k{n:02d}", "split": "train"} for n in range(30)] + [{"key": "t", "split": "test"}]
 

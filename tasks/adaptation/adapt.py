@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,10 +145,23 @@ def make_trainer(
     prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device)
     wanted = PAIRS_SHARE / (1.0 - PAIRS_SHARE) * len(rehearsed)
     repeats = max(1, round(wanted / max(1, len(learned))))
-    samples = [*(pair for pair in learned for _ in range(repeats)), *rehearsed]
+    samples = [*reword(learned, repeats), *rehearsed]
     accelerator = Accelerator(cpu=device == "cpu")
     own = training_settings(settings)
     return Trainer(student, networks.teacher, networks.perceptual, prompts, samples, (), own, device, accelerator)
+
+
+def reword(pairs: Sequence[SampleRef], times: int) -> list[SampleRef]:
+    """Each pair so many times, with one prompt of the pairs after another, its own first.
+
+    They all ask for the same edit. With one prompt a pair, ten pairs teach which portrait a wording belongs to.
+    """
+    prompts = sorted({pair.prompt for pair in pairs})
+    return [
+        replace(pair, prompt=prompts[(prompts.index(pair.prompt) + turn) % len(prompts)])
+        for pair in pairs
+        for turn in range(times)
+    ]
 
 
 def training_settings(settings: Settings) -> DistillSettings:
