@@ -46,7 +46,7 @@ ABOUT = {
     "teacher": About(
         "Teacher (Live3D, small)",
         f"{PICTURES}, three looks of each also from three cameras with yaws to ±0.7 rad, with exact depths.",
-        "Softer than the portraits; small shapes (pointed ears) are hardly seen from the side.",
+        "Softer than the portraits: at novel views eyes and mouths are spots, and so are strokes and outlines.",
     ),
     "landmarks": About(
         "Landmarks (heatmaps, soft argmax)",

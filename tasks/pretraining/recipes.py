@@ -23,7 +23,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "editor": ("autoencoder", "clip"),
 }
 # Whose exam a network takes part in, besides its own.
-JUDGED: dict[str, tuple[str, ...]] = dict.fromkeys(("autoencoder", "clip", "identity", "perceptual"), ("editor",))
+JUDGED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("autoencoder", "clip", "identity", "perceptual"), ("editor",)),
+    "editor": ("autoencoder",),  # the editor's pipeline holds it
+}
 WEIGHTS = zoo.ROOT / "models" / "weights" / "embedded"
 PEOPLE, BLOCK = 3456, 128
 FACES, FACE_BLOCK = 768, 128
