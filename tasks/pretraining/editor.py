@@ -143,6 +143,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "editor", steps=12000, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "editor", steps=17000, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
     bfloat16=True, ema=0.998,
 )  # fmt: skip
