@@ -145,6 +145,7 @@ def test_an_editor_too_large_for_a_graph_computes_in_half_precision_where_the_pr
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow and pandas warn of each other while a student is registered
 def test_two_portraits_pass_through_every_stage() -> None:
     document = rehearse("demo", [], random_weights=False)
     assert document["ok"], document
