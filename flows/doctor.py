@@ -102,7 +102,7 @@ def _device(settings: Settings) -> Iterator[Check]:
         card = torch.cuda.get_device_properties(torch.device(wanted))
         enough = card.total_memory >= PAPER_GPU_MEMORY or settings.world != "paper"
         found = f"{wanted}: {card.name}, {card.total_memory / 1e9:.0f} GB"
-        yield _check("device", enough, found, "lower edit.batch_size and distill.batch_size", warn=True)
+        yield _check("device", enough, found, "set edit.batch_size to auto and lower distill.batch_size", warn=True)
 
 
 def _memory(settings: Settings) -> Iterator[Check]:

@@ -9,7 +9,7 @@ from data_catalog.encoding import encode_png
 from data_catalog.settings import EditSettings, load_settings
 from data_catalog.stage import Partition
 from models.editor import Editor
-from tasks import edit
+from tasks import edit, evaluate
 from tasks.edit import adjust_to_style, edit_batch, make_edits, plan_edits
 from tests.test_editor import OLD_NUMPY
 from tests.tiny import noise_picture, tiny_clip, tiny_editor
@@ -152,10 +152,11 @@ def test_a_style_may_bring_its_own_guidance() -> None:
 
 
 def test_the_batch_size_is_in_no_fingerprint() -> None:
-    partition = Partition("edit", "zombie", 0)
     small, large, free = (load_settings("demo", [f"edit.batch_size={size}"]) for size in (1, 64, "auto"))
-    assert edit.reads(small, partition) == edit.reads(large, partition) == edit.reads(free, partition)
-    assert edit.reads(small, partition) != edit.reads(load_settings("demo", ["edit.steps=3"]), partition)
+    fewer = load_settings("demo", ["edit.steps=3"])
+    for stage, partition in ((edit, Partition("edit", "zombie", 0)), (evaluate, Partition("evaluate"))):
+        assert stage.reads(small, partition) == stage.reads(large, partition) == stage.reads(free, partition)
+        assert stage.reads(small, partition) != stage.reads(fewer, partition)
 
 
 def test_an_interval_of_guidance_counts_only_where_it_is_set() -> None:
