@@ -13,7 +13,6 @@ import hashlib
 import mmap
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -270,11 +269,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "shards.json")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves files open
-    folder = Path(tempfile.mkdtemp(prefix="shards-", dir=options.folder))
-    try:
-        rows, document = run(folder, options.samples, options.repeats)
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="shards-", dir=options.folder) as folder:
+        rows, document = run(Path(folder), options.samples, options.repeats)
     show_rows(rows, "shards at the paper's size")
     write_results(options.out, document, rows)
 

@@ -8,7 +8,6 @@ whose GPU works. As long as the disk needs: the time in which a direct read brin
 """
 
 import argparse
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -92,11 +91,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "waiting.json")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="waiting-", dir=options.folder))
-    try:
-        rows, document = run(folder, options.samples, options.repeats)
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="waiting-", dir=options.folder) as folder:
+        rows, document = run(Path(folder), options.samples, options.repeats)
     show_rows(rows, "waiting for samples of the paper's size")
     write_results(options.out, document, rows)
 

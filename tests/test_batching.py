@@ -1,6 +1,7 @@
 """Samples at once: as many as the memory holds, half where that was too many, and the same pictures either way."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -49,10 +50,10 @@ def editor() -> Editor:
     return tiny_editor(tiny_clip())
 
 
-def edit(editor: Editor, batch_size: object, count: int = 7) -> np.ndarray:
+def edit(editor: Editor, batch_size: int | Literal["auto"], count: int = 7) -> np.ndarray:
     portraits = np.stack([noise_picture(i) for i in range(count)])
     prompts = [PROMPTS[i % 2] for i in range(count)]
-    return editor.edit(portraits, prompts, SEEDS[:count], 2, 3.0, 1.4, batch_size=batch_size)  # type: ignore[arg-type]
+    return editor.edit(portraits, prompts, SEEDS[:count], 2, 3.0, 1.4, batch_size=batch_size)
 
 
 def seen(editor: Editor) -> list[int]:
