@@ -24,6 +24,7 @@ from tasks.training.loader import Loader, Wanted
 
 SHARDS = 3
 BATCH = 8
+LEAST_SAMPLES = 6 * BATCH  # the first three steps are not timed
 AHEAD = 2  # steps, as in a training
 LENGTHS = (1.0, 1.5, 2.0, 4.0)  # of a step, in times of what the disk needs for its samples
 MOST_WAITING = 0.03  # of a step
@@ -91,6 +92,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "waiting.json")
     options = parser.parse_args()
+    if options.samples < LEAST_SAMPLES:
+        parser.error(f"--samples {options.samples}: at least {LEAST_SAMPLES}, or no step is left to be timed")
     with tempfile.TemporaryDirectory(prefix="waiting-", dir=options.folder) as folder:
         rows, document = run(Path(folder), options.samples, options.repeats)
     show_rows(rows, "waiting for samples of the paper's size")
