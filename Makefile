@@ -20,10 +20,10 @@ demo: setup
 	$(BIN)/python -m flows.demo
 
 up: setup
-	$(BIN)/python -m flows.server up
+	$(BIN)/python -m flows.running.server up
 
 down: setup
-	$(BIN)/python -m flows.server down
+	$(BIN)/python -m flows.running.server down
 
 lint: setup
 	$(BIN)/ruff check .

@@ -114,9 +114,9 @@ def paint_photo(number: int, painter: Callable[[Canvas], Tensor]) -> np.ndarray:
 def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_out: int) -> Measured:
     """Adapt a student, or take what an earlier call made of the same."""
     from data_catalog.stage import Need
-    from flows.adapting import adapt_shape
-    from flows.arms import keep_arm
-    from flows.products import find_student
+    from flows.experiments.adapting import adapt_shape
+    from flows.experiments.arms import keep_arm
+    from flows.running.products import find_student
     from tasks.experiments.ablation import ARM
 
     chosen = [*overrides, f"adapt.pairs={TO_LEARN}", f"adapt.held_out={held_out}", f"adapt.seed={seed}"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from data_catalog.execute import execute
 from data_catalog.settings import Settings, load_settings
 from data_catalog.snapshot import SAMPLES, write_snapshot_files
-from flows.planning import open_plan
+from flows.planning.plan import open_plan
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from benchmarks.instant_stages import STAGES
 from data_catalog.execute import execute
 from data_catalog.settings import load_settings
 from data_catalog.snapshot import SAMPLES, Snapshot, write_samples
-from flows.planning import open_plan
+from flows.planning.plan import open_plan
 
 
 def fill_store(root: Path, settings: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.ablating import adapt_arm, gather_styles, publish_ablation, train_base
+from flows.experiments.ablating import adapt_arm, gather_styles, publish_ablation, train_base
 from tasks.experiments.ablation import draw_styles, list_arms
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows.adapting import adapt_settings, adapt_shape, make_samples, publish_adapted
-from flows.products import find_student
-from flows.session import open_run
+from flows.experiments.adapting import adapt_settings, adapt_shape, make_samples, publish_adapted
+from flows.running.products import find_student
+from flows.running.session import open_run
 
 
 @flow(name="adapt-style", flow_run_name="adapt-style {style} {profile}", validate_parameters=True)

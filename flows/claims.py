@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.claiming import list_trainings, publish_claims, train_arm
-from flows.products import find_dataset
+from flows.experiments.claiming import list_trainings, publish_claims, train_arm
+from flows.running.products import find_dataset
 
 
 @flow(name="claims", flow_run_name="claims {profile}", validate_parameters=True)

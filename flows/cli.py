@@ -9,7 +9,7 @@ import sys
 import typer
 
 from flows.commands import adapt, care, comparing, planning, pretrain, regen, running, serve, students, styles, video
-from flows.mistakes import MISTAKES
+from flows.running.mistakes import MISTAKES
 
 app = typer.Typer(
     name="stillroom",

@@ -18,9 +18,10 @@ import httpx
 
 from data_catalog.errors import UserError
 from data_catalog.places import PROJECT, data_root, shown_path
-from flows import server, tracking
-from flows.history import last_run
-from flows.processes import find_service
+from flows.running import server
+from flows.running.history import last_run
+from flows.running.processes import find_service
+from flows.tracking import mlflow_runs as tracking
 
 FLOWS = ("build-dataset", "distill", "evaluate")
 NOISE = re.compile(r"heartbeat|prefect\.artifact|task-run\.(Pending|Running)")

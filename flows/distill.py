@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.products import find_dataset, register_student
-from flows.session import open_run
+from flows.running.products import find_dataset, register_student
+from flows.running.session import open_run
 
 
 @flow(name="distill", flow_run_name="distill {profile}", validate_parameters=True)

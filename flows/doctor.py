@@ -14,8 +14,8 @@ from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import list_styles
-from flows import server
-from flows.missing import disk_needed, find_missing
+from flows.planning.missing import disk_needed, find_missing
+from flows.running import server
 
 LOW_DISK = 5e9  # bytes; below it a build may stop half-way
 # Bytes of memory: a worker of the embedded world; the paper's largest stage, as a rehearsal of it showed.

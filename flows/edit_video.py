@@ -10,8 +10,8 @@ from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.store import check_writable
-from flows.pages import ProgressBar, flow_run_id, log_plainly
-from flows.tracking import Tracker
+from flows.tracking.mlflow_runs import Tracker
+from flows.tracking.prefect_pages import ProgressBar, flow_run_id, log_plainly
 from tasks.progress import Progress, listening
 from tasks.student.api import Student
 from tasks.video.edit import Edited, check_outputs, edit_clip

@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.products import find_student, publish_evaluation
-from flows.session import open_run
+from flows.running.products import find_student, publish_evaluation
+from flows.running.session import open_run
 
 
 @flow(name="evaluate", flow_run_name="evaluate {profile}", validate_parameters=True)

@@ -11,8 +11,8 @@ from prefect import flow
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import load_settings
-from flows.pages import flow_run_id, log_plainly
-from flows.tracking import Tracker
+from flows.tracking.mlflow_runs import Tracker
+from flows.tracking.prefect_pages import flow_run_id, log_plainly
 from tasks.pretraining import recipes
 from tasks.pretraining.card import describe_bars, write_card
 from tasks.pretraining.exam import EXAM, read_exam, take_exam

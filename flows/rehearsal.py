@@ -24,9 +24,9 @@ from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import GATE_NAMES, list_styles
-from flows import server
 from flows.heap import give_back, kept_memory
-from flows.usage import UsageWatch
+from flows.running import server
+from flows.running.usage import UsageWatch
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ class _Rehearsal:
 
     def run_flow(self, flow: str, stages: tuple[str, ...]) -> None:
         """The stages of a flow as the flow itself has them made, and what it hands on at the end."""
-        from flows import products
-        from flows.session import FlowRun, open_run
+        from flows.running import products
+        from flows.running.session import FlowRun, open_run
 
         ends: dict[str, tuple[str, Callable[[FlowRun], Any]]] = {
             "build-dataset": ("snapshot", products.publish_dataset),

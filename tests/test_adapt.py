@@ -15,7 +15,7 @@ from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_file
 from data_catalog.settings import AdaptSettings, Settings
 from data_catalog.stage import Input, Partition, Work
-from flows.adapting import adapt_shape
+from flows.experiments.adapting import adapt_shape
 from models import mae
 from models.adaptation import adaptable_parameters, apply_delta, learn_only_adaptable
 from models.mae import Mae, MaeEncoder

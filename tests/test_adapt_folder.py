@@ -14,7 +14,7 @@ from data_catalog.settings import Settings
 from data_catalog.stage import Partition, Work
 from data_catalog.store import Store
 from data_catalog.students import adapted_style, adapted_styles
-from flows.engine import read_parameters
+from flows.running.engine import read_parameters
 from models.adaptation import read_delta
 from models.procedural.photo import raw_photo
 from tasks.adaptation import folder as adapt_folder

@@ -6,8 +6,8 @@ import pytest
 
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from flows.arms import Kept, keep_arm, tell_command
-from flows.planning import PlanShape
+from flows.experiments.arms import Kept, keep_arm, tell_command
+from flows.planning.plan import PlanShape
 
 MADE: list[str] = []
 

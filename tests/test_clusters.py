@@ -21,10 +21,10 @@ from data_catalog.plan import make_plan
 from data_catalog.settings import RunSettings, Settings
 from data_catalog.stage import Stage, Summary, Work
 from data_catalog.store import Store
-from flows import clusters
-from flows.clusters import code_digest, reachable, read_cluster, start_cluster
-from flows.runner import Workers
-from flows.worker_setup import visible_gpus
+from flows.running import clusters
+from flows.running.clusters import code_digest, reachable, read_cluster, start_cluster
+from flows.running.runner import Workers
+from flows.running.worker_setup import visible_gpus
 
 STYLES, BLOCKS = ["red-hair", "zombie"], list(range(4))
 VICTIM = "draw/zombie/0001"

@@ -16,7 +16,7 @@ from data_catalog.encoding import decode_rgb
 from data_catalog.errors import UserError
 from data_catalog.snapshot import Snapshot, publish
 from flows.cli import app
-from flows.exporting import export_dataset
+from flows.showing.exporting import export_dataset
 from tasks import dataset, portraits
 from tasks.datasets.export import _best_edits, _by_styles
 from tasks.sources.files import Licence, open_source

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from data_catalog.encoding import encode_json
-from flows.funnels import flat_funnels, funnel_metrics, funnel_table, kept_line, read_funnels
-from flows.plan_tables import plan_table
-from flows.planning import describe_plan, describe_status
-from flows.screen import status_table
+from flows.planning.funnels import flat_funnels, funnel_metrics, funnel_table, kept_line, read_funnels
+from flows.planning.plan import describe_plan, describe_status
+from flows.showing.plan_tables import plan_table
+from flows.showing.screen import status_table
 from tasks.select import count_funnel
 from tests.declared import Workshop
 

@@ -19,9 +19,9 @@ from data_catalog.plan import Plan
 from data_catalog.settings import Settings, load_settings
 from data_catalog.snapshot import SAMPLES, publish
 from data_catalog.stage import Partition
-from flows.exporting import export_dataset
-from flows.planning import open_plan
-from flows.regen import regenerate
+from flows.planning.plan import open_plan
+from flows.running.regen import regenerate
+from flows.showing.exporting import export_dataset
 from models import procedural
 from tasks import dataset, edit
 from tasks.gating.shortfall import ask_for_more

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from data_catalog.settings import load_settings
 from flows.cli import app
-from flows.forecast import forecast, taught_bytes, training_seconds
-from flows.missing import find_missing, outlook
+from flows.planning.forecast import forecast, taught_bytes, training_seconds
+from flows.planning.missing import find_missing, outlook
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_the_forecast_follows_the_settings() -> None:
 def test_with_all_files_there_a_plan_that_knows_no_records_is_priced_by_the_forecast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.planning import describe_plan
+    from flows.planning.plan import describe_plan
     from models import zoo
 
     weights, registry = tmp_path / "weights", tmp_path / "models.yaml"

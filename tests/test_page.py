@@ -23,7 +23,7 @@ import pytest
 
 from data_catalog.encoding import encode_png
 from data_catalog.places import PROJECT
-from flows import processes
+from flows.running import processes
 from tests import page_world, pupil
 
 CHROMIUM = next(

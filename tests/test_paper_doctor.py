@@ -4,7 +4,7 @@ import pytest
 
 from data_catalog.settings import load_settings
 from flows.doctor import examine
-from flows.missing import disk_needed
+from flows.planning.missing import disk_needed
 
 
 def checks_of(profile: str, *overrides: str) -> dict[str, dict[str, str]]:

@@ -10,9 +10,9 @@ import pytest
 from data_catalog.settings import load_settings
 from data_catalog.stage import Partition
 from data_catalog.store import Store
-from flows.explaining import accept_stage, explain_partition
-from flows.planning import describe_plan
-from flows.price import Price, Prices
+from flows.planning.explaining import accept_stage, explain_partition
+from flows.planning.plan import describe_plan
+from flows.planning.price import Price, Prices
 from tests.declared import BY_NAME, Workshop
 from tests.test_what_runs_again import change_a_helper
 
@@ -115,7 +115,7 @@ def own_code(tmp_path: Path) -> Workshop:
 def as_commands(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the functions behind the commands plan with this workshop's code and settings."""
     monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
-    monkeypatch.setattr("flows.explaining.open_plan", lambda settings, root: shop.plan())
+    monkeypatch.setattr("flows.planning.explaining.open_plan", lambda settings, root: shop.plan())
 
 
 def test_accept_blesses_what_the_last_code_made_and_nothing_older(

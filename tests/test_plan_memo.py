@@ -15,9 +15,9 @@ from benchmarks.instant_stages import STAGES
 from benchmarks.large import fill_store
 from data_catalog.places import PROJECT
 from data_catalog.source import PACKAGES
-from flows import plan_memo
-from flows.plan_memo import MEMO, recall, remember
-from flows.planning import describe_plan
+from flows.planning import memo as plan_memo
+from flows.planning.memo import MEMO, recall, remember
+from flows.planning.plan import describe_plan
 
 # The folder of styles is below the current folder, and in the dataset's recipe under this name.
 SETTINGS = {"portraits.count": 2, "portraits.block_size": 1, "prompts.styles_dir": "styles"}
@@ -119,6 +119,7 @@ def test_a_broken_memory_is_none(overrides: list[str], tmp_path: Path) -> None:
 
 
 def test_recalling_loads_no_library_of_arrays() -> None:
-    code = "import sys, flows.cli, flows.plan_memo; print({'numpy', 'pyarrow', 'pydantic', 'torch'} & set(sys.modules))"
+    loaded = "{'numpy', 'pyarrow', 'pydantic', 'torch'} & set(sys.modules)"
+    code = f"import sys, flows.cli, flows.planning.memo; print({loaded})"
     shown = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

@@ -11,8 +11,8 @@ from data_catalog.errors import UserError
 from data_catalog.execute import execute
 from data_catalog.places import PROJECT
 from data_catalog.settings import load_settings
-from flows.planning import open_plan
-from flows.regen import regenerate, split_key
+from flows.planning.plan import open_plan
+from flows.running.regen import regenerate, split_key
 from tasks.edit import SCHEMA
 
 SMALL = ["portraits.count=4", "portraits.block_size=4", "edit.steps=2", "prompts.styles=[zombie]"]

@@ -17,7 +17,7 @@ from data_catalog.errors import UserError
 from data_catalog.settings import load_settings
 from flows.heap import kept_memory
 from flows.rehearsal import rehearse, small, write_pictures
-from flows.usage import UsageWatch
+from flows.running.usage import UsageWatch
 from models import editor, zoo
 from models.editor import Editor
 from models.random_weights import draw

@@ -17,9 +17,9 @@ from data_catalog.errors import UserError
 from data_catalog.record import Record
 from data_catalog.settings import Settings, load_settings
 from data_catalog.snapshot import Snapshot, publish, write_snapshot_files
-from flows.comparison_tables import compare_table
-from flows.run_comparison import Runs, compare_runs
-from flows.tracking import Tracker
+from flows.showing.comparison_tables import compare_table
+from flows.showing.runs import Runs, compare_runs
+from flows.tracking.mlflow_runs import Tracker
 from tasks.evaluate import METHODS
 from tasks.pages.pictures import contact_sheet, write_gif, write_png
 from tasks.pages.students import compare_evaluations, cut_sheet, turn_together

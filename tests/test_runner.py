@@ -10,7 +10,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.settings import RunSettings
-from flows.runner import Outcome, Workers
+from flows.running.runner import Outcome, Workers
 
 
 def double(number: int) -> int:

@@ -19,14 +19,14 @@ from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.store import Store
 from data_catalog.verify import note_damage, verify
-from flows.history import RunNote, note_run
-from flows.pages import show_plan
-from flows.planning import stage_rows
-from flows.repair import make_again
-from flows.retry import last_failed
-from flows.runner import Workers
-from flows.session import FlowRun
-from flows.tracking import Tracker
+from flows.planning.plan import stage_rows
+from flows.running.history import RunNote, note_run
+from flows.running.repair import make_again
+from flows.running.retry import last_failed
+from flows.running.runner import Workers
+from flows.running.session import FlowRun
+from flows.tracking.mlflow_runs import Tracker
+from flows.tracking.prefect_pages import show_plan
 from tasks import progress
 
 STYLES, BLOCKS = ["red-hair", "zombie"], [0, 1]

@@ -33,7 +33,7 @@ print("flows" in sys.modules, *(place.is_relative_to(sys.argv[1]) for place in p
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> Path:
     """The model as MLflow keeps it, downloaded."""
-    from flows.registration import copy_code, log_student
+    from flows.tracking.registration import copy_code, log_student
 
     folder = tmp_path_factory.mktemp("model")
     pupil.student().save_pretrained(folder / "export")
@@ -45,7 +45,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> P
 
 
 def test_the_model_says_what_it_takes_and_gives(model_folder: Path) -> None:
-    from flows.registration import CODE
+    from flows.tracking.registration import CODE
 
     info = mlflow.models.get_model_info(str(model_folder))
     assert info.signature.inputs.input_names() == ["image", "prompt", "yaw", "pitch"]
@@ -59,7 +59,7 @@ def test_the_model_says_what_it_takes_and_gives(model_folder: Path) -> None:
 
 
 def test_it_loads_in_a_fresh_process_without_the_project(model_folder: Path, tmp_path: Path) -> None:
-    from flows.registration import example
+    from flows.tracking.registration import example
 
     environment = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")

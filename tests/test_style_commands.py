@@ -13,9 +13,9 @@ from data_catalog.plan import Plan
 from data_catalog.record import Record
 from data_catalog.settings import load_settings
 from data_catalog.store import Store
-from flows.planning import open_plan
-from flows.style_check import check_styles
-from flows.styles import add_style, describe_styles, slug_of
+from flows.planning.plan import open_plan
+from flows.planning.style_check import check_styles
+from flows.planning.styles import add_style, describe_styles, slug_of
 from tests.fake_llm import GOOD, KEY, FakeServer, says
 from tests.test_cli import stillroom
 

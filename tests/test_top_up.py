@@ -25,9 +25,9 @@ from data_catalog.snapshot import publish, write_snapshot_files
 from data_catalog.source import SourceReader
 from data_catalog.stage import Partition, Work
 from data_catalog.store import Store
-from flows.runner import Workers
-from flows.session import FlowRun
-from flows.tracking import Tracker
+from flows.running.runner import Workers
+from flows.running.session import FlowRun
+from flows.tracking.mlflow_runs import Tracker
 from models import zoo
 from tasks import edit, score, select
 from tasks.edit import plan_edits

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Force, Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -28,7 +28,7 @@ def adapt(
     if prompt is not None and pairs is None:
         raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
         outcome = run_here("adapt-style", profile, overrides or [], **given)
@@ -47,7 +47,7 @@ def ablate(
 ) -> None:
     """Measure how many styles a student should know and how many pairs a new one needs; write a page. Takes long."""
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         outcome = run_here("ablate", profile, overrides or [], style=style, seeds=seeds)
     screen.show(outcome, as_json, screen.fields)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -14,7 +14,7 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Say what there is: partitions, snapshots, the last runs, services."""
-    from flows.planning import describe_status
+    from flows.planning.plan import describe_status
 
     screen.show(describe_status(profile, overrides or []), as_json, screen.status_table)
 
@@ -22,7 +22,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 @app.command()
 def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """List the models of the profile's world and whether their weights are there."""
-    from flows.planning import describe_models
+    from flows.planning.plan import describe_models
 
     screen.show(describe_models(profile, overrides or []), as_json, screen.models_table)
 
@@ -30,7 +30,7 @@ def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 @app.command()
 def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Hash every file of every live record again and check keys, fields and splits."""
-    from flows.planning import verify_store
+    from flows.planning.plan import verify_store
 
     document = verify_store(profile, overrides or [])
     screen.show(document, as_json, screen.verify_table)
@@ -42,7 +42,7 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Verify, make exactly the damaged partitions again, and rebuild the index."""
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         document = run_here("repair", profile, overrides or [])
     screen.show(document, as_json, screen.repair_table)
@@ -62,8 +62,8 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Say which partitions nothing refers to any more; with --yes, delete them."""
-    from flows import collecting
-    from flows.plan_tables import gone_line, waste_table
+    from flows.running import collecting
+    from flows.showing.plan_tables import gone_line, waste_table
 
     findings = collecting.look_for_waste(profile, overrides or [], last, keep or [])
     if not as_json:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -21,8 +21,8 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Say what differs between two datasets: samples, scores by style, settings."""
-    from flows.comparing import diff_datasets
-    from flows.comparison_tables import diff_table
+    from flows.showing.comparison_tables import diff_table
+    from flows.showing.datasets import diff_datasets
 
     screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
 
@@ -38,8 +38,8 @@ def compare(
 ) -> None:
     """Say what differs between two runs: settings, datasets, metrics, and what their students draw."""
     with screen.only_results_on_stdout():
-        from flows.comparison_tables import compare_table
-        from flows.run_comparison import compare_runs
+        from flows.showing.comparison_tables import compare_table
+        from flows.showing.runs import compare_runs
 
         document = compare_runs(a, b, page, profile, overrides or [])
     screen.show(document, as_json, compare_table)

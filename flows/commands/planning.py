@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Force, Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -19,13 +19,13 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what would run, why, and what it costs, without running anything."""
-    from flows.plan_memo import recall
-    from flows.plan_tables import plan_table
+    from flows.planning.memo import recall
+    from flows.showing.plan_tables import plan_table
 
     document = None if force or partitions else recall(profile, overrides or [])
     if document is None:
-        from flows.missing import outlook
-        from flows.planning import describe_plan
+        from flows.planning.missing import outlook
+        from flows.planning.plan import describe_plan
 
         document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
     screen.show(document, as_json, screen.outlook_table if "missing" in document else plan_table)
@@ -39,8 +39,8 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Say why one partition would run: each input of its fingerprint, then and now."""
-    from flows.explaining import explain_partition
-    from flows.plan_tables import why_table
+    from flows.planning.explaining import explain_partition
+    from flows.showing.plan_tables import why_table
 
     screen.show(explain_partition(partition, profile, overrides or []), as_json, why_table)
 
@@ -53,6 +53,6 @@ def accept(
     as_json: Json = False,
 ) -> None:
     """Declare a stage's partitions valid for its changed code, as after a refactoring."""
-    from flows.explaining import accept_stage
+    from flows.planning.explaining import accept_stage
 
     screen.show(accept_stage(stage, profile, overrides or []), as_json, screen.fields)

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -25,7 +25,7 @@ def pretrain(
 ) -> None:
     """Train the embedded networks from the procedural world, examine them, and write their card and a report."""
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         outcome = run_here(
             "pretrain-embedded", profile, overrides or [], networks=networks, steps=steps,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -21,7 +21,7 @@ def regen(
 ) -> None:
     """Make one pseudo-label again, alone, and compare its bytes with the stored ones."""
     with screen.only_results_on_stdout():
-        from flows.regen import regenerate
+        from flows.running.regen import regenerate
 
         document = regenerate(key, out, profile, overrides or [])
     screen.show(document, as_json, screen.fields)

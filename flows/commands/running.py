@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Cluster, Force, Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -20,8 +20,8 @@ def build(
 ) -> None:
     """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
-        from flows.plan_memo import remember
+        from flows.planning.memo import remember
+        from flows.running.engine import run_here
 
         outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
         remember(profile, overrides or [])
@@ -38,7 +38,7 @@ def distill(
 ) -> None:
     """Train the student from a dataset, unless it is there already."""
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
     screen.show(outcome, as_json, screen.fields)
@@ -54,7 +54,7 @@ def evaluate(
 ) -> None:
     """Evaluate a student on held-out portraits and prompts against its teachers."""
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         outcome = run_here("evaluate", profile, overrides or [], student=student, force=force)
     screen.show(outcome, as_json, screen.evaluation_table)
@@ -74,7 +74,7 @@ def run(
 ) -> None:
     """Trigger a flow's Prefect deployment of the profile (the server must be up: make up)."""
     with screen.only_results_on_stdout():
-        from flows.engine import trigger
+        from flows.running.engine import trigger
 
         outcome = trigger(flow, profile, overrides or [], watch, force or [], parameters or [])
     screen.show(outcome, as_json, screen.fields)
@@ -86,7 +86,7 @@ def run(
 def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Run only what failed in the last run of this profile, and what waited for it."""
     with screen.only_results_on_stdout():
-        from flows.retry import retry as try_again
+        from flows.running.retry import retry as try_again
 
         outcome = try_again(profile, overrides or [])
     screen.show(outcome, as_json, screen.fields)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 

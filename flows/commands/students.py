@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import (
     AdaptedStyle,
     Json,
@@ -16,6 +15,7 @@ from flows.commands.options import (
     StudentName,
     check_one_asks,
 )
+from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -67,7 +67,7 @@ def export(
     if form not in ("hf", "eg3d", "3dpe"):
         raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
-        from flows.exporting import export_dataset, export_student
+        from flows.showing.exporting import export_dataset, export_student
 
         if form == "hf":
             outcome = export_student(path, student, profile, overrides or [])

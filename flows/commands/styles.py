@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows import screen
 from flows.commands.options import Json, Overrides, Profile
+from flows.showing import screen
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -17,7 +17,7 @@ def styles(
     """List the styles of the profile: prompts, state, samples kept and their share; or add one, or check them."""
     if context.invoked_subcommand is not None:
         return
-    from flows.styles import describe_styles
+    from flows.planning.styles import describe_styles
 
     screen.show(describe_styles(profile, overrides or []), as_json, screen.styles_table)
 
@@ -31,7 +31,7 @@ def styles_add(
     as_json: Json = False,
 ) -> None:
     """Write the file of a new style."""
-    from flows.styles import add_style
+    from flows.planning.styles import add_style
 
     screen.show(add_style(instruction, name, profile, overrides or []), as_json, screen.fields)
 
@@ -39,7 +39,7 @@ def styles_add(
 @app.command("check")
 def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Say what is wrong with the style files; exit 1 if a build would stop or leak."""
-    from flows.style_check import check_styles
+    from flows.planning.style_check import check_styles
 
     document = check_styles(profile, overrides or [])
     screen.show(document, as_json, screen.style_check_table)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import screen
 from flows.commands.options import (
     AdaptedStyle,
     Json,
@@ -16,6 +15,7 @@ from flows.commands.options import (
     StudentName,
     check_one_asks,
 )
+from flows.showing import screen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def edit_video(
     """Edit a video frame by frame with a student; sound and times stay. Interrupted, it goes on at its frame."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
-        from flows.engine import run_here
+        from flows.running.engine import run_here
 
         outcome = run_here(
             "edit-video",

@@ -21,7 +21,7 @@ from data_catalog.places import data_root
 from data_catalog.settings import load_settings
 from data_catalog.snapshot import list_snapshots
 from flows.page.shelf import Shelf
-from flows.processes import free_port
+from flows.running.processes import free_port
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -12,8 +12,8 @@ from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.snapshot import Snapshot
-from flows.comparing import write_page
-from flows.tracking import tracking_uri
+from flows.showing.datasets import write_page
+from flows.tracking.mlflow_runs import tracking_uri
 
 FLOW, STAGE = "stillroom.flow", "stillroom.stage"  # tags of a flow's run and of its stages' child runs
 DATASET, STUDENT = "stillroom.dataset.digest", "stillroom.student.digest"

@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import screen
-from flows.funnels import kept_line
+from flows.planning.funnels import kept_line
+from flows.showing import screen
 
 REASONS_SHOWN = 2  # of a stage, most frequent first
 
@@ -86,7 +86,7 @@ def _shown(value: str | None) -> str:
 
 def waste_table(document: dict[str, Any], console: Console) -> None:
     """What may go, one row a stage and style, and what stays."""
-    from flows.collecting import grouped
+    from flows.running.collecting import grouped
 
     rows = grouped(document["items"])
     if rows:

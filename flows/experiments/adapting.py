@@ -9,9 +9,9 @@ from typing import Any
 from data_catalog.settings import Settings
 from data_catalog.stage import Stage
 from data_catalog.styles import list_styles
-from flows.planning import PlanShape
-from flows.products import log_pictures
-from flows.session import FlowRun
+from flows.planning.plan import PlanShape
+from flows.running.products import log_pictures
+from flows.running.session import FlowRun
 
 MADE_BY_EDITOR = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
 

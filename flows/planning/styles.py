@@ -20,9 +20,9 @@ from data_catalog.styles import (
     style_paths,
     styles_folder,
 )
-from flows.mistakes import MISTAKES
-from flows.planning import open_plan
-from flows.style_check import line_problems
+from flows.planning.plan import open_plan
+from flows.planning.style_check import line_problems
+from flows.running.mistakes import MISTAKES
 from tasks.language.paraphrase import parse
 from tasks.language.wording import clean, normalise
 

@@ -1,7 +1,8 @@
 """Fan the partitions of a stage out over worker processes, and survive the loss of one.
 
-The engine is `distributed`: processes of this machine with one torch thread each, or a cluster (flows/clusters.py).
-Models stay resident, since `models.zoo.load` keeps them per process and the workers outlive a stage.
+The engine is `distributed`: processes of this machine with one torch thread each, or a cluster
+(flows/running/clusters.py). Models stay resident, since `models.zoo.load` keeps them per process and the workers
+outlive a stage.
 """
 
 import logging
@@ -16,7 +17,14 @@ import psutil
 
 from data_catalog.errors import UserError
 from data_catalog.settings import RunSettings
-from flows.clusters import LocalCluster, check_workers, read_cluster, start_cluster, thread_limits, wait_for_workers
+from flows.running.clusters import (
+    LocalCluster,
+    check_workers,
+    read_cluster,
+    start_cluster,
+    thread_limits,
+    wait_for_workers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +83,7 @@ class Workers:
             if self._cluster is not None:
                 wait_for_workers(self._client, f"the cluster {self.run.cluster}")
             check_workers(self._client, self.root, self.run.device)
-        from flows.worker_setup import WorkerSetup
+        from flows.running.worker_setup import WorkerSetup
 
         setup = WorkerSetup(thread_limits(self.run), self.run.threads, own_gpus=self._needs_gpu and self._is_local)
         self._client.register_plugin(setup, name="stillroom")

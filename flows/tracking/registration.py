@@ -12,9 +12,9 @@ import pandas as pd
 
 from data_catalog.places import PROJECT
 from data_catalog.settings import Settings
-from flows.exporting import save_export
-from flows.student_model import COLUMNS
-from flows.tracking import Tracker
+from flows.showing.exporting import save_export
+from flows.tracking.mlflow_runs import Tracker
+from flows.tracking.student_model import COLUMNS
 
 CODE = ("stillroom.py", "data_catalog", "models", "tasks")  # what the student's code imports
 NEEDS = (  # the distributions that this code imports

@@ -11,10 +11,10 @@ from pathlib import Path
 from data_catalog.encoding import encode_json
 from data_catalog.fingerprint import write_atomically
 from data_catalog.settings import Settings
-from flows.adapting import make_samples
-from flows.planning import PlanShape
-from flows.products import log_pictures
-from flows.session import FlowRun, open_run
+from flows.experiments.adapting import make_samples
+from flows.planning.plan import PlanShape
+from flows.running.products import log_pictures
+from flows.running.session import FlowRun, open_run
 
 RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
 

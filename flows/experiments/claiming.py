@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
-from flows.arms import keep_arm, tell_command
-from flows.pages import flow_run_id
-from flows.planning import PlanShape
-from flows.tracking import Tracker
+from flows.experiments.arms import keep_arm, tell_command
+from flows.planning.plan import PlanShape
+from flows.tracking.mlflow_runs import Tracker
+from flows.tracking.prefect_pages import flow_run_id
 from tasks import dataset as dataset_stage
 from tasks.experiments.claims import ARMS, Arm
 from tasks.experiments.claims_arm import CURVE, ROWS, TIMING

@@ -9,7 +9,7 @@ from data_catalog.plan import Plan
 from data_catalog.reasons import Reason, compare
 from data_catalog.settings import load_settings
 from data_catalog.steps import Step
-from flows.planning import find_step, open_plan
+from flows.planning.plan import find_step, open_plan
 
 
 def explain_partition(key: str, profile: str, overrides: list[str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from data_catalog.plan import Plan
 from data_catalog.settings import load_settings
 from data_catalog.stage import PLACE
 from data_catalog.store import Store
-from flows.mistakes import MISTAKES
-from flows.planning import open_plan
+from flows.planning.plan import open_plan
+from flows.running.mistakes import MISTAKES
 
 log = logging.getLogger(__name__)
 

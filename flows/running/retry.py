@@ -4,8 +4,8 @@ from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from flows.engine import run_here
-from flows.history import RunNote, last_runs
+from flows.running.engine import run_here
+from flows.running.history import RunNote, last_runs
 
 
 def retry(profile: str, overrides: list[str]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from data_catalog.stage import Partition, Stage
 from data_catalog.steps import Step
 from data_catalog.store import Store
 from data_catalog.styles import list_styles
-from flows.funnels import read_funnels
-from flows.price import Price, Prices
+from flows.planning.funnels import read_funnels
+from flows.planning.price import Price, Prices
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
@@ -144,8 +144,8 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
     """What is made, what ran last, which services are up."""
-    from flows.history import last_runs
-    from flows.processes import find_service
+    from flows.running.history import last_runs
+    from flows.running.processes import find_service
 
     root = data_root()
     plan = open_plan(load_settings(profile, overrides), root)

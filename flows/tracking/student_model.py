@@ -1,7 +1,7 @@
 """The student as an MLflow model: pictures and prompts in a table in, edited pictures in a table out.
 
 MLflow runs this file to load the model ("models from code"), so nothing is pickled. Weights and code lie in the
-model itself: it loads where neither the store nor the flows are. `flows/registration.py` logs it.
+model itself: it loads where neither the store nor the flows are. `flows/tracking/registration.py` logs it.
 """
 
 import io

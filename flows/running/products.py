@@ -11,7 +11,7 @@ from data_catalog.places import data_root
 from data_catalog.snapshot import Snapshot, open_snapshot, publish, snapshot_digest
 from data_catalog.store import Store
 from data_catalog.students import STUDENT, student_entry
-from flows.session import FlowRun
+from flows.running.session import FlowRun
 
 DATASET = "dataset/all"  # the partition that holds it
 
@@ -67,7 +67,7 @@ def publish_dataset(run: FlowRun) -> Snapshot:
 
 def register_student(run: FlowRun) -> TrainedStudent:
     """Describe the student of this run and, if it is new, register it as a model with its signature."""
-    from flows.registration import register
+    from flows.tracking.registration import register
 
     run.check()
     folder, entry = run.folder("distill"), run.entry("distill")

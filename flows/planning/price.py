@@ -13,7 +13,7 @@ from data_catalog.errors import UserError
 from data_catalog.plan import Plan
 from data_catalog.stage import Stage
 from data_catalog.steps import Step
-from flows.forecast import forecast
+from flows.planning.forecast import forecast
 
 RECENT = 200  # records of a stage that are asked, the newest
 LOOKED_INTO = 40  # of them, to find those made with the same settings

@@ -14,7 +14,7 @@ from data_catalog.places import data_root
 from data_catalog.plan import Plan
 from data_catalog.settings import load_settings
 from data_catalog.steps import Step
-from flows.planning import open_plan
+from flows.planning.plan import open_plan
 
 
 def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[str, Any]:

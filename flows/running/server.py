@@ -1,6 +1,6 @@
 """The local Prefect server, the process that serves the deployments of prefect.yaml, and the MLflow pages.
 
-`python -m flows.server up | down | serve`; `make up` and `make down` call it. All of it lives below the data
+`python -m flows.running.server up | down | serve`; `make up` and `make down` call it. All of it lives below the data
 root, listens on loopback only, and leaves a Prefect server of the user's own (PREFECT_API_URL) alone.
 """
 
@@ -16,11 +16,11 @@ import yaml
 
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from flows.processes import Service, find_service, free_port, start_service, stop_service, wait_until
+from flows.running.processes import Service, find_service, free_port, start_service, stop_service, wait_until
 
 log = logging.getLogger(__name__)
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 # Prefect reads this file in its working directory: with it, `prefect` in another terminal finds our server.
 PREFECT_TOML = REPO / "prefect.toml"
 PREFECT_TOML_MARK = "# Written by `make up`, removed by `make down`.\n"
@@ -99,14 +99,14 @@ def start_deployments(root: Path, api_url: str) -> None:
         return
     ready = home / "deployments.ready"
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "flows.server", "serve"]
+    command = [sys.executable, "-m", "flows.running.server", "serve"]
     service = start_service(home, "deployments", command, environment(root, api_url), api_url, cwd=REPO)
     wait_until(ready.exists, service, seconds=180)
 
 
 def start_mlflow(root: Path) -> Service:
     """Start the MLflow pages, or find them running. They take a while to answer; nobody waits for them."""
-    from flows.tracking import tracking_uri
+    from flows.tracking.mlflow_runs import tracking_uri
 
     folder = root.resolve() / "mlflow"
     running = find_service(folder, "ui")
@@ -159,7 +159,7 @@ async def _serve() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The entry of `python -m flows.server`."""
+    """The entry of `python -m flows.running.server`."""
     root = data_root()
     write = sys.stdout.write
     try:
@@ -175,7 +175,7 @@ def main(arguments: list[str]) -> int:
             case ["serve"]:
                 serve()
             case _:
-                write("usage: python -m flows.server up | down | serve\n")
+                write("usage: python -m flows.running.server up | down | serve\n")
                 return 2
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -59,7 +59,7 @@ def status_table(document: Document, console: Console) -> None:
         table.add_row(row["stage"], *counts, f"{row['bytes'] / 1e6:.1f}")
     console.print(table)
     if document["funnels"]:
-        from flows.funnels import funnel_table
+        from flows.planning.funnels import funnel_table
 
         console.print()
         funnel_table(document["funnels"], console)

@@ -11,11 +11,11 @@ from typing import Any
 from data_catalog.places import PROJECT, data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import style_paths, styles_folder
-from flows.adapting import adapt_shape
-from flows.arms import keep_arm, tell_command
-from flows.pages import flow_run_id
-from flows.planning import PlanShape
-from flows.tracking import Tracker
+from flows.experiments.adapting import adapt_shape
+from flows.experiments.arms import keep_arm, tell_command
+from flows.planning.plan import PlanShape
+from flows.tracking.mlflow_runs import Tracker
+from flows.tracking.prefect_pages import flow_run_id
 from tasks.adaptation.pairs import count_portraits
 from tasks.experiments.ablation import ARM, BASE, PAIRS, Arm
 from tasks.experiments.ablation_page import PAGE, PICTURE, Result, write_page

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from flows.mistakes import MISTAKES
+from flows.running.mistakes import MISTAKES
 
 PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
 LOG_SECONDS = 15.0  # between two log lines about a stage that is still at work

@@ -18,13 +18,21 @@ from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Stage
 from data_catalog.steps import Step
 from data_catalog.store import FOLDER_CHARS, check_writable, disk_is_full, no_space, writing
-from flows.funnels import flat_funnels, funnel_metrics, read_funnels
-from flows.history import RunNote, note_run
-from flows.mistakes import MISTAKES
-from flows.pages import ProgressBar, Tally, flow_run_id, log_plainly, show_funnels, show_plan, show_work
-from flows.planning import PlanShape, open_plan, stage_rows
-from flows.runner import Outcome, Workers
-from flows.tracking import StageLog, Tracker
+from flows.planning.funnels import flat_funnels, funnel_metrics, read_funnels
+from flows.planning.plan import PlanShape, open_plan, stage_rows
+from flows.running.history import RunNote, note_run
+from flows.running.mistakes import MISTAKES
+from flows.running.runner import Outcome, Workers
+from flows.tracking.mlflow_runs import StageLog, Tracker
+from flows.tracking.prefect_pages import (
+    ProgressBar,
+    Tally,
+    flow_run_id,
+    log_plainly,
+    show_funnels,
+    show_plan,
+    show_work,
+)
 from tasks.gating.calibration import PLOT as CALIBRATION_PLOT
 from tasks.progress import Progress, listening
 

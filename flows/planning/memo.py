@@ -52,7 +52,7 @@ def remember(profile: str, overrides: list[str]) -> None:
         return
     from data_catalog.fingerprint import write_atomically
     from data_catalog.settings import load_settings
-    from flows.planning import describe_plan, open_plan
+    from flows.planning.plan import describe_plan, open_plan
 
     root = data_root()
     plan = open_plan(load_settings(profile, overrides), root)

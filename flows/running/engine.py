@@ -11,7 +11,7 @@ import yaml
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import load_settings
-from flows import server
+from flows.running import server
 
 FLOWS = {
     "build-dataset": "flows.build_dataset:build_dataset",
@@ -25,7 +25,7 @@ FLOWS = {
     "pretrain-embedded": "flows.pretrain_embedded:pretrain_embedded",
 }
 
-HERE = {**FLOWS, "repair": "flows.repair:repair"}  # also what has no deployment
+HERE = {**FLOWS, "repair": "flows.running.repair:repair"}  # also what has no deployment
 
 
 def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from data_catalog.errors import UserError
 from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Stage
 from data_catalog.styles import list_styles
-from flows.forecast import SPEED, forecast
-from flows.price import Price
+from flows.planning.forecast import SPEED, forecast
+from flows.planning.price import Price
 
 PORTRAITS = (
     "EG3D's FFHQ: dataset_preprocessing/ffhq/runme.py of NVlabs/eg3d makes a folder or zip of 512x512 pictures with "

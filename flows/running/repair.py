@@ -7,8 +7,8 @@ from typing import Any
 from data_catalog.mend import damaged_places, mend_indexes, mend_snapshots, rebuild_index, remove_unfinished
 from data_catalog.places import data_root
 from data_catalog.verify import note_damage, verify
-from flows.products import DATASET
-from flows.session import FlowRun, open_run
+from flows.running.products import DATASET
+from flows.running.session import FlowRun, open_run
 
 
 def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:

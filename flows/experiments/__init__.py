@@ -1,0 +1,1 @@
+"""What the flows `adapt-style`, `ablate` and `claims` consist of."""

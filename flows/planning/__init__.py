@@ -1,0 +1,1 @@
+"""Before anything runs: what would, why, and what it costs."""
