@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.batching import Batches, CudaMemory, Memory, fitting
 from models.libraries import diffusers
+from models.precision import has_bfloat16
 from models.unet_graph import UnetGraph, fits_graph
 
 KEPT = 1024  # prompts, and portraits, whose encodings are remembered; at the paper's size 120 MB and 32 MB
@@ -92,7 +93,7 @@ class Editor(nn.Module):
             pipeline.vae.to(memory_format=torch.channels_last)
         elif fits_graph(pipeline.unet):
             editor._denoise = UnetGraph(pipeline.unet)
-        elif torch.cpu.get_capabilities().get("avx512_bf16"):
+        elif has_bfloat16(device):
             for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
                 part.bfloat16()  # in half the time and half the memory
         return editor

@@ -242,7 +242,8 @@ def test_rehearsal_keeps_an_old_style_nearer_to_what_it_was(root: Path, networks
     assert {sample.style for sample in samples} == {"red-hair"}
     assert {sample.portrait_id for sample in samples} == {pair.portrait_id for pair in learned}
     assert {sample.prompt for sample in samples} <= {s.prompt for s in old if s.prompt_split == "train"}
-    trainer = adapt.make_trainer(learn_only_adaptable(base), networks, (), samples, SETTINGS)
+    exactly = SETTINGS.model_copy(update={"distill": SETTINGS.distill.model_copy(update={"precision": "float32"})})
+    trainer = adapt.make_trainer(learn_only_adaptable(base), networks, (), samples, exactly)
     assert trainer.take_step()["loss_triplane"] < 1e-3  # half precision of what is stored
     assert adapt.make_trainer(base, networks, learned, (), SETTINGS).take_step()["loss_triplane"] > 1e-2
 

@@ -16,6 +16,7 @@ from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_l
 from models.mae import Mae, MaeEncoder
 from models.patches import crop, draw_corners, draw_noise, render_patches
 from models.perceptual import Perceptual
+from models.precision import Precision
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
 from tasks.student.files import WEIGHTS, load_student
 from tasks.training import loop as training
@@ -134,6 +135,41 @@ def test_the_student_overfits_one_batch(root: Path, dataset: Path, networks: Net
     for trainer.step in range(settings.iterations):
         losses.append(trainer.take_step()["loss"])
     assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
+
+
+@pytest.mark.parametrize(
+    ("precision", "capable", "kind"),
+    [
+        ("float32", True, torch.float32),
+        ("auto", False, torch.float32),
+        ("auto", True, torch.bfloat16),
+        ("bfloat16", False, torch.bfloat16),
+    ],
+)
+def test_the_student_learns_in_bfloat16_where_the_processor_computes_in_it(
+    precision: Precision,
+    capable: bool,
+    kind: torch.dtype,
+    root: Path,
+    dataset: Path,
+    networks: Networks,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    update = {"precision": precision, "triplane_iterations": 1, "batch_size": 4}
+    trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
+    kinds = set()
+    convolution = next(
+        part for part in trainer.student.encoder.Final_encoder.modules() if type(part) is torch.nn.Conv2d
+    )
+    convolution.register_forward_hook(lambda module, seen, made: kinds.add(made.dtype))
+    for trainer.step in range(2):  # of triplanes, of views
+        losses = trainer.take_step()
+        assert all(
+            value.dtype == torch.float32 and value.isfinite() for value in losses.values() if torch.is_tensor(value)
+        )
+    assert kinds == {kind}
+    assert all(weight.dtype == torch.float32 for weight in trainer.student.parameters())
 
 
 def test_a_patch_shows_what_the_whole_view_shows_there(networks: Networks) -> None:

@@ -24,6 +24,7 @@ from models.live3d import Render
 from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.patches import crop, draw_corners, draw_noise, render_patches
 from models.pixels import signed, to_bytes
+from models.precision import Precision, autocast
 from models.rendering import SamplingNoise
 from tasks.pages.pictures import contact_sheet, write_png
 from tasks.training.batches import Batch, BatchMaker, Prompts
@@ -51,9 +52,9 @@ OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
 class Lesson(nn.Module):
     """One forward pass of the student, in one call, so that a distributed wrapper sees it."""
 
-    def __init__(self, student: Student, patch_rays: int) -> None:
+    def __init__(self, student: Student, patch_rays: int, precision: Precision = "auto") -> None:
         super().__init__()
-        self.student, self.patch_rays = student, patch_rays
+        self.student, self.patch_rays, self.precision = student, patch_rays, precision
 
     def forward(
         self, batch: Batch, corners: Tensor | None = None, noise: SamplingNoise | None = None
@@ -63,7 +64,8 @@ class Lesson(nn.Module):
         for group in batch.prompts:
             places = group.places.to(features.low.device)
             own = type(features)(features.low[places], features.high[places])
-            part = self.student.edit(own, group.tokens, group.kind)
+            with autocast(self.precision, own.low.device.type):
+                part = self.student.edit(own, group.tokens, group.kind).float()
             triplane = part.new_zeros(len(features.low), *part.shape[1:]) if triplane is None else triplane
             triplane = triplane.index_copy(0, places, part)
         assert triplane is not None
@@ -149,7 +151,9 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=settings.weight_decay)
         self.resolution = student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
-        self.lesson, self.optimizer = accelerator.prepare(Lesson(student, self.patch_rays), optimizer)
+        self.lesson, self.optimizer = accelerator.prepare(
+            Lesson(student, self.patch_rays, settings.precision), optimizer
+        )
         self.curve, self.step = Curve(), 0
         self._draws: dict[int, StepDraw] = {}  # of this step and those that are read ahead
 
