@@ -4,8 +4,8 @@
 
 The trainer is the one of `stillroom distill`, with the demo's settings, on one thread. Its samples are those of the
 newest dataset of DATA_ROOT; without one, a few are made first. `kept` finds all samples in memory, as the demo does
-after its first epoch; `read ahead` and `read when needed` keep none, as where a dataset does not fit: each is read,
-decoded and seen by the frozen networks again.
+after its first epoch, and computes in bfloat16 where the processor does; `read ahead` and `read when needed` keep none,
+as where a dataset does not fit: each is read, decoded and seen by the frozen networks again.
 """
 
 import argparse
@@ -136,19 +136,22 @@ def run(settings: Settings, root: Path, folder: Path, steps: int) -> dict[str, d
     prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
     measured = {}
     for kind, triplanes in (("triplanes", WARM_UP + steps), ("views", 0)):
-        for name, memory_mb, ahead in (
-            ("kept", settings.distill.memory_mb, True),
-            ("read ahead", 0, True),
-            ("read when needed", 0, False),
+        usual, enough = settings.distill.precision, settings.distill.memory_mb
+        for name, memory_mb, ahead, precision in (
+            ("kept", enough, True, usual),
+            ("kept, float32", enough, True, "float32"),
+            ("read ahead", 0, True, usual),
+            ("read when needed", 0, False, usual),
         ):
-            change = {"triplane_iterations": triplanes, "memory_mb": memory_mb, "iterations": WARM_UP + steps}
+            change: dict[str, Any] = {"triplane_iterations": triplanes, "iterations": WARM_UP + steps}
+            change |= {"memory_mb": memory_mb, "precision": precision}
             chosen = settings.model_copy(update={"distill": settings.distill.model_copy(update=change)})
             measured[f"{kind}, {name}"] = measure(chosen, networks, prompts, learned, steps, ahead)
     return measured
 
 
 def rows_of(measured: dict[str, dict[str, float]]) -> list[Row]:
-    """Waiting as a share of the step, against samples that are read when they are needed."""
+    """Waiting as a share of the step, against samples read when they are needed; and what half precision saves."""
     shares = {name: 100 * parts["waiting for data"] / sum(parts.values()) for name, parts in measured.items()}
     rows = []
     for kind in ("triplanes", "views"):
@@ -158,6 +161,10 @@ def rows_of(measured: dict[str, dict[str, float]]) -> list[Row]:
                 Row(f"step comparing {kind}, samples {name}: waiting for data", "%", ours, "read when needed", theirs,
                     limit=0.0, target=f"at most {100 * MOST_WAITING:g} %", reached=ours <= 100 * MOST_WAITING)
             )  # fmt: skip
+        halves, whole = (sum(measured[f"{kind}, {name}"].values()) for name in ("kept", "kept, float32"))
+        rows.append(
+            Row(f"step comparing {kind}, samples kept", "ms", 1e3 * halves, "float32", 1e3 * whole, whole / halves)
+        )
     return rows
 
 
