@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = options.data or Path(temporary)
         if options.data:
-            folder = open_snapshot(root, "latest").folder
+            folder = open_snapshot(root).folder
         else:
             folder = taught.write_dataset(root, zoo.load("teacher", "embedded"))
         measured = run(settings, root, folder, options.steps)
