@@ -185,7 +185,7 @@ class DistillSettings(Section):
     weight_decay: float = Field(0.0, ge=0.0)
     warmup: int = Field(20, ge=0)  # iterations
     # Of E_p and E_t while they learn; weights, rendering and losses stay float32. auto: bfloat16 where the processor or
-    # GPU computes in it, which takes a triplane iteration two thirds of the time.
+    # GPU computes in it; a triplane iteration is 1.2 times as fast by it: docs/benchmarks.md.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     lambda_2d: float = Field(1.0, ge=0.0)
     lambda_3d: float = Field(1.0, ge=0.0)
