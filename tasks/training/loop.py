@@ -52,7 +52,7 @@ OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
 class Lesson(nn.Module):
     """One forward pass of the student, in one call, so that a distributed wrapper sees it."""
 
-    def __init__(self, student: Student, patch_rays: int, precision: Precision = "auto") -> None:
+    def __init__(self, student: Student, patch_rays: int, precision: Precision) -> None:
         super().__init__()
         self.student, self.patch_rays, self.precision = student, patch_rays, precision
 
