@@ -70,10 +70,12 @@ def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, sett
     return work.folder
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_killed_run_continues_to_the_same_bits(
-    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    whole = distil_into("whole", root, dataset, networks, SETTINGS)
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+    whole = distil_into(f"whole-{optimizer}", root, dataset, networks, settings)
     take_step = training.Trainer.take_step
 
     def die_in_the_fifth(self: training.Trainer) -> dict[str, float]:
@@ -84,12 +86,13 @@ def test_a_killed_run_continues_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "take_step", die_in_the_fifth)
         with pytest.raises(KeyboardInterrupt):
-            distil_into("killed", root, dataset, networks, SETTINGS)
-    left = sorted(path.name for path in (root / "killed-working").glob("checkpoint-*"))
+            distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
+    working = root / f"killed-{optimizer}-working"
+    left = sorted(path.name for path in working.glob("checkpoint-*"))
     assert left == ["checkpoint-00000002.pt", "checkpoint-00000004.pt"]
     # Half a checkpoint, as a full disk leaves it: the one before is taken.
-    (root / "killed-working" / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
-    continued = distil_into("killed", root, dataset, networks, SETTINGS)
+    (working / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
+    continued = distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
     files = sorted(path.name for path in whole.iterdir())
     assert files == ["config.json", "curve.parquet", "samples.png", "student.safetensors", "training.json"]
     assert {name: digest_file(continued / name) for name in files} == {
@@ -121,6 +124,34 @@ def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer
     assert all(name.startswith(("encoder.Ref_encoder.", "encoder.Final_encoder.")) for name in moved)
     for part in ("Ref_encoder.project.text", "Ref_encoder.project.image", "Ref_encoder.pre_conv", "Final_encoder"):
         assert any(name.startswith(f"encoder.{part}") for name in moved), part
+
+
+def test_each_part_learns_at_its_own_rate_with_muon_for_matrices_and_kernels(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": "muon", "lr": 4e-3, "lr_transformer": 1e-3})
+    trainer = make_trainer(root, dataset, networks, settings)
+    names = {parameter: name for name, parameter in trainer.student.named_parameters()}
+    groups = trainer.optimizer.param_groups
+    assert {names[p]: (group["initial_lr"], group["use_muon"]) for group in groups for p in group["params"]} == {
+        names[p]: (4e-3 if "Ref_encoder" in names[p] else 1e-3, p.ndim > 1) for p in trainer.parameters
+    }
+
+
+def test_muon_moves_a_matrix_in_all_directions_alike_and_as_far_as_its_rate_says(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": "muon"})
+    trainer = make_trainer(root, dataset, networks, settings)
+    kernel = trainer.student.encoder.Ref_encoder.patch_emb.proj.weight
+    before, rows = kernel.detach().clone(), len(kernel)
+    torch.manual_seed(0)
+    directions = torch.linalg.svd(torch.randn(rows, kernel[0].numel()), full_matrices=False)
+    kernel.grad = ((directions.U * torch.logspace(-1, 1, rows)) @ directions.Vh).view_as(kernel)
+    trainer.optimizer.step()
+    moved = (kernel.detach() - before).flatten(1) / settings.lr
+    lengths = torch.linalg.svdvals(moved) / (0.2 * moved.shape[1] ** 0.5)  # as long as a step of AdamW's
+    assert 0.5 < lengths.min() < lengths.max() < 1.5  # the gradient's are a hundred times apart
 
 
 def test_the_student_overfits_one_batch(root: Path, dataset: Path, networks: Networks) -> None:

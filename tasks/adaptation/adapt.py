@@ -223,14 +223,13 @@ def train_until(trainer: Trainer, stop: float, spent: float, own: AdaptSettings,
 
     The rates fall with the time left. Views are compared once the triplanes alone have had their share of the time.
     """
-    rates = trainer.settings.lr, trainer.settings.lr_transformer
     while spent < stop:
         began = clock()
         if spent >= own.triplane_share * own.seconds and not trainer.has_views(trainer.step):
             trainer.settings = trainer.settings.model_copy(update={"triplane_iterations": trainer.step})
         share = LR_END + (1.0 - LR_END) * 0.5 * (1.0 + math.cos(math.pi * spent / own.seconds))
-        for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
-            group["full_lr"] = rate * share
+        for group in trainer.optimizer.param_groups:
+            group["full_lr"] = group["initial_lr"] * share
         trainer.curve.pending.append(trainer.take_step())
         trainer.step += 1
         spent += clock() - began

@@ -22,6 +22,7 @@ from tasks.progress import report
 from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import Fields, SampleRef
 from tasks.training.loop import Trainer
+from tasks.training.rates import make_optimizer
 
 STEPS = "steps.txt"  # a line for each step that was taken: its number, its seconds of work
 LOOK = "look-{:08d}.json"
@@ -81,10 +82,10 @@ class WholeTrainer(WatchedTrainer):
 
     def __init__(self, work: Work, bench: Bench, exam: Exam, prompts: Prompts, learned: Sequence[SampleRef]) -> None:
         super().__init__(work, bench, exam, prompts, learned)
-        encoder, rate = self.student.encoder, self.settings.lr_transformer
-        added = [p for part in BRANCHES for p in encoder.get_submodule(part).requires_grad_(True).parameters()]
-        self.optimizer.add_param_group({"params": added, "lr": rate, "full_lr": rate})
-        self.parameters = [*self.parameters, *added]
+        for part in BRANCHES:
+            self.student.encoder.get_submodule(part).requires_grad_(True)
+        self.parameters = self.student.trainable_parameters()
+        self.optimizer = self.accelerator.prepare(make_optimizer(self.student, self.settings))
         self.maker.loader.close()
         self.maker = LiveBatchMaker(self.student, bench.models.teacher, prompts, self.settings, self.maker.device)
 

@@ -1,4 +1,4 @@
-"""The training loop of the student: AdamW over E_p and E_t, checkpoints, curve and pictures.
+"""The training loop of the student: one optimizer over E_p and E_t, checkpoints, curve and pictures.
 
 Works in one process and, started with `accelerate launch`, in several: each takes its share of a batch.
 """
@@ -30,7 +30,7 @@ from tasks.pages.pictures import contact_sheet, write_png
 from tasks.training.batches import Batch, BatchMaker, Prompts
 from tasks.training.curve import Curve
 from tasks.training.data import Fields, Sampler, SampleRef, StepDraw, read_fields
-from tasks.training.rates import learning_rate_share, parameter_groups
+from tasks.training.rates import learning_rate_share, make_optimizer
 
 if TYPE_CHECKING:
     from models.live3d import Live3D
@@ -44,7 +44,6 @@ AHEAD = 2  # steps whose samples are read while one is computed
 CLIP_NORM = 1.0
 WATCHED = 16  # samples of the val split that the curve follows
 GRID_YAW = 0.35  # rad, of the novel view in a grid
-BETAS = (0.9, 0.99)
 
 OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
 
@@ -147,12 +146,10 @@ class Trainer:
             settings.depth_weight,
         )
         self.parameters = student.trainable_parameters()
-        groups = parameter_groups(student, settings)
-        optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=settings.weight_decay)
         self.resolution = student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
         self.lesson, self.optimizer = accelerator.prepare(
-            Lesson(student, self.patch_rays, settings.precision), optimizer
+            Lesson(student, self.patch_rays, settings.precision), make_optimizer(student, settings)
         )
         self.curve, self.step = Curve(), 0
         self._draws: dict[int, StepDraw] = {}  # of this step and those that are read ahead
