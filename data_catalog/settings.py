@@ -225,7 +225,7 @@ class AdaptSettings(Section):
     looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # when they are looked at; the paper's are 6, 60, 120, 300
     batch_size: int = Field(4, ge=1)  # samples per iteration
     lr: float = Field(1e-2, gt=0.0)  # of E_p; it falls to a tenth as the time runs out, that of the others too
-    lr_norm: float = Field(2e-3, gt=0.0)  # of the normalisation layers of E_t, which all styles share
+    lr_norm: float = Field(6e-3, gt=0.0)  # of the normalisation layers of E_t, which all styles share
     warmup: int = Field(10, ge=0)  # iterations
     # Of the seconds: first triplanes alone are compared, as in `distill`, at a third of a step's price.
     triplane_share: float = Field(0.7, ge=0.0, lt=1.0)
@@ -233,6 +233,7 @@ class AdaptSettings(Section):
     # them: a third of what is learned then, they keep the old styles. The paper has none, and without them an
     # embedded student forgets: its other edits get twice as far from the truth in half a minute.
     rehearsals: int = Field(8, ge=0)
+    mirror: bool = True  # each pair is met mirrored, too; the paper has none, and ten portraits are soon known by heart
     old_samples: int = Field(2, ge=1)  # test samples of each style it knows, measured before and after
     pairs_folder: str | None = None  # with input/ and edited/ pictures of one's own; null: the editor makes the pairs
     prompt: str | None = None  # of the pairs in the folder; null: those of the style's file

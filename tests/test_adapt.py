@@ -24,6 +24,7 @@ from models.pixels import signed, to_bytes
 from models.student import Student
 from tasks.adaptation import adapt
 from tasks.adaptation.exam import Exam, gain_interval
+from tasks.adaptation.mirroring import mirror
 from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
 from tasks.student.files import load_student, save_student
@@ -246,6 +247,37 @@ def test_rehearsal_keeps_an_old_style_nearer_to_what_it_was(root: Path, networks
     trainer = adapt.make_trainer(learn_only_adaptable(base), networks, (), samples, exactly)
     assert trainer.take_step()["loss_triplane"] < 1e-3  # half precision of what is stored
     assert adapt.make_trainer(base, networks, learned, (), SETTINGS).take_step()["loss_triplane"] > 1e-2
+
+
+def test_mirrored_pairs_are_lifted_by_the_teacher_and_mirrored_again_they_are_the_pairs(
+    root: Path, networks: Networks
+) -> None:
+    learned, _ = read_pairs(root / "pairs")
+    mirrored = mirror(learned, networks.teacher, SETTINGS, root / "mirrored-once")
+    again = mirror(mirrored, networks.teacher, SETTINGS, root / "mirrored-twice")
+    assert len(mirrored) == len(learned) == len({sample.portrait_id for sample in mirrored})
+    for pair, once, twice in zip(learned, mirrored, again, strict=True):
+        own, turned, back = (read_fields(sample) for sample in (pair, once, twice))
+        assert (turned.pseudo_label == own.pseudo_label[:, ::-1]).all()
+        assert (back.portrait == own.portrait).all()
+        assert np.allclose(twice.camera, pair.camera)
+        assert np.allclose(back.view_cameras, own.view_cameras)
+        with torch.no_grad():
+            lifted = networks.teacher.encode(signed(turned.pseudo_label[None].copy()))[0]
+        assert turned.triplane is not None
+        assert np.allclose(
+            turned.triplane, lifted, atol=2e-3 * float(lifted.abs().max())
+        )  # it is stored in half precision
+
+
+def test_mirrored_pairs_are_learned_from_unless_that_is_switched_off(root: Path, networks: Networks) -> None:
+    plain = SETTINGS.model_copy(update={"adapt": SETTINGS.adapt.model_copy(update={"mirror": False})})
+    adapt_into("mirrors", root, networks)
+    adapt_into("no-mirrors", root, networks, plain)
+    assert (root / "mirrors-working" / "mirrored").is_dir()
+    assert not (root / "no-mirrors-working" / "mirrored").exists()
+    deltas = [digest_file(root / name / adapt.DELTA) for name in ("mirrors", "no-mirrors")]
+    assert deltas[0] != deltas[1]
 
 
 def test_every_pair_meets_every_wording_its_own_first_and_stays_the_pair_it_is(root: Path) -> None:

@@ -72,6 +72,7 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
     """Learn for `adapt.seconds` of the clock, from the newest checkpoint that an interrupted run left."""
     from models.adaptation import learn_only_adaptable
     from tasks.adaptation.exam import Exam
+    from tasks.adaptation.mirroring import mirror
     from tasks.adaptation.rehearsal import rehearse
 
     settings, base = work.settings, base_of(work)
@@ -82,7 +83,9 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
     old_exam = Exam(choose_old(old, settings), networks.clip, networks.perceptual, settings)
     rehearsed = rehearse(student, learned, old, networks, settings, work.working)
     unadapted, old_before = exam.edits(student), old_exam.take(student)
-    trainer = make_trainer(learn_only_adaptable(student), networks, learned, rehearsed, settings)
+    mirrored = mirror(learned, networks.teacher, settings, work.working) if settings.adapt.mirror else []
+    met = [*learned, *mirrored]
+    trainer = make_trainer(learn_only_adaptable(student), networks, met, rehearsed, settings)
     curve = learn(trainer, exam, settings, work.working, clock)
     edited, lifted = exam.edits(student), exam.lifted(networks.teacher)
     before, after, teachers = (exam.judge(pictures) for pictures in (unadapted, edited, lifted))
