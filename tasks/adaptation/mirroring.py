@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_catalog.encoding import encode_array, encode_json, encode_png
 from data_catalog.settings import Settings
 from data_catalog.shards import Sample, write_shard
 from models.camera import mirror_label
 from models.live3d import Live3D
-from models.pixels import signed, to_bytes
-from tasks.teach import SHARD, Lesson, encode_lesson
+from models.pixels import signed
+from tasks.adaptation.lessons import make_sample
+from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_fields
 
 FOLDER = "mirrored"
@@ -49,13 +49,7 @@ def _samples(
     for pair, mirrored in zip(pairs, turned, strict=True):
         fields = read_fields(pair)
         portrait, edited = (np.ascontiguousarray(each[:, ::-1]) for each in (fields.portrait, fields.pseudo_label))
-        views = mirror_label(torch.from_numpy(fields.view_cameras.copy())).float()
-        cameras = torch.cat([torch.from_numpy(mirrored.camera)[None], views]).to(device)
+        views = mirror_label(torch.from_numpy(fields.view_cameras.copy())).float().numpy()
         with torch.no_grad():
             triplane = teacher.encode(signed(edited[None], device))
-            render = teacher.render(triplane.expand(len(cameras), -1, -1, -1), cameras)
-        depths = render.depth[:, 0].float().cpu().numpy()
-        lesson = Lesson(triplane[0].float().cpu().numpy(), to_bytes(render.image)[1:], views.numpy(), depths, {})
-        shown = {"portrait.png": encode_png(portrait), "pseudo_label.png": encode_png(edited)}
-        rest = {"camera.npy": encode_array(mirrored.camera), "meta.json": encode_json({"key": mirrored.key})}
-        yield Sample(mirrored.key, shown | rest | encode_lesson(lesson, settings.teach))
+        yield make_sample(mirrored, portrait, edited, triplane, teacher.render, views, settings.teach)

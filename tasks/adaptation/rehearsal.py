@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from data_catalog.encoding import encode_array, encode_json, encode_png
 from data_catalog.keys import sample_key
 from data_catalog.seeds import derive
 from data_catalog.settings import Settings, TeachSettings
 from data_catalog.shards import Sample, write_shard
-from models.pixels import signed, to_bytes
+from models.pixels import signed
+from tasks.adaptation.lessons import make_sample
 from tasks.distill import Networks
-from tasks.teach import SHARD, Lesson, encode_lesson
+from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_fields
 
 if TYPE_CHECKING:
@@ -72,14 +72,7 @@ def _samples(
     device = str(next(student.parameters()).device)
     for wish in wishes:
         fields = read_fields(wish)  # of the pair: its portrait and the cameras it is seen from
-        cameras = torch.from_numpy(np.concatenate([wish.camera[None], fields.view_cameras])).to(device)
         with torch.no_grad():
             tokens = networks.clip.text_tokens([wish.prompt]).to(device)
             triplane = student.encode(signed(fields.portrait[None], device), tokens, "text")
-            render = student.render(triplane.expand(len(cameras), -1, -1, -1), cameras)
-        pictures = to_bytes(render.image)
-        depths = render.depth[:, 0].float().cpu().numpy()
-        lesson = Lesson(triplane[0].float().cpu().numpy(), pictures[1:], fields.view_cameras, depths, {})
-        shown = {"portrait.png": encode_png(fields.portrait), "pseudo_label.png": encode_png(pictures[0])}
-        rest = {"camera.npy": encode_array(wish.camera), "meta.json": encode_json({"key": wish.key})}
-        yield Sample(wish.key, shown | rest | encode_lesson(lesson, settings))
+        yield make_sample(wish, fields.portrait, None, triplane, student.render, fields.view_cameras, settings)
