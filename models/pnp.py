@@ -16,44 +16,56 @@ TARGET = np.array([0.0, 0.0, 0.2])
 
 # EG3D's preprocessing takes the cameras of the standard face to its world: times 0.27, then moved.
 UNIT, OFFSET = 0.27, np.array([0.0, 0.006, 0.161])
-EG3D_FACE: Array = OFFSET + UNIT * STANDARD_FACE
 
-# What is expected before a landmark is seen, as standard deviations: faces differ from the canonical one and
-# detectors err (in crop sides); people look at cameras (radians); a crop is upright and its face of the usual size.
-LANDMARK_SIGMA = 0.012
+# What is expected before a landmark is seen, as standard deviations: people look at cameras (radians); a crop is
+# upright and its face of the usual size.
 YAW_SIGMA, PITCH_SIGMA = 0.6, 0.3
 TURN_SIGMA = np.array([0.03, 0.03, 0.05])
 SIZE_SIGMA = 0.1
+POSE = 6  # numbers of a camera: see `_pose` and `_project`
+
+
+class Face(NamedTuple):
+    """What five landmarks may look like in 3D: a small morphable model (Blanz and Vetter 1999)."""
+
+    mean: Array  # (5, 3) world
+    modes: Array  # (K, 5, 3) world: how faces differ from the mean, a standard deviation each, independent
+    sigma: float  # crop sides: what modes leave unsaid, and how far a detector errs
 
 
 class Fit(NamedTuple):
-    """label (25,): location of norm 2.7, EG3D's intrinsics.  reprojection: root mean square error in crop sides."""
+    """label (25,): location of norm 2.7, EG3D's intrinsics.  reprojection: of the mean face, rms, crop sides."""
 
     label: Array
     reprojection: float
 
 
-def fit_camera(points: ArrayLike, face: ArrayLike) -> Fit:
-    """The most likely camera that shows `face` at `points`.
+def fit_camera(points: ArrayLike, face: Face) -> Fit:
+    """The most likely camera that shows a face of the kind of `face` at `points`; its shape is found with it.
 
-    points: (5, 2) in [0, 1] of the crop, x right, y down.  face: (5, 3) world. The face's size is free, so that a
-    small head is not taken for a turned one; the label has EG3D's focal length and radius nevertheless.
+    points: (5, 2) in [0, 1] of the crop, x right, y down. The face's size is free, so that a small head is not taken
+    for a turned one; the label has EG3D's focal length and radius nevertheless.
     """
-    seen, shape = np.asarray(points, dtype=np.float64), np.asarray(face, dtype=np.float64)
+    seen = np.asarray(points, dtype=np.float64)
+
+    def misfit(state: Array) -> Array:
+        shape = face.mean + np.tensordot(state[POSE:], face.modes, 1)
+        return (_project(state[:POSE], shape) - seen) / face.sigma
 
     def residuals(state: Array) -> Array:
-        misfit = (_project(state, shape) - seen) / LANDMARK_SIGMA
         prior = [
             state[0] / YAW_SIGMA,
             state[1] / PITCH_SIGMA,
             *(state[2:5] / TURN_SIGMA),
             state[5] / SIZE_SIGMA,
+            *state[POSE:],
         ]
-        return np.concatenate([misfit.ravel(), prior])
+        return np.concatenate([misfit(state).ravel(), prior])
 
-    state = least_squares(residuals, np.zeros(6), method="lm").x
-    error = float(np.sqrt(((_project(state, shape) - seen) ** 2).sum(axis=1).mean()))
-    return Fit(_label(state), error)
+    state = least_squares(residuals, np.zeros(POSE + len(face.modes)), method="lm").x
+    # Of the mean face: stretched far enough, a shape fits the landmarks of anything.
+    error = float(np.sqrt(((_project(state[:POSE], face.mean) - seen) ** 2).sum(axis=1).mean()))
+    return Fit(_label(state[:POSE]), error)
 
 
 def frontal_label() -> Array:
@@ -85,10 +97,10 @@ def _project(state: Array, points: Array) -> Array:
     return 0.5 + FOCAL * np.exp(state[5]) * seen[:, :2] / seen[:, 2:]
 
 
-def canonical_face(world: str) -> Array:
-    """(5, 3) mean landmarks, world units: of the procedural heads ("embedded"), or of real faces ("paper")."""
+def canonical_face(world: str) -> Face:
+    """Of the procedural heads ("embedded"), or of real faces ("paper"), of which only the mean is known."""
     if world != "embedded":
-        return EG3D_FACE
-    from models.procedural import CANONICAL_LANDMARKS
+        return Face(OFFSET + UNIT * STANDARD_FACE, np.zeros((0, 5, 3)), sigma=0.012)
+    from models.procedural import CANONICAL_LANDMARKS, LANDMARK_MODES
 
-    return np.asarray(CANONICAL_LANDMARKS.numpy(), dtype=np.float64)
+    return Face(*(each.numpy().astype(np.float64) for each in (CANONICAL_LANDMARKS, LANDMARK_MODES)), sigma=0.004)

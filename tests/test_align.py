@@ -29,7 +29,7 @@ def project(label: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def test_the_canonical_face_before_the_frontal_camera_is_its_own_crop() -> None:
-    seen = project(pnp.frontal_label(), pnp.canonical_face("embedded"))
+    seen = project(pnp.frontal_label(), pnp.canonical_face("embedded").mean)
     crop = alignment.crop_transform(seen * 512, alignment.framing("embedded"))
     assert np.abs(alignment.apply_affine(crop, seen * 512) - seen).max() < 1e-3
 
@@ -106,12 +106,32 @@ def test_the_centred_rotation_looks_through_the_middle() -> None:
 @pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (0.35, 0.0), (-0.5, 0.15), (0.1, -0.2)])
 def test_pnp_finds_the_camera_of_a_canonical_face(world: str, yaw: float, pitch: float) -> None:
     truth = camera.orbit_label(yaw, pitch)[0].numpy().astype(float)
-    fit = pnp.fit_camera(project(truth, pnp.canonical_face(world)), pnp.canonical_face(world))
+    face = pnp.canonical_face(world)
+    fit = pnp.fit_camera(project(truth, face.mean), face)
     rotations = (label[:16].reshape(4, 4)[:3, :3] for label in (fit.label, truth))
     assert alignment.rotation_angle_deg(*rotations) < 3.5  # what is expected of cameras pulls a little
     assert fit.reprojection < 0.005
     assert np.linalg.norm(fit.label[:16].reshape(4, 4)[:3, 3]) == pytest.approx(2.7)
     assert fit.label[16:].tolist() == [4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1]
+
+
+def test_an_unusual_face_is_not_taken_for_a_turned_one() -> None:
+    """With the ways in which faces differ, its camera is found better than by the mean face alone."""
+    face = pnp.canonical_face("embedded")
+    narrow = face._replace(modes=face.modes[:0])
+    wider = face.mean + 2.0 * face.modes[0]  # eyes far apart
+    truth = camera.orbit_label(0.4, 0.0)[0].numpy().astype(float)
+    fits = [pnp.fit_camera(project(truth, wider), known) for known in (face, narrow)]
+    rotations = [alignment.centred_rotation(fit.label) for fit in fits]
+    errors = [alignment.rotation_angle_deg(one, alignment.centred_rotation(truth)) for one in rotations]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_the_modes_of_the_landmarks_are_those_of_the_identities() -> None:
+    faces = torch.stack([procedural.landmarks(procedural.portrait(seed)) for seed in range(400)])
+    modes = procedural.LANDMARK_MODES.flatten(1)
+    assert (faces.mean(0) - procedural.CANONICAL_LANDMARKS).abs().max() < 1e-3
+    assert torch.allclose(torch.cov(faces.flatten(1).T), modes.T @ modes, atol=3e-6)
 
 
 def intake(source: Path | str, folder: Path, *overrides: str) -> tuple[Settings, Input]:

@@ -43,7 +43,7 @@ def test_a_pose_shows_the_face_as_the_reconstruction_saw_it(angles: tuple[float,
     label = np.concatenate([camera_pose(angles, moved).ravel(), [pnp.FOCAL, 0, 0.5, 0, pnp.FOCAL, 0.5, 0, 0, 1]])
     side = 2 * alignment.EG3D.half
     expected = photographed(angles, moved, 1 / side, [0.5, 0.5])
-    assert np.abs(project(label, pnp.EG3D_FACE) - expected).max() < 1e-4
+    assert np.abs(project(label, pnp.canonical_face("paper").mean) - expected).max() < 1e-4
 
 
 def test_a_label_has_eg3ds_radius_and_intrinsics() -> None:

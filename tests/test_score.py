@@ -111,7 +111,7 @@ class SureDetector:
     """Finds the canonical face as a camera sees it: a detector without error or doubt."""
 
     def __init__(self, yaws: list[float], confidence: float = 1.0) -> None:
-        face = torch.from_numpy(np.asarray(pnp.canonical_face("embedded"))).float()
+        face = torch.from_numpy(pnp.canonical_face("embedded").mean).float()
         labels = orbit_label(torch.tensor(yaws), 0.0)
         self.points = project(face.expand(len(yaws), -1, -1), labels).numpy()
         self.confidence = np.full(len(yaws), confidence)

@@ -4,6 +4,7 @@ from models.procedural.person import Identity, Person, Scene, portrait
 from models.procedural.photo import RawPhoto, raw_photo
 from models.procedural.render import (
     CANONICAL_LANDMARKS,
+    LANDMARK_MODES,
     STYLES,
     Picture,
     changed_mask,
@@ -15,6 +16,7 @@ from models.procedural.render import (
 
 __all__ = [
     "CANONICAL_LANDMARKS",
+    "LANDMARK_MODES",
     "STYLES",
     "Identity",
     "Person",

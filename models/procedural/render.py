@@ -34,6 +34,18 @@ CANONICAL_LANDMARKS: Tensor = HEAD_CENTRE + HEAD_SCALE * torch.tensor(
     ]
 )
 
+# How identities differ from it, a standard deviation each (of a uniform draw: its range over the root of 12): eyes
+# apart, eyes up, a longer nose, a wider mouth, mouth corners up. World units.
+LANDMARK_MODES: Tensor = HEAD_SCALE * torch.tensor(
+    [
+        [[-0.00462, 0, 0], [0.00462, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
+        [[0, 0.00462, 0], [0, 0.00462, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0.00462], [0, 0, 0], [0, 0, 0]],
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0], [-0.00635, 0, 0], [0.00635, 0, 0]],
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0.00624, 0], [0, 0.00624, 0]],
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Picture:
