@@ -103,4 +103,5 @@ def canonical_face(world: str) -> Face:
         return Face(OFFSET + UNIT * STANDARD_FACE, np.zeros((0, 5, 3)), sigma=0.012)
     from models.procedural import CANONICAL_LANDMARKS, LANDMARK_MODES
 
-    return Face(*(each.numpy().astype(np.float64) for each in (CANONICAL_LANDMARKS, LANDMARK_MODES)), sigma=0.004)
+    mean, modes = (each.numpy().astype(np.float64) for each in (CANONICAL_LANDMARKS, LANDMARK_MODES))
+    return Face(mean, modes, sigma=0.004)

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from data_catalog.errors import UserError
 from data_catalog.places import PROJECT
 from data_catalog.snapshot import open_snapshot
+from flows.running.products import check_never_met
 
 SETTINGS = {
     "portraits.count": "6",
@@ -167,3 +170,19 @@ def test_adapt_makes_pairs_of_a_dropped_style_and_a_delta_that_edit_takes(
     edited = stillroom("edit", str(portrait), "--prompt", "Make him bald", "--style", "bald", "--out", str(tmp_path))
     assert (tmp_path / "edited.png").is_file()
     assert edited["portraits"] == 1
+
+
+def test_a_student_is_examined_on_portraits_of_another_dataset(stillroom: Run, distilled: Document) -> None:
+    others = ["--set", "portraits.seed=900", "--set", "portraits.test_fraction=0.9"]
+    dataset = stillroom("build", *others)["dataset"]
+    evaluated = stillroom("evaluate", "--dataset", dataset, *others)
+    assert {row["method"] for row in evaluated["table"]} == {"student", "editor+teacher", "no edit"}
+    assert evaluated["partitions_run"] == 1
+
+
+def test_what_a_student_has_met_is_no_exam() -> None:
+    learned = pa.table({"portrait_id": ["a", "b"], "prompt": ["one", "two"], "split": ["train", "test"]})
+    check_never_met(learned, learned)
+    for met in ({"portrait_id": "a", "prompt": "two"}, {"portrait_id": "c", "prompt": "one"}):
+        with pytest.raises(UserError, match="has met what would be tested"):
+            check_never_met(learned, pa.table({name: [value] for name, value in (met | {"split": "test"}).items()}))

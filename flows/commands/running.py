@@ -47,6 +47,9 @@ def distill(
 @app.command()
 def evaluate(
     student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    dataset: Annotated[
+        str | None, typer.Option(help="Digest of a dataset of other portraits, or latest.  [default: the student's]")
+    ] = None,
     force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -56,7 +59,7 @@ def evaluate(
     with screen.only_results_on_stdout():
         from flows.running.engine import run_here
 
-        outcome = run_here("evaluate", profile, overrides or [], student=student, force=force)
+        outcome = run_here("evaluate", profile, overrides or [], student=student, dataset=dataset, force=force)
     screen.show(outcome, as_json, screen.evaluation_table)
 
 

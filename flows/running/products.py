@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from data_catalog.snapshot import Snapshot, open_snapshot, publish, snapshot_digest
+from data_catalog.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
 from data_catalog.store import Store
 from data_catalog.students import STUDENT, student_entry
 from flows.running.session import FlowRun
@@ -43,12 +47,42 @@ def find_dataset(digest: str) -> Pins:
     )
 
 
-def find_student(digest: str) -> Pins:
-    """Fix the plan to a student and the dataset it learned from: `latest`, or a digest or its beginning."""
+def find_student(digest: str, dataset: str | None = None) -> Pins:
+    """Fix the plan to a student (`latest`, or a digest or its beginning) and to the dataset it learned from.
+
+    dataset: a snapshot to examine it on instead, as for `find_dataset`. Raises UserError if the student has met what
+    would be tested.
+    """
     catalog = Catalog(Store(data_root()))
     entry = student_entry(catalog, digest)
     learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
-    return {STUDENT: entry.digest} | {key: value for key, value in learned_from.items() if key == DATASET}
+    own = {key: value for key, value in learned_from.items() if key == DATASET}
+    examined = own if dataset is None else find_dataset(dataset)
+    if examined != own:
+        check_never_met(*(_samples_of(catalog, pins[DATASET]) for pins in (own, examined)))
+    return {STUDENT: entry.digest} | examined
+
+
+def check_never_met(learned: pa.Table, examined: pa.Table) -> None:
+    """No portrait and no prompt of the examined dataset's test split may be in what the student learned from."""
+    met = learned.filter(pc.field("split") != "test")
+    tested = examined.filter(pc.field("split") == "test")
+    for column in ("portrait_id", "prompt"):
+        both = sorted(set(met.column(column).to_pylist()) & set(tested.column(column).to_pylist()))
+        if both:
+            raise UserError(
+                f"the student has met what would be tested: {len(both)} of the {column} column",
+                first=both[0],
+                hint="portraits of another portraits.seed or source, and the test prompts of the same style files",
+            )
+
+
+def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
+    """What a leak would show in, of a dataset's partition."""
+    entry = next((each for each in catalog.history(DATASET) if each.digest == digest), None)
+    if entry is None:
+        raise UserError("the store no longer holds the dataset that the student learned from", digest=digest)
+    return pq.read_table(catalog.folder(entry) / SAMPLES, columns=["portrait_id", "prompt", "split"])
 
 
 def publish_dataset(run: FlowRun) -> Snapshot:
