@@ -201,6 +201,8 @@ class DistillSettings(Section):
     # The picture L2D compares with, from the portrait's camera. Where that camera is an estimate, only the
     # teacher's own rendering agrees with it: the pseudo-label itself would teach the error of the camera.
     l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
+    # Each sample is met mirrored, too, lifted by the teacher: of a few dozen portraits a student learns many by heart.
+    mirror: bool = False
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # samples whose prompt is an image
     # What the teacher's part of a batch is. cached: triplane and views as `teach` stored them; rendered: the stored
     # triplane from cameras drawn anew; online: the triplane, too, is made at each step, as in the paper's public code.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.errors import UserError
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from tasks.progress import report
@@ -71,22 +70,21 @@ def distill(work: Work, networks: Networks) -> Summary:
 
     from tasks.training.batches import Prompts
     from tasks.training.loop import train
+    from tasks.training.mirroring import learned_samples
 
     settings = work.settings
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     check_stored(samples)
-    learned = [sample for sample in samples if sample.split == "train"]
+    learned = learned_samples(samples, networks.teacher, settings, work.working)
     watched = [sample for sample in samples if sample.split == "val"]
-    if not learned:
-        raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
     prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
     student = make_student(networks.teacher, prompts, settings)
     teachers = networks.teacher, networks.perceptual
     curve = train(student, *teachers, prompts, learned, watched, settings, work.working, report)
     if PartialState().is_main_process:
         write_products(work, student, curve, learned)
-    return Summary(samples=len(learned), metrics=curve.last())
+    return Summary(samples=sum(sample.split == "train" for sample in samples), metrics=curve.last())
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:

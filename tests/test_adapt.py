@@ -24,12 +24,12 @@ from models.pixels import signed, to_bytes
 from models.student import Student
 from tasks.adaptation import adapt
 from tasks.adaptation.exam import Exam, gain_interval
-from tasks.adaptation.mirroring import mirror
 from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
 from tasks.student.files import load_student, save_student
 from tasks.training import loop as training
 from tasks.training.data import read_fields, read_samples
+from tasks.training.mirroring import mirror
 from tests import taught
 from tests.tiny import tiny_clip
 

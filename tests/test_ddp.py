@@ -24,6 +24,7 @@ LEARNING = DistillSettings(
     grid_every=4,
     checkpoint_every=2,
     image_prompt_fraction=0.5,
+    mirror=True,
     warmup=0,
 )
 

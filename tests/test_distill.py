@@ -21,6 +21,7 @@ from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make
 from tasks.student.files import WEIGHTS, load_student
 from tasks.training import loop as training
 from tasks.training.data import Memory, Sampler, check_no_leakage, read_fields, read_samples
+from tasks.training.mirroring import learned_samples
 from tests import taught
 from tests.tiny import tiny_clip
 
@@ -70,11 +71,11 @@ def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, sett
     return work.folder
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(("optimizer", "mirror"), [("adamw", False), ("muon", True)])
 def test_a_killed_run_continues_to_the_same_bits(
-    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, optimizer: str, mirror: bool
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "mirror": mirror})
     whole = distil_into(f"whole-{optimizer}", root, dataset, networks, settings)
     take_step = training.Trainer.take_step
 
@@ -109,6 +110,21 @@ def test_checkpoints_more_or_less_often_do_not_change_the_student(
     assert digest_file(first / WEIGHTS) == digest_file(second / WEIGHTS)
     partition = taught.work_on("distill", root, dataset, Settings()).partition
     assert STAGE.reads(Settings(distill=SETTINGS), partition) == STAGE.reads(Settings(distill=often), partition)
+
+
+def test_every_training_sample_is_learned_mirrored_too_and_no_other(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    samples = read_samples(dataset, root)
+    twice = Settings(distill=DistillSettings(mirror=True))
+    once, both = (
+        learned_samples(samples, networks.teacher, settings, root / "mirrors") for settings in (Settings(), twice)
+    )
+    assert once == [sample for sample in samples if sample.split == "train"]
+    assert both[: len(once)] == once
+    assert [sample.key for sample in both[len(once) :]] == [f"{sample.key}-mirrored" for sample in once]
+    for sample, mirrored in zip(once, both[len(once) :], strict=True):
+        assert (read_fields(mirrored).portrait == read_fields(sample).portrait[:, ::-1]).all()
 
 
 def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer(

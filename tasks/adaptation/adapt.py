@@ -72,8 +72,8 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
     """Learn for `adapt.seconds` of the clock, from the newest checkpoint that an interrupted run left."""
     from models.adaptation import learn_only_adaptable
     from tasks.adaptation.exam import Exam
-    from tasks.adaptation.mirroring import mirror
     from tasks.adaptation.rehearsal import rehearse
+    from tasks.training.mirroring import mirror
 
     settings, base = work.settings, base_of(work)
     learned, held_out = read_pairs(work.input("pairs").folder)

@@ -20,10 +20,10 @@ from data_catalog.seeds import derive
 from data_catalog.settings import Settings, TeachSettings
 from data_catalog.shards import Sample, write_shard
 from models.pixels import signed
-from tasks.adaptation.lessons import make_sample
 from tasks.distill import Networks
 from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_fields
+from tasks.training.lessons import make_sample
 
 if TYPE_CHECKING:
     from models.student import Student

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from data_catalog.errors import UserError
 from data_catalog.fingerprint import write_atomically
 from data_catalog.stage import Work
 from models.pixels import signed
@@ -22,6 +21,7 @@ from tasks.progress import report
 from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import Fields, SampleRef
 from tasks.training.loop import Trainer
+from tasks.training.mirroring import learned_samples
 from tasks.training.rates import make_optimizer
 
 STEPS = "steps.txt"  # a line for each step that was taken: its number, its seconds of work
@@ -37,9 +37,7 @@ def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row
     everything: E_low and E_high learn, too.
     """
     settings, models = work.settings, bench.models
-    learned = [sample for sample in bench.samples if sample.split == "train"]
-    if not learned:
-        raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
+    learned = learned_samples(bench.samples, models.teacher, settings, work.working)
     prompts = Prompts.read(bench.samples, models.clip, models.mae, settings.run.device)
     student = make_student(models.teacher, prompts, settings)
     trainer = (WholeTrainer if everything else WatchedTrainer)(work, bench, Exam(bench, student), prompts, learned)

@@ -1,0 +1,68 @@
+"""Samples a second time, seen in a mirror: a student that meets few portraits and no others learns them by heart.
+
+Portrait and edited picture are mirrored and the teacher lifts the result, so that each is a sample like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings
+from data_catalog.shard_index import read_index
+from data_catalog.shards import Sample, write_shard
+from models.camera import mirror_label
+from models.live3d import Live3D
+from models.pixels import signed
+from tasks.teach import SHARD
+from tasks.training.data import SampleRef, read_fields
+from tasks.training.lessons import make_sample
+
+FOLDER = "mirrored"
+
+
+def learned_samples(
+    samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, working: Path
+) -> list[SampleRef]:
+    """The train split of a dataset; and all of it mirrored, where `distill.mirror` says so."""
+    learned = [sample for sample in samples if sample.split == "train"]
+    if not learned:
+        raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
+    return learned + (mirror(learned, teacher, settings, working) if settings.distill.mirror else [])
+
+
+def mirror(samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, working: Path) -> list[SampleRef]:
+    """The samples mirrored; their shard is written below `working`, of several processes by the first."""
+    folder = working / FOLDER
+    turned = {each.key: (each, _turn(each)) for each in samples}
+    pairs = sorted(turned.values(), key=lambda pair: pair[1].key)  # as a shard wants them
+    with PartialState(cpu=settings.run.device == "cpu").main_process_first():
+        if not (folder / SHARD).exists():  # an interrupted run may have written it: whole, if at all
+            folder.mkdir(parents=True, exist_ok=True)
+            write_shard(folder / SHARD, _samples(pairs, teacher, settings))
+        entries = read_index(folder / SHARD)
+    return [replace(new, shard=folder / SHARD, entry=entries[new.key]) for _, new in turned.values()]
+
+
+def _turn(sample: SampleRef) -> SampleRef:
+    """What is known of the mirrored sample. It shows nobody of the dataset, and serves as no image prompt."""
+    camera = mirror_label(torch.from_numpy(sample.camera)[None])[0].float().numpy()
+    name = f"{sample.portrait_id}-mirrored"
+    return replace(sample, key=f"{sample.key}-mirrored", portrait_id=name, camera=camera, image_prompt=False)
+
+
+def _samples(pairs: Sequence[tuple[SampleRef, SampleRef]], teacher: Live3D, settings: Settings) -> Iterator[Sample]:
+    device = settings.run.device
+    for sample, mirrored in pairs:
+        fields = read_fields(sample)
+        portrait, edited = (np.ascontiguousarray(each[:, ::-1]) for each in (fields.portrait, fields.pseudo_label))
+        views = mirror_label(torch.from_numpy(fields.view_cameras.copy())).float().numpy()
+        with torch.no_grad():
+            triplane = teacher.encode(signed(edited[None], device))
+        yield make_sample(mirrored, portrait, edited, triplane, teacher.render, views, settings.teach)
