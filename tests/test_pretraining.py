@@ -16,6 +16,7 @@ from tasks.pretraining.faces import load_faces
 from tasks.pretraining.faces import render_block as render_faces
 from tasks.pretraining.loop import Draw
 from tasks.pretraining.pictures import LOOKS, TRAINING_SEEDS, VALIDATION_SEEDS, Pictures, load_pictures, render_block
+from tasks.training.optimizers import OptimizerName
 
 TINY = dataclasses.replace(landmarks.RECIPE, steps=6)
 
@@ -71,7 +72,7 @@ class Killed(Exception):
     pass
 
 
-def killed_at(step: int) -> loop.Recipe:
+def killed_at(step: int, recipe: loop.Recipe) -> loop.Recipe:
     """The recipe, whose process dies in the middle of a step."""
 
     def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
@@ -79,18 +80,20 @@ def killed_at(step: int) -> loop.Recipe:
             raise Killed
         return landmarks.loss(network, pictures, draw)
 
-    return dataclasses.replace(TINY, loss=loss)
+    return dataclasses.replace(recipe, loss=loss)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_killed_training_goes_on_to_the_same_weights(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerName
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 2)
-    whole = loop.train(TINY, pictures, tmp_path, tmp_path / "whole").state_dict()
+    recipe = dataclasses.replace(TINY, optimizer=optimizer)
+    whole = loop.train(recipe, pictures, tmp_path, tmp_path / "whole").state_dict()
     with pytest.raises(Killed):
-        loop.train(killed_at(5), pictures, tmp_path, tmp_path / "killed")
+        loop.train(killed_at(5, recipe), pictures, tmp_path, tmp_path / "killed")
     assert torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"] == 4
-    resumed = loop.train(TINY, pictures, tmp_path, tmp_path / "killed").state_dict()
+    resumed = loop.train(recipe, pictures, tmp_path, tmp_path / "killed").state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     torch.manual_seed(TINY.seed)
     fresh = TINY.build(tmp_path).state_dict()

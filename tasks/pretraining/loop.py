@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tasks.pretraining.faces import Faces
 from tasks.pretraining.pictures import Pictures
+from tasks.training.optimizers import OptimizerName, build, group
 
 TrainingData = Pictures | Faces
 
@@ -54,6 +55,7 @@ class Recipe:
     measure: Callable[[nn.Module, Any], dict[str, float]]
     prepare: Callable[[nn.Module, Any], None] | None = None  # once, before the first step of a process
     finish: Callable[[nn.Module, Any], None] | None = None  # once, after the last step
+    optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.01
     bfloat16: bool = False  # autocast; the loss itself is taken in float32
     ema: float = 0.0  # decay of the averaged weights that are saved; 0 saves the last ones
@@ -76,7 +78,7 @@ def train(
     network = recipe.build(weights)
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_ema(recipe.ema)) if recipe.ema else None
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
+    optimizer = build(recipe.optimizer, group(learning, recipe.optimizer, recipe.lr, recipe.weight_decay))
     step = _resume(work, network, average, optimizer)
     if recipe.prepare is not None:
         recipe.prepare(network, pictures)
@@ -88,8 +90,8 @@ def train(
             torch.Generator().manual_seed(recipe.seed * 1_000_003 + step),
             step / recipe.steps,
         )
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * _schedule(step, recipe.steps)
+        for each in optimizer.param_groups:
+            each["lr"] = recipe.lr * _schedule(step, recipe.steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
             loss, parts = recipe.loss(network, pictures, draw)
         optimizer.zero_grad(set_to_none=True)

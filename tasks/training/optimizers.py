@@ -1,0 +1,37 @@
+"""The two optimizers of the project, by name: for the student and for the embedded networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+OptimizerName = Literal["adamw", "muon"]
+
+BETAS = (0.9, 0.99)  # of AdamW
+MOMENTUM = 0.9  # of Muon
+
+
+def group(
+    parameters: Iterable[nn.Parameter], name: OptimizerName, lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """What learns at one rate. `full_lr` is it before its course. Gains and biases have no use for Muon."""
+    parameters = list(parameters)
+    common = {"lr": lr, "initial_lr": lr, "full_lr": lr, "weight_decay": weight_decay}
+    by_adamw: dict[str, Any] = {"params": parameters, "betas": BETAS, **common}
+    if name == "adamw":
+        return [by_adamw]
+    by_adamw |= {"params": [p for p in parameters if p.ndim <= 1], "use_muon": False}
+    by_muon = {"params": [p for p in parameters if p.ndim > 1], "use_muon": True, "momentum": MOMENTUM, **common}
+    return [each for each in (by_muon, by_adamw) if each["params"]]
+
+
+def build(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer of groups made by `group` with the same name."""
+    if name == "adamw":
+        return torch.optim.AdamW(groups)
+    from pytorch_optimizer import Muon
+
+    return Muon(groups, use_adjusted_lr=True)  # steps as long as AdamW's at the same learning rate
