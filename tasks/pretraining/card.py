@@ -51,7 +51,8 @@ ABOUT = {
     "landmarks": About(
         "Landmarks (heatmaps, soft argmax)",
         f"raw photographs and {PICTURES}, moved and mirrored.",
-        "One head a picture, yaws to ±0.5 rad. The camera assumes the mean face, so an unusual one turns it.",
+        "One head a picture, yaws to ±0.5 rad. Of a face the camera knows how its five points may differ, no "
+        "more: a nose set high and a face that looks up are partly taken for each other.",
     ),
     "clip": About(
         "CLIP (transformers CLIPModel)",
