@@ -43,7 +43,7 @@ STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
 METHODS = (STUDENT, TEACHERS, NO_EDIT)
 IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
 SEEN_PROMPT = "student, seen prompt"  # the same edits asked for by words of the training; likewise
-TABLE, PER_SAMPLE = "table.json", "per_sample.parquet"
+TABLE, PER_SAMPLE, FIGURE = "table.json", "per_sample.parquet", "evaluation.png"
 
 Row = dict[str, Any]
 
@@ -67,6 +67,7 @@ def run(work: Work) -> Summary:
 
 def evaluate(work: Work, models: Models) -> Summary:
     """Measure, time, draw; write the table."""
+    from tasks.evaluation.figure import draw_figure
     from tasks.evaluation.pictures import draw_all
 
     samples = read_samples(work.input("dataset").folder, work.root)
@@ -81,6 +82,7 @@ def evaluate(work: Work, models: Models) -> Summary:
     timing = time_all(models, tested[0], work.settings)
     table = make_table(rows, timing, work.settings)
     table["pictures"] = draw_all(evaluation, pictured, work.folder)
+    draw_figure(table, work.folder / FIGURE)
     (work.folder / TABLE).write_bytes(encode_json(table))
     pq.write_table(pa.Table.from_pylist(rows), work.folder / PER_SAMPLE)
     return Summary(samples=len(tested), metrics=headline(table))
@@ -93,7 +95,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=1,
+    version=2,
     needs=(Need("dataset"), Need("distill")),
     reads=reads,
     models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "lpips"),

@@ -28,6 +28,7 @@ from tasks.evaluate import (
     evaluate,
     make_table,
 )
+from tasks.evaluation.figure import list_lines
 from tasks.evaluation.metrics import (
     MEASURES,
     TRUE_MEASURES,
@@ -115,6 +116,17 @@ def test_pictures_are_where_the_table_says(evaluated: Path) -> None:
         with Image.open(evaluated / shown["turntable"]) as turntable:
             assert getattr(turntable, "n_frames", 1) >= 3  # equal neighbours become one
         assert len(shown["columns"]) == 7
+
+
+def test_the_figure_has_a_line_for_all_for_each_kind_of_prompt_and_for_each_style(evaluated: Path) -> None:
+    table = json.loads((evaluated / "table.json").read_text())
+    lines = list_lines(table)
+    assert list(lines) == ["all", "all, words of the training", "all, asked by a picture", *sorted(table["per_style"])]
+    mean, (low, high) = lines["all"]["student"]["lpips"]
+    assert low <= mean <= high
+    assert mean == next(row["lpips"] for row in table["table"] if row["method"] == "student")
+    with Image.open(evaluated / "evaluation.png") as picture:
+        assert picture.width > picture.height > 300
 
 
 def test_the_true_edit_scores_perfectly_and_the_plain_head_does_not(judges: Judges) -> None:

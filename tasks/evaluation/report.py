@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_catalog.encoding import decode_rgb
-from tasks.evaluate import METHODS, STUDENT, TABLE, TEACHERS
+from tasks.evaluate import FIGURE, METHODS, STUDENT, TABLE, TEACHERS
 from tasks.pages.contact_sheet import embed_picture
 
 Row = dict[str, Any]
@@ -50,6 +50,7 @@ def describe_evaluation(folder: Path) -> Row:
         "speedup": found["speedup"],
         "lpips_to": found["lpips_to"],
         "measures": shown,
+        "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),
         "rows": show_table(found["table"], shown, found["intervals"]),
         "styles": [
             show_style(style, found["per_style"][style], pictures, folder)
