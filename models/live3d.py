@@ -95,8 +95,7 @@ EMBEDDED = Live3DConfig(
         high_channels=(32, 32, 32),
         high_strides=(2, 1, 1),
         merge_channels=(48,),
-        output_channels=(32, 24, 36),
-        upsample_after=1,
+        output_channels=(48, 24, 24, 36),
     ),
     RendererConfig(
         rays=RayOptions(coarse_samples=10, fine_samples=8, proper_axes=True, empty_below=0.01),

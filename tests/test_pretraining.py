@@ -112,7 +112,7 @@ def test_a_network_leaves_weights_that_load_and_a_card(work: Path, tmp_path: Pat
     assert training["steps"] == 3
     text = card.write_card(mine, weights).read_text()
     assert "## landmarks" in text
-    assert "3 steps, learning rate 0.003, seed 0." in text
+    assert "3 steps of adamw, learning rate 0.003, seed 0." in text
     assert "Not examined yet" in text
     assert "## editor" not in text  # not trained here
 

@@ -143,6 +143,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "editor", steps=17000, lr=1e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
-    bfloat16=True, ema=0.998,
+    "editor", steps=12000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    bfloat16=True, ema=0.998, optimizer="muon",
 )  # fmt: skip

@@ -65,7 +65,8 @@ def train_network(
     numbers = recipe.measure(network, load(folder, VALIDATION_SEEDS, 10**6))
     weights.mkdir(parents=True, exist_ok=True)
     recipe.save(network, weights)
-    document = {"steps": recipe.steps, "lr": recipe.lr, "seed": recipe.seed, "measured": numbers}
+    learned = {"steps": recipe.steps, "optimizer": recipe.optimizer, "lr": recipe.lr, "seed": recipe.seed}
+    document = learned | {"measured": numbers}
     (work / name / "card.json").write_text(json.dumps(document, indent=1))
     return numbers
 
