@@ -223,7 +223,7 @@ def test_after_an_evaluation_the_report_shows_table_comparison_and_turntables(
     for method in evaluate.METHODS:
         assert f"<td>{method}</td>" in with_student
     assert with_student.count("data:image/gif;base64,") == 2
-    assert with_student.count("data:image/webp") == page.count("data:image/webp") + 2
+    assert with_student.count("data:image/webp") == page.count("data:image/webp") + 3  # a sheet a style, the figure
     for style in ("red-hair", "zombie"):
         assert f'id="student-{style}"' in with_student
 
