@@ -50,6 +50,11 @@ def restore_index(shard: Path) -> list[ShardEntry]:
     return entries
 
 
+def write_index(folder: Path, entries: list[ShardEntry]) -> None:
+    """The index of a shard that has just been written to `folder`."""
+    (folder / INDEX).write_bytes(index_bytes(entries))
+
+
 def index_bytes(entries: list[ShardEntry]) -> bytes:
     """The index as a Parquet file. Equal entries give equal bytes."""
     sink = pa.BufferOutputStream()

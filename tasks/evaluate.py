@@ -171,12 +171,16 @@ class Evaluation:
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
         """One row for each sample and method, by style, key and method."""
-        rows: list[Row] = []
-        truths = self.find_truths(tested)
-        for number, sample in enumerate(tested, start=1):
-            rows += self.measure_sample(sample, truths.get(sample.key))
-            report(number, len(tested))
-        return rows
+        by_portrait: dict[str, list[SampleRef]] = {}
+        for sample in tested:
+            by_portrait.setdefault(sample.portrait_id, []).append(sample)
+        found: dict[str, list[Row]] = {}
+        for samples in by_portrait.values():
+            truths = self.find_truths(samples)  # half of the work
+            for sample in samples:
+                found[sample.key] = self.measure_sample(sample, truths.get(sample.key))
+                report(len(found), len(tested))
+        return [row for sample in tested for row in found[sample.key]]
 
     def measure_sample(self, sample: SampleRef, truth: Truth | None) -> list[Row]:
         """The rows of one sample."""

@@ -23,8 +23,8 @@ from data_catalog.encoding import (
 from data_catalog.images import Rejected, read_image
 from data_catalog.seeds import derive
 from data_catalog.settings import Settings, TeachSettings
-from data_catalog.shard_index import INDEX
-from data_catalog.shards import Sample, index_table, write_shard
+from data_catalog.shard_index import write_index
+from data_catalog.shards import Sample, write_shard
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def teach(work: Work, teachers: Teachers) -> Summary:
     errors: dict[str, float] = {}
     hasher = hashlib.sha256()
     entries = write_shard(work.folder / SHARD, teach_block(teachers, kept_samples(work), work, rows, errors), hasher)
-    pq.write_table(index_table(entries), work.folder / INDEX)
+    write_index(work.folder, entries)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "teach.parquet")
     taught = [row for row in rows if row["status"] == "ok"]
     scores = [name for name in SCHEMA.names if name.startswith("score_")]

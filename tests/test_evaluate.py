@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,6 +29,7 @@ from tasks.evaluate import (
     evaluate,
     make_table,
 )
+from tasks.evaluation import metrics
 from tasks.evaluation.figure import list_lines
 from tasks.evaluation.metrics import (
     MEASURES,
@@ -42,6 +44,7 @@ from tasks.evaluation.metrics import (
     true_heads,
 )
 from tasks.evaluation.stopwatch import time_methods
+from tasks.progress import listening
 from tasks.training.data import read_samples
 from tests import taught
 from tests.tiny import tiny_clip, tiny_editor
@@ -72,7 +75,13 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     work = taught.work_on("evaluate", root, dataset, settings, distill=root)
     renders: list[int] = []
     teacher.renderer.register_forward_pre_hook(lambda _, inputs: renders.append(len(inputs[1])))
-    summary = evaluate(work, Models(student, teacher, tiny_editor(judges.clip), judges.clip, mae_small, judges))
+    models = Models(student, teacher, tiny_editor(judges.clip), judges.clip, mae_small, judges)
+    known: list[tuple[int, int]] = []  # true heads, when progress is told
+    heads = mock.Mock(wraps=metrics.true_heads)
+    told = listening(lambda progress: known.append((progress.step, heads.call_count)))
+    with told, mock.patch.object(metrics, "true_heads", heads):
+        summary = evaluate(work, models)
+    assert known == [(1, 1), (2, 1), (3, 2), (4, 2)]  # a portrait's true heads are found when its turn comes
     views, turns = renders.count(1 + EVALUATE.novel_views), renders.count(EVALUATE.turntable_frames)
     assert (views, turns) == (4 + 2, 2 * 2)  # of the teacher: pseudo-labels and portraits; nothing twice to be drawn
     assert summary.samples == 4  # two styles of two test portraits

@@ -16,7 +16,7 @@ import pyarrow as pa
 from data_catalog.errors import UserError
 from data_catalog.seeds import derive
 from data_catalog.settings import Settings
-from data_catalog.shard_index import INDEX, index_bytes, read_index
+from data_catalog.shard_index import read_index, write_index
 from data_catalog.shards import Sample, read_sample, write_shard
 from data_catalog.snapshot import SAMPLES, write_samples
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
@@ -76,8 +76,7 @@ def copy_sample(row: Row, root: Path) -> Sample:
 
 def write_pairs(folder: Path, samples: Iterable[Sample], rows: list[Row]) -> Summary:
     """Write shard, index and samples.parquet.  samples: by key, of the rows."""
-    entries = write_shard(folder / SHARD, samples)
-    (folder / INDEX).write_bytes(index_bytes(entries))
+    write_index(folder, write_shard(folder / SHARD, samples))
     rows = [row | {"shard": SHARD} for row in rows]
     write_samples(folder / SAMPLES, pa.Table.from_pylist(rows, schema=SCHEMA))
     learned = sum(row["split"] == LEARNED for row in rows)

@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
-from data_catalog.shard_index import read_index
+from data_catalog.shard_index import read_index, write_index
 from data_catalog.shards import Sample, write_shard
 from models.camera import mirror_label
 from models.live3d import Live3D
@@ -45,7 +45,7 @@ def mirror(samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, wo
     with PartialState(cpu=settings.run.device == "cpu").main_process_first():
         if not (folder / SHARD).exists():  # an interrupted run may have written it: whole, if at all
             folder.mkdir(parents=True, exist_ok=True)
-            write_shard(folder / SHARD, _samples(pairs, teacher, settings))
+            write_index(folder, write_shard(folder / SHARD, _samples(pairs, teacher, settings)))
         entries = read_index(folder / SHARD)
     return [replace(new, shard=folder / SHARD, entry=entries[new.key]) for _, new in turned.values()]
 
