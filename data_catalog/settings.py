@@ -198,6 +198,9 @@ class DistillSettings(Section):
     depth_weight: float = Field(1.0, ge=0.0)
     # How much more a place of the triplane counts for each time the mean that the edit moves it; the paper's is 0.
     changed_weight: float = Field(0.0, ge=0.0)
+    # How much more a value of the triplane counts for each time the mean that the teacher's pictures depend on it (see
+    # models/sensitivity.py); the paper's is 0.
+    sensitivity_weight: float = Field(0.0, ge=0.0)
     # The picture L2D compares with, from the portrait's camera. Where that camera is an estimate, only the
     # teacher's own rendering agrees with it: the pseudo-label itself would teach the error of the camera.
     l2d_target: Literal["teacher", "pseudo_label"] = "teacher"

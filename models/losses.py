@@ -46,10 +46,10 @@ def depth_loss(render: Render, target: Tensor) -> Tensor:
     return (error.sum(dim=(1, 2, 3)) / seen.sum(dim=(1, 2, 3)).clamp_min(1.0)).mean()
 
 
-def triplane_loss(triplane: Tensor, target: Tensor, changed: Tensor | None = None) -> Tensor:
-    """L1 of triplanes (B, 3*C, h, w); `changed` (B, 1, h, w) says how much each place counts, 1 in the mean."""
+def triplane_loss(triplane: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
+    """L1 of triplanes (B, 3*C, h, w). counts: (B, 1 or 3*C, h, w), how much each value does, about 1 in the mean."""
     error = (triplane - target).abs()
-    return error.mean() if changed is None else (error * changed).mean()
+    return error.mean() if counts is None else (error * counts).mean()
 
 
 def distillation_loss(
@@ -61,11 +61,11 @@ def distillation_loss(
     target_views: list[ViewTarget],
     perceptual: PerceptualDistance,
     weights: LossWeights,
-    changed: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Equation 5: the portrait's own view (L2D), and the triplane with other views of it (L3D).
 
-    triplane, target_triplane: (B, 3*C, h, w). changed: see `triplane_loss`.
+    triplane, target_triplane: (B, 3*C, h, w). counts: see `triplane_loss`.
     Returns the loss and its unweighted parts.
     """
     assert len(novel_views) == len(target_views) > 0
@@ -80,7 +80,7 @@ def distillation_loss(
     parts = {
         "loss_2d": seen,
         "loss_view": sum(views[1:], views[0]) / count,
-        "loss_triplane": triplane_loss(triplane, target_triplane, changed),
+        "loss_triplane": triplane_loss(triplane, target_triplane, counts),
         "loss_depth": sum(depths[1:], depths[0]) / len(depths),
     }
     in_3d = parts["loss_view"] + weights.triplane * parts["loss_triplane"] + weights.depth * parts["loss_depth"]

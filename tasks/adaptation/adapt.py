@@ -40,7 +40,8 @@ CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
 FROM_DISTILL = (  # the settings of the losses, which are those of distillation
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "triplane_weight", "depth_weight"),
-    *("changed_weight", "l2d_target", "image_prompt_fraction", "views_per_sample", "patch_rays", "precision"),
+    *("changed_weight", "sensitivity_weight", "l2d_target", "image_prompt_fraction", "views_per_sample"),
+    *("patch_rays", "precision"),
 )
 
 Clock = Callable[[], float]

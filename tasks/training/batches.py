@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from data_catalog.encoding import TILE
+from data_catalog.seeds import derive
 from data_catalog.settings import DistillSettings
 from models.camera import orbit_label
 from models.losses import ViewTarget
 from models.pixels import signed
+from models.sensitivity import squared_sensitivity
 from models.student import Features, PromptKind
 from tasks.training.data import Fields, Memory, SampleRef, StepDraw, read_fields
 from tasks.training.loader import Loader, Wanted
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from models.live3d import Live3D
     from models.mae import Mae
     from models.student import Student
+
+
+PROBED = 40  # samples in which it is found what the teacher's pictures depend on
 
 
 class PromptGroup(NamedTuple):
@@ -82,7 +87,7 @@ class Batch(NamedTuple):
     prompts: list[PromptGroup]
     cameras: Tensor  # (V + 1, B, 25): the portrait's first
     triplane: Tensor  # (B, 3*C, h, w)
-    changed: Tensor  # (B, 1, h, w), mean 1 a sample: how much each place of the triplane counts
+    counts: Tensor  # (B, 1 or 3*C, h, w), about 1 in the mean: how much each value of the triplane counts
     targets: list[ViewTarget]  # V + 1, the portrait's first; none where only triplanes are compared
 
 
@@ -110,6 +115,7 @@ class BatchMaker:
         self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
         self._unedited: Memory[Tensor] = Memory(settings.memory_mb, _bytes_of)
         self._seen: Memory[Tensor] = Memory(memory_mb, _bytes_of)
+        self._shown: Tensor | None = None
 
     def read_ahead(
         self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
@@ -137,7 +143,7 @@ class BatchMaker:
             self.prompts.groups(chosen, references),
             cameras.to(self.device),
             triplane,
-            self.changed(chosen, read, triplane),
+            self.changed(chosen, read, triplane) * self.shown(samples),
             targets,
         )
 
@@ -174,6 +180,32 @@ class BatchMaker:
         moved = (triplane - torch.stack(unedited)).abs().mean(dim=1, keepdim=True)
         share = moved / moved.mean(dim=(2, 3), keepdim=True).clamp_min(1e-6)
         return (1.0 + weight * share) / (1.0 + weight)
+
+    def shown(self, samples: Sequence[SampleRef]) -> Tensor:
+        """The weights of a triplane's values (3*C, h, w), mean 1: more for what the teacher's pictures depend on.
+
+        Found once, in some of the samples. Most values lie where no picture shows them, and in a plain mean they drown
+        the few that carry a face.
+        """
+        if not self.settings.sensitivity_weight:
+            return torch.ones((), device=self.device)
+        if self._shown is None:
+            root = self._squared_sensitivity(samples[:: -(-len(samples) // PROBED)]).sqrt()
+            share = root / root.mean().clamp_min(1e-12)
+            self._shown = (1.0 + self.settings.sensitivity_weight * share) / (1.0 + self.settings.sensitivity_weight)
+        return self._shown
+
+    def _squared_sensitivity(self, samples: Sequence[SampleRef]) -> Tensor:
+        """Of the pictures of these samples, from the portrait's camera and a stored one (3*C, h, w)."""
+        generator = torch.Generator().manual_seed(derive("sensitivity", self.settings.seed))
+        total = torch.zeros((), device=self.device)
+        for sample in samples:
+            triplane = self.triplane(sample, self.loader.whole(sample))[None]
+            stored = read_fields(sample, ["view_cameras.npy"]).view_cameras[0]
+            for camera in (sample.camera, stored):
+                label = torch.from_numpy(camera)[None].to(self.device)
+                total = total + squared_sensitivity(self.teacher, triplane, label, generator)
+        return total
 
     def _stored_views(
         self, chosen: Sequence[SampleRef], read: Sequence[Fields], views: np.ndarray

@@ -217,7 +217,7 @@ class Trainer:
     def compare_triplanes(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the first iterations."""
         triplane, _ = self.lesson(batch)
-        error = triplane_loss(triplane, batch.triplane, batch.changed)
+        error = triplane_loss(triplane, batch.triplane, batch.counts)
         return error, {"loss_triplane": error}
 
     def compare_views(self, batch: Batch, generators: list[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -236,7 +236,7 @@ class Trainer:
             targets[1:],
             self.perceptual,
             self.weights,
-            batch.changed,
+            batch.counts,
         )
 
     def crop_target(self, target: ViewTarget, corners: Tensor) -> ViewTarget:
