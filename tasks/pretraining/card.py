@@ -38,7 +38,7 @@ ABOUT = {
     ),
     "editor": About(
         "Editor (diffusers InstructPix2Pix)",
-        "the latents of the first 2304 of these people: portrait, instruction, true edit. Half of the instructions are "
+        f"the latents of {PICTURES}: portrait, instruction, true edit. Half of the instructions are "
         "paraphrases of a few sentences, half are names of a look in 22 frames; 3 more frames are kept for the exam.",
         "It knows these ten styles. It draws through the autoencoder, so what that blurs, it blurs, also where nothing "
         "should change. Hair styles are new in the exam only as those of new people, not as classes.",

@@ -18,7 +18,6 @@ from tasks.pretraining.loop import Draw, Recipe, to_signed
 from tasks.pretraining.pictures import LOOKS, Pictures
 
 BATCH = 16
-PEOPLE = 2304  # whose latents are kept
 DROP = 0.06  # share of samples without text, without image, and without either, for guidance
 CHANGED_WEIGHT = 3.0  # extra weight, shared by the latents that the true edit changes: ears count as much as a statue
 SMALLEST_CHANGE = 0.06  # share of the picture below which an edit's latents gain no more weight
@@ -70,7 +69,7 @@ def prepare(network: nn.Module, pictures: Pictures) -> None:
     assert isinstance(network, EditorTraining)
     network.eval()
     latents, changed = [], []
-    for crops in pictures.crops[:PEOPLE]:
+    for crops in pictures.crops:
         images = to_signed(crops)
         latents.append(network.vae.encode(images).latent_dist.mode().half())
         difference = ((images - images[:1]).abs().amax(dim=1, keepdim=True) > 8 / 255).float()
