@@ -52,8 +52,8 @@ class StudentConfig:
 PAPER = StudentConfig()
 EMBEDDED = StudentConfig(
     live3d=live3d.EMBEDDED,
-    pre_channels=32,
-    query_size=128,
+    pre_channels=64,
+    query_size=256,
     query_kernel=3,
     text_token_size=96,
     image_token_size=96,

@@ -115,7 +115,7 @@ def test_looks_are_taken_before_on_the_way_and_at_the_end(frozen: Work, bench: B
     assert 0 == seconds[0] < seconds[1] < seconds[2]
     last = {row["key"]: row["lpips"] for row in curve if row["step"] == 4}
     rows = {row["key"]: row["lpips"] for row in pq.read_table(frozen.folder / ROWS).to_pylist()}
-    assert last == pytest.approx(rows)
+    assert last == pytest.approx(rows, rel=1e-4)  # there one view was rendered, here several at once
 
 
 def test_an_arm_takes_only_the_chosen_styles(frozen: Work) -> None:
