@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from data_catalog.encoding import encode_json
 from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_json
-from data_catalog.settings import EvaluateSettings, Settings
+from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, headline, make_table
 from tasks.progress import report
 from tasks.student.files import load_student
 from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
-METHODS = (STUDENT, TEACHERS, NO_EDIT)
-IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
-SEEN_PROMPT = "student, seen prompt"  # the same edits asked for by words of the training; likewise
 TABLE, PER_SAMPLE, FIGURE = "table.json", "per_sample.parquet", "evaluation.png"
 
 Row = dict[str, Any]
@@ -329,67 +326,3 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
         "prompt": lambda: models.clip.text_tokens([sample.prompt]),
     }
     return time_methods(methods, settings.evaluate.timing_repeats, device)
-
-
-def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings) -> Row:
-    """The table of all samples, the same by style, and how the student compares."""
-    from tasks.evaluation.metrics import bootstrap_intervals, summarise
-
-    own = settings.evaluate
-    by_style: dict[str, list[Row]] = {}
-    for row in rows:
-        by_style.setdefault(row["style"], []).append(row)
-    table = []
-    for method in METHODS:
-        mine = [row for row in rows if row["method"] == method]
-        table.append({"method": method, **summarise(mine), "seconds_per_image": timing[method]})
-    per_style = {style: _rows_of_style(mine, own) for style, mine in by_style.items()}
-    asked = {name: [row for row in rows if row["method"] == name] for name in (IMAGE_PROMPT, SEEN_PROMPT)}
-    return {
-        "table": [table_row(row, per_style) for row in table],
-        "per_style": per_style,
-        "image_prompts": summarise(asked[IMAGE_PROMPT]) if asked[IMAGE_PROMPT] else None,
-        "seen_prompts": summarise(asked[SEEN_PROMPT]) if asked[SEEN_PROMPT] else None,
-        "intervals": {
-            method: bootstrap_intervals([r for r in rows if r["method"] == method], own.bootstrap, own.seed)
-            for method in (*METHODS, *(name for name, mine in asked.items() if mine))
-        },
-        "timing": timing,
-        "speedup": timing[TEACHERS] / timing[STUDENT],
-        "samples": len(rows) // max(1, len({row["method"] for row in rows})),
-        "lpips_to": "true styled head" if all(row["truth"] for row in rows) else "pseudo-label where truth is unknown",
-    }
-
-
-def _rows_of_style(rows: Sequence[Row], own: EvaluateSettings) -> list[Row]:
-    """A table of one style, with intervals and the improvement over `no edit`."""
-    from tasks.evaluation.metrics import bootstrap_intervals, improvement, summarise
-
-    of_method = {method: [row for row in rows if row["method"] == method] for method in METHODS}
-    means = {method: summarise(mine) for method, mine in of_method.items()}
-    baseline = means[NO_EDIT]["l1_changed"]
-    return [
-        {
-            "method": method,
-            **means[method],
-            "improvement": improvement(means[method]["l1_changed"], baseline),
-            "intervals": bootstrap_intervals(mine, own.bootstrap, own.seed),
-        }
-        for method, mine in of_method.items()
-    ]
-
-
-def table_row(row: Row, per_style: dict[str, list[Row]]) -> Row:
-    """A row of the main table: `improvement` is the mean over styles of how much less error than `no edit`."""
-    mine = [own["improvement"] for rows in per_style.values() for own in rows if own["method"] == row["method"]]
-    known = [value for value in mine if value is not None]
-    return {**row, "improvement": float(np.mean(known)) if known else None}
-
-
-def headline(table: Row) -> dict[str, float]:
-    """The numbers that stand in the record."""
-    metrics = {"speedup": table["speedup"]}
-    for row in table["table"]:
-        name = row["method"].replace("+", "_").replace(" ", "_")
-        metrics |= {f"{name}.{key}": value for key, value in row.items() if isinstance(value, float)}
-    return metrics

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_catalog.settings import Settings, load_settings
-from tasks.evaluate import STUDENT, TEACHERS
+from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims import (
     ARMS,
     BOTH,

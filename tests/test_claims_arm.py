@@ -18,8 +18,9 @@ from models import mae
 from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
-from tasks.evaluate import STUDENT, TEACHERS, Models
+from tasks.evaluate import Models
 from tasks.evaluation.metrics import Judges
+from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims_arm import (
     CURVE,
     FROZEN,

@@ -18,17 +18,7 @@ from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from tasks.distill import make_student
-from tasks.evaluate import (
-    IMAGE_PROMPT,
-    METHODS,
-    SEEN_PROMPT,
-    STUDENT,
-    TEACHERS,
-    Models,
-    choose_tested,
-    evaluate,
-    make_table,
-)
+from tasks.evaluate import Models, choose_tested, evaluate
 from tasks.evaluation import metrics
 from tasks.evaluation.figure import list_lines
 from tasks.evaluation.metrics import (
@@ -44,6 +34,7 @@ from tasks.evaluation.metrics import (
     true_heads,
 )
 from tasks.evaluation.stopwatch import time_methods
+from tasks.evaluation.table import IMAGE_PROMPT, METHODS, SEEN_PROMPT, STUDENT, TEACHERS, make_table
 from tasks.progress import listening
 from tasks.training.data import read_samples
 from tests import taught

@@ -20,6 +20,7 @@ from tasks import dataset, evaluate
 from tasks.dataset import REJECTED, SCHEMA
 from tasks.distill import make_student
 from tasks.evaluation.metrics import Judges
+from tasks.evaluation.table import METHODS
 from tasks.gating.rejected_page import show_reasons
 from tasks.pages.report import dataset_documents, find_evaluation, flatten
 from tasks.training.batches import Prompts
@@ -220,7 +221,7 @@ def test_after_an_evaluation_the_report_shows_table_comparison_and_turntables(
     with_student = dataset_documents(folder, chain.root, evaluation)["report.html"].decode()
     assert 'id="evaluation"' in with_student
     assert 'id="evaluation"' not in page
-    for method in evaluate.METHODS:
+    for method in METHODS:
         assert f"<td>{method}</td>" in with_student
     assert with_student.count("data:image/gif;base64,") == 2
     assert with_student.count("data:image/webp") == page.count("data:image/webp") + 3  # a sheet a style, the figure

@@ -20,7 +20,7 @@ from data_catalog.snapshot import Snapshot, publish, write_snapshot_files
 from flows.showing.comparison_tables import compare_table
 from flows.showing.runs import Runs, compare_runs
 from flows.tracking.mlflow_runs import Tracker
-from tasks.evaluate import METHODS
+from tasks.evaluation.table import METHODS
 from tasks.pages.pictures import contact_sheet, write_gif, write_png
 from tasks.pages.students import compare_evaluations, cut_sheet, turn_together
 

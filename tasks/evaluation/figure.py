@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluate import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS
+from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ Point = tuple[float, list[float]]
 
 
 def draw_figure(table: Mapping[str, Any], path: Path) -> Path:
-    """Draw the document of `evaluate.make_table`; a measure that nothing is known of has no panel."""
+    """Draw the document of `make_table`; a measure that nothing is known of has no panel."""
     from matplotlib.figure import Figure
 
     known = {name: title for name, title in PANELS.items() if table["table"][0].get(name) is not None}

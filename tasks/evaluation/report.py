@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_catalog.encoding import decode_rgb
-from tasks.evaluate import FIGURE, METHODS, STUDENT, TABLE, TEACHERS
+from tasks.evaluate import FIGURE, TABLE
+from tasks.evaluation.table import METHODS, STUDENT, TEACHERS
 from tasks.pages.contact_sheet import embed_picture
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_catalog.stage import Stage
-from tasks.evaluate import STUDENT, TEACHERS
+from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims_arm import FROZEN_ARM, NO_HIGH, NO_LOW, TABLE_ARM, WHOLE_ARM
 
 BOTH, NO_3D, NO_2D, WHOLE = "both losses", "without L3D", "without L2D", "everything learns"

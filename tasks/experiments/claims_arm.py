@@ -18,7 +18,7 @@ from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from tasks import evaluate
 from tasks.distill import chosen_settings
-from tasks.evaluate import STUDENT, TEACHERS
+from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.student.files import save_student
 
 if TYPE_CHECKING:

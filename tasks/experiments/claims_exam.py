@@ -19,8 +19,9 @@ from data_catalog.settings import DistillSettings, Settings
 from data_catalog.stage import Work
 from models.pixels import signed
 from models.student import Features
-from tasks.evaluate import STUDENT, TEACHERS, Evaluation, Models, choose_tested, time_all
+from tasks.evaluate import Evaluation, Models, choose_tested, time_all
 from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
+from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims_arm import NO_HIGH, NO_LOW
 from tasks.pages.pictures import contact_sheet
 from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples

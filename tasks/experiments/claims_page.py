@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from data_catalog.settings import Settings
-from tasks.evaluate import STUDENT, TEACHERS
+from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims import (
     BOTH,
     CLAIMS,

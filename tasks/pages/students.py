@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from data_catalog.encoding import decode_rgb
-from tasks.evaluate import STUDENT, TABLE
+from tasks.evaluate import TABLE
+from tasks.evaluation.table import STUDENT
 from tasks.pages.contact_sheet import embed_animation, embed_picture, make_strip
 from tasks.pages.pictures import FRAME_MS, GAP_PX
 
