@@ -38,10 +38,11 @@ PAIRS_SHARE = 2 / 3  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
-FROM_DISTILL = (  # the settings of the losses, which are those of distillation
+# The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
+# lost twice as much (docs/styles.md).
+FROM_DISTILL = (
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "triplane_weight", "depth_weight"),
-    *("changed_weight", "sensitivity_weight", "l2d_target", "image_prompt_fraction", "views_per_sample"),
-    *("patch_rays", "precision"),
+    *("changed_weight", "l2d_target", "image_prompt_fraction", "views_per_sample", "patch_rays", "precision"),
 )
 
 Clock = Callable[[], float]
