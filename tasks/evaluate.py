@@ -132,6 +132,14 @@ def group_by_style(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
     return by_style
 
 
+def group_by_portrait(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
+    """The samples of each portrait, in their order."""
+    by_portrait: dict[str, list[SampleRef]] = {}
+    for sample in samples:
+        by_portrait.setdefault(sample.portrait_id, []).append(sample)
+    return by_portrait
+
+
 def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
     """The words that a student learned from, by style."""
     learned: dict[str, set[str]] = {}
@@ -168,11 +176,8 @@ class Evaluation:
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
         """One row for each sample and method, by style, key and method."""
-        by_portrait: dict[str, list[SampleRef]] = {}
-        for sample in tested:
-            by_portrait.setdefault(sample.portrait_id, []).append(sample)
         found: dict[str, list[Row]] = {}
-        for samples in by_portrait.values():
+        for samples in group_by_portrait(tested).values():
             truths = self.find_truths(samples)  # half of the work
             for sample in samples:
                 found[sample.key] = self.measure_sample(sample, truths.get(sample.key))
@@ -257,12 +262,10 @@ class Evaluation:
         """The true styled heads by key, in the procedural world."""
         from tasks.evaluation.metrics import true_heads
 
-        by_portrait: dict[str, list[SampleRef]] = {}
-        for sample in tested:
-            if sample.row.get("true_camera") is not None and sample.row.get("portrait_seed") is not None:
-                by_portrait.setdefault(sample.portrait_id, []).append(sample)
+        facts = ("true_camera", "portrait_seed")
+        known = [sample for sample in tested if all(sample.row.get(name) is not None for name in facts)]
         truths: dict[str, Truth] = {}
-        for samples in by_portrait.values():
+        for samples in group_by_portrait(known).values():
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
             rays = self.models.teacher.config.renderer.resolution

@@ -22,10 +22,8 @@ POINT_PHASE = 0.07  # share of the training that sees points only
 RAYS_PER_VIEW = 384
 PATCH_RAYS = 16  # side of the patch of a view, in rays
 SHELL = 0.04  # world units in front of and behind the surface that point supervision samples
-L1_WEIGHT, L2_WEIGHT = (
-    0.5,
-    2.0,
-)  # of the picture: L1 alone leaves eyes and outlines, which are few and far off, for last
+# Of the picture: L1 alone leaves eyes and outlines, which are few and far off, for last.
+L1_WEIGHT, L2_WEIGHT = 0.5, 2.0
 DEPTH_WEIGHT, OPACITY_WEIGHT, EDGE_WEIGHT, RAW_WEIGHT = 1.0, 0.1, 0.5, 0.5
 CHANGED_WEIGHT = 2.0  # extra weight, shared by the pixels that a look changes: ears count as much as a statue
 SMALLEST_CHANGE = 0.03  # share of the picture below which a look's pixels gain no more weight
