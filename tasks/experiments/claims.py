@@ -43,8 +43,8 @@ class Arm:
         return [f"distill.{name}={json.dumps(value)}" for name, value in chosen.items()]
 
 
-# Of an iteration that compares triplanes alone, L2D is no part. With patches of views and nothing else to learn from, a
-# few hundred iterations of Muon teach no edit; AdamW's do, as the paper's and with the rates of the embedded world.
+# Of an iteration that compares triplanes alone, L2D is no part. From patches of views alone, a few
+# hundred iterations of AdamW, the paper's kind of optimizer, teach more of an edit than the profile's Muon does.
 VIEWS: Mapping[str, float | str] = {
     "triplane_iterations": 0,
     "optimizer": "adamw",
