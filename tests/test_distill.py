@@ -6,13 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import Tensor
 
 from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_file
 from data_catalog.settings import DistillSettings, Settings, TeachSettings
 from models import mae
-from models.live3d import Live3D, Render, TriplaneModel
+from models.live3d import Live3D
 from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.mae import Mae, MaeEncoder
 from models.patches import crop, draw_corners, draw_noise, render_patches
@@ -402,24 +401,6 @@ def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, r
     assert float(triplane_loss(shifted, triplane)) == pytest.approx(1.0)
 
 
-def test_the_sensitivity_of_a_linear_renderer_is_the_squares_of_its_matrix() -> None:
-    from models.sensitivity import squared_sensitivity
-
-    matrix = torch.tensor([[0.0, 1.0], [3.0, 0.0], [0.0, 2.0]])  # of 2 triplane values in 3 of the picture
-
-    class Linear(TriplaneModel):
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-
-        def render(self, triplane: Tensor, cameras: Tensor, generator: torch.Generator | None = None) -> Render:
-            image = torch.einsum("ij,bjhw->bihw", matrix, triplane)
-            return Render(image, image, image, image, image)
-
-    draws = 4000
-    found = squared_sensitivity(Linear(), torch.zeros(draws, 2, 1, 1), torch.zeros(draws, 25), torch.Generator())
-    torch.testing.assert_close(found.flatten() / draws, torch.tensor([9.0, 5.0]), rtol=0.1, atol=0.0)
-
-
 def test_the_weights_by_sensitivity_have_mean_one_and_are_the_same_whenever_they_are_found(
     networks: Networks, root: Path, dataset: Path
 ) -> None:
@@ -436,25 +417,3 @@ def test_the_weights_by_sensitivity_have_mean_one_and_are_the_same_whenever_they
     torch.testing.assert_close(weights.mean(dim=(1, 2, 3)), torch.ones(4))
     again = BatchMaker(student, networks.teacher, prompts, settings).make(samples, draw)
     assert (weights == again.counts).all()  # the same whenever it is found
-
-
-def test_values_of_little_sensitivity_hardly_show() -> None:
-    from models import zoo
-    from models.camera import orbit_label
-    from models.procedural.person import portrait
-    from models.procedural.render import render
-    from models.sensitivity import squared_sensitivity
-
-    teacher, camera = zoo.load("teacher", "embedded"), orbit_label(0.1, 0.1)
-    shown = render(portrait(3), orbit_label(0.0, 0.0)[0], 64).rgb
-    with torch.no_grad():
-        triplane = teacher.encode(shown.permute(2, 0, 1)[None] * 2 - 1)
-    found = squared_sensitivity(teacher, triplane, camera, torch.Generator().manual_seed(0))
-    shift = 0.1 * torch.randn(triplane.shape, generator=torch.Generator().manual_seed(0))
-    strong = found > found.median()
-    with torch.no_grad():
-        plain, *moved = (
-            teacher.render(triplane + shift * part, camera).image for part in (torch.zeros(()), strong, ~strong)
-        )
-    much, little = (float((each - plain).square().mean()) for each in moved)
-    assert much > 10 * little
