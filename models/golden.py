@@ -142,7 +142,8 @@ class Golden:
 
     def error(self, name: str, values: np.ndarray, confidence: np.ndarray | None = None) -> float:
         """Largest relative error of an output: of the slice over its rms, and of the whole tensor's
-        projection. `confidence` in [0, 1], shaped like the values, scales the errors of single elements.
+        projection. `confidence` in [0, 1], shaped like the values, scales the errors of single elements of the
+        slice; the projection, in which every element has its part, is left out then.
         """
         stored = self.outputs[name]
         if tuple(values.shape) != tuple(stored["shape"]):
@@ -154,7 +155,7 @@ class Golden:
         rms = float(np.sqrt(np.square(reference).mean())) or 1.0
         errors = np.abs(values[chosen].astype(np.float64) - reference)
         if confidence is not None:
-            errors *= confidence[chosen]
+            return float((errors * confidence[chosen]).max()) / rms
         in_slice = float(errors.max()) / rms
         flat = values.astype(np.float64).ravel()
         projection = float(flat @ signs(f"proj/{self.case}/{name}", flat.size)) / math.sqrt(flat.size)
