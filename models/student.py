@@ -116,10 +116,6 @@ class EditingEncoder(Live3DEncoder):
         super().__init__(config.live3d.encoder)
         self.Ref_encoder = PromptAttention(config)
 
-    def edit(self, features: Features, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
-        """prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
-        return self.Final_encoder(self.Ref_encoder(features.high, prompt_tokens, prompt_kind), features.low)
-
 
 class Student(TriplaneModel):
     """Portrait and prompt to an edited triplane, in one pass (3DPE, section 3.2)."""
@@ -151,7 +147,15 @@ class Student(TriplaneModel):
 
     def edit(self, features: Features, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
         """prompt_tokens: (B, T, D), CLIP hidden states or MAE tokens.  Returns a triplane (B, 3*C, h, w)."""
-        return self.encoder.edit(features, prompt_tokens, prompt_kind)
+        return self.lift(self.attend(features.high, prompt_tokens, prompt_kind), features.low)
+
+    def attend(self, high: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
+        """E_p alone.  high: (B, I, h, w).  prompt_tokens: (B, T, D).  Returns (B, I, h, w)."""
+        return self.encoder.Ref_encoder(high, prompt_tokens, prompt_kind)
+
+    def lift(self, high: Tensor, low: Tensor) -> Tensor:
+        """E_t alone.  high: (B, I, h, w), of `attend`.  low: (B, F, h, w).  Returns a triplane (B, 3*C, h, w)."""
+        return self.encoder.Final_encoder(high, low)
 
     def encode(self, images: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""

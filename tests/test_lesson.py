@@ -1,0 +1,33 @@
+"""One forward pass of training: what the student learns from is what it would show of each sample alone."""
+
+import torch
+
+from models.student import Features, Student
+from tasks.training.batches import Batch, PromptGroup
+from tasks.training.loop import Lesson
+from tests import taught
+
+
+def test_a_batch_of_texts_and_pictures_is_edited_as_each_sample_alone() -> None:
+    torch.manual_seed(0)
+    student = Student.from_teacher(taught.untrained_teacher()).eval()
+    torch.nn.init.normal_(student.encoder.Ref_encoder.proj_tail.weight, std=0.1)
+    features = student.features(torch.rand(5, 3, 64, 64) * 2 - 1)
+    texts, pictures = torch.randn(3, 7, 96), torch.randn(2, 16, 96)
+    prompts = [
+        PromptGroup("text", torch.tensor([1, 2, 4]), texts),
+        PromptGroup("image", torch.tensor([0, 3]), pictures),
+    ]
+    nothing = torch.empty(0)
+    batch = Batch(features, prompts, nothing, nothing, nothing, [])
+    asked = [("image", pictures[0]), ("text", texts[0]), ("text", texts[1]), ("image", pictures[1]), ("text", texts[2])]
+    alone = [
+        student.edit(Features(features.low[i : i + 1], features.high[i : i + 1]), tokens[None], kind)  # type: ignore[arg-type]
+        for i, (kind, tokens) in enumerate(asked)
+    ]
+    student.encoder.to(memory_format=torch.channels_last)  # as where it learns
+    triplane, renders = Lesson(student, patch_rays=32, precision="float32")(batch)
+    assert triplane.is_contiguous()
+    assert not renders
+    torch.testing.assert_close(triplane, torch.cat(alone), rtol=1e-4, atol=1e-4)
+    assert (alone[0] - alone[1]).abs().mean() > 0.01  # so that places which change places would be seen
