@@ -252,6 +252,9 @@ class EvaluateSettings(Section):
     novel_views: int = Field(2, ge=2)  # on an ellipse around the front; of two, one is on each side
     view_yaw: float = Field(0.35, ge=0.0)  # rad, half axes of that ellipse
     view_pitch: float = Field(0.25, ge=0.0)  # rad
+    # Editor steps behind the seconds of editor + teacher; null: edit.steps. Where the pseudo-labels were made by other
+    # steps, those are timed, too, and both ratios are reported.
+    timed_editor_steps: int | None = Field(None, ge=1)
     timing_repeats: int = Field(7, ge=0)  # after a first turn that warms up; 0: that one counts, cold
     bootstrap: int = Field(1000, ge=100)  # draws behind the 95 % intervals
     pictures_per_style: int = Field(4, ge=1)

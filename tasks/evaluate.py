@@ -22,7 +22,17 @@ from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_json
 from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, headline, make_table
+from tasks.evaluation.table import (
+    IMAGE_PROMPT,
+    METHODS,
+    NO_EDIT,
+    SEEN_PROMPT,
+    STUDENT,
+    TEACHERS,
+    TEACHERS_AS_EDITED,
+    headline,
+    make_table,
+)
 from tasks.progress import report
 from tasks.student.files import load_student
 from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
@@ -92,7 +102,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=2,
+    version=3,
     needs=(Need("dataset"), Need("distill")),
     reads=reads,
     models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "lpips"),
@@ -300,7 +310,8 @@ def portrait_camera(sample: SampleRef) -> np.ndarray:
 def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str, float]:
     """Seconds for one picture: from the portrait to one view of the edited head.
 
-    The student's prompt is encoded beforehand, once for all portraits; `prompt` is what that takes.
+    The student's prompt is encoded beforehand, once for all portraits; `prompt` is what that takes. The teachers are
+    timed at `evaluate.timed_editor_steps`, and at the dataset's own as well if those are others.
     """
     import torch
 
@@ -312,20 +323,23 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
     image, camera = signed(portrait, device), torch.from_numpy(portrait_camera(sample))[None].to(device)
     tokens = models.clip.text_tokens([sample.prompt]).to(device)
     student, teacher = models.student, models.teacher
+    timed_steps = settings.evaluate.timed_editor_steps or edit.steps
     with torch.no_grad():
         triplane = student.encode(image, tokens, "text")
 
-    def teachers() -> object:
+    def teachers(steps: int) -> object:
         scales = (edit.guidance_scale, edit.image_guidance_scale)
-        asked = (portrait, [sample.prompt], [sample.seed], edit.steps)
+        asked = (portrait, [sample.prompt], [sample.seed], steps)
         edited = models.editor.edit(*asked, *scales, scheduler=edit.scheduler)
         return teacher.render(teacher.encode(signed(edited, device)), camera)
 
     methods = {
         STUDENT: lambda: student.render(student.encode(image, tokens, "text"), camera),
-        TEACHERS: teachers,
+        TEACHERS: lambda: teachers(timed_steps),
         NO_EDIT: lambda: teacher.render(teacher.encode(image), camera),
         "student render": lambda: student.render(triplane, camera),
         "prompt": lambda: models.clip.text_tokens([sample.prompt]),
     }
+    if timed_steps != edit.steps:
+        methods[TEACHERS_AS_EDITED] = lambda: teachers(edit.steps)
     return time_methods(methods, settings.evaluate.timing_repeats, device)

@@ -34,13 +34,15 @@ from tasks.evaluation.metrics import (
     true_heads,
 )
 from tasks.evaluation.stopwatch import time_methods
-from tasks.evaluation.table import IMAGE_PROMPT, METHODS, SEEN_PROMPT, STUDENT, TEACHERS, make_table
+from tasks.evaluation.table import IMAGE_PROMPT, METHODS, SEEN_PROMPT, STUDENT, TEACHERS, TEACHERS_AS_EDITED, make_table
 from tasks.progress import listening
 from tasks.training.data import read_samples
 from tests import taught
 from tests.tiny import tiny_clip, tiny_editor
 
-EVALUATE = EvaluateSettings(timing_repeats=1, bootstrap=100, pictures_per_style=1, turntable_frames=4)
+EVALUATE = EvaluateSettings(
+    timing_repeats=1, bootstrap=100, pictures_per_style=1, turntable_frames=4, timed_editor_steps=6
+)
 COLUMNS = ["method", "id", "clip", "three_d", "lpips", "seconds_per_image"]
 
 
@@ -89,7 +91,6 @@ def test_the_table_has_the_contracts_methods_and_columns(evaluated: Path) -> Non
     assert set(document["per_style"]) == set(taught.STYLES)
     assert document["samples"] == 4
     assert document["lpips_to"] == "true styled head"
-    assert document["speedup"] == pytest.approx(document["timing"][TEACHERS] / document["timing"][STUDENT])
 
 
 def test_a_student_that_has_not_learned_is_exactly_no_edit(evaluated: Path) -> None:
@@ -207,18 +208,34 @@ def test_improvement_is_the_share_of_the_error_that_is_gone() -> None:
     assert improvement(0.1, None) is None
 
 
-def test_improvement_is_averaged_over_styles_not_over_pixels() -> None:
-    def row(style: str, method: str, error: float) -> dict[str, object]:
-        empty = dict.fromkeys((*MEASURES, *TRUE_MEASURES))
-        own = {"key": style, "style": style, "portrait_id": "p", "method": method, "truth": True}
-        return empty | own | {"l1_changed": error}
+def row(style: str, method: str, error: float) -> dict[str, object]:
+    empty = dict.fromkeys((*MEASURES, *TRUE_MEASURES))
+    own = {"key": style, "style": style, "portrait_id": "p", "method": method, "truth": True}
+    return empty | own | {"l1_changed": error}
 
+
+def test_improvement_is_averaged_over_styles_not_over_pixels() -> None:
     errors = {"neon": (0.2, 0.1, 0.4), "elf-ears": (0.009, 0.01, 0.01)}
     rows = [row(style, m, e) for style, of in errors.items() for m, e in zip(METHODS, of, strict=True)]
-    timing = {**dict.fromkeys(METHODS, 1.0), TEACHERS: 60.0}
-    table = make_table(rows, timing, Settings(evaluate=EVALUATE))
+    table = make_table(rows, dict.fromkeys(METHODS, 1.0), Settings(evaluate=EVALUATE))
     assert table["table"][0]["improvement"] == pytest.approx((0.5 + 0.1) / 2)
-    assert table["speedup"] == 60.0
+
+
+def test_the_speedup_is_of_the_timed_editor_steps_and_beside_it_that_of_the_dataset_s(evaluated: Path) -> None:
+    document = json.loads((evaluated / "table.json").read_text())
+    timing = document["timing"]
+    seconds = {row["method"]: row["seconds_per_image"] for row in document["table"]}
+    assert seconds[TEACHERS] == timing[TEACHERS] > timing[TEACHERS_AS_EDITED]  # of 6 steps and of 2
+    assert (document["timed_editor_steps"], document["edit_steps"]) == (6, 2)
+    assert document["speedup"] == pytest.approx(timing[TEACHERS] / timing[STUDENT])
+    assert document["speedup_as_edited"] == pytest.approx(timing[TEACHERS_AS_EDITED] / timing[STUDENT])
+
+
+def test_of_one_number_of_editor_steps_there_is_one_speedup() -> None:
+    rows = [row("neon", method, 0.1) for method in METHODS]
+    table = make_table(rows, {**dict.fromkeys(METHODS, 1.0), TEACHERS: 60.0}, Settings(evaluate=EvaluateSettings()))
+    assert table["speedup"] == table["speedup_as_edited"] == 60.0
+    assert table["timed_editor_steps"] == Settings().edit.steps
 
 
 def test_methods_are_timed_in_turns_after_a_warm_up() -> None:

@@ -49,6 +49,9 @@ def describe_evaluation(folder: Path) -> Row:
     return {
         "samples": found["samples"],
         "speedup": found["speedup"],
+        "timed_editor_steps": found["timed_editor_steps"],
+        "edit_steps": found["edit_steps"],
+        "speedup_as_edited": found["speedup_as_edited"],
         "lpips_to": found["lpips_to"],
         "measures": shown,
         "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),

@@ -10,6 +10,7 @@ import numpy as np
 from data_catalog.settings import EvaluateSettings, Settings
 
 STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
+TEACHERS_AS_EDITED = "editor+teacher, edit.steps"  # in the timing, where others are timed as well
 METHODS = (STUDENT, TEACHERS, NO_EDIT)
 IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
 SEEN_PROMPT = "student, seen prompt"  # the same edits asked for by words of the training; likewise
@@ -42,6 +43,9 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
         },
         "timing": timing,
         "speedup": timing[TEACHERS] / timing[STUDENT],
+        "timed_editor_steps": own.timed_editor_steps or settings.edit.steps,  # of that speedup
+        "edit_steps": settings.edit.steps,
+        "speedup_as_edited": timing.get(TEACHERS_AS_EDITED, timing[TEACHERS]) / timing[STUDENT],
         "samples": len(rows) // max(1, len({row["method"] for row in rows})),
         "lpips_to": "true styled head" if all(row["truth"] for row in rows) else "pseudo-label where truth is unknown",
     }
@@ -74,7 +78,7 @@ def table_row(row: Row, per_style: dict[str, list[Row]]) -> Row:
 
 def headline(table: Row) -> dict[str, float]:
     """The numbers that stand in the record."""
-    metrics = {"speedup": table["speedup"]}
+    metrics = {"speedup": table["speedup"], "speedup_as_edited": table["speedup_as_edited"]}
     for row in table["table"]:
         name = row["method"].replace("+", "_").replace(" ", "_")
         metrics |= {f"{name}.{key}": value for key, value in row.items() if isinstance(value, float)}

@@ -156,7 +156,7 @@ class Exam:
         from models.inference import for_use
 
         settings, models = self.bench.settings, replace(self.bench.models, student=for_use(self.student))
-        once = settings.evaluate.model_copy(update={"timing_repeats": 1})
+        once = settings.evaluate.model_copy(update={"timing_repeats": 1, "timed_editor_steps": None})
         rows = []
         for steps in sorted({PAPER_EDITOR_STEPS, settings.edit.steps}):
             chosen = {"edit": settings.edit.model_copy(update={"steps": steps}), "evaluate": once}
