@@ -145,9 +145,8 @@ class Trainer:
         self.parameters = student.trainable_parameters()
         self.resolution = student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
-        student.encoder.to(
-            memory_format=torch.channels_last
-        )  # convolutions learn half as fast again: docs/benchmarks.md
+        # A step takes two thirds of the time: docs/benchmarks.md.
+        student.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.lesson, self.optimizer = accelerator.prepare(
             Lesson(student, self.patch_rays, settings.precision), make_optimizer(student, settings)
         )
