@@ -186,6 +186,8 @@ class DistillSettings(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # cosine down to this share of lr; 1 keeps it
     weight_decay: float = Field(0.0, ge=0.0)
+    # The student is the moving average of its weights: each step counts by 1 - ema_decay. 0: the last weights.
+    ema_decay: float = Field(0.0, ge=0.0, lt=1.0)
     warmup: int = Field(20, ge=0)  # iterations
     # Of E_p and E_t while they learn; weights, rendering and losses stay float32. auto: bfloat16 where the processor or
     # GPU computes in it; a triplane iteration is 1.2 times as fast by it: docs/benchmarks.md.

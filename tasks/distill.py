@@ -99,7 +99,7 @@ def chosen_settings(settings: Settings) -> dict[str, Any]:
 
 STAGE = Stage(
     name="distill",
-    version=1,
+    version=2,
     needs=(Need("dataset"),),
     reads=reads,
     models=lambda settings: ("teacher", "clip", "mae", "lpips"),

@@ -75,7 +75,7 @@ def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, sett
 def test_a_killed_run_continues_to_the_same_bits(
     root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, optimizer: str, mirror: bool
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "mirror": mirror})
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "mirror": mirror, "ema_decay": 0.5 * mirror})
     whole = distil_into(f"whole-{optimizer}", root, dataset, networks, settings)
     take_step = training.Trainer.take_step
 
@@ -99,6 +99,28 @@ def test_a_killed_run_continues_to_the_same_bits(
     assert {name: digest_file(continued / name) for name in files} == {
         name: digest_file(whole / name) for name in files
     }
+
+
+def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
+    root: Path, dataset: Path, networks: Networks, tmp_path: Path
+) -> None:
+    update = {"iterations": 3, "ema_decay": 0.75, "log_every": 3, "grid_every": 3}
+    trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
+    weight = trainer.student.encoder.Final_encoder.net[0].weight
+    seen: list[torch.Tensor] = []
+    take_step = trainer.take_step
+
+    def take_step_and_remember() -> dict[str, object]:
+        losses = take_step()
+        seen.append(weight.detach().clone())
+        return losses
+
+    trainer.take_step = take_step_and_remember  # type: ignore[method-assign]
+    trainer.run(tmp_path, None)
+    first, second, third = seen
+    wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+    torch.testing.assert_close(weight.detach(), wanted)
+    assert not torch.allclose(wanted, third)
 
 
 def test_checkpoints_more_or_less_often_do_not_change_the_student(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from data_catalog.errors import UserError
@@ -151,6 +152,7 @@ class Trainer:
             Lesson(student, self.patch_rays, settings.precision), make_optimizer(student, settings)
         )
         self.curve, self.step = Curve(), 0
+        self.average: list[Tensor] = []  # of the parameters, where one is wanted
         self._draws: dict[int, StepDraw] = {}  # of this step and those that are read ahead
 
     def run(self, working: Path, on_progress: OnProgress | None) -> Curve:
@@ -164,6 +166,8 @@ class Trainer:
             self.step += 1
             bar.update()
             final = self.step == settings.iterations
+            if final:
+                self.take_average()
             look = final or self.step % settings.grid_every == 0
             if look or self.step % settings.log_every == 0:
                 values = self.curve.point(self.step, self.watch() if look else {})
@@ -192,9 +196,23 @@ class Trainer:
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
         self.optimizer.step()
+        self.add_to_average()
         losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
         losses = self.accelerator.reduce(losses, reduction="mean")
         return dict(zip(["loss", *parts], losses.unbind(), strict=True)) | {"lr": self.settings.lr * share}
+
+    @torch.no_grad()
+    def add_to_average(self) -> None:
+        """Move the average of the weights towards them."""
+        if self.settings.ema_decay:
+            self.average = self.average or [each.detach().clone() for each in self.parameters]
+            get_ema_multi_avg_fn(self.settings.ema_decay)(self.average, self.parameters, self.step)
+
+    @torch.no_grad()
+    def take_average(self) -> None:
+        """The student's weights become their average, for good."""
+        for parameter, average in zip(self.parameters, self.average or self.parameters, strict=True):
+            parameter.copy_(average)
 
     @property
     def share(self) -> slice:
@@ -282,6 +300,7 @@ class Trainer:
         """Write a checkpoint under a temporary name, then rename it: what has its name is whole."""
         learned = {name: p.detach() for name, p in self.student.named_parameters() if p.requires_grad}
         state = {"step": self.step, "student": learned, "optimizer": self.optimizer.state_dict()}
+        state["average"] = self.average
         state["curve"] = json.dumps([self.curve.rows, self.curve.read()])
         temporary = working / "checkpoint.tmp"
         with temporary.open("wb") as stream:
@@ -305,6 +324,7 @@ class Trainer:
                 for name, value in state["student"].items():
                     parameters[name].copy_(value)
             self.optimizer.load_state_dict(state["optimizer"])
+            self.average = state["average"]
             self.curve = Curve(*json.loads(state["curve"]))
             self.step = int(state["step"])
             log.info("continuing after iteration %d", self.step)
