@@ -50,6 +50,7 @@ VIEWS: Mapping[str, float | str] = {
     "optimizer": "adamw",
     "lr": 4e-3,
     "lr_transformer": 1.5e-3,
+    "ema_decay": 0.0,  # of a few hundred iterations an average would mostly hold what was not learned yet
 }
 ARMS = (
     Arm(STUDENT, TABLE_ARM, {}, own_length=False),
