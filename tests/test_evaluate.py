@@ -33,8 +33,19 @@ from tasks.evaluation.metrics import (
     summarise,
     true_heads,
 )
+from tasks.evaluation.report import MEASURES as COLUMNS_SHOWN
+from tasks.evaluation.report import show_difference
 from tasks.evaluation.stopwatch import time_methods
-from tasks.evaluation.table import IMAGE_PROMPT, METHODS, SEEN_PROMPT, STUDENT, TEACHERS, TEACHERS_AS_EDITED, make_table
+from tasks.evaluation.table import (
+    IMAGE_PROMPT,
+    METHODS,
+    NO_EDIT,
+    SEEN_PROMPT,
+    STUDENT,
+    TEACHERS,
+    TEACHERS_AS_EDITED,
+    make_table,
+)
 from tasks.progress import listening
 from tasks.training.data import read_samples
 from tests import taught
@@ -219,6 +230,25 @@ def test_improvement_is_averaged_over_styles_not_over_pixels() -> None:
     rows = [row(style, m, e) for style, of in errors.items() for m, e in zip(METHODS, of, strict=True)]
     table = make_table(rows, dict.fromkeys(METHODS, 1.0), Settings(evaluate=EVALUATE))
     assert table["table"][0]["improvement"] == pytest.approx((0.5 + 0.1) / 2)
+
+
+def test_a_difference_is_told_edit_by_edit_where_the_means_alone_tell_nothing() -> None:
+    hard = {"a": 0.1, "b": 0.9, "c": 0.5}  # portraits differ far more than the methods do
+    rows = [
+        row("neon", method, error + better) | {"key": portrait, "portrait_id": portrait, "lpips": None}
+        for portrait, error in hard.items()
+        for method, better in ((STUDENT, 0.01), (TEACHERS, 0.0), (NO_EDIT, 0.5))
+    ]
+    found = make_table(rows, dict.fromkeys(METHODS, 1.0), Settings())
+    ours, theirs = (found["intervals"][method]["l1_changed"] for method in (STUDENT, TEACHERS))
+    assert ours[0] < theirs[1]  # they overlap
+    assert found["difference"]["means"]["l1_changed"] == pytest.approx(0.01)
+    assert found["difference"]["intervals"]["l1_changed"] == pytest.approx([0.01, 0.01])
+    assert found["difference"]["means"]["lpips"] is found["difference"]["intervals"]["lpips"] is None
+    measures = [each for each in COLUMNS_SHOWN if each.name in ("lpips", "l1_changed")]
+    unknown, known = show_difference(found["difference"], measures)
+    assert unknown == {"text": "", "spread": "", "sure": False}
+    assert known == {"text": "+0.0100", "spread": "+0.0100 to +0.0100", "sure": True}
 
 
 def test_the_speedup_is_of_the_timed_editor_steps_and_beside_it_that_of_the_dataset_s(evaluated: Path) -> None:

@@ -223,6 +223,7 @@ def test_after_an_evaluation_the_report_shows_table_comparison_and_turntables(
     assert 'id="evaluation"' not in page
     for method in METHODS:
         assert f"<td>{method}</td>" in with_student
+    assert "<td>student − editor+teacher</td>" in with_student
     assert with_student.count("data:image/gif;base64,") == 2
     assert with_student.count("data:image/webp") == page.count("data:image/webp") + 3  # a sheet a style, the figure
     for style in ("red-hair", "zombie"):

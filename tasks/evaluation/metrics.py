@@ -184,6 +184,19 @@ def bootstrap_intervals(rows: Sequence[dict[str, Any]], draws: int, seed: int) -
     return intervals
 
 
+def differences(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of ours minus theirs, edit by edit. What makes a portrait hard is in both, so that they tell more of two
+    methods than their means do.
+    """
+    other = {row["key"]: row for row in theirs}
+    rows = []
+    for row in ours:
+        values = {name: (row[name], other[row["key"]][name]) for name in (*MEASURES, *TRUE_MEASURES)}
+        changes = {name: None if None in pair else pair[0] - pair[1] for name, pair in values.items()}
+        rows.append({"key": row["key"], "portrait_id": row["portrait_id"], **changes})
+    return rows
+
+
 def improvement(ours: float | None, baseline: float | None) -> float | None:
     """How much smaller an error is than the baseline's: 0.2 is 20 % less."""
     return None if ours is None or not baseline else 1.0 - ours / baseline

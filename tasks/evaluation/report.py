@@ -56,6 +56,7 @@ def describe_evaluation(folder: Path) -> Row:
         "measures": shown,
         "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),
         "rows": show_table(found["table"], shown, found["intervals"]),
+        "difference": show_difference(found["difference"], shown),
         "styles": [
             show_style(style, found["per_style"][style], pictures, folder)
             for style, pictures in sorted(found["pictures"].items())
@@ -77,6 +78,19 @@ def show_table(table: Sequence[Row], measures: Sequence[Measure], intervals: Row
             cells.append({"text": format_value(value, measure), "spread": spread, "best": best})
         rows.append({"method": row["method"], "cells": cells})
     return rows
+
+
+def show_difference(difference: Row, measures: Sequence[Measure]) -> list[Row]:
+    """Cells as text of the student minus its teachers; `sure` where the interval does not contain 0."""
+    cells = []
+    for measure in measures:
+        value, interval = (difference[part].get(measure.name) for part in ("means", "intervals"))
+        if value is None or interval is None:
+            cells.append({"text": "", "spread": "", "sure": False})
+            continue
+        low, text, high = (f"{each:+.{measure.digits}f}" for each in (interval[0], value, interval[1]))
+        cells.append({"text": text, "spread": f"{low} to {high}", "sure": interval[0] > 0 or interval[1] < 0})
+    return cells
 
 
 def format_value(value: float | None, measure: Measure) -> str:

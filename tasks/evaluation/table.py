@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings) -> Row:
     """The table of all samples, the same by style, and how the student compares."""
-    from tasks.evaluation.metrics import bootstrap_intervals, summarise
+    from tasks.evaluation.metrics import bootstrap_intervals, differences, summarise
 
     own = settings.evaluate
     by_style: dict[str, list[Row]] = {}
@@ -31,6 +31,7 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
         mine = [row for row in rows if row["method"] == method]
         table.append({"method": method, **summarise(mine), "seconds_per_image": timing[method]})
     per_style = {style: _rows_of_style(mine, own) for style, mine in by_style.items()}
+    paired = differences(*([row for row in rows if row["method"] == name] for name in (STUDENT, TEACHERS)))
     asked = {name: [row for row in rows if row["method"] == name] for name in (IMAGE_PROMPT, SEEN_PROMPT)}
     return {
         "table": [table_row(row, per_style) for row in table],
@@ -41,6 +42,8 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
             method: bootstrap_intervals([r for r in rows if r["method"] == method], own.bootstrap, own.seed)
             for method in (*METHODS, *(name for name, mine in asked.items() if mine))
         },
+        # The student minus its teachers, edit by edit: means, and their intervals over portraits.
+        "difference": {"means": summarise(paired), "intervals": bootstrap_intervals(paired, own.bootstrap, own.seed)},
         "timing": timing,
         "speedup": timing[TEACHERS] / timing[STUDENT],
         "timed_editor_steps": own.timed_editor_steps or settings.edit.steps,  # of that speedup
