@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_catalog.settings import load_settings
 from models.clip import Clip
 from models.editor import Editor
 from models.libraries import diffusers, transformers
@@ -105,14 +106,15 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
 def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
     """L1 to the true edit inside the region that it changes, as a share of the unedited portrait's; and outside it."""
     assert isinstance(network, EditorTraining)
-    editor = Editor(network.pipeline())
+    editor, guided = Editor(network.pipeline()), load_settings("demo", []).edit  # as the exam edits
+    scales = guided.guidance_scale, guided.image_guidance_scale
     rng = np.random.default_rng(0)
     numbers: dict[str, float] = {}
     count = 10
     plain = pictures.crops[:count, 0].astype(np.float32) / 255
     for look in range(1, len(LOOKS)):
         texts = [captions.instruction(LOOKS[look], rng) for _ in range(count)]
-        edited = editor.edit(pictures.crops[:count, 0], texts, range(count), MEASURE_STEPS, 2.0, 1.2)
+        edited = editor.edit(pictures.crops[:count, 0], texts, range(count), MEASURE_STEPS, *scales)
         edited, truth = edited.astype(np.float32) / 255, pictures.crops[:count, look].astype(np.float32) / 255
         region = (np.abs(truth - plain).max(-1) > 4 / 255)[..., None]
         error, unedited = (np.abs(edited - truth) * region).sum(), (np.abs(plain - truth) * region).sum()
