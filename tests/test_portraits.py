@@ -168,8 +168,9 @@ def test_files_of_one_folder_are_seen_anew_when_it_changes(folder: Path) -> None
 def test_splits_are_a_hash_of_the_id_and_agree_between_blocks(folder: Path, tmp_path: Path) -> None:
     for number in range(8, 60):
         (folder / f"face_{number:02}.png").write_bytes(encode_png(picture(number)))
-    small, _ = take(make_settings(folder, "portraits.block_size=30", "portraits.count=null"), 1, tmp_path / "a")
-    large, _ = take(make_settings(folder, "portraits.block_size=60", "portraits.count=null"), 0, tmp_path / "b")
+    common = ["portraits.count=null", "portraits.test_fraction=0.17", "portraits.val_fraction=0.08"]
+    small, _ = take(make_settings(folder, "portraits.block_size=30", *common), 1, tmp_path / "a")
+    large, _ = take(make_settings(folder, "portraits.block_size=60", *common), 0, tmp_path / "b")
     splits = {row["portrait_id"]: row["split"] for row in large}
     assert all(splits[row["portrait_id"]] == row["split"] for row in small)
     assert 2 <= list(splits.values()).count("test") <= 20
