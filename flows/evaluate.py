@@ -23,5 +23,5 @@ def evaluate(
     pins, parameters = find_student(student, dataset), {"student": student, "dataset": dataset}
     with open_run("evaluate", profile, overrides or [], pins, force or [], parameters=parameters) as run:
         run.stage("evaluate")
-        table = publish_evaluation(run)
-        return run.conclude(table=table)
+        found = publish_evaluation(run)
+        return run.conclude(**found)

@@ -1,6 +1,8 @@
 """The table: what each measure says of pictures whose answer is known, and the whole stage on untrained networks."""
 
+import io
 import json
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -9,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from data_catalog.errors import UserError
 from data_catalog.settings import DistillSettings, EvaluateSettings, Settings
+from flows.showing.screen import evaluation_table
 from models import mae
 from models.camera import orbit_label
 from models.identity import IdentityNet
@@ -54,6 +58,7 @@ from tests.tiny import tiny_clip, tiny_editor
 EVALUATE = EvaluateSettings(
     timing_repeats=1, bootstrap=100, pictures_per_style=1, turntable_frames=4, timed_editor_steps=6
 )
+TITLES = ["method", "ID", "CLIP", "3D", "LPIPS", "L1 of the edit", "vs no edit", "s / image"]
 COLUMNS = ["method", "id", "clip", "three_d", "lpips", "seconds_per_image"]
 
 
@@ -249,6 +254,19 @@ def test_a_difference_is_told_edit_by_edit_where_the_means_alone_tell_nothing() 
     unknown, known = show_difference(found["difference"], measures)
     assert unknown == {"text": "", "spread": "", "sure": False}
     assert known == {"text": "+0.0100", "spread": "+0.0100 to +0.0100", "sure": True}
+
+
+def test_the_screen_shows_the_columns_of_the_readme_the_difference_and_each_style(evaluated: Path) -> None:
+    document = json.loads((evaluated / "table.json").read_text()) | {"mlflow_run_id": "abc", "seconds": 1.0}
+    screen = io.StringIO()
+    evaluation_table(document, Console(file=screen, width=120))
+    lines = screen.getvalue().splitlines()
+    assert [name.strip() for name in re.split("  +", lines[0])] == TITLES
+    assert [line.split("  ")[0].strip() for line in lines[1:5]] == [*METHODS, "difference *"]
+    assert "?" in lines[4]  # of two portraits
+    assert {line.split()[0] for line in lines[7:] if "%" in line} == set(taught.STYLES)
+    assert "times at 6 editor steps" in screen.getvalue()
+    assert "times at 2 editor steps" in screen.getvalue()
 
 
 def test_the_speedup_is_of_the_timed_editor_steps_and_beside_it_that_of_the_dataset_s(evaluated: Path) -> None:

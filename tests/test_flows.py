@@ -128,6 +128,8 @@ def test_evaluate_fills_the_table_and_the_plan_is_empty(stillroom: Run, distille
     assert {row["method"] for row in evaluated["table"]} == {"student", "editor+teacher", "no edit"}
     columns = {"method", "id", "clip", "three_d", "lpips", "seconds_per_image"}
     assert all(columns <= set(row) for row in evaluated["table"])
+    assert all(len(rows) == len(evaluated["table"]) for rows in evaluated["per_style"].values())
+    assert {"intervals", "difference", "speedup", "timing"} <= set(evaluated)
     assert all(row["run"] == row["maybe"] == 0 for row in stillroom("plan")["stages"])
     report = open_snapshot(root / "data").folder / "report.html"
     assert "editor+teacher" in report.read_text(encoding="utf-8")

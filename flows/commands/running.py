@@ -92,4 +92,4 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
         from flows.running.retry import retry as try_again
 
         outcome = try_again(profile, overrides or [])
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, screen.evaluation_table if "per_style" in outcome else screen.fields)

@@ -128,13 +128,17 @@ def log_pictures(run: FlowRun, folder: Path) -> None:
         run.tracker.file(path, "pictures")
 
 
-def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
-    """Log the table and the pictures, and renew the dataset's report with them. Returns the table's rows."""
+def publish_evaluation(run: FlowRun) -> dict[str, Any]:
+    """Log the table and the pictures, and renew the dataset's report with them.
+
+    Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup.
+    """
     from tasks.pages.report import dataset_documents
 
     run.check()
     folder = run.folder("evaluate")
-    rows: list[dict[str, Any]] = json.loads((folder / "table.json").read_text(encoding="utf-8"))["table"]
+    found: dict[str, Any] = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    rows = found["table"]
     name_inputs(run)
     run.tracker.table(rows, "table.json")
     for row in rows:
@@ -145,4 +149,4 @@ def publish_evaluation(run: FlowRun) -> list[dict[str, Any]]:
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder))
     run.tracker.file(snapshot.folder / "report.html")
     log_pictures(run, folder)
-    return rows
+    return {name: value for name, value in found.items() if name != "pictures"}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 Document = dict[str, Any]
+EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
 
 
 def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:
@@ -43,13 +44,32 @@ def fields(document: Document, console: Console) -> None:
 
 
 def evaluation_table(document: Document, console: Console) -> None:
-    rows = document["table"]
-    columns = list(rows[0]) if rows else []
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*[_number(row.get(name)) for name in columns])
+    """The README's columns, how the student differs, each style; `--json` has the rest."""
+    from tasks.evaluation.report import MEASURES, format_value, show_difference
+    from tasks.evaluation.table import STUDENT, TEACHERS
+
+    shown = [measure for measure in MEASURES if measure.name in EVALUATION_COLUMNS]
+    table = _table("method", *(measure.title for measure in shown))
+    for row in document["table"]:
+        table.add_row(row["method"], *(format_value(row.get(measure.name), measure) for measure in shown))
+    cells = show_difference(document["difference"], shown)
+    for column, cell in zip(table.columns[1:], cells, strict=True):
+        column.min_width = max(len("0.0000"), len(cell["text"]) + 1)
+    table.add_row("difference *", *(cell["text"] + "?" * bool(cell["text"] and not cell["sure"]) for cell in cells))
     console.print(table)
-    fields({name: value for name, value in document.items() if name != "table"}, console)
+    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0", highlight=False)
+    console.print()
+    styles = _table("style", f"{STUDENT} vs no edit", f"{TEACHERS} vs no edit")
+    gained = next(measure for measure in MEASURES if measure.name == "improvement")
+    for style, rows in sorted(document["per_style"].items()):
+        mine = {row["method"]: format_value(row["improvement"], gained) for row in rows}
+        styles.add_row(style, mine[STUDENT], mine[TEACHERS])
+    console.print(styles)
+    names = ("speedup", "timed_editor_steps"), ("speedup_as_edited", "edit_steps")
+    times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
+    faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
+    console.print(f"\nas fast as its teachers: {', '.join(faster)}\n", highlight=False)
+    fields({name: document[name] for name in ("samples", "mlflow_run_id", "seconds")}, console)
 
 
 def status_table(document: Document, console: Console) -> None:
