@@ -43,20 +43,18 @@ MEASURES = (
 
 
 def describe_evaluation(folder: Path) -> Row:
-    """The evaluation in `folder` as the template `evaluation.html.j2` wants it."""
+    """The evaluation in `folder` as the template `evaluation.html.j2` wants it; one of an earlier version says less."""
     found = json.loads((folder / TABLE).read_text(encoding="utf-8"))
     shown = [each for each in MEASURES if any(row.get(each.name) is not None for row in found["table"])]
     return {
         "samples": found["samples"],
         "speedup": found["speedup"],
-        "timed_editor_steps": found["timed_editor_steps"],
-        "edit_steps": found["edit_steps"],
-        "speedup_as_edited": found["speedup_as_edited"],
+        **{name: found.get(name) for name in ("timed_editor_steps", "edit_steps", "speedup_as_edited")},
         "lpips_to": found["lpips_to"],
         "measures": shown,
         "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),
         "rows": show_table(found["table"], shown, found["intervals"]),
-        "difference": show_difference(found["difference"], shown),
+        "difference": show_difference(found["difference"], shown) if "difference" in found else [],
         "styles": [
             show_style(style, found["per_style"][style], pictures, folder)
             for style, pictures in sorted(found["pictures"].items())
