@@ -14,7 +14,6 @@ from models import mae
 from models.live3d import Live3D
 from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.mae import Mae, MaeEncoder
-from models.patches import crop, draw_corners, draw_noise, render_patches
 from models.perceptual import Perceptual
 from models.precision import Precision
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
@@ -239,29 +238,6 @@ def test_the_student_learns_in_bfloat16_where_the_processor_computes_in_it(
         )
     assert kinds == {kind}
     assert all(weight.dtype == torch.float32 for weight in trainer.student.parameters())
-
-
-def test_a_patch_shows_what_the_whole_view_shows_there(networks: Networks) -> None:
-    from models.camera import orbit_label
-
-    triplane = torch.randn(2, 36, 32, 32, generator=torch.Generator().manual_seed(0))
-    cameras, corners = orbit_label(torch.tensor([0.1, -0.2]), 0.0), torch.tensor([[3, 8], [16, 0]])
-    with torch.no_grad():
-        noise = draw_noise(networks.teacher, 1, 32, [generator_of(5), generator_of(6)])
-        whole = render_patches(networks.teacher, triplane, cameras, corners * 0, 32, noise)
-        again = networks.teacher.render(triplane[1:], cameras[1:], generator_of(6))
-    torch.testing.assert_close(whole.image[1:], again.image)
-    torch.testing.assert_close(whole.depth[1:], again.depth)
-    patch = crop(whole.image, corners, 16, 32)
-    assert patch[0].equal(whole.image[0, :, 6:38, 16:48])
-    assert patch[1].equal(whole.image[1, :, 32:64, 0:32])
-    drawn = draw_corners(250, 32, 16, [generator_of(0), generator_of(1)])
-    assert drawn[:, 1].equal(draw_corners(250, 32, 16, [generator_of(1)])[:, 0])
-    assert (int(drawn.min()), int(drawn.max())) == (0, 16)
-
-
-def generator_of(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> training.Trainer:
