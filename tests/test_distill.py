@@ -101,7 +101,7 @@ def test_a_killed_run_continues_to_the_same_bits(
 
 
 def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
-    root: Path, dataset: Path, networks: Networks, tmp_path: Path
+    root: Path, dataset: Path, networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = {"iterations": 3, "ema_decay": 0.75, "log_every": 3, "grid_every": 3}
     trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
@@ -114,7 +114,7 @@ def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
         seen.append(weight.detach().clone())
         return losses
 
-    trainer.take_step = take_step_and_remember  # type: ignore[method-assign]
+    monkeypatch.setattr(trainer, "take_step", take_step_and_remember)
     trainer.run(tmp_path, None)
     first, second, third = seen
     wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third

@@ -1,10 +1,11 @@
 """One forward pass of training: what the student learns from is what it would show of each sample alone."""
 
 import torch
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from models.camera import orbit_label
 from models.patches import crop, draw_corners, draw_noise, render_patches
-from models.student import Features, Student
+from models.student import Features, PromptKind, Student
 from tasks.training.batches import Batch, PromptGroup
 from tasks.training.loop import Lesson
 from tests import taught
@@ -22,12 +23,13 @@ def test_a_batch_of_texts_and_pictures_is_edited_as_each_sample_alone() -> None:
     ]
     nothing = torch.empty(0)
     batch = Batch(features, prompts, nothing, nothing, nothing, [])
-    asked = [("image", pictures[0]), ("text", texts[0]), ("text", texts[1]), ("image", pictures[1]), ("text", texts[2])]
+    asked: list[tuple[PromptKind, torch.Tensor]] = [("image", pictures[0]), ("text", texts[0]), ("text", texts[1])]
+    asked += [("image", pictures[1]), ("text", texts[2])]
     alone = [
-        student.edit(Features(features.low[i : i + 1], features.high[i : i + 1]), tokens[None], kind)  # type: ignore[arg-type]
+        student.edit(Features(features.low[i : i + 1], features.high[i : i + 1]), tokens[None], kind)
         for i, (kind, tokens) in enumerate(asked)
     ]
-    student.encoder.to(memory_format=torch.channels_last)  # as where it learns
+    convert_conv2d_weight_memory_format(student.encoder, torch.channels_last)  # as where it learns
     triplane, renders = Lesson(student, patch_rays=32, precision="float32")(batch)
     assert triplane.is_contiguous()
     assert not renders

@@ -69,7 +69,9 @@ def evaluation_table(document: Document, console: Console) -> None:
     times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
     faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
     console.print(f"\nas fast as its teachers: {', '.join(faster)}\n", highlight=False)
-    fields({name: document[name] for name in ("samples", "mlflow_run_id", "seconds")}, console)
+    told = {name for pair in names for name in pair}
+    rest = {name: value for name, value in document.items() if name not in told and not isinstance(value, dict | list)}
+    fields(rest, console)
 
 
 def status_table(document: Document, console: Console) -> None:

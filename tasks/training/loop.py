@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -147,7 +148,7 @@ class Trainer:
         self.resolution = student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
         # A step takes two thirds of the time: docs/benchmarks.md.
-        student.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        convert_conv2d_weight_memory_format(student.encoder, torch.channels_last)
         self.lesson, self.optimizer = accelerator.prepare(
             Lesson(student, self.patch_rays, settings.precision), make_optimizer(student, settings)
         )
