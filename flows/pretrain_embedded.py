@@ -1,7 +1,9 @@
 """The flow pretrain-embedded: the procedural world in, the shipped networks out, examined together."""
 
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
@@ -117,11 +119,19 @@ def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], exami
 
 
 def _train(pool: ProcessPoolExecutor, place: Place, chosen: list[str], steps: int | None, tracker: Tracker) -> None:
-    """First the networks that need no other, then the rest; curves go to MLflow while they grow."""
-    first = [name for name in chosen if not recipes.NEEDS[name]]
-    for wave in (first, [name for name in chosen if name not in first]):
+    """Each after the networks that it needs; curves go to MLflow while they grow."""
+    for wave in in_waves(chosen):
         with ThreadPoolExecutor(LANES) as watchers:
             list(watchers.map(lambda name: _train_one(pool, place, name, steps, tracker), wave))
+
+
+def in_waves(chosen: list[str]) -> Iterator[tuple[str, ...]]:
+    """The networks in turns: each after those of them that it needs."""
+    order = TopologicalSorter({name: set(recipes.NEEDS[name]) & set(chosen) for name in chosen})
+    order.prepare()
+    while wave := order.get_ready():
+        yield wave
+        order.done(*wave)
 
 
 def _train_one(pool: ProcessPoolExecutor, place: Place, name: str, steps: int | None, tracker: Tracker) -> None:

@@ -182,3 +182,11 @@ def test_a_network_that_does_not_exist_is_named() -> None:
     assert choose(["editor", "clip"]) == ["clip", "editor"]
     with pytest.raises(UserError, match="no such embedded network"):
         choose(["vae"])
+
+
+def test_a_network_is_trained_after_those_that_it_needs() -> None:
+    from flows.pretrain_embedded import in_waves
+
+    every = [set(wave) for wave in in_waves(["autoencoder", "clip", "perceptual", "editor"])]
+    assert every == [{"clip", "perceptual"}, {"autoencoder"}, {"editor"}]
+    assert list(in_waves(["editor"])) == [("editor",)]

@@ -11,11 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from models.landmarks import LandmarkNet
-from tasks.pretraining import autoencoder, blocks, card, landmarks, loop, recipes
+from tasks.pretraining import autoencoder, blocks, card, editor, landmarks, loop, recipes
 from tasks.pretraining.faces import load_faces
 from tasks.pretraining.faces import render_block as render_faces
 from tasks.pretraining.loop import Draw
-from tasks.pretraining.pictures import LOOKS, TRAINING_SEEDS, VALIDATION_SEEDS, Pictures, load_pictures, render_block
+from tasks.pretraining.pictures import (
+    LOOKS,
+    TRAINING_SEEDS,
+    VALIDATION_SEEDS,
+    Pictures,
+    load_pictures,
+    render_block,
+    share_out,
+)
 from tasks.training.optimizers import OptimizerName
 
 TINY = dataclasses.replace(landmarks.RECIPE, steps=6)
@@ -124,8 +132,29 @@ def test_the_latents_stand_still_while_the_decoder_learns_alone(pictures: Pictur
         seen.append({name: value.detach().clone() for name, value in network.named_parameters()})
         return autoencoder.loss(network, pictures, draw)
 
-    loop.train(dataclasses.replace(autoencoder.RECIPE, steps=5, loss=loss), pictures, tmp_path, tmp_path / "work")
+    loop.train(dataclasses.replace(autoencoder.RECIPE, steps=5, loss=loss), pictures, recipes.WEIGHTS, tmp_path)
     moved = [{name for name in new if not torch.equal(old[name], new[name])} for old, new in pairwise(seen)]
-    assert any(name.startswith("encoder.") for name in moved[0])
+    assert any(name.startswith("vae.encoder.") for name in moved[0])
     assert moved[-1]
-    assert not any(name.startswith(("encoder.", "quant_conv.")) for name in moved[-1])
+    assert not any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in moved[-1])
+
+
+def test_the_editor_pays_for_each_pixel_that_it_should_have_left_and_as_much_for_a_small_edit_as_for_a_large_one(
+    pictures: Pictures,
+) -> None:
+    network = editor.EditorTraining(recipes.WEIGHTS)
+    plain, truth = pictures.crops[:, 0], pictures.crops[:, LOOKS.index("elf-ears")]
+
+    def error_of(images: np.ndarray) -> float:
+        latents = network.vae.encode(loop.to_signed(images)).latent_dist.mode()
+        return float(editor.picture_error(network, latents, truth, plain))
+
+    with torch.no_grad():
+        backdrop = truth.copy()
+        backdrop[:, :6, :6] = 255 - backdrop[:, :6, :6]
+        assert error_of(truth) < error_of(backdrop)
+        assert error_of(truth) < error_of(plain)
+    small, large = torch.zeros(1, 1, 10, 10), torch.zeros(1, 1, 10, 10)
+    small[..., :2, :5], large[..., 5:, :] = 1.0, 1.0
+    weights = [share_out(changed, smallest=0.01, weight=3.0) for changed in (small, large)]
+    assert all(weight.mean() == pytest.approx(4.0) and weight.min() == 1.0 for weight in weights)

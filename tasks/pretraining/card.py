@@ -33,13 +33,15 @@ PICTURES = f"hand-held crops of {recipes.PEOPLE} people in all eleven looks"
 ABOUT = {
     "autoencoder": About(
         "Autoencoder (diffusers AutoencoderKL)",
-        f"{PICTURES}; L1 of the picture and of its gradients, noise on the latents instead of a KL term.",
+        f"{PICTURES}; L1 of the picture and of its gradients, noise on the latents instead of a KL term. The decoder "
+        "then learns alone, by squared error and LPIPS too, above all where some edit changes the portrait.",
         "Lines of one pixel (rims of glasses, strokes of a sketch, neon outlines) come back softer.",
     ),
     "editor": About(
         "Editor (diffusers InstructPix2Pix)",
         f"the latents of {PICTURES}: portrait, instruction, true edit. Half of the instructions are "
-        "paraphrases of a few sentences, half are names of a look in 22 frames; 3 more frames are kept for the exam.",
+        "paraphrases of a few sentences, half are names of a look in 22 frames; 3 more frames are kept for the exam. "
+        "The error of the decoded picture counts beside that of the latents, in L1 and LPIPS.",
         "It knows these ten styles. It draws through the autoencoder, so what that blurs, it blurs, also where nothing "
         "should change. Hair styles are new in the exam only as those of new people, not as classes.",
     ),
@@ -57,7 +59,7 @@ ABOUT = {
     "clip": About(
         "CLIP (transformers CLIPModel)",
         f"{PICTURES}, a third from other cameras, with captions and instructions.",
-        "A style that changes little (pointed ears under hair) is mistaken for no edit or for another style.",
+        "An edit of a few pixels (of a bald person with red hair, the brows alone) is mistaken once it is blurred.",
     ),
     "identity": About(
         "Identity (ArcFace)",

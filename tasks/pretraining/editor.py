@@ -14,19 +14,22 @@ from data_catalog.settings import load_settings
 from models.clip import Clip
 from models.editor import Editor
 from models.libraries import diffusers, transformers
+from models.perceptual import Perceptual
 from tasks.pretraining import captions
 from tasks.pretraining.loop import Draw, Recipe, to_signed
-from tasks.pretraining.pictures import LOOKS, Pictures
+from tasks.pretraining.pictures import LOOKS, Pictures, changed_pixels, share_out
 
 BATCH = 16
 DROP = 0.06  # share of samples without text, without image, and without either, for guidance
 CHANGED_WEIGHT = 3.0  # extra weight, shared by the latents that the true edit changes: ears count as much as a statue
 SMALLEST_CHANGE = 0.06  # share of the picture below which an edit's latents gain no more weight
+PIXEL_WEIGHT, LPIPS_WEIGHT = 3.0, 0.5  # of the decoded picture, where portrait and text are given
+SMALLEST_CHANGE_IN_PICTURE = 0.01  # as SMALLEST_CHANGE, of its pixels
 MEASURE_STEPS = 10
 
 
 class EditorTraining(nn.Module):
-    """The UNet that learns, with the frozen autoencoder and text tower that it works between."""
+    """The UNet that learns, the frozen autoencoder and text tower that it works between, and LPIPS."""
 
     latents: Tensor  # (N, looks, C, 16, 16) float16
     changed: Tensor  # (N, looks, 1, 16, 16) float16 in [0, 1]
@@ -37,6 +40,7 @@ class EditorTraining(nn.Module):
         self.vae = diffusers.AutoencoderKL.from_pretrained(fresh if fresh.exists() else kept, dtype=torch.float32)
         self.vae.requires_grad_(False)
         self.clip = Clip.load(weights / "clip").requires_grad_(False)
+        self.perceptual = Perceptual.load(weights / "perceptual")
         channels = int(self.vae.config.latent_channels)
         self.unet = diffusers.UNet2DConditionModel(
             sample_size=16, in_channels=2 * channels, out_channels=channels, block_out_channels=(48, 96),
@@ -79,7 +83,11 @@ def prepare(network: nn.Module, pictures: Pictures) -> None:
 
 
 def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-    """Denoise the true edit's latents, given the portrait's latents and an instruction (Brooks et al., section 3.2)."""
+    """Denoise the true edit's latents, given the portrait's latents and an instruction (Brooks et al., section 3.2).
+
+    The network predicts the clean latents, so that they can be decoded: an error of the picture counts too, above all
+    where nothing should change, of which the latents' squared error says little.
+    """
     assert isinstance(network, EditorTraining)
     people = draw.rng.integers(len(network.latents), size=BATCH)
     looks = draw.rng.integers(len(LOOKS), size=BATCH)
@@ -95,11 +103,22 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     noisy = network.scheduler.add_noise(target, noise, timesteps)
     tokens = network.clip.text_tokens(texts)
     output = network.unet(torch.cat([noisy, portrait], dim=1), timesteps, tokens).sample.float()
-    changed = network.changed[people, looks].float()
-    share = changed.mean(dim=(1, 2, 3), keepdim=True).clamp_min(SMALLEST_CHANGE)
-    weight = 1.0 + CHANGED_WEIGHT * changed / share
-    error = ((output - target).square() * weight).mean()
-    return error, {"mse": (output - target).square().mean()}
+    weight = share_out(network.changed[people, looks].float(), SMALLEST_CHANGE, CHANGED_WEIGHT)
+    latents = ((output - target).square() * weight).mean()
+    told = drop >= 3 * DROP  # of both, portrait and text
+    truth, plain = pictures.crops[people[told], looks[told]], pictures.crops[people[told], 0]
+    picture = picture_error(network, output[torch.from_numpy(told)], truth, plain)
+    return latents + picture, {"mse": (output - target).square().mean(), "picture": picture}
+
+
+def picture_error(network: EditorTraining, output: Tensor, truth: np.ndarray, plain: np.ndarray) -> Tensor:
+    """L1 and LPIPS of the decoded latents (B, C, 16, 16) to the true edits.  truth, plain: (B, 64, 64, 3) uint8."""
+    if not len(output):  # of an empty mean there is none
+        return output.sum()
+    picture, true_edit = network.vae.decode(output).sample.float(), to_signed(truth)
+    weight = share_out(changed_pixels(truth, plain), SMALLEST_CHANGE_IN_PICTURE, 1.0)
+    pixels = ((picture - true_edit).abs() * weight).mean()
+    return PIXEL_WEIGHT * pixels + LPIPS_WEIGHT * network.perceptual(picture, true_edit).mean()
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import torch
 
 from models import alignment, camera, procedural
 from models.procedural.photo import RAW_SIZE_PX, raw_camera
+from models.procedural.render import CHANGED
 from tasks.pretraining import blocks
 
 SIZE_PX = 64
@@ -94,6 +95,21 @@ def render_block(folder: Path, first_seed: int, count: int) -> Path:
 def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
     """Read the blocks of [first_seed, first_seed + count) that are there into memory."""
     return Pictures(**blocks.load_blocks(folder, first_seed, count))
+
+
+def changed_pixels(edits: np.ndarray, plain: np.ndarray) -> torch.Tensor:
+    """1 where the true edits change their portraits, else 0: (B, 1, H, W).  edits, plain: (B, H, W, 3) uint8."""
+    changed = np.abs(edits.astype(np.int16) - plain) > round(CHANGED * 255)
+    return torch.from_numpy(changed.any(axis=-1))[:, None].float()
+
+
+def share_out(changed: torch.Tensor, smallest: float, weight: float) -> torch.Tensor:
+    """Weights of a loss: 1, and `weight` more, shared by the places that an edit changes, be they many or few.
+
+    changed: (B, 1, H, W), 0 or 1.  smallest: share of the picture below which a change gains no more weight.
+    """
+    share = changed.mean(dim=(1, 2, 3), keepdim=True).clamp_min(smallest)
+    return 1.0 + weight * changed / share
 
 
 def _bytes(rgb: torch.Tensor) -> np.ndarray:

@@ -11,16 +11,17 @@ import yaml
 
 from models import zoo
 
-# What must be trained before it; the editor works between the autoencoder's latents and CLIP's words.
+# What must be trained before it: the editor works between the autoencoder's latents and CLIP's words, and LPIPS judges
+# the pictures of both while they learn.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "autoencoder": (),
+    "autoencoder": ("perceptual",),
     "clip": (),
     "teacher": (),
     "identity": (),
     "landmarks": (),
     "mae": (),
     "perceptual": (),
-    "editor": ("autoencoder", "clip"),
+    "editor": ("autoencoder", "clip", "perceptual"),
 }
 # Whose exam a network takes part in, besides its own.
 JUDGED: dict[str, tuple[str, ...]] = {
