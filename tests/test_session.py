@@ -26,7 +26,7 @@ from flows.running.retry import last_failed
 from flows.running.runner import Workers
 from flows.running.session import FlowRun
 from flows.tracking.mlflow_runs import Tracker
-from flows.tracking.prefect_pages import show_plan
+from flows.tracking.prefect_pages import ProgressBar, show_plan
 from tasks import progress
 
 STYLES, BLOCKS = ["red-hair", "zombie"], [0, 1]
@@ -214,3 +214,18 @@ def test_a_failed_partition_fails_the_flow_run_by_name(states: Callable[..., dic
     assert "draw/zombie/0001" in (ended["flow"].message or "")
     assert ended["draw red-hair"].is_completed()
     assert ended["draw zombie"].is_failed()
+
+
+def test_the_time_left_is_told_by_the_pace_of_the_steps_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter([0.0, 60.0, 80.0, 100.0])
+    monkeypatch.setattr("flows.tracking.prefect_pages.time.monotonic", lambda: next(clock))
+    bar = ProgressBar("distill")
+    with caplog.at_level("INFO"):
+        for done in (500, 510, 520):  # a minute of preparation, and half of the steps from before
+            bar.update(done, 1000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "distill    510 of 1000, about 980 s left",
+        "distill    520 of 1000, about 960 s left",
+    ]

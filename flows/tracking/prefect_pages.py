@@ -98,7 +98,8 @@ class ProgressBar:
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self._began = self._logged = time.monotonic()
+        self._logged = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first message came, and how much was done by then
         self._artifact: UUID | None = None
         self._told = 0.0
         self._active = flow_run_id() is not None
@@ -106,8 +107,9 @@ class ProgressBar:
     def update(self, done: int, total: int) -> None:
         """`done` of `total` steps; the last one is always told."""
         now = time.monotonic()
-        if 0 < done < total and now - self._logged >= LOG_SECONDS:
-            self._logged, left = now, (now - self._began) * (total - done) / done
+        began, before = self._first = self._first or (now, done)  # what preceded it says nothing of the pace
+        if before < done < total and now - self._logged >= LOG_SECONDS:
+            self._logged, left = now, (now - began) * (total - done) / (done - before)
             log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
         if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
             return
