@@ -186,7 +186,7 @@ def test_guidance_enters_the_fingerprints_of_its_style_alone(folder: Path) -> No
 
 
 def test_a_gate_of_a_style_edits_nothing_again_and_asks_no_model_again(folder: Path, server: FakeServer) -> None:
-    asked = ["prompts.backend=openai", f"prompts.base_url={server.url}"]
+    asked = ["prompts.backend=openai", f"prompts.base_url={server.url}", "select.min_clip_text=0.4"]
     before, _ = make_prompts(folder, *asked)
     requests = len(server.requests)
     (folder / "zombie.txt").unlink()
