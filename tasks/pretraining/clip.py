@@ -56,7 +56,7 @@ def build(weights: Path) -> nn.Module:
     }  # fmt: skip
     vision = {
         "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "image_size": 64, "patch_size": 4,  # of 8, and pointed ears are seen by none
+        "image_size": 64, "patch_size": 4,  # with patches of 8 it does not see pointed ears
     }  # fmt: skip
     config = transformers.CLIPConfig(
         text_config=text, vision_config=vision, projection_dim=64, logit_scale_init_value=2.3

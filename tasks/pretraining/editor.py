@@ -75,10 +75,8 @@ def prepare(network: nn.Module, pictures: Pictures) -> None:
     network.eval()
     latents, changed = [], []
     for crops in pictures.crops:
-        images = to_signed(crops)
-        latents.append(network.vae.encode(images).latent_dist.mode().half())
-        difference = ((images - images[:1]).abs().amax(dim=1, keepdim=True) > 8 / 255).float()
-        changed.append(nn.functional.max_pool2d(difference, 4).half())
+        latents.append(network.vae.encode(to_signed(crops)).latent_dist.mode().half())
+        changed.append(nn.functional.max_pool2d(changed_pixels(crops, crops[:1]), 4).half())
     network.latents, network.changed = torch.stack(latents), torch.stack(changed)
 
 
