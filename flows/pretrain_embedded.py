@@ -1,9 +1,8 @@
 """The flow pretrain-embedded: the procedural world in, the shipped networks out, examined together."""
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
@@ -119,19 +118,24 @@ def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], exami
 
 
 def _train(pool: ProcessPoolExecutor, place: Place, chosen: list[str], steps: int | None, tracker: Tracker) -> None:
-    """Each after the networks that it needs; curves go to MLflow while they grow."""
-    for wave in in_waves(chosen):
-        with ThreadPoolExecutor(LANES) as watchers:
-            list(watchers.map(lambda name: _train_one(pool, place, name, steps, tracker), wave))
+    """Every lane at work; curves go to MLflow while they grow."""
+    with ThreadPoolExecutor(LANES) as watchers:
+        in_turn(chosen, lambda name: watchers.submit(_train_one, pool, place, name, steps, tracker))
 
 
-def in_waves(chosen: list[str]) -> Iterator[tuple[str, ...]]:
-    """The networks in turns: each after those of them that it needs."""
-    order = TopologicalSorter({name: set(recipes.NEEDS[name]) & set(chosen) for name in chosen})
-    order.prepare()
-    while wave := order.get_ready():
-        yield wave
-        order.done(*wave)
+def in_turn(chosen: list[str], start: Callable[[str], Future[None]]) -> None:
+    """Start each network once those of `chosen` that it needs are trained and a lane is free, in the order given."""
+    running: dict[Future[None], str] = {}
+    trained: set[str] = set()
+    waiting = list(chosen)
+    while waiting or running:
+        ready = [name for name in waiting if trained.issuperset(set(recipes.NEEDS[name]) & set(chosen))]
+        for name in ready[: LANES - len(running)]:
+            waiting.remove(name)
+            running[start(name)] = name
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            future.result()
+            trained.add(running.pop(future))
 
 
 def _train_one(pool: ProcessPoolExecutor, place: Place, name: str, steps: int | None, tracker: Tracker) -> None:

@@ -1,6 +1,7 @@
 """The exam of the embedded networks, their card and report, and the flow that trains one of them again."""
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,37 @@ def test_a_network_that_does_not_exist_is_named() -> None:
 
 
 def test_a_network_is_trained_after_those_that_it_needs() -> None:
-    from flows.pretrain_embedded import in_waves
+    from flows.pretrain_embedded import choose, in_turn
 
-    every = [set(wave) for wave in in_waves(["autoencoder", "clip", "perceptual", "editor"])]
-    assert every == [{"clip", "perceptual"}, {"autoencoder"}, {"editor"}]
-    assert list(in_waves(["editor"])) == [("editor",)]
+    started: dict[str, Future[None]] = {}
+
+    def start(name: str) -> Future[None]:
+        started[name] = Future()
+        if name == "editor":
+            assert not started["teacher"].done()  # nothing waits for a network that it does not need
+            started["teacher"].set_result(None)
+        if name != "teacher":
+            started[name].set_result(None)
+        return started[name]
+
+    in_turn(choose(["autoencoder", "clip", "editor", "mae", "perceptual", "teacher"]), start)
+    assert list(started) == ["perceptual", "clip", "autoencoder", "teacher", "editor", "mae"]
+    started.clear()
+    in_turn(["clip"], start)
+    assert list(started) == ["clip"]
+
+
+def test_a_network_that_cannot_be_trained_stops_those_that_need_it() -> None:
+    from flows.pretrain_embedded import in_turn
+
+    started = []
+
+    def start(name: str) -> Future[None]:
+        started.append(name)
+        future: Future[None] = Future()
+        future.set_exception(ValueError(name))
+        return future
+
+    with pytest.raises(ValueError, match="perceptual"):
+        in_turn(["perceptual", "autoencoder"], start)
+    assert started == ["perceptual"]

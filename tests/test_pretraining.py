@@ -158,3 +158,18 @@ def test_the_editor_pays_for_each_pixel_that_it_should_have_left_and_as_much_for
     small[..., :2, :5], large[..., 5:, :] = 1.0, 1.0
     weights = [share_out(changed, smallest=0.01, weight=3.0) for changed in (small, large)]
     assert all(weight.mean() == pytest.approx(4.0) and weight.min() == 1.0 for weight in weights)
+
+
+def test_the_editors_loss_counts_the_decoded_picture_in_the_later_part_of_the_training(pictures: Pictures) -> None:
+    network = editor.EditorTraining(recipes.WEIGHTS)
+    editor.prepare(network, pictures)
+
+    @torch.no_grad()
+    def at(progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        return editor.loss(network, pictures, Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), progress))
+
+    latents, early = at(0.0)
+    both, late = at(0.99)
+    assert "picture" not in early
+    assert late["picture"] > 0
+    assert float(both) == pytest.approx(float(latents + late["picture"]), rel=1e-4)

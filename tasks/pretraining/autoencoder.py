@@ -1,4 +1,4 @@
-"""The editor's autoencoder: 64x64 pictures to 16x16 latents of 12 channels and back."""
+"""The editor's autoencoder: 64x64 pictures to 16x16 latents of 16 channels and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.pretraining.loop import Draw, Recipe, batch_of, to_signed
 from tasks.pretraining.pictures import Pictures, changed_pixels, share_out
 
 BATCH = 8
-LATENT_CHANNELS = 12
+LATENT_CHANNELS = 16
 ENCODER_SHARE = 0.3  # of the training; then the decoder learns alone, and the latents stay what they are
 LATENT_NOISE = 0.07  # share of each channel's spread
 DECODER_NOISE = 0.03  # the same while the decoder learns alone, on half of the samples
@@ -131,6 +131,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "autoencoder", steps=10000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, finish=finish,
-    bfloat16=True, ema=0.995,
+    "autoencoder", steps=8000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, finish=finish,
+    bfloat16=True, ema=0.995, optimizer="muon",
 )  # fmt: skip

@@ -23,6 +23,7 @@ BATCH = 16
 DROP = 0.06  # share of samples without text, without image, and without either, for guidance
 CHANGED_WEIGHT = 3.0  # extra weight, shared by the latents that the true edit changes: ears count as much as a statue
 SMALLEST_CHANGE = 0.06  # share of the picture below which an edit's latents gain no more weight
+PICTURE_FROM = 0.3  # share of the training from which on the decoded picture counts, which doubles a step's cost
 PIXEL_WEIGHT, LPIPS_WEIGHT = 3.0, 0.5  # of the decoded picture, where portrait and text are given
 SMALLEST_CHANGE_IN_PICTURE = 0.01  # as SMALLEST_CHANGE, of its pixels
 MEASURE_STEPS = 10
@@ -103,10 +104,13 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     output = network.unet(torch.cat([noisy, portrait], dim=1), timesteps, tokens).sample.float()
     weight = share_out(network.changed[people, looks].float(), SMALLEST_CHANGE, CHANGED_WEIGHT)
     latents = ((output - target).square() * weight).mean()
+    parts = {"mse": (output - target).square().mean()}
+    if draw.progress < PICTURE_FROM:
+        return latents, parts
     told = drop >= 3 * DROP  # of both, portrait and text
     truth, plain = pictures.crops[people[told], looks[told]], pictures.crops[people[told], 0]
     picture = picture_error(network, output[torch.from_numpy(told)], truth, plain)
-    return latents + picture, {"mse": (output - target).square().mean(), "picture": picture}
+    return latents + picture, parts | {"picture": picture}
 
 
 def picture_error(network: EditorTraining, output: Tensor, truth: np.ndarray, plain: np.ndarray) -> Tensor:

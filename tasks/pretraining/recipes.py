@@ -12,16 +12,16 @@ import yaml
 from models import zoo
 
 # What must be trained before it: the editor works between the autoencoder's latents and CLIP's words, and LPIPS judges
-# the pictures of both while they learn.
+# the pictures of both while they learn. Who others wait for comes first.
 NEEDS: dict[str, tuple[str, ...]] = {
+    "perceptual": (),
     "autoencoder": ("perceptual",),
     "clip": (),
+    "editor": ("autoencoder", "clip", "perceptual"),
     "teacher": (),
     "identity": (),
     "landmarks": (),
     "mae": (),
-    "perceptual": (),
-    "editor": ("autoencoder", "clip", "perceptual"),
 }
 # Whose exam a network takes part in, besides its own.
 JUDGED: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from tasks.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
 from tasks.pretraining.pictures import LOOKS, STYLES_PER_PERSON, VIEWS_PER_STYLE, Pictures
 
 BATCH = 8
-POINT_PHASE = 0.07  # share of the training that sees points only
+POINT_PHASE = 0.05  # share of the training that sees points only
 RAYS_PER_VIEW = 384
 PATCH_RAYS = 16  # side of the patch of a view, in rays
 SHELL = 0.04  # world units in front of and behind the surface that point supervision samples
@@ -207,6 +207,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "teacher", steps=10000, lr=4e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995,
+    "teacher", steps=15000, lr=4e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995,
     optimizer="muon",
 )  # fmt: skip
