@@ -166,7 +166,8 @@ def test_the_editors_loss_counts_the_decoded_picture_in_the_later_part_of_the_tr
 
     @torch.no_grad()
     def at(progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return editor.loss(network, pictures, Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), progress))
+        draw = Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), progress)
+        return editor.loss(network, pictures, draw)
 
     latents, early = at(0.0)
     both, late = at(0.99)
