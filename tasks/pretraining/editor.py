@@ -136,8 +136,8 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
     for look in range(1, len(LOOKS)):
         texts = [captions.instruction(LOOKS[look], rng) for _ in range(count)]
         edited = editor.edit(pictures.crops[:count, 0], texts, range(count), MEASURE_STEPS, *scales)
+        region = changed_pixels(pictures.crops[:count, look], pictures.crops[:count, 0])[:, 0, :, :, None].numpy() > 0
         edited, truth = edited.astype(np.float32) / 255, pictures.crops[:count, look].astype(np.float32) / 255
-        region = (np.abs(truth - plain).max(-1) > 4 / 255)[..., None]
         error, unedited = (np.abs(edited - truth) * region).sum(), (np.abs(plain - truth) * region).sum()
         numbers[f"inside_vs_no_edit_{LOOKS[look]}"] = float(error / unedited)
         outside = np.abs(edited - truth) * ~region

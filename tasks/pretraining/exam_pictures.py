@@ -11,12 +11,11 @@ import torch
 from data_catalog.settings import load_settings
 from models import zoo
 from models.pixels import signed, to_bytes
-from models.procedural.render import CHANGED
 from tasks.evaluation.metrics import Judges
 from tasks.pages.pictures import contact_sheet
 from tasks.pretraining import captions
 from tasks.pretraining.marks import Examined, Mark, Sheet, grade, mean_of, share_of
-from tasks.pretraining.pictures import LOOKS, Pictures
+from tasks.pretraining.pictures import LOOKS, Pictures, changed_pixels
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -115,7 +114,7 @@ def grade_style(
 ) -> list[Mark]:
     """portraits, truth, edited: (N, H, W, 3) uint8.  place: of the style in LOOKS."""
     vae = zoo.load("editor", "embedded").pipeline.vae
-    region = (np.abs(truth.astype(np.int16) - portraits) > round(CHANGED * 255)).any(axis=-1)
+    region = changed_pixels(truth, portraits)[:, 0].numpy() > 0
     errors = {
         name: np.abs(images.astype(np.float32) - truth).mean(axis=-1) / 255.0
         for name, images in (("edit", edited), ("no edit", portraits), ("rebuilt", reconstruct(vae, truth)))
