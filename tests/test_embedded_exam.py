@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from data_catalog.errors import UserError
 from models import zoo
@@ -175,6 +176,21 @@ def test_one_network_is_trained_again_beside_the_shipped_ones(
     children = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'")
     by_name = {child.info.run_name: child.data.metrics for child in children}
     assert by_name["exam"]["landmarks.photo_error_px"] == outcome["exam"]["landmarks"]["photo_error_px"]
+
+
+def test_a_metric_is_asked_of_each_style_whether_it_sees_it(
+    held_out: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def marks(sign: int) -> dict[str, float | None]:
+        def metric(first: Tensor, second: Tensor) -> Tensor:
+            return sign * (first - second).abs().mean(dim=(1, 2, 3))
+
+        monkeypatch.setattr(zoo, "load", lambda *_: metric)
+        return {mark.key: mark.value for mark in exam_judges.examine_perceptual(held_out).marks}
+
+    assert len(marks(1)) == len(LOOKS)  # one a style, and one of plain portraits
+    assert marks(1)["edit_seen.marble statue"] == marks(1)["disturbed_nearer"] == 1.0
+    assert marks(-1)["edit_seen.marble statue"] == marks(-1)["disturbed_nearer"] == 0.0
 
 
 def test_a_network_that_does_not_exist_is_named() -> None:

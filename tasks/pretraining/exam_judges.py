@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from data_catalog.settings import load_settings
 from models import procedural, zoo
@@ -152,14 +153,21 @@ def verification(cosine: np.ndarray, first: np.ndarray, second: np.ndarray) -> S
 
 @torch.no_grad()
 def examine_perceptual(pictures: Pictures) -> Examined:
-    """Is a slightly disturbed picture nearer than another person's?"""
+    """Is a slightly disturbed picture nearer than another person's, and a blurred edit nearer than no edit?"""
     metric = zoo.load("lpips", "embedded")
     plain = signed(pictures.crops[:, 0])
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
     disturbed, other = (plain + 0.05 * noise).clamp(-1, 1), plain.roll(1, dims=0)
     nearer = (metric(plain, disturbed) < metric(plain, other)).numpy()
     title = "a disturbed picture is nearer than another person's"
-    return Examined([grade("disturbed_nearer", title, len(nearer), mean_of(nearer))])
+    marks = [grade("disturbed_nearer", title, len(nearer), mean_of(nearer))]
+    for place, look in enumerate(LOOKS[1:], start=1):
+        edit = signed(pictures.crops[:, place])
+        blurred = nn.functional.avg_pool2d(edit, 3, 1, padding=1, count_include_pad=False)
+        nearer = (metric(edit, blurred) < metric(edit, plain)).numpy()
+        title = "a blurred edit is nearer to the edit than no edit"
+        marks.append(grade("edit_seen", title, len(nearer), mean_of(nearer), subject=name_look(look)))
+    return Examined(marks)
 
 
 @torch.no_grad()

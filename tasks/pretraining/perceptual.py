@@ -114,6 +114,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "perceptual", steps=700, lr=5e-4, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
-    bfloat16=True, ema=0.99,
+    "perceptual", steps=4000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    bfloat16=True, ema=0.99, optimizer="muon",
 )  # fmt: skip
