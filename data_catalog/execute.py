@@ -50,13 +50,13 @@ class Job:
 def execute(job: Job, root: Path) -> Record:
     """Make the partition, or take it from a process that made it since the plan. Returns its record."""
     store = Store(root)
-    with store.lock(job.partition):
+    with store.lock(job.partition, job.fingerprint):
         made = _made_meanwhile(job, store)
         if made is not None:
             log.info("%s was made by another process", job.key)
             return made
         working = store.working(job.partition, job.fingerprint) if job.resumes else Path()
-        temporary = store.begin(job.partition)
+        temporary = store.begin(job.partition, job.fingerprint)
         try:
             record = store.commit(temporary, _run(job, root, temporary, working))
         except BaseException:

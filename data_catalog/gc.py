@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 DATASET = "dataset"  # the stage whose partition is published as a snapshot
 PINNED = "keep"  # a file of this name in a snapshot's folder keeps the snapshot
-UNFINISHED = re.compile(r"\.tmp-.*|\.part-(?P<fingerprint>[0-9a-f]+)")
+UNFINISHED = re.compile(r"\.(?P<kind>tmp|part)-(?P<fingerprint>[0-9a-f]+)(-.*)?")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ def remove_waste(store: Store, items: Iterable[Waste]) -> list[Waste]:
 
 
 def _remove_below_store(store: Store, item: Waste) -> bool:
-    with _held_if_free(store, item.name) as held:
+    match = UNFINISHED.fullmatch(item.folder.name)
+    fingerprint = match["fingerprint"] if match else item.folder.name
+    with _held_if_free(store, f"{item.name}/{fingerprint}") as held:
         record = item.folder / RECORD
         if not held or _stamp(record) != item.stamp:
             log.info("%s is being worked on; it stays", item.name)
@@ -127,9 +129,9 @@ def _remove_below_store(store: Store, item: Waste) -> bool:
 
 
 @contextmanager
-def _held_if_free(store: Store, key: str) -> Iterator[bool]:
-    """Hold the partition's lock and say True, or say at once that a live process has it."""
-    path = store.lock_file(key)
+def _held_if_free(store: Store, place: str) -> Iterator[bool]:
+    """Hold the lock of a folder and say True, or say at once that a live process has it."""
+    path = store.lock_file(place)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -192,25 +194,27 @@ def _unfinished(store: Store, plans: Sequence[Plan]) -> Iterator[Waste]:
             if match is None:
                 continue
             key = folder.relative_to(store.folder_of_all).as_posix()
-            if _would_resume(plans, key, match["fingerprint"]) or not _unowned(store, key):
+            fingerprint = match["fingerprint"]
+            resumable = match["kind"] == "part" and _would_resume(plans, key, fingerprint)
+            if resumable or not _unowned(store, f"{key}/{fingerprint}"):
                 continue
             why = "an attempt that ended, and no plan goes on from it"
             yield Waste("unfinished", key, folder / name, _folder_bytes(folder / name), why)
         names[:] = sorted(name for name in names if not name.startswith("."))
 
 
-def _would_resume(plans: Sequence[Plan], key: str, fingerprint: str | None) -> bool:
+def _would_resume(plans: Sequence[Plan], key: str, fingerprint: str) -> bool:
     """Whether a plan goes on from this folder, or may: its fingerprint is not known before its inputs are made."""
     steps = [plan.steps[key] for plan in plans if key in plan.steps]
-    waiting = [step for step in steps if not step.made] if fingerprint else []
+    waiting = [step for step in steps if not step.made]
     return any(step.fingerprint is None or step.fingerprint[:FOLDER_CHARS] == fingerprint for step in waiting)
 
 
-def _unowned(store: Store, key: str) -> bool:
-    # Who works on a partition has its lock; a lock that was never made is held by nobody.
-    if not store.lock_file(key).exists():
+def _unowned(store: Store, place: str) -> bool:
+    # Who works on a folder has its lock; a lock that was never made is held by nobody.
+    if not store.lock_file(place).exists():
         return True
-    with _held_if_free(store, key) as held:
+    with _held_if_free(store, place) as held:
         return held
 
 

@@ -70,14 +70,17 @@ class Store:
         """What a look at names and sizes finds wrong; contents are checked by `verify`."""
         return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
 
-    def lock_file(self, key: str) -> Path:
-        """The file whose lock who makes this partition holds; not there before somebody did."""
-        return self.root / "catalog" / "locks" / (key.replace("/", "--") + ".lock")
+    def lock_file(self, place: str) -> Path:
+        """The file whose lock who works on a folder holds; not there before somebody did.
+
+        place: as of a folder below the store, `partition/fingerprint`: two students may be trained at once.
+        """
+        return self.root / "catalog" / "locks" / (place.replace("/", "--") + ".lock")
 
     @contextmanager
-    def lock(self, partition: Partition) -> Iterator[None]:
-        """Hold a partition against other processes. The lock of a dead process is free."""
-        path = self.lock_file(partition.key)
+    def lock(self, partition: Partition, fingerprint: str) -> Iterator[None]:
+        """Hold a partition as one intent makes it against other processes. The lock of a dead process is free."""
+        path = self.lock_file(f"{partition.key}/{fingerprint[:FOLDER_CHARS]}")
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
@@ -91,15 +94,14 @@ class Store:
         finally:
             lock.release()
 
-    def begin(self, partition: Partition) -> Path:
-        """An empty folder under a temporary name. What a dead process left under one goes."""
+    def begin(self, partition: Partition, fingerprint: str) -> Path:
+        """An empty folder under a temporary name. What a dead process left of the same intent goes."""
         parent = self.partition_folder(partition)
-        folder = parent / f".tmp-{uuid.uuid4().hex[:12]}"
+        folder = parent / _temporary_name(fingerprint)
         with writing(self.root):
-            parent.mkdir(parents=True, exist_ok=True)
-            for left in parent.glob(".tmp-*"):
-                shutil.rmtree(left)  # of a process that died: we hold the partition's lock
-            folder.mkdir()
+            for left in parent.glob(f".tmp-{fingerprint[:FOLDER_CHARS]}-*"):
+                shutil.rmtree(left)  # of a process that died: we hold its lock
+            folder.mkdir(parents=True)
         return folder
 
     def working(self, partition: Partition, fingerprint: str) -> Path:
@@ -119,7 +121,7 @@ class Store:
             record.files = _hash_and_sync(temporary, record.files)
             record.digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
             folder = self.folder_of(record)
-            replaced = folder.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+            replaced = folder.with_name(_temporary_name(record.fingerprint))
             if folder.exists():
                 # The record goes first: at no moment is there a record with other bytes than its own.
                 (folder / RECORD).unlink(missing_ok=True)
@@ -136,8 +138,8 @@ class Store:
         return record
 
     def discard(self, partition: Partition, name: str) -> bool:
-        """Remove what an unfinished attempt left under a folder's name. A folder with a record is kept."""
-        with self.lock(partition), writing(self.root):
+        """Remove what an unfinished attempt left under a fingerprint's name. A folder with a record is kept."""
+        with self.lock(partition, name), writing(self.root):
             folder = self.partition_folder(partition) / name
             if (folder / RECORD).exists() or not folder.is_dir():
                 return False
@@ -149,6 +151,10 @@ class Store:
         record.seal = record.sealing()
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(self.folder_of(record) / RECORD, text.encode())
+
+
+def _temporary_name(fingerprint: str) -> str:
+    return f".tmp-{fingerprint[:FOLDER_CHARS]}-{uuid.uuid4().hex[:12]}"
 
 
 def read_record(folder: Path) -> Record | None:

@@ -64,10 +64,10 @@ def make(root: Path) -> Path:
 def store_adapted(root: Path, student: str, style: str) -> None:
     """What adapting a student (its digest) leaves: here, the weights of another one."""
     store, partition = Store(root), Partition("adapt", style)
-    folder = store.begin(partition)
+    fingerprint = digest_json(["adapt", style, student])
+    folder = store.begin(partition, fingerprint)
     save_file(read_delta(pupil.network(1)), folder / DELTA)
     (folder / ADAPTED).write_bytes(encode_json({"style": style, "student": student}))
-    fingerprint = digest_json(["adapt", style, student])
     record = Record(
         partition=partition.key,
         stage="adapt",

@@ -60,7 +60,7 @@ def store_student(root: Path, seed: int = 0) -> Record:
     store, partition = Store(root), Partition("distill")
     weights = {name: zoo.digest(name, "embedded") for name in ("clip", "mae")}
     inputs = {"stage": "distill", "inputs": {"dataset/all": "d" * 64}, "weights": weights, "seed": seed}
-    folder = store.begin(partition)
+    folder = store.begin(partition, digest_json(inputs))
     save_student(network(seed), folder)
     settings = Settings().distill.model_dump(mode="json")
     (folder / "training.json").write_bytes(encode_json({"settings": settings, "styles": ["zombie"]}))

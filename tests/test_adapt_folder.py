@@ -113,11 +113,11 @@ def store_adapted(root: Path, style: str, base: str, shift: float) -> Record:
     from safetensors.torch import save_file
 
     store, partition = Store(root), Partition("adapt", style)
-    folder = store.begin(partition)
+    number = f"{shift:.3f}".replace(".", "").ljust(64, "0")
+    folder = store.begin(partition, number)
     moved = {name: value + shift for name, value in read_delta(Student.load().network).items()}
     save_file(moved, folder / "delta.safetensors")
     (folder / "adapted.json").write_bytes(encode_json({"style": style, "student": base}))
-    number = f"{shift:.3f}".replace(".", "").ljust(64, "0")
     record = Record(
         partition=partition.key,
         stage="adapt",

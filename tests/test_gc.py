@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +126,23 @@ def test_a_record_that_changed_since_it_was_found_stays(shop: Workshop) -> None:
     assert (item.folder / "record.json").exists()
 
 
-@pytest.fixture
-def busy(shop: Workshop) -> Iterator[Workshop]:
-    """While another process works on distill/all."""
+@contextmanager
+def at_work(shop: Workshop, fingerprint: str) -> Iterator[None]:
+    """While another process works on distill/all as this intent makes it."""
     code = (
         "import sys, pathlib\n"
         "from data_catalog.stage import Partition\n"
         "from data_catalog.store import Store\n"
-        "with Store(pathlib.Path(sys.argv[1])).lock(Partition('distill')):\n"
+        "with Store(pathlib.Path(sys.argv[1])).lock(Partition('distill'), sys.argv[2]):\n"
         "    print('locked', flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", code, str(shop.root)]
+    command = [sys.executable, "-c", code, str(shop.root), fingerprint]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "locked\n"
-        yield shop
+        yield
         process.stdin.close()
 
 
@@ -170,14 +171,19 @@ def test_a_training_that_the_next_run_would_take_up_stays(shop: Workshop) -> Non
     assert look(shop, last=3).items == []
 
 
-def test_what_a_live_process_works_on_stays(busy: Workshop) -> None:
-    folder = abandoned(busy)
-    found = look(busy, last=2)
-    assert all(item.kind != "unfinished" for item in found.items)
-    gone = remove_waste(Store(busy.root), found.items)
-    assert "distill/all" not in {item.name for item in gone}
-    assert "edit/zombie/0000" in {item.name for item in gone}
-    assert folder.exists()
+def test_what_a_live_process_works_on_stays(shop: Workshop) -> None:
+    folder = abandoned(shop)
+    with at_work(shop, folder.name.removeprefix(".part-")):
+        assert all(item.kind != "unfinished" for item in look(shop, last=2).items)
+    found = look(shop, last=2)
+    assert {item.folder for item in found.items if item.kind == "unfinished"} == {folder}
+    (trained,) = [item for item in found.items if (item.kind, item.name) == ("partition", "distill/all")]
+    with at_work(shop, trained.folder.name):
+        gone = remove_waste(Store(shop.root), found.items)
+    assert trained not in gone
+    assert (trained.folder / "record.json").exists()
+    assert {"edit/zombie/0000", "distill/all"} <= {item.name for item in gone}  # one that nobody works on went
+    assert not folder.exists()
 
 
 def test_the_command_says_what_would_go_and_deletes_only_when_told(shop: Workshop) -> None:

@@ -250,7 +250,7 @@ def test_repair_makes_an_index_again_without_computing_anything(copy: Path) -> N
     (shard,) = {sample.shard for sample in samples_of(copy) if sample.style == "clown"}
     store, partition = Store(copy), Partition("teach", "clown", 0)
     inputs = {"stage": "teach"}
-    temporary = store.begin(partition)
+    temporary = store.begin(partition, digest_json(inputs))
     for name in ("shard.tar", shard_index.INDEX):
         shutil.copyfile(shard.parent / name, temporary / name)
     record = Record(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -48,8 +49,8 @@ def count_up(work: Work) -> Summary:
     return Summary(samples=steps + 1)
 
 
-def job(run: object = write_one, resumes: bool = False, stale: tuple[int, int] | None = None) -> Job:
-    inputs = {"stage": "edit", "version": 1, "settings": {"steps": 2}}
+def job(run: object = write_one, resumes: bool = False, stale: tuple[int, int] | None = None, steps: int = 2) -> Job:
+    inputs = {"stage": "edit", "version": 1, "settings": {"steps": steps}}
     fingerprint = digest_json(inputs)
     return Job(PARTITION, fingerprint, inputs, 1, run, resumes, Settings(), {}, {}, "code", stale)
 
@@ -66,6 +67,19 @@ def test_a_partition_is_one_folder_with_its_record(tmp_path: Path) -> None:
     again = Store(tmp_path).find(PARTITION, record.fingerprint)
     assert again == record
     assert again.summary == Summary(2, {"dark": 1}, {"mean": 0.5}, {"0003": "d"})
+
+
+def test_two_intents_of_a_partition_are_made_at_once(tmp_path: Path) -> None:
+    def meanwhile(work: Work) -> Summary:
+        other = Thread(target=execute, args=(job(steps=3), tmp_path), daemon=True)
+        other.start()
+        other.join(timeout=60)
+        assert not other.is_alive(), "it waits for this one"
+        return write_one(work)
+
+    execute(job(meanwhile), tmp_path)
+    made = Catalog(Store(tmp_path)).history(PARTITION.key)
+    assert {entry.fingerprint for entry in made} == {job(steps=steps).fingerprint for steps in (2, 3)}
 
 
 def test_a_made_partition_is_not_made_again(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_styles_are_listed_with_counts_and_state(folder: Path) -> None:
 def test_the_yield_of_the_last_selection_is_listed(folder: Path) -> None:
     plan, _ = make_prompts(folder)
     store, partition = Store(folder.parent / "data"), next(s.partition for s in plan.by_stage["select"])
-    temporary = store.begin(partition)
+    temporary = store.begin(partition, "f" * 64)
     record = Record(
         partition=partition.key,
         stage="select",

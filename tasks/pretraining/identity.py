@@ -80,7 +80,7 @@ def save(network: nn.Module, folder: Path) -> None:
 
 RECIPE = Recipe(
     "identity",
-    steps=1000,
+    steps=2500,
     lr=2e-3,
     build=build,
     loss=loss,

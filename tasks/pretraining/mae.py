@@ -51,4 +51,6 @@ def save(network: nn.Module, folder: Path) -> None:
     save_half(network.encoder, target / "mae.safetensors")
 
 
-RECIPE = Recipe("mae", steps=800, lr=1.5e-3, build=build, loss=loss, save=save, measure=measure, ema=0.99)
+RECIPE = Recipe(
+    "mae", steps=3000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, ema=0.99, optimizer="muon"
+)
