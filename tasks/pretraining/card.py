@@ -75,8 +75,7 @@ ABOUT = {
     "perceptual": About(
         "LPIPS (SqueezeNet)",
         f"{PICTURES}; it tells look, hair, glasses, colours and landmarks apart.",
-        "Its values compare with each other only, not with published LPIPS. A soft picture costs more than a small "
-        "edit: of elf ears, the unedited portrait is nearer to the truth than any edit through the autoencoder.",
+        "Its values compare with each other only, not with published LPIPS, and not with those of another training.",
     ),
 }  # fmt: skip
 

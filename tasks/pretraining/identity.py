@@ -80,7 +80,7 @@ def save(network: nn.Module, folder: Path) -> None:
 
 RECIPE = Recipe(
     "identity",
-    steps=2500,
+    steps=1000,
     lr=2e-3,
     build=build,
     loss=loss,
