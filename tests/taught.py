@@ -16,12 +16,15 @@ from data_catalog.settings import Settings, TeachSettings
 from data_catalog.shards import Sample, index_table, write_shard
 from data_catalog.snapshot import write_snapshot_files
 from data_catalog.stage import Input, Partition, Work
-from models import camera, live3d, procedural
+from models import camera, live3d, mae, procedural
 from models.identity import IdentityNet
 from models.live3d import Live3D
+from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from tasks.dataset import SCHEMA
+from tasks.distill import Networks
 from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tests.tiny import tiny_clip
 
 SIZE = 64
 STYLES = ("clown", "red-hair")
@@ -32,6 +35,13 @@ def untrained_teacher(seed: int = 0) -> Live3D:
     """The embedded teacher with random weights."""
     torch.manual_seed(seed)
     return Live3D(live3d.EMBEDDED).eval().requires_grad_(False)
+
+
+def untrained_networks() -> Networks:
+    """All that a student learns from."""
+    torch.manual_seed(0)
+    small = Mae(MaeEncoder(mae.EMBEDDED))
+    return Networks(untrained_teacher(), Perceptual.untrained().eval(), tiny_clip(), small)
 
 
 def write_dataset(root: Path, teacher: Live3D, teach: TeachSettings | None = None) -> Path:
