@@ -14,12 +14,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-
-from filelock import FileLock, Timeout
 
 from data_catalog.catalog import Catalog, Entry
 from data_catalog.plan import Plan
@@ -116,7 +114,7 @@ def remove_waste(store: Store, items: Iterable[Waste]) -> list[Waste]:
 def _remove_below_store(store: Store, item: Waste) -> bool:
     match = UNFINISHED.fullmatch(item.folder.name)
     fingerprint = match["fingerprint"] if match else item.folder.name
-    with _held_if_free(store, f"{item.name}/{fingerprint}") as held:
+    with store.lock_if_free(f"{item.name}/{fingerprint}") as held:
         record = item.folder / RECORD
         if not held or _stamp(record) != item.stamp:
             log.info("%s is being worked on; it stays", item.name)
@@ -126,23 +124,6 @@ def _remove_below_store(store: Store, item: Waste) -> bool:
         with suppress(OSError):  # the folder of all fingerprints, when this was the last
             item.folder.parent.rmdir()
     return True
-
-
-@contextmanager
-def _held_if_free(store: Store, place: str) -> Iterator[bool]:
-    """Hold the lock of a folder and say True, or say at once that a live process has it."""
-    path = store.lock_file(place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _stamp(record: Path) -> tuple[int, int] | None:
@@ -196,7 +177,7 @@ def _unfinished(store: Store, plans: Sequence[Plan]) -> Iterator[Waste]:
             key = folder.relative_to(store.folder_of_all).as_posix()
             fingerprint = match["fingerprint"]
             resumable = match["kind"] == "part" and _would_resume(plans, key, fingerprint)
-            if resumable or not _unowned(store, f"{key}/{fingerprint}"):
+            if resumable or store.is_held(f"{key}/{fingerprint}"):
                 continue
             why = "an attempt that ended, and no plan goes on from it"
             yield Waste("unfinished", key, folder / name, _folder_bytes(folder / name), why)
@@ -208,14 +189,6 @@ def _would_resume(plans: Sequence[Plan], key: str, fingerprint: str) -> bool:
     steps = [plan.steps[key] for plan in plans if key in plan.steps]
     waiting = [step for step in steps if not step.made]
     return any(step.fingerprint is None or step.fingerprint[:FOLDER_CHARS] == fingerprint for step in waiting)
-
-
-def _unowned(store: Store, place: str) -> bool:
-    # Who works on a folder has its lock; a lock that was never made is held by nobody.
-    if not store.lock_file(place).exists():
-        return True
-    with _held_if_free(store, place) as held:
-        return held
 
 
 def _folder_bytes(folder: Path) -> int:

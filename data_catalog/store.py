@@ -70,17 +70,19 @@ class Store:
         """What a look at names and sizes finds wrong; contents are checked by `verify`."""
         return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
 
-    def lock_file(self, place: str) -> Path:
-        """The file whose lock who works on a folder holds; not there before somebody did.
+    @staticmethod
+    def place(partition: Partition, fingerprint: str) -> str:
+        """What is locked while it is worked on: a partition as one intent makes it, so that two may be made at once."""
+        return f"{partition.key}/{fingerprint[:FOLDER_CHARS]}"
 
-        place: as of a folder below the store, `partition/fingerprint`: two students may be trained at once.
-        """
+    def lock_file(self, place: str) -> Path:
+        """The file whose lock who works on a place holds; not there before somebody did."""
         return self.root / "catalog" / "locks" / (place.replace("/", "--") + ".lock")
 
     @contextmanager
     def lock(self, partition: Partition, fingerprint: str) -> Iterator[None]:
         """Hold a partition as one intent makes it against other processes. The lock of a dead process is free."""
-        path = self.lock_file(f"{partition.key}/{fingerprint[:FOLDER_CHARS]}")
+        path = self.lock_file(self.place(partition, fingerprint))
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
@@ -93,6 +95,29 @@ class Store:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def lock_if_free(self, place: str) -> Iterator[bool]:
+        """Hold the lock of a place and say True, or say at once that a live process has it."""
+        path = self.lock_file(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def is_held(self, place: str) -> bool:
+        """Whether a live process works there."""
+        if not self.lock_file(place).exists():
+            return False
+        with self.lock_if_free(place) as free:
+            return not free
 
     def begin(self, partition: Partition, fingerprint: str) -> Path:
         """An empty folder under a temporary name. What a dead process left of the same intent goes."""

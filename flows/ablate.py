@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.experiments.ablating import adapt_arm, gather_styles, publish_ablation, train_base
+from flows.experiments.ablating import adapt_arms, gather_styles, publish_ablation, train_base
 from tasks.experiments.ablation import draw_styles, list_arms
 
 
@@ -19,6 +19,5 @@ def ablate(
     chosen = gather_styles(profile, overrides or [])
     novel, styles = draw_styles(chosen.known, style)
     bases = [train_base(profile, chosen.overrides, each) for each in styles]
-    arms = list_arms(styles, seeds)
-    results = [adapt_arm(profile, chosen.overrides, novel, bases, arm) for arm in arms]
+    results = adapt_arms(profile, chosen.overrides, novel, bases, list_arms(styles, seeds))
     return publish_ablation(profile, overrides or [], novel, bases, results)

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.experiments.claiming import list_trainings, publish_claims, train_arm
+from flows.experiments.claiming import list_trainings, publish_claims, train_arms
 from flows.running.products import find_dataset
 
 
@@ -19,8 +19,8 @@ def claims(
     """Train what the claims compare from a snapshot (its digest, or latest); write table, figure and verdict of each.
 
     `iterations`: of the arms that differ in their objective.  Everything is kept as it is made: a run that was killed
-    goes on.
+    goes on, and runs that are started side by side share the trainings.
     """
     pins, chosen = find_dataset(dataset), overrides or []
-    trained = [train_arm(profile, chosen, pins, arm, seed, iterations) for arm, seed in list_trainings(seeds)]
+    trained = train_arms(profile, chosen, pins, list_trainings(seeds), iterations)
     return publish_claims(profile, chosen, {"seeds": seeds, "iterations": iterations}, trained)

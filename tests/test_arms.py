@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.settings import Settings
+from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from flows.experiments.arms import Kept, keep_arm, tell_command
-from flows.planning.plan import PlanShape
+from data_catalog.store import Store
+from flows.experiments.arms import ArmWork, Kept, is_at_work, keep_arm, keep_arms, tell_command
+from flows.planning.plan import PlanShape, open_plan
 
 MADE: list[str] = []
 
@@ -41,10 +42,13 @@ STAGES = (
 )
 
 
-def arm(seed: int) -> Kept:
+def work_of(seed: int) -> ArmWork:
     shape = PlanShape(STAGES, [], [])
-    overrides = [f"distill.seed={seed}"]
-    return keep_arm("try", "demo", overrides, None, lambda _: shape, ["draw", "learn"], {"arm": str(seed)}, False)
+    return ArmWork("demo", [f"distill.seed={seed}"], {}, lambda _: shape, ["draw", "learn"], {"arm": str(seed)}, False)
+
+
+def arm(seed: int) -> Kept:
+    return keep_arm("try", work_of(seed))
 
 
 def test_an_arm_is_made_once_and_names_the_run_that_made_it(
@@ -63,6 +67,26 @@ def test_an_arm_is_made_once_and_names_the_run_that_made_it(
     assert first.metrics == {"loss": 0.5}
     assert first.digests["draw"] == second.digests["draw"]
     assert first.digests["learn"] != second.digests["learn"]
+
+
+def test_an_arm_that_another_process_makes_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_uri: str
+) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    works = {seed: work_of(seed) for seed in (1, 2, 3)}
+    arm(3)  # so that the drawing is there
+    store, learned = Store(tmp_path), Partition("learn")
+    plan = open_plan(load_settings("demo", ["distill.seed=1"]), tmp_path, shape=PlanShape(STAGES, [], []))
+    fingerprint = plan.steps["learn/all"].fingerprint
+    assert fingerprint is not None
+    MADE.clear()
+    with store.lock(learned, fingerprint):
+        assert [is_at_work(work) for work in works.values()] == [True, False, False]
+        arms = keep_arms("try", works)
+        assert [next(arms)[0], next(arms)[0]] == [2, 3]
+    assert not is_at_work(works[1])
+    assert [name for name, _ in arms] == [1]
+    assert MADE == ["learn 2", "learn 1"]
 
 
 def test_the_command_on_a_page_can_be_typed_again() -> None:

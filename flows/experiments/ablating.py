@@ -12,7 +12,7 @@ from data_catalog.places import PROJECT, data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import style_paths, styles_folder
 from flows.experiments.adapting import adapt_shape
-from flows.experiments.arms import keep_arm, tell_command
+from flows.experiments.arms import ArmWork, keep_arm, keep_arms, tell_command
 from flows.planning.plan import PlanShape
 from flows.tracking.mlflow_runs import Tracker
 from flows.tracking.prefect_pages import flow_run_id
@@ -70,22 +70,31 @@ def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) ->
 
     chosen = [*overrides, f"prompts.styles={json.dumps(sorted(styles))}"]
     told = {"base_styles": ", ".join(styles)}
-    kept = keep_arm("ablate", profile, chosen, None, shape, ["dataset", "base"], told)
+    kept = keep_arm("ablate", ArmWork(profile, chosen, {}, shape, ["dataset", "base"], told))
     return Base(list(styles), {DATASET: kept.digests["dataset"], "base/all": kept.digests["base"]}, kept.settings)
 
 
-def adapt_arm(profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arm: Arm) -> Result:
-    """Adapt the base of the arm; returns what its record says."""
+def adapt_arms(
+    profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arms: Sequence[Arm]
+) -> list[Result]:
+    """Adapt to the style the base of each arm; returns what their records say."""
+    works = {arm: _arm_work(profile, overrides, style, bases, arm) for arm in arms}
+    results = {}
+    for arm, kept in keep_arms("ablate", works):
+        document = json.loads((kept.folder / "adapted.json").read_text(encoding="utf-8"))
+        log.info("arm        %s: %.3f to %.3f", arm, kept.metrics["lpips_before"], kept.metrics["lpips"])
+        results[arm] = Result(arm, document["curve"], kept.metrics, document["held_out"], kept.folder, kept.settings)
+    return [results[arm] for arm in arms]
+
+
+def _arm_work(profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arm: Arm) -> ArmWork:
     base = next(base for base in bases if len(base.styles) == arm.styles)
     chosen = [*overrides, f"adapt.pairs={arm.pairs}", f"adapt.seed={arm.seed}"]
     if base.settings.portraits.source == PROCEDURAL:  # it has no end: there are as many people as the most pairs need
         wanted = count_portraits(base.settings, PAIRS[-1])
         chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
     shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs
-    kept = keep_arm("ablate", profile, chosen, base.pins, shape, ["pairs", "arm"], {})
-    document = json.loads((kept.folder / "adapted.json").read_text(encoding="utf-8"))
-    log.info("arm        %s: %.3f to %.3f", arm, kept.metrics["lpips_before"], kept.metrics["lpips"])
-    return Result(arm, document["curve"], kept.metrics, document["held_out"], kept.folder, kept.settings)
+    return ArmWork(profile, chosen, base.pins, shape, ["pairs", "arm"], {})
 
 
 def publish_ablation(

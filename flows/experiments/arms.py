@@ -4,19 +4,39 @@ So it is kept: the same arm is made once, and a run that was killed goes on with
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
 
 from data_catalog.encoding import encode_json
 from data_catalog.fingerprint import write_atomically
-from data_catalog.settings import Settings
+from data_catalog.places import data_root
+from data_catalog.settings import Settings, load_settings
+from data_catalog.store import Store
 from flows.experiments.adapting import make_samples
-from flows.planning.plan import PlanShape
+from flows.planning.plan import PlanShape, open_plan
 from flows.running.products import log_pictures
 from flows.running.session import FlowRun, open_run
 
+Name = TypeVar("Name")
+
 RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
+
+
+@dataclass(frozen=True)
+class ArmWork:
+    """What is to be made of an arm."""
+
+    profile: str
+    overrides: Sequence[str]
+    pins: Mapping[str, str]
+    shape: Callable[[Settings], PlanShape]
+    stages: Sequence[str]
+    told: Mapping[str, str]  # what MLflow should say of it
+    with_samples: bool = True  # the stages of `build` up to the teacher come first
 
 
 @dataclass(frozen=True)
@@ -31,27 +51,37 @@ class Kept:
     run_id: str  # of MLflow: the run that made it
 
 
-def keep_arm(
-    experiment: str,
-    profile: str,
-    overrides: Sequence[str],
-    pins: Mapping[str, str] | None,
-    shape: Callable[[Settings], PlanShape],
-    stages: Sequence[str],
-    told: Mapping[str, str],
-    with_samples: bool = True,
-) -> Kept:
-    """Make the stages of an arm, unless they are made.
+def keep_arms(experiment: str, works: Mapping[Name, ArmWork]) -> Iterator[tuple[Name, Kept]]:
+    """Make the arms, unless they are made; each with its name, as they come.
 
-    told: what MLflow should say of it.  with_samples: the stages of `build` up to the teacher come first.
+    One that another process is at comes last: so calls of a flow share its arms, be they on a core or a GPU each.
     """
-    with open_run(experiment, profile, overrides, dict(pins or {}), shape=shape) as run:
-        if with_samples:
+    waiting = dict(works)
+    while waiting:
+        free = (name for name, work in waiting.items() if not is_at_work(work))
+        name = next(free, next(iter(waiting)))
+        yield name, keep_arm(experiment, waiting.pop(name))
+
+
+def is_at_work(work: ArmWork) -> bool:
+    """Whether another process makes a stage of the arm just now."""
+    root, settings = data_root(), load_settings(work.profile, list(work.overrides))
+    store = Store(root)
+    plan = open_plan(settings, root, pins=dict(work.pins), shape=work.shape(settings))
+    steps = [step for name in work.stages for step in plan.by_stage[name]]
+    return any(store.is_held(store.place(step.partition, step.fingerprint)) for step in steps if step.fingerprint)
+
+
+def keep_arm(experiment: str, work: ArmWork) -> Kept:
+    """Make the stages of an arm, unless they are made."""
+    stages = work.stages
+    with open_run(experiment, work.profile, work.overrides, dict(work.pins), shape=work.shape) as run:
+        if work.with_samples:
             make_samples(run)
         for name in stages:
             run.stage(name)
         run.check()
-        run.tracker.params(run.tracker.run_id, dict(told))
+        run.tracker.params(run.tracker.run_id, dict(work.told))
         folder, record = run.folder(stages[-1]), run.plan.catalog.read(run.entry(stages[-1]))
         log_pictures(run, folder)
         digests = {name: run.entry(name).digest for name in stages}
@@ -62,12 +92,13 @@ def keep_arm(
 def _first_run(run: FlowRun, stage: str) -> str:
     """The MLflow run that made an arm: this one, or that of an earlier call."""
     path = run.root / RUNS
-    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    digest = run.entry(stage).digest
-    if run.results[stage].tally.made or digest not in known:
-        known[digest] = run.tracker.run_id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_json(known))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # other calls write here, too
+        known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        digest = run.entry(stage).digest
+        if run.results[stage].tally.made or digest not in known:
+            known[digest] = run.tracker.run_id
+            write_atomically(path, encode_json(known))
     return known[digest]
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
-from flows.experiments.arms import keep_arm, tell_command
+from flows.experiments.arms import ArmWork, Kept, keep_arms, tell_command
 from flows.planning.plan import PlanShape
 from flows.tracking.mlflow_runs import Tracker
 from flows.tracking.prefect_pages import flow_run_id
@@ -29,21 +29,35 @@ def list_trainings(seeds: int) -> list[tuple[Arm, int]]:
     return [(arm, seed) for seed in range(seeds) for arm in ARMS]
 
 
-def train_arm(profile: str, overrides: Sequence[str], pins: dict[str, str], arm: Arm, seed: int, steps: int) -> Trained:
-    """Train and measure one arm, unless that is done already."""
+def train_arms(
+    profile: str, overrides: Sequence[str], pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
+) -> list[Trained]:
+    """Train and measure the arms that are not done already."""
     own = load_settings(profile, list(overrides)).distill
-    chosen = [f"evaluate.novel_views={NOVEL_VIEWS}", *overrides, *arm.overrides(seed, steps, own.iterations)]
+    works = {
+        (arm.name, seed): _arm_work(profile, [*overrides, *arm.overrides(seed, steps, own.iterations)], pins, arm)
+        for arm, seed in trainings
+    }
+    trained = {}
+    for (name, seed), kept in keep_arms("claims", works):
+        log.info("claims     %s, seed %d: LPIPS %.3f", name, seed, kept.metrics["lpips"])
+        trained[name, seed] = _read_arm(name, seed, kept)
+    return [trained[asked] for asked in works]
 
+
+def _arm_work(profile: str, overrides: Sequence[str], pins: dict[str, str], arm: Arm) -> ArmWork:
     def shape(settings: Settings) -> PlanShape:
         return PlanShape((dataset_stage.STAGE, arm.stage), [], [])
 
-    told = {"claims.arm": arm.name}
-    kept = keep_arm("claims", profile, chosen, pins, shape, [arm.stage.name], told, with_samples=False)
-    log.info("claims     %s, seed %d: LPIPS %.3f", arm.name, seed, kept.metrics["lpips"])
+    chosen = [f"evaluate.novel_views={NOVEL_VIEWS}", *overrides]
+    return ArmWork(profile, chosen, pins, shape, [arm.stage.name], {"claims.arm": arm.name}, with_samples=False)
+
+
+def _read_arm(name: str, seed: int, kept: Kept) -> Trained:
     timing = kept.folder / TIMING
     rows, curve = (pq.read_table(kept.folder / name).to_pylist() for name in (ROWS, CURVE))
     return Trained(
-        arm=arm.name,
+        arm=name,
         seed=seed,
         rows=[row | {"seed": seed} for row in rows],
         curve=[row | {"seed": seed} for row in curve],
