@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PORTRAITS = 2  # the least that gives somebody to train on and somebody to test on
 NEEDED_BYTES = {"embedded": 1e9, "paper": 9e9}  # of disk: weights in half precision, shards, a student, its export
+TRACKING = "MLFLOW_TRACKING_URI"  # MLflow sets it where a student is registered; the folder it names goes
 BUILD = ("portraits", "align", "prompts", "edit", "score", "select", "teach", "dataset")
 
 Row = dict[str, Any]
@@ -218,7 +219,7 @@ def _environment(folder: Path, random_weights: bool) -> Iterator[None]:
     given = {**server.QUIET, "STILLROOM_DATA": str(folder / "data")}
     if random_weights:
         given["STILLROOM_MODELS"] = str(folder / "weights" / "models.yaml")
-    before = {name: os.environ.get(name) for name in given}
+    before = {name: os.environ.get(name) for name in (*given, TRACKING)}
     os.environ.update(given)
     try:
         yield

@@ -1,6 +1,7 @@
 """A rehearsal goes through the real stages, and says what is not as it should be."""
 
 import json
+import os
 import resource
 import sys
 import zipfile
@@ -15,6 +16,7 @@ import torch
 from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
 from data_catalog.settings import load_settings
+from flows import rehearsal
 from flows.heap import kept_memory
 from flows.rehearsal import rehearse, small, write_pictures
 from flows.running.usage import UsageWatch
@@ -142,6 +144,16 @@ def test_an_editor_too_large_for_a_graph_computes_in_half_precision_where_the_pr
     assert plain.unet.dtype == (torch.bfloat16 if halves else torch.float32)
     difference = np.abs(plain.edit(rgb, ["make the hair red"], [5], 2, 2.0, 1.2).astype(int) - exact)
     assert difference.mean() < (6 if halves else 0.1)
+
+
+def test_a_rehearsal_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", "mine")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = dict(os.environ)
+    with rehearsal._environment(tmp_path, random_weights=True):
+        assert os.environ["STILLROOM_DATA"] == str(tmp_path / "data")
+        os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///gone"  # as MLflow does
+    assert dict(os.environ) == before
 
 
 @pytest.mark.slow
