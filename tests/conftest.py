@@ -1,9 +1,16 @@
-"""Servers and stores that several test files share, started once."""
+"""What several test files share: servers and stores, started once; a dataset and the networks that taught it."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tasks.distill import Networks
 
 # Before anything imports Prefect or MLflow: no test talks to the outside.
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MLFLOW_DISABLE_TELEMETRY="true")
@@ -30,3 +37,25 @@ def prefect_api() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=180):
         yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root of the test file's own."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def networks() -> Networks:
+    """All that a student learns from, untrained."""
+    from tests import taught
+
+    return taught.untrained_networks()
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path, networks: Networks) -> Path:
+    """A small dataset below `root`, taught by `networks`."""
+    from tests import taught
+
+    return taught.write_dataset(root, networks.teacher)

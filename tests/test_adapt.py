@@ -16,10 +16,7 @@ from data_catalog.fingerprint import digest_file
 from data_catalog.settings import AdaptSettings, Settings
 from data_catalog.stage import Input, Partition, Work
 from flows.experiments.adapting import adapt_shape
-from models import mae
 from models.adaptation import adaptable_parameters, apply_delta, learn_only_adaptable
-from models.mae import Mae, MaeEncoder
-from models.perceptual import Perceptual
 from models.pixels import signed, to_bytes
 from models.student import Student
 from tasks.adaptation import adapt
@@ -31,7 +28,6 @@ from tasks.training import loop as training
 from tasks.training.data import read_fields, read_samples
 from tasks.training.mirroring import mirror
 from tests import taught
-from tests.tiny import tiny_clip
 
 NOVEL = "clown"  # of the two styles of the dataset; the other one is what the base knows
 SETTINGS = Settings(
@@ -47,14 +43,6 @@ SETTINGS = Settings(
         warmup=0,
     )
 )
-
-
-@pytest.fixture(scope="module")
-def networks() -> Networks:
-    torch.manual_seed(0)
-    return Networks(
-        taught.untrained_teacher(), Perceptual.untrained().eval(), tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED))
-    )
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,6 @@ REPAINTED, LOST = "p0000000003", "p0000000004"  # portraits of block 1
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def pair(root: Path) -> Pair:
     """A, and B with one zombie painted grey, one lost, and fewer image prompts asked for."""
     before = write_chain(root)

@@ -30,11 +30,6 @@ LEARNING = DistillSettings(
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def dataset(root: Path) -> Path:
     return taught.write_dataset(root, zoo.load("teacher", "embedded"))
 

@@ -29,21 +29,6 @@ SETTINGS = DistillSettings(
 )
 
 
-@pytest.fixture(scope="module")
-def networks() -> Networks:
-    return taught.untrained_networks()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def dataset(root: Path, networks: Networks) -> Path:
-    return taught.write_dataset(root, networks.teacher)
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """The sum of a parallel loop depends on how it was cut."""

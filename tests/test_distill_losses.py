@@ -13,22 +13,6 @@ from models.pixels import signed
 from tasks.distill import Networks, make_student
 from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import Sampler, read_fields, read_samples
-from tests import taught
-
-
-@pytest.fixture(scope="module")
-def networks() -> Networks:
-    return taught.untrained_networks()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def dataset(root: Path, networks: Networks) -> Path:
-    return taught.write_dataset(root, networks.teacher)
 
 
 def test_losses_vanish_at_the_target_and_follow_their_weights(networks: Networks) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from models.libraries import diffusers
 
 REBUILT, EDITED = 48, 32  # people
-EDITOR_STEPS = 10
 MIN_PSNR_DB = 30.0
 MAX_INSIDE, MAX_OUTSIDE, MAX_LPIPS, MIN_NAMED, MAX_IDENTITY_LOSS = 0.5, 0.01, 1.0, 0.95, 0.1
 MIN_OUTSIDE = 0.05  # of the pictures; an edit that leaves less unchanged has no outside worth a number
@@ -87,10 +86,10 @@ def examine_editor(pictures: Pictures) -> Examined:
 
 
 def edit(portraits: np.ndarray, prompts: list[str]) -> np.ndarray:
-    """Edits (N, H, W, 3) uint8 with the guidance of the demo."""
-    scales = load_settings("demo", []).edit
+    """Edits (N, H, W, 3) uint8 with the steps and the guidance of the demo."""
+    demo = load_settings("demo", []).edit
     edited: np.ndarray = zoo.load("editor", "embedded").edit(
-        portraits, prompts, range(len(portraits)), EDITOR_STEPS, scales.guidance_scale, scales.image_guidance_scale,
+        portraits, prompts, range(len(portraits)), demo.steps, demo.guidance_scale, demo.image_guidance_scale,
         keep_portraits=True,
     )  # fmt: skip
     return edited
