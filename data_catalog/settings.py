@@ -203,8 +203,9 @@ class DistillSettings(Section):
     # How much more a value of the triplane counts for each time the mean that the teacher's pictures depend on it (see
     # models/sensitivity.py); the paper's is 0.
     sensitivity_weight: float = Field(0.0, ge=0.0)
-    # The picture L2D compares with, from the portrait's camera. Where that camera is an estimate, only the
-    # teacher's own rendering agrees with it: the pseudo-label itself would teach the error of the camera.
+    # The picture L2D compares with, from the portrait's camera: the teacher's rendering, as in the paper's public code
+    # (where a discriminator sees the pseudo-label), or the pseudo-label, which is sharper, but teaches the error of an
+    # estimated camera, too.
     l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
     # Each sample is met mirrored, too, lifted by the teacher: of a few dozen portraits a student learns many by heart.
     mirror: bool = False

@@ -163,6 +163,10 @@ class BatchMaker:
         """(3, H, W): what L2D compares with, from the portrait's camera."""
         if self.settings.l2d_target == "pseudo_label":
             return signed(fields.pseudo_label[None], self.device)[0]
+        return self.teacher_view(sample, fields)
+
+    def teacher_view(self, sample: SampleRef, fields: Fields) -> Tensor:
+        """(3, H, W): the teacher's view of the pseudo-label from the portrait's camera."""
         return self._seen.get(sample.key, lambda: self._render(sample, self.triplane(sample, fields)))
 
     def changed(self, samples: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor) -> Tensor:

@@ -267,7 +267,7 @@ class Trainer:
         l1, lpips = [], []
         for sample in self.watched:
             fields = self.maker.loader.whole(sample)
-            target = self.maker.portrait_target(sample, fields)[None]
+            target = self.maker.teacher_view(sample, fields)[None]
             image = self._look(sample, fields, torch.from_numpy(sample.camera)[None]).clamp(-1, 1)
             l1.append(float((image - target).abs().mean() / 2))
             lpips.append(float(self.perceptual(image, target).mean()))
@@ -279,7 +279,7 @@ class Trainer:
         rows = []
         for sample in self.pictured:
             fields, camera = self.maker.loader.whole(sample), torch.from_numpy(sample.camera)[None]
-            teacher = to_bytes(self.maker.portrait_target(sample, fields)[None])[0]
+            teacher = to_bytes(self.maker.teacher_view(sample, fields)[None])[0]
             cameras = torch.cat([camera, orbit_label(GRID_YAW, 0.0)])
             student = to_bytes(self._look(sample, fields, cameras))
             rows.append([fields.portrait, fields.pseudo_label, teacher, *student])
