@@ -18,6 +18,7 @@ PROPER_AXES = ((0, 1), (0, 2), (2, 1))
 PROPOSAL_STRIDE = 2  # of `VolumeRenderer.look`: rows and columns of the image to a ray of the first pass
 SAMPLES_AT_ONCE = 2**17  # of all rays; of more, some rays are seen at a time
 WEIGHS_NOTHING = 1e-4  # of a ray: a dozen of such samples change a colour by less than 8 bits show
+POINTS_AT_ONCE = 2**16  # whose places on the planes are computed together: of more, a processor's cache is too small
 
 
 @dataclass(frozen=True)
@@ -102,42 +103,51 @@ class _PlaneSamples(torch.autograd.Function):
         ctx.save_for_backward(points)
         ctx.shape, ctx.options = triplane.shape, options
         rows = triplane.unflatten(1, (3, -1)).movedim(2, -1).flatten(1, 3).contiguous()
+        together = max(1, POINTS_AT_ONCE // points.shape[1])
         sampled = []
-        for table, own in zip(rows, points, strict=True):
+        for tables, own in zip(rows.split(together), points.split(together), strict=True):
             corners, shares = _corners(own, triplane.shape, options)
-            sampled.append(F.embedding_bag(corners, table, per_sample_weights=shares.to(table), mode="sum"))
-        return torch.stack(sampled)
+            corners += torch.arange(len(tables), dtype=torch.int32)[:, None] * tables.shape[1]
+            bags, weights = (part.flatten(1).T.contiguous() for part in (corners, shares.to(tables)))
+            sampled.append(F.embedding_bag(bags, tables.flatten(0, 1), per_sample_weights=weights, mode="sum"))
+        return torch.cat(sampled).view(*points.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """gradients: one (B, N, C)."""
         (points,), (batch, channels, height, width) = ctx.saved_tensors, ctx.shape
         rows = gradients[0].new_zeros(batch, 3 * height * width, channels // 3)
-        for table, own, gradient in zip(rows, points, gradients[0], strict=True):
-            corners, shares = _corners(own, ctx.shape, ctx.options)
-            for corner, share in zip(corners.unbind(-1), shares.unbind(-1), strict=True):
-                table.index_add_(0, corner, gradient * share[:, None])
+        together = max(1, POINTS_AT_ONCE // points.shape[1])
+        for first in range(0, batch, together):
+            chosen = slice(first, first + together)
+            corners, shares = _corners(points[chosen], ctx.shape, ctx.options)
+            own = zip(rows[chosen], gradients[0][chosen], corners.long().unbind(1), shares.unbind(1), strict=True)
+            for table, gradient, places, parts in own:
+                for place, part in zip(places, parts, strict=True):
+                    table.index_add_(0, place, gradient * part[:, None])
         planes = rows.unflatten(1, (3, height, width)).movedim(-1, 2)
         return planes.reshape(batch, channels, height, width), None, None
 
 
 def _corners(points: Tensor, shape: torch.Size, options: RayOptions) -> tuple[Tensor, Tensor]:
-    """Rows (N, 12) of the pixels around each point in planes of a shape, row by row and plane by plane, and their
-    shares (N, 12): a third of the bilinear ones, zero outside.  points: (N, 3), world.
+    """Rows (12, B, N) int32 of the pixels around each point in planes of a shape, row by row and plane by plane, and
+    their shares (12, B, N): a third of the bilinear ones, zero outside.  points: (B, N, 3), world.
     """
     height, width = shape[2:]
-    places = (points * (2.0 / options.box_warp)).T
+    places = (points * (2.0 / options.box_warp)).movedim(-1, 0)
     across, down = zip(*(PROPER_AXES if options.proper_axes else EG3D_AXES), strict=True)
     x, share_x = _sides(places[list(across)], width)
     y, share_y = _sides(places[list(down)], height)
-    plane = torch.arange(3, device=points.device).view(3, 1, 1, 1) * (height * width)
-    corners = (y[:, :, None] * width + x[:, None]).long() + plane  # (3, 2, 2, N): plane, row, column
+    plane = torch.arange(3, dtype=torch.int32).view(3, 1, 1, 1, 1) * (height * width)
+    corners = (y[:, :, None] * width + x[:, None]).int() + plane  # (3, 2, 2, B, N): plane, row, column
     shares = share_x[:, None] * share_y[:, :, None] / 3
-    return corners.flatten(0, 2).T.contiguous(), shares.flatten(0, 2).T.contiguous()
+    return corners.flatten(0, 2), shares.flatten(0, 2)
 
 
 def _sides(places: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The two pixels (3, 2, N) beside places (3, N) in [-1, 1] along an edge of so many, and their shares (3, 2, N)."""
+    """Of places (3, B, N) in [-1, 1] along an edge of so many: the two pixels beside each, and their shares; both
+    (3, 2, B, N).
+    """
     along = (places + 1) * (size / 2) - 0.5
     first = along.floor()
     pixels, share = torch.stack([first, first + 1], dim=1), along - first
