@@ -30,6 +30,7 @@ from tasks.evaluation.table import (
     STUDENT,
     TEACHERS,
     TEACHERS_AS_EDITED,
+    TRUE_HEAD,
     headline,
     make_table,
 )
@@ -196,12 +197,17 @@ class Evaluation:
 
     def measure_sample(self, sample: SampleRef, truth: Truth | None) -> list[Row]:
         """The rows of one sample."""
-        from tasks.evaluation.metrics import measure
+        from tasks.evaluation.metrics import WITHOUT_TARGET, measure
 
         fields = read_fields(sample)
+        seen: dict[str, Views | np.ndarray] = {**self.views(sample, fields, self.cameras(sample))}
+        if truth is not None:
+            seen[TRUE_HEAD] = truth.pictures
         rows = []
-        for method, views in self.views(sample, fields, self.cameras(sample)).items():
+        for method, views in seen.items():
             values = measure(self.models.judges, views, fields.portrait, sample.prompt, fields.pseudo_label, truth)
+            if method == TRUE_HEAD:
+                values = {name: value if name in WITHOUT_TARGET else None for name, value in values.items()}
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method}
             rows.append(own | {"prompt": sample.prompt, "truth": truth is not None} | values)
         return rows

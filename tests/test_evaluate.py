@@ -28,6 +28,7 @@ from tasks.evaluation.figure import list_lines
 from tasks.evaluation.metrics import (
     MEASURES,
     TRUE_MEASURES,
+    WITHOUT_TARGET,
     Judges,
     Truth,
     Views,
@@ -38,16 +39,16 @@ from tasks.evaluation.metrics import (
     true_heads,
 )
 from tasks.evaluation.report import MEASURES as COLUMNS_SHOWN
-from tasks.evaluation.report import show_difference
+from tasks.evaluation.report import describe_evaluation, show_difference
 from tasks.evaluation.stopwatch import time_methods
 from tasks.evaluation.table import (
-    IMAGE_PROMPT,
+    BESIDE,
     METHODS,
     NO_EDIT,
-    SEEN_PROMPT,
     STUDENT,
     TEACHERS,
     TEACHERS_AS_EDITED,
+    TRUE_HEAD,
     make_table,
 )
 from tasks.progress import listening
@@ -122,9 +123,26 @@ def test_a_student_that_has_not_learned_is_exactly_no_edit(evaluated: Path) -> N
 
 def test_every_sample_has_a_row_for_each_method(evaluated: Path) -> None:
     rows = pq.read_table(evaluated / "per_sample.parquet").to_pylist()
-    assert {row["method"] for row in rows} == {*METHODS, IMAGE_PROMPT, SEEN_PROMPT}
-    assert len({(row["key"], row["method"]) for row in rows}) == len(rows) == 20
+    assert {row["method"] for row in rows} == {*METHODS, *BESIDE}
+    assert len({(row["key"], row["method"]) for row in rows}) == len(rows) == 24
     assert all(row["portrait_id"] in ("p0000000005", "p0000000006") for row in rows)  # the test split
+
+
+def test_the_true_head_is_measured_by_what_needs_no_truth_to_compare_with(evaluated: Path) -> None:
+    document = json.loads((evaluated / "table.json").read_text())
+    rows = pq.read_table(evaluated / "per_sample.parquet").to_pylist()
+    mine = [row for row in rows if row["method"] == TRUE_HEAD]
+    for name in (*MEASURES, *TRUE_MEASURES):
+        if name in WITHOUT_TARGET:
+            assert document["true_heads"][name] == pytest.approx(sum(row[name] for row in mine) / 4)
+            low, high = document["intervals"][TRUE_HEAD][name]
+            assert low <= document["true_heads"][name] <= high
+        else:
+            assert {row[name] for row in mine} == {None}
+    with_truth = list_lines(document)["all"]
+    assert set(with_truth[TRUE_HEAD]) == set(WITHOUT_TARGET)
+    page = describe_evaluation(evaluated)
+    assert [row["method"] for row in page["rows"]] == [*METHODS, TRUE_HEAD]
 
 
 def test_pictures_are_where_the_table_says(evaluated: Path) -> None:

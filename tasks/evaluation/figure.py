@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS
+from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ PANELS = {
     "depth_error": "depth error, relative, lower is better",
     "silhouette_iou": "silhouette, IoU, higher is better",
 }
-COLOURS = {STUDENT: "#1f5fa8", TEACHERS: "#c8501e", NO_EDIT: "#8a8a8a"}
+COLOURS = {STUDENT: "#1f5fa8", TEACHERS: "#c8501e", NO_EDIT: "#8a8a8a", TRUE_HEAD: "#111111"}
 FURTHER = {SEEN_PROMPT: "all, words of the training", IMAGE_PROMPT: "all, asked by a picture"}  # of the student
 COLUMNS = 5
 DPI = 100
@@ -47,7 +47,7 @@ def draw_figure(table: Mapping[str, Any], path: Path) -> Path:
     for axes, (name, title) in zip(grid.flat, known.items(), strict=False):
         _draw_panel(axes, lines, name, title)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(METHODS), frameon=False)
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(COLOURS), frameon=False)
     figure.suptitle(
         f"{table['samples']} edits of held-out portraits; lines are 95 % intervals over portraits", fontsize=10
     )
@@ -59,6 +59,8 @@ def list_lines(table: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Point]
     """By line of a panel (all, further kinds of prompt, each style) and method: measure to mean and interval."""
     every, intervals = {row["method"]: row for row in table["table"]}, table["intervals"]
     lines = {"all": {method: _points(every[method], intervals[method]) for method in METHODS}}
+    if table["true_heads"]:
+        lines["all"][TRUE_HEAD] = _points(table["true_heads"], intervals[TRUE_HEAD])
     for name, means in ((SEEN_PROMPT, table["seen_prompts"]), (IMAGE_PROMPT, table["image_prompts"])):
         if means:
             lines[FURTHER[name]] = {STUDENT: _points(means, intervals[name])}
@@ -72,7 +74,7 @@ def _points(means: Row, intervals: Mapping[str, Any]) -> dict[str, Point]:
 
 
 def _draw_panel(axes: Axes, lines: Mapping[str, Mapping[str, Mapping[str, Point]]], name: str, title: str) -> None:
-    for number, method in enumerate(METHODS):
+    for number, (method, colour) in enumerate(COLOURS.items()):
         places = {place: own[method][name] for place, own in enumerate(lines.values()) if name in own.get(method, {})}
         values = [value for value, _ in places.values()]
         spread = [
@@ -81,7 +83,7 @@ def _draw_panel(axes: Axes, lines: Mapping[str, Mapping[str, Mapping[str, Point]
         ]
         heights = [place + 0.22 * (number - 1) for place in places]
         axes.errorbar(values, heights, xerr=spread, fmt="o", markersize=3, linewidth=1.2,
-                      color=COLOURS[method], label=method)  # fmt: skip
+                      color=colour, label=method)  # fmt: skip
     axes.set_yticks(range(len(lines)), list(lines), fontsize=8)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_title(title, fontsize=8)

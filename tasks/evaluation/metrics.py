@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from models.perceptual import Perceptual
 
 MEASURES = ("id", "clip", "three_d", "lpips")  # the paper's, and LPIPS to the truth or the pseudo-label
+WITHOUT_TARGET = MEASURES[:3]  # of the edited pictures alone
 TRUE_MEASURES = (  # only where the true styled head is known
     "l1_changed_input",  # inside the region that the true edit changes, at the input view
     "l1_changed_novel",  # the same at the novel views

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from data_catalog.encoding import decode_rgb
 from tasks.evaluate import FIGURE, TABLE
-from tasks.evaluation.table import METHODS, STUDENT, TEACHERS
+from tasks.evaluation.table import METHODS, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.pages.contact_sheet import embed_picture
 
 Row = dict[str, Any]
@@ -45,6 +45,7 @@ MEASURES = (
 def describe_evaluation(folder: Path) -> Row:
     """The evaluation in `folder` as the template `evaluation.html.j2` wants it; one of an earlier version says less."""
     found = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+    true = [{"method": TRUE_HEAD, **found["true_heads"]}] if found.get("true_heads") else []
     shown = [each for each in MEASURES if any(row.get(each.name) is not None for row in found["table"])]
     return {
         "samples": found["samples"],
@@ -53,7 +54,7 @@ def describe_evaluation(folder: Path) -> Row:
         "lpips_to": found["lpips_to"],
         "measures": shown,
         "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),
-        "rows": show_table(found["table"], shown, found["intervals"]),
+        "rows": show_table(found["table"] + true, shown, found["intervals"]),
         "difference": show_difference(found["difference"], shown) if "difference" in found else [],
         "styles": [
             show_style(style, found["per_style"][style], pictures, folder)

@@ -14,6 +14,8 @@ TEACHERS_AS_EDITED = "editor+teacher, edit.steps"  # in the timing, where others
 METHODS = (STUDENT, TEACHERS, NO_EDIT)
 IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
 SEEN_PROMPT = "student, seen prompt"  # the same edits asked for by words of the training; likewise
+TRUE_HEAD = "true head"  # the true edit itself, where it is known, by what needs no truth to compare with; likewise
+BESIDE = (IMAGE_PROMPT, SEEN_PROMPT, TRUE_HEAD)
 
 Row = dict[str, Any]
 
@@ -32,15 +34,16 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
         table.append({"method": method, **summarise(mine), "seconds_per_image": timing[method]})
     per_style = {style: _rows_of_style(mine, own) for style, mine in by_style.items()}
     paired = differences(*([row for row in rows if row["method"] == name] for name in (STUDENT, TEACHERS)))
-    asked = {name: [row for row in rows if row["method"] == name] for name in (IMAGE_PROMPT, SEEN_PROMPT)}
+    beside = {name: [row for row in rows if row["method"] == name] for name in BESIDE}
     return {
         "table": [table_row(row, per_style) for row in table],
         "per_style": per_style,
-        "image_prompts": summarise(asked[IMAGE_PROMPT]) if asked[IMAGE_PROMPT] else None,
-        "seen_prompts": summarise(asked[SEEN_PROMPT]) if asked[SEEN_PROMPT] else None,
+        "image_prompts": summarise(beside[IMAGE_PROMPT]) if beside[IMAGE_PROMPT] else None,
+        "seen_prompts": summarise(beside[SEEN_PROMPT]) if beside[SEEN_PROMPT] else None,
+        "true_heads": summarise(beside[TRUE_HEAD]) if beside[TRUE_HEAD] else None,
         "intervals": {
             method: bootstrap_intervals([r for r in rows if r["method"] == method], own.bootstrap, own.seed)
-            for method in (*METHODS, *(name for name, mine in asked.items() if mine))
+            for method in (*METHODS, *(name for name, mine in beside.items() if mine))
         },
         # The student minus its teachers, edit by edit: means, and their intervals over portraits.
         "difference": {"means": summarise(paired), "intervals": bootstrap_intervals(paired, own.bootstrap, own.seed)},
@@ -49,7 +52,7 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
         "timed_editor_steps": own.timed_editor_steps or settings.edit.steps,  # of that speedup
         "edit_steps": settings.edit.steps,
         "speedup_as_edited": timing.get(TEACHERS_AS_EDITED, timing[TEACHERS]) / timing[STUDENT],
-        "samples": len(rows) // max(1, len({row["method"] for row in rows})),
+        "samples": len({row["key"] for row in rows}),
         "lpips_to": "true styled head" if all(row["truth"] for row in rows) else "pseudo-label where truth is unknown",
     }
 
