@@ -115,7 +115,7 @@ def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_ou
     """Adapt a student, or take what an earlier call made of the same."""
     from data_catalog.stage import Need
     from flows.experiments.adapting import adapt_shape
-    from flows.experiments.arms import keep_arm
+    from flows.experiments.arms import ArmWork, keep_arm
     from flows.running.products import find_student
     from tasks.experiments.ablation import ARM
 
@@ -127,7 +127,8 @@ def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_ou
         chosen.append(f"prompts.styles_dir={json.dumps(BY_EDITOR[style])}")
     learner = replace(ARM, needs=(Need("pairs"), Need("dataset"), Need("distill")))
     pins, shape = find_student(student), adapt_shape(style, learner)
-    kept = keep_arm("bench-adapt", "demo", chosen, pins, shape, ["pairs", "arm"], {}, style not in DRAWN)
+    work = ArmWork("demo", chosen, pins, shape, ["pairs", "arm"], {}, with_samples=style not in DRAWN)
+    kept = keep_arm("bench-adapt", work)
     return Measured(pins["distill/all"][:8], style, seed, kept.metrics)
 
 
