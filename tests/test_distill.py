@@ -259,3 +259,13 @@ def test_progress_is_told_while_it_trains(root: Path, dataset: Path, networks: N
     assert [message.step for message in heard] == [2, 3, 4, 6]
     assert all(message.total == 6 and "loss" in message.metrics for message in heard)
     assert ["samples" in message.pictures for message in heard] == [False, True, False, True]
+
+
+def test_looks_compare_with_the_teachers_view_whatever_l2d_compares_with(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    looks = [
+        make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"l2d_target": target})).watch()
+        for target in ("teacher", "pseudo_label")
+    ]
+    assert looks[0] == looks[1]

@@ -30,7 +30,9 @@ def test_some_rays_at_a_time_give_the_same_pictures_and_gradients(monkeypatch: p
         torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-7)
 
 
-def test_planes_are_sampled_as_by_grid_sample_also_outside() -> None:
+@pytest.mark.parametrize("at_once", [1, 100])  # each head's points alone; both heads' together
+def test_planes_are_sampled_as_by_grid_sample_also_outside(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(rendering, "POINTS_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(0)
     planes = torch.randn(2, 12, 7, 9, generator=generator).requires_grad_(True)
     points = 1.3 * (torch.rand(2, 50, 3, generator=generator) - 0.5)
