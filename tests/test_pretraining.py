@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.landmarks import LandmarkNet
-from tasks.pretraining import autoencoder, blocks, card, editor, landmarks, loop, recipes
+from tasks.pretraining import autoencoder, blocks, card, editor, identity, landmarks, loop, recipes
 from tasks.pretraining.faces import load_faces
 from tasks.pretraining.faces import render_block as render_faces
 from tasks.pretraining.loop import Draw
@@ -74,6 +74,21 @@ def test_a_face_shows_one_identity_in_changing_scenes(tmp_path: Path) -> None:
     assert faces.images.shape == (1, 12, 64, 64, 3)
     corners = faces.images[0, faces.looks[0] == 0, 0, 0]
     assert len(np.unique(corners, axis=0)) > 1  # the backdrop is drawn anew
+
+
+def test_faces_are_met_softer_and_moved_by_what_the_step_draws() -> None:
+    board = torch.ones(48, 3, 64, 64)
+    board[:, :, ::2] = -1.0  # lines of one pixel: the first thing that softness takes
+
+    def disturbed(step: int) -> Tensor:
+        return identity.disturb(board, Draw(np.random.default_rng(step), torch.Generator().manual_seed(step), 0.0))
+
+    first = disturbed(1)
+    assert first.shape == board.shape
+    assert torch.equal(first, disturbed(1))
+    assert not torch.equal(first, disturbed(2))
+    contrast = first.std(dim=(1, 2, 3)).reshape(12, 4).mean(dim=1)  # by lot
+    assert contrast.min() < 0.2 < 0.6 < contrast.max()
 
 
 class Killed(Exception):

@@ -112,17 +112,19 @@ def _mean_pair(values: np.ndarray) -> Statistic:
 
 
 def examine_identity(faces: Faces) -> Examined:
-    """Verification on people never trained on: any two pictures, two plain ones, a plain one and a styled one."""
+    """Verification on people never trained on. `evaluate` compares plain with styled (ID) and two in one style (3D)."""
     network = zoo.load("identity", "embedded")
     embedding = np.stack([network.embed(images).numpy() for images in faces.images])
     count, pictures, _ = embedding.shape
     flat = embedding.reshape(count * pictures, -1)
     first, second = np.triu_indices(len(flat), 1)
     cosine = np.concatenate([flat[i] @ flat[i + 1 :].T for i in range(len(flat) - 1)])
-    plain = faces.looks.reshape(-1) == 0
+    looks = faces.looks.reshape(-1)
+    plain = looks == 0
     kinds = {
         "auc_plain": ("AUC, two plain pictures", plain[first] & plain[second]),
         "auc_plain_to_styled": ("AUC, a plain picture and a styled one", plain[first] ^ plain[second]),
+        "auc_one_style": ("AUC, two pictures in one style", ~plain[first] & (looks[first] == looks[second])),
         "auc_all": ("AUC, any two pictures", np.ones_like(first, dtype=bool)),
     }
     return Examined([
