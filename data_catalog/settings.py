@@ -195,7 +195,10 @@ class DistillSettings(Section):
     lambda_2d: float = Field(1.0, ge=0.0)
     lambda_3d: float = Field(1.0, ge=0.0)
     image_l2_weight: float = Field(1.0, ge=0.0)
-    image_lpips_weight: float = Field(0.2, ge=0.0)  # the paper's 2.0, at the embedded metric's scale
+    image_lpips_weight: float = Field(0.2, ge=0.0)  # of L2D; the paper's 2.0, at the embedded metric's scale
+    # Of the other views, in L3D; the paper's 2.0. Where L2D compares with the pseudo-label, 0 lets the student be as
+    # sharp from the sides, where the teacher is soft.
+    view_lpips_weight: float = Field(0.2, ge=0.0)
     triplane_weight: float = Field(0.1, ge=0.0)  # above 0.1 it swamps the pictures at the embedded size
     depth_weight: float = Field(1.0, ge=0.0)
     # How much more a place of the triplane counts for each time the mean that the edit moves it; the paper's is 0.

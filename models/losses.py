@@ -18,7 +18,8 @@ class LossWeights:
     lambda_2d: float = 1.0
     lambda_3d: float = 1.0
     image_l2: float = 1.0
-    image_lpips: float = 2.0
+    image_lpips: float = 2.0  # of L2D
+    view_lpips: float = 2.0  # of L3D's views
     triplane: float = 1.0
     depth: float = 1.0
 
@@ -30,10 +31,10 @@ class ViewTarget(NamedTuple):
     depth: Tensor  # (B, 1, h, h) world units along the ray
 
 
-def image_loss(image: Tensor, target: Tensor, perceptual: PerceptualDistance, weights: LossWeights) -> Tensor:
-    """L2 and LPIPS of pictures (B, 3, H, H) in [-1, 1]; a scalar."""
-    l2 = (image - target).square().mean()
-    return weights.image_l2 * l2 + weights.image_lpips * perceptual(image, target).mean()
+def image_loss(image: Tensor, target: Tensor, perceptual: PerceptualDistance, l2: float, lpips: float) -> Tensor:
+    """L2 and LPIPS, by their weights, of pictures (B, 3, H, H) in [-1, 1]; a scalar."""
+    loss = l2 * (image - target).square().mean()
+    return loss + lpips * perceptual(image, target).mean() if lpips else loss
 
 
 def depth_loss(render: Render, target: Tensor) -> Tensor:
@@ -70,9 +71,10 @@ def distillation_loss(
     """
     assert len(novel_views) == len(target_views) > 0
     count = len(novel_views)
-    seen = image_loss(portrait_view.image, target_portrait_view.image, perceptual, weights)
+    image = portrait_view.image, target_portrait_view.image
+    seen = image_loss(*image, perceptual, weights.image_l2, weights.image_lpips)
     views = [
-        image_loss(view.image, target.image, perceptual, weights)
+        image_loss(view.image, target.image, perceptual, weights.image_l2, weights.view_lpips)
         for view, target in zip(novel_views, target_views, strict=True)
     ]
     depths = [depth_loss(portrait_view, target_portrait_view.depth)]

@@ -34,6 +34,22 @@ def test_losses_vanish_at_the_target_and_follow_their_weights(networks: Networks
     assert loss == pytest.approx(0.01, rel=1e-3)
 
 
+def test_lpips_of_the_portraits_view_and_of_the_others_have_weights_of_their_own(networks: Networks) -> None:
+    triplane = torch.randn(1, 36, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        view = networks.teacher.render(triplane, orbit_label(0.1, 0.0))
+    other = ViewTarget(view.image + 0.1, view.depth)
+
+    def parts(weights: LossWeights) -> tuple[float, float]:
+        _, found = distillation_loss(triplane, view, [view], triplane, other, [other], networks.perceptual, weights)
+        return float(found["loss_2d"]), float(found["loss_view"])
+
+    with_lpips, without = parts(LossWeights())[0], parts(LossWeights(image_lpips=0.0))[0]
+    assert without < with_lpips
+    assert parts(LossWeights(view_lpips=0.0)) == pytest.approx((with_lpips, without))
+    assert parts(LossWeights(image_lpips=0.0)) == pytest.approx((without, with_lpips))
+
+
 def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, root: Path, dataset: Path) -> None:
     samples = read_samples(dataset, root)
     prompts = Prompts.read(samples, networks.clip, networks.mae)

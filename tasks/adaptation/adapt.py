@@ -41,7 +41,8 @@ BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
 # The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
 # lost twice as much (docs/styles.md).
 FROM_DISTILL = (
-    *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "triplane_weight", "depth_weight"),
+    *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "view_lpips_weight"),
+    *("triplane_weight", "depth_weight"),
     *("changed_weight", "l2d_target", "image_prompt_fraction", "views_per_sample", "patch_rays", "precision"),
 )
 

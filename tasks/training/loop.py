@@ -141,6 +141,7 @@ class Trainer:
             settings.lambda_3d,
             settings.image_l2_weight,
             settings.image_lpips_weight,
+            settings.view_lpips_weight,
             settings.triplane_weight,
             settings.depth_weight,
         )
