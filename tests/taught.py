@@ -21,9 +21,12 @@ from models.identity import IdentityNet
 from models.live3d import Live3D
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
+from models.student import Student
 from tasks.dataset import SCHEMA
-from tasks.distill import Networks
+from tasks.distill import Networks, make_student
 from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.training.batches import Prompts
+from tasks.training.data import SampleRef, read_samples
 from tests.tiny import tiny_clip
 
 SIZE = 64
@@ -42,6 +45,13 @@ def untrained_networks() -> Networks:
     torch.manual_seed(0)
     small = Mae(MaeEncoder(mae.EMBEDDED))
     return Networks(untrained_teacher(), Perceptual.untrained().eval(), tiny_clip(), small)
+
+
+def begin_lesson(folder: Path, root: Path, networks: Networks) -> tuple[list[SampleRef], Prompts, Student]:
+    """The samples of a dataset below `root`, their prompts, and a new student."""
+    samples = read_samples(folder, root)
+    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    return samples, prompts, make_student(networks.teacher, prompts, Settings())
 
 
 def write_dataset(root: Path, teacher: Live3D, teach: TeachSettings | None = None) -> Path:

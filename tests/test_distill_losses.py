@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_catalog.settings import DistillSettings, Settings
+from data_catalog.settings import DistillSettings
 from models.camera import orbit_label
 from models.live3d import Live3D
 from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.pixels import signed
-from tasks.distill import Networks, make_student
-from tasks.training.batches import BatchMaker, Prompts
-from tasks.training.data import Sampler, read_fields, read_samples
+from tasks.distill import Networks
+from tasks.training.batches import BatchMaker
+from tasks.training.data import Sampler, read_fields
+from tests import taught
 
 
 def test_losses_vanish_at_the_target_and_follow_their_weights(networks: Networks) -> None:
@@ -51,9 +52,7 @@ def test_lpips_of_the_portraits_view_and_of_the_others_have_weights_of_their_own
 
 
 def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, root: Path, dataset: Path) -> None:
-    samples = read_samples(dataset, root)
-    prompts = Prompts.read(samples, networks.clip, networks.mae)
-    student = make_student(networks.teacher, prompts, Settings())
+    samples, prompts, student = taught.begin_lesson(dataset, root, networks)
     plain, weighted = (
         BatchMaker(student, networks.teacher, prompts, DistillSettings(changed_weight=weight)) for weight in (0.0, 8.0)
     )
@@ -75,9 +74,7 @@ def test_what_an_edit_moves_counts_more_and_the_mean_stays(networks: Networks, r
 def test_the_weights_by_sensitivity_have_mean_one_and_are_the_same_whenever_they_are_found(
     networks: Networks, root: Path, dataset: Path
 ) -> None:
-    samples = read_samples(dataset, root)
-    prompts = Prompts.read(samples, networks.clip, networks.mae)
-    student = make_student(networks.teacher, prompts, Settings())
+    samples, prompts, student = taught.begin_lesson(dataset, root, networks)
     settings = DistillSettings(sensitivity_weight=10.0)
     maker = BatchMaker(student, networks.teacher, prompts, settings)
     draw = Sampler(samples, 4, 0.0, 1, 0).draw(0, 2)

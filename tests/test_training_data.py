@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from data_catalog.errors import UserError
-from data_catalog.settings import DistillSettings, Settings, TeachSettings
+from data_catalog.settings import DistillSettings, TeachSettings
 from models.pixels import signed
-from tasks.distill import Networks, make_student
-from tasks.training.batches import BatchMaker, Prompts
+from tasks.distill import Networks
+from tasks.training.batches import BatchMaker
 from tasks.training.data import Memory, Sampler, check_no_leakage, read_fields, read_samples
 from tests import taught
 
@@ -35,9 +35,7 @@ def test_every_sample_is_drawn_once_an_epoch_and_no_prompt_is_the_samples_own(ro
 def test_l2d_compares_with_the_teachers_view_or_with_the_pseudo_label(
     root: Path, dataset: Path, networks: Networks
 ) -> None:
-    samples = read_samples(dataset, root)
-    prompts = Prompts.read(samples, networks.clip, networks.mae)
-    student = make_student(networks.teacher, prompts, Settings())
+    samples, prompts, student = taught.begin_lesson(dataset, root, networks)
     draw = Sampler(samples, 2, 0.0, 1, seed=0).draw(0, 2)
     seen, edited = (
         BatchMaker(student, networks.teacher, prompts, DistillSettings(l2d_target=target)).make(samples, draw).targets
@@ -76,9 +74,7 @@ def test_a_triplane_is_the_same_however_it_is_stored(
     tmp_path: Path, networks: Networks, triplane: str, root: Path
 ) -> None:
     folder = taught.write_dataset(tmp_path, networks.teacher, TeachSettings(views=1, triplane=triplane))
-    samples = read_samples(folder, tmp_path)
-    prompts = Prompts.read(samples, networks.clip, networks.mae)
-    student = make_student(networks.teacher, prompts, Settings())
+    samples, prompts, student = taught.begin_lesson(folder, tmp_path, networks)
     maker = BatchMaker(student, networks.teacher, prompts, DistillSettings())
     assert (read_fields(samples[0]).triplane is None) == (triplane == "none")
     found = maker.triplane(samples[0], read_fields(samples[0]))
