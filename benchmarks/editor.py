@@ -59,8 +59,8 @@ def measure_speed(editor: Editor, steps: int, samples: int, repeats: int) -> tup
     pictures = portraits(samples, UNSEEN, [None])[:, 0]
     prompts, seeds = list(PROMPTS.values())[:samples], list(range(samples))
 
-    def plain(chosen: slice) -> None:
-        editor.pipeline(
+    def plain(chosen: slice) -> object:
+        return editor.pipeline(
             prompt=prompts[chosen],
             image=torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255,
             num_inference_steps=steps,
@@ -70,9 +70,9 @@ def measure_speed(editor: Editor, steps: int, samples: int, repeats: int) -> tup
             output_type="np",
         )
 
-    def ours(chosen: slice, image_scale: float = scales.image, keep: bool = False) -> None:
+    def ours(chosen: slice, image_scale: float = scales.image, keep: bool = False) -> object:
         given = pictures[chosen], prompts[chosen], seeds[chosen]
-        editor.edit(*given, steps, scales.text, image_scale, keep_portraits=keep)
+        return editor.edit(*given, steps, scales.text, image_scale, keep_portraits=keep)
 
     alone, whole = [slice(i, i + 1) for i in range(samples)], slice(samples)
     methods: dict[str, Callable[[], object]] = {

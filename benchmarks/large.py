@@ -30,7 +30,7 @@ def fill_store(root: Path, settings: dict[str, Any]) -> int:
 def _fill(root: Path, settings: dict[str, Any]) -> int:
     tasks.stages.STAGES = STAGES
     synced = os.fsync
-    os.fsync = lambda descriptor: None  # a power cut may cost us a benchmark
+    os.fsync = lambda fd: None  # a power cut may cost us a benchmark
     try:
         root.mkdir(parents=True, exist_ok=True)
         plan = open_plan(load_settings("demo", [f"{name}={value}" for name, value in settings.items()]), root)

@@ -88,7 +88,7 @@ def compare_peer(folder: Path, peer: peers.Peer, styles: list[str], blocks: int,
     folder.mkdir(parents=True)
     peer.prepare(folder, PEERS, styles, blocks)
     quiet = {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
-    plan, build = ([PEERS / command[0], *command[1:]] for command in (peer.plan, peer.build))
+    plan, build = ([str(PEERS / command[0]), *command[1:]] for command in (peer.plan, peer.build))
     costs = {
         "no-op plan": cheapest([measure(plan, folder, quiet, limit_s) for _ in range(2)]),
         "no-op build": cheapest([measure(build, folder, quiet, limit_s) for _ in range(2)]),

@@ -110,14 +110,14 @@ def prepare_dvc(folder: Path, binaries: Path, styles: list[str], blocks: int) ->
     write_files(folder, styles, blocks)
     write_dvc(folder, styles, blocks)
     for command in (["init", "--no-scm", "-q"], ["config", "core.analytics", "false"], ["commit", "-f", "-q"]):
-        subprocess.run([binaries / "dvc", *command], cwd=folder, check=True, capture_output=True)
+        subprocess.run([str(binaries / "dvc"), *command], cwd=folder, check=True, capture_output=True)
 
 
 def prepare_snakemake(folder: Path, binaries: Path, styles: list[str], blocks: int) -> None:
     """A Snakemake workspace in which everything is up to date."""
     write_files(folder, styles, blocks)
     write_snakemake(folder, styles, blocks)
-    command = [binaries / "snakemake", "--touch", "-c1", "-q"]
+    command = [str(binaries / "snakemake"), "--touch", "-c1", "-q"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 

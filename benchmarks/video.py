@@ -63,7 +63,9 @@ def make_case(style: str, seed: int, frames: int, student: Student, folder: Path
 
 def render_truth(moment: Moment, label: torch.Tensor, style: str) -> np.ndarray:
     """(64, 64, 3) uint8."""
-    return np.uint8(procedural.render(moment.person, label, 64, style).rgb.numpy() * 255.0 + 0.5)
+    rgb = procedural.render(moment.person, label, 64, style).rgb.numpy()
+    levels: np.ndarray = (rgb * 255.0 + 0.5).astype(np.uint8)
+    return levels
 
 
 def measure(case: Case, student: Student, prompt: str, smoothing: Smoothing, repeats: int) -> dict[str, float]:

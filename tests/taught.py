@@ -80,7 +80,7 @@ def _sample(
     person = procedural.portrait(seed)
     label = camera.orbit_label(0.1 * (seed % 7 - 3), 0.05)[0]
     plain, styled = (picture.rgb for picture in procedural.render_styles(person, label, SIZE, [None, style]))
-    portrait, edited = (np.uint8(rgb.numpy() * 255.0 + 0.5) for rgb in (plain, styled))
+    portrait, edited = ((rgb.numpy() * 255.0 + 0.5).astype(np.uint8) for rgb in (plain, styled))
     portrait_id, number = f"p{seed:010x}", (8 if split == "test" else seed % 8)
     key = sample_key(portrait_id, style, number)
     lesson = teach_sample(teachers, edited, label.numpy(), draw_view_cameras(portrait_id, teach))
