@@ -133,12 +133,11 @@ def edit_speed(options: argparse.Namespace) -> dict[str, float]:
     """Pictures a second: denoising steps with three branches, and the autoencoder; alone and in a batch."""
     unet, vae, latent = unet_and_vae(options.tiny, options.device)
     kind = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
-    width = int(str(UNET["cross_attention_dim"]))
     unet, vae = unet.to(kind), vae.to(kind)
 
     def edit(batch: int) -> object:
         zeros = torch.zeros(batch, 4, latent, latent, device=options.device, dtype=kind)
-        text = torch.zeros(3 * batch, 77, width, device=options.device, dtype=kind)
+        text = torch.zeros(3 * batch, 77, UNET["cross_attention_dim"], device=options.device, dtype=kind)
         for step in range(options.steps):
             unet(torch.cat([torch.cat([zeros] * 3), torch.cat([zeros] * 3)], 1), torch.tensor(step), text)
         return vae.decode(zeros)

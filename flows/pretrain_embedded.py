@@ -107,12 +107,10 @@ def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], exami
     blocks = [("pictures", VALIDATION_SEEDS, recipes.HELD_OUT)]
     if "identity" in examined:
         blocks.append(("faces", VALIDATION_SEEDS, recipes.HELD_OUT))
-    if set(trained) - {"identity"}:
+    learned_from = {"faces" if name == "identity" else "pictures" for name in trained}
+    for kind in sorted(learned_from, reverse=True):
         starts = range(TRAINING_SEEDS, TRAINING_SEEDS + recipes.PEOPLE, recipes.BLOCK)
-        blocks += [("pictures", start, recipes.BLOCK) for start in starts]
-    if "identity" in trained:
-        starts = range(TRAINING_SEEDS, TRAINING_SEEDS + recipes.FACES, recipes.FACE_BLOCK)
-        blocks += [("faces", start, recipes.FACE_BLOCK) for start in starts]
+        blocks += [(kind, start, recipes.BLOCK) for start in starts]
     for waiting in [pool.submit(recipes.render, pictures, *block) for block in blocks]:
         waiting.result()
 

@@ -11,7 +11,7 @@ from models.live3d import Render
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """L = lambda_2d * L2D + lambda_3d * L3D; the others weigh the terms inside."""
 

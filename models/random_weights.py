@@ -49,7 +49,7 @@ VISION_TOWER = {
     "projection_dim": 768,
     "hidden_act": "quick_gelu",
 }
-UNET = {
+UNET: dict[str, Any] = {
     "sample_size": 64,
     "in_channels": 8,
     "out_channels": 4,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from data_catalog.errors import UserError
 from models import zoo
 from tasks.evaluation.metrics import Judges
 from tasks.pretraining import card, curve, exam_heads, exam_judges, exam_pictures, recipes
+from tasks.pretraining.faces import Faces
 from tasks.pretraining.marks import Mark, grade, mean_of, share_of
 from tasks.pretraining.pictures import LOOKS, TRAINING_SEEDS, VALIDATION_SEEDS, Pictures, load_pictures, render_block
 
@@ -67,6 +69,23 @@ def test_verification_is_the_auc_over_all_pairs() -> None:
     some = np.isin(people[first], (1, 2, 3)) & np.isin(people[second], (1, 2, 3))
     few = roc_auc_score((people[first] == people[second])[some], cosine[some])
     assert auc(np.array([1, 2, 3])) == pytest.approx(few)
+
+
+def test_people_are_told_apart_by_kinds_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = np.tile([0, 0, 1, 1, 2, 2], (3, 1))
+    images = np.stack([np.full(6, person) * 10 + looks[person] for person in range(3)])
+
+    class Knows:
+        """Tells people apart in one style alone: not in plain pictures, nor across styles."""
+
+        def embed(self, faces: np.ndarray) -> Tensor:
+            return torch.eye(40)[[0 if face % 10 == 0 else face for face in faces]]
+
+    monkeypatch.setattr(zoo, "load", lambda *_: Knows())
+    found = {mark.key: mark.value for mark in exam_judges.examine_identity(Faces(images, looks)).marks}
+    assert found["auc_one_style"] == 1.0
+    others = [found[key] for key in ("auc_plain", "auc_plain_to_styled", "auc_all")]
+    assert max(others) < 0.9
 
 
 def test_the_wins_of_a_look_make_its_auc() -> None:

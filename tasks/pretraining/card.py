@@ -63,7 +63,7 @@ ABOUT = {
     ),
     "identity": About(
         "Identity (ArcFace)",
-        f"{recipes.FACES} people with twelve pictures each: scene, camera and look change, the person does not. "
+        f"{recipes.PEOPLE} people with twelve pictures each: scene, camera and look change, the person does not. "
         "Half of the pictures are softened, as students and teachers soften them.",
         "A style that covers hair and skin takes much of what tells people apart here: compare an edit's score with "
         "that of the true edit, not with 1.",

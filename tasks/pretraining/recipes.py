@@ -30,7 +30,6 @@ JUDGED: dict[str, tuple[str, ...]] = {
 }
 WEIGHTS = zoo.ROOT / "models" / "weights" / "embedded"
 PEOPLE, BLOCK = 3456, 128
-FACES, FACE_BLOCK = 3456, 128
 HELD_OUT = 128
 
 

@@ -137,13 +137,13 @@ class Trainer:
         )
         self.stored_views = len(read_fields(learned[0], ["view_cameras.npy"]).view_cameras)
         self.weights = LossWeights(
-            settings.lambda_2d,
-            settings.lambda_3d,
-            settings.image_l2_weight,
-            settings.image_lpips_weight,
-            settings.view_lpips_weight,
-            settings.triplane_weight,
-            settings.depth_weight,
+            lambda_2d=settings.lambda_2d,
+            lambda_3d=settings.lambda_3d,
+            image_l2=settings.image_l2_weight,
+            image_lpips=settings.image_lpips_weight,
+            view_lpips=settings.view_lpips_weight,
+            triplane=settings.triplane_weight,
+            depth=settings.depth_weight,
         )
         self.parameters = student.trainable_parameters()
         self.resolution = student.config.live3d.renderer.resolution
