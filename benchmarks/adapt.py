@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmarks.rows import describe_machine
 from data_catalog.encoding import encode_png
 from data_catalog.places import data_root
+from models.pixels import to_levels
 from models.procedural import raw_photo, shading
 from models.procedural.geometry import Head, Material
 from models.procedural.photo import RAW_SIZE_PX
@@ -108,7 +109,7 @@ def paint_photo(number: int, painter: Callable[[Canvas], Tensor]) -> np.ndarray:
     picture[surface.hit] = colour
     fine = picture.view(1, size, size, 3).permute(0, 3, 1, 2)
     smooth = torch.nn.functional.avg_pool2d(fine, 2)[0].permute(1, 2, 0)
-    return (smooth.numpy() * 255.0 + 0.5).astype(np.uint8)
+    return to_levels(smooth)
 
 
 def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_out: int) -> Measured:

@@ -23,6 +23,7 @@ from benchmarks.rows import RESULTS, Row, show_rows, write_results
 from data_catalog.settings import load_settings
 from models import camera, procedural, zoo
 from models.editor import Editor, Scales
+from models.pixels import to_levels
 from tasks.evaluation.stopwatch import time_methods
 
 UNSEEN = 900_000  # seeds of heads from here on are in no training
@@ -48,7 +49,7 @@ def portraits(count: int, first: int, styles: list[str | None]) -> np.ndarray:
     """(count, styles, SIZE, SIZE, 3) uint8."""
     label = camera.orbit_label(0.1, 0.0)[0]
     rendered = [procedural.render_styles(procedural.portrait(first + i), label, SIZE, styles) for i in range(count)]
-    pictures = [[(view.rgb.numpy() * 255 + 0.5).astype(np.uint8) for view in head] for head in rendered]
+    pictures = [[to_levels(view.rgb) for view in head] for head in rendered]
     return np.array(pictures)
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from benchmarks.rows import RESULTS, Row, write_results
 from models import alignment, camera, procedural
+from models.pixels import to_levels
 from tasks.student.api import Student
 from tasks.video.edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times
 from tasks.video.example import Moment, talking_head, write_example
@@ -63,9 +64,7 @@ def make_case(style: str, seed: int, frames: int, student: Student, folder: Path
 
 def render_truth(moment: Moment, label: torch.Tensor, style: str) -> np.ndarray:
     """(64, 64, 3) uint8."""
-    rgb = procedural.render(moment.person, label, 64, style).rgb.numpy()
-    levels: np.ndarray = (rgb * 255.0 + 0.5).astype(np.uint8)
-    return levels
+    return to_levels(procedural.render(moment.person, label, 64, style).rgb)
 
 
 def measure(case: Case, student: Student, prompt: str, smoothing: Smoothing, repeats: int) -> dict[str, float]:

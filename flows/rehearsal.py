@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
@@ -183,14 +181,15 @@ def write_pictures(path: Path, size: int) -> tuple[str, list[str]]:
     """An EG3D zip of heads of the procedural world, with the labels of the cameras that saw them."""
     from models import procedural
     from models.camera import orbit_label
+    from models.pixels import to_levels
 
     labels = []
     with zipfile.ZipFile(path, "w") as archive:
         for seed in range(PORTRAITS):
             label = orbit_label(0.2 * seed - 0.1, 0.05)[0]
-            rgb = procedural.render(procedural.portrait(seed), label, size).rgb.numpy()
+            rgb = procedural.render(procedural.portrait(seed), label, size).rgb
             name = f"00000/img{seed:08d}.png"
-            archive.writestr(name, encode_png((rgb * 255.0 + 0.5).astype(np.uint8)))
+            archive.writestr(name, encode_png(to_levels(rgb)))
             labels.append([name, [float(value) for value in label]])
         archive.writestr("dataset.json", json.dumps({"labels": labels}))
     return f"{PORTRAITS} portraits {size}x{size} with labels", []

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.batching import Batches, CudaMemory, Memory, fitting
 from models.libraries import diffusers
+from models.pixels import to_levels
 from models.precision import has_bfloat16
 from models.unet_graph import UnetGraph, fits_graph
 
@@ -131,7 +132,7 @@ class Editor(nn.Module):
 
         edited = self._in_batches(make, portraits.shape, batch_size)
         pictures = torch.cat(edited).permute(0, 2, 3, 1).float().cpu().numpy()
-        return (np.clip(pictures, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+        return to_levels(np.clip(pictures, 0.0, 1.0))
 
     def _in_batches(
         self, make: Callable[[slice], Tensor], shape: tuple[int, ...], size: int | Literal["auto"] | None

@@ -16,3 +16,9 @@ def to_bytes(images: Tensor) -> np.ndarray:
     levels = (images.detach().clamp(-1, 1) + 1.0) * 127.5 + 0.5
     pixels: np.ndarray = levels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
     return pixels
+
+
+def to_levels(values: np.ndarray | Tensor) -> np.ndarray:
+    """values: of any shape, in [0, 1].  Returns the nearest of the 256 levels, uint8."""
+    levels: np.ndarray = (np.asarray(values) * 255.0 + 0.5).astype(np.uint8)
+    return levels

@@ -24,6 +24,7 @@ from models.camera import orbit_label
 from models.identity import IdentityNet
 from models.landmarks import LandmarkNet
 from models.perceptual import Perceptual
+from models.pixels import to_levels
 from tasks import align, dataset, edit, portraits, score, select, teach
 from tests.taught import SIZE, untrained_teacher
 from tests.tiny import tiny_clip
@@ -200,4 +201,4 @@ def _camera(seed: int) -> torch.Tensor:
 
 def _picture(seed: int, style: str | None) -> np.ndarray:
     rgb = procedural.render(procedural.portrait(seed), _camera(seed), SIZE, style).rgb
-    return np.uint8(rgb.numpy() * 255.0 + 0.5)
+    return to_levels(rgb)

@@ -14,6 +14,7 @@ from data_catalog.stage import Partition
 from data_catalog.store import Store
 from models import procedural, zoo
 from models.camera import orbit_label
+from models.pixels import to_levels
 from models.procedural.photo import raw_photo
 from models.student import EMBEDDED
 from models.student import Student as Network
@@ -43,7 +44,7 @@ def student() -> Student:
 def aligned_portrait(seed: int = 0) -> np.ndarray:
     """(64, 64, 3) uint8."""
     rgb = procedural.render(procedural.portrait(seed), orbit_label(0.1, 0.0)[0], SIZE).rgb
-    return np.uint8(rgb.numpy() * 255.0 + 0.5)
+    return to_levels(rgb)
 
 
 def write_photos(folder: Path, count: int) -> list[Path]:

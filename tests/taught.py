@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -21,6 +20,7 @@ from models.identity import IdentityNet
 from models.live3d import Live3D
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
+from models.pixels import to_levels
 from models.student import Student
 from tasks.dataset import SCHEMA
 from tasks.distill import Networks, make_student
@@ -80,7 +80,7 @@ def _sample(
     person = procedural.portrait(seed)
     label = camera.orbit_label(0.1 * (seed % 7 - 3), 0.05)[0]
     plain, styled = (picture.rgb for picture in procedural.render_styles(person, label, SIZE, [None, style]))
-    portrait, edited = ((rgb.numpy() * 255.0 + 0.5).astype(np.uint8) for rgb in (plain, styled))
+    portrait, edited = (to_levels(rgb) for rgb in (plain, styled))
     portrait_id, number = f"p{seed:010x}", (8 if split == "test" else seed % 8)
     key = sample_key(portrait_id, style, number)
     lesson = teach_sample(teachers, edited, label.numpy(), draw_view_cameras(portrait_id, teach))

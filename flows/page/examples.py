@@ -20,12 +20,13 @@ def portraits() -> list[np.ndarray]:
     """People close by and, the last ones, as somebody with an unsteady hand takes them; (128, 128, 3) uint8."""
     from models import procedural
     from models.camera import orbit_label
+    from models.pixels import to_levels
     from models.procedural.photo import RAW_SIZE_PX, raw_photo
 
     people = []
     for number, seed in enumerate(PEOPLE):
         label = orbit_label(0.12 * (-1) ** number, 0.03)[0]
-        people.append(_as_bytes(procedural.render(procedural.portrait(seed), label, RAW_SIZE_PX).rgb.numpy()))
+        people.append(to_levels(procedural.render(procedural.portrait(seed), label, RAW_SIZE_PX).rgb))
     return people + [raw_photo(seed).rgb for seed in PHOTOS]
 
 
@@ -34,10 +35,11 @@ def references(size: int) -> list[np.ndarray]:
     """Pictures (size, size, 3) uint8 of one person in several styles."""
     from models import procedural
     from models.camera import orbit_label
+    from models.pixels import to_levels
 
     person = procedural.portrait(REFERENCE_PERSON)
     drawn = procedural.render_styles(person, orbit_label(0.0, 0.0)[0], size, list(REFERENCE_STYLES))
-    return [_as_bytes(picture.rgb.numpy()) for picture in drawn]
+    return [to_levels(picture.rgb) for picture in drawn]
 
 
 def fit(settings: Settings) -> bool:
@@ -48,7 +50,3 @@ def fit(settings: Settings) -> bool:
 def prompts(settings: Settings) -> list[str]:
     """What the profile's styles ask for."""
     return [read_style(style_path(settings, slug)).prompts[0] for slug in list_styles(settings)][:PROMPTS_SHOWN]
-
-
-def _as_bytes(rgb: np.ndarray) -> np.ndarray:
-    return (rgb * 255.0 + 0.5).astype(np.uint8)

@@ -78,9 +78,10 @@ def example() -> pd.DataFrame:
     from data_catalog.encoding import encode_png
     from models import procedural
     from models.camera import orbit_label
+    from models.pixels import to_levels
 
     rgb = procedural.render(procedural.portrait(0), orbit_label(0.0, 0.0)[0], 64).rgb
-    png = encode_png((rgb.numpy() * 255.0 + 0.5).astype("uint8"))
+    png = encode_png(to_levels(rgb))
     return pd.DataFrame(
         {"image": [png] * 2, "prompt": ["make the hair red"] * 2, "yaw": [0.0, 0.3], "pitch": [0.0, 0.1]}
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models import camera
+from models.pixels import to_levels
 from models.procedural.person import Person, portrait
 from models.procedural.render import landmarks, render
 
@@ -48,4 +49,4 @@ def raw_photo(seed: int) -> RawPhoto:
     label = raw_camera(np.random.default_rng([seed, 3]))
     rgb = render(person, label, RAW_SIZE_PX).rgb
     points = camera.project(landmarks(person)[None], label[None])[0].numpy() * RAW_SIZE_PX
-    return RawPhoto((rgb.numpy() * 255.0 + 0.5).astype(np.uint8), label, points.astype(np.float32), person)
+    return RawPhoto(to_levels(rgb), label, points.astype(np.float32), person)

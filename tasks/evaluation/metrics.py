@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models import procedural
-from models.pixels import signed, to_bytes
+from models.pixels import signed, to_bytes, to_levels
 from models.procedural.render import CHANGED
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def true_heads(
     ]
     rgb = np.stack([[picture.rgb.numpy() for picture in view] for view in views])
     changed = (np.abs(rgb - rgb[:, :1]) > CHANGED).any(axis=-1)
-    levels = (rgb * 255.0 + 0.5).astype(np.uint8)
+    levels = to_levels(rgb)
     heads = {style: Truth(levels[:, i], changed[:, i]) for i, style in enumerate(known, start=1)}
     if rays is None or not known:
         return heads

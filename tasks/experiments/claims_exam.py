@@ -17,7 +17,7 @@ import torch
 from data_catalog.errors import UserError
 from data_catalog.settings import DistillSettings, Settings
 from data_catalog.stage import Work
-from models.pixels import signed
+from models.pixels import signed, to_levels
 from models.student import Features
 from tasks.evaluate import Evaluation, Models, choose_tested, time_all
 from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
@@ -177,7 +177,7 @@ def shade(depth: np.ndarray) -> np.ndarray:
     """depth: (h, w), world units along the ray, inf off the head.  Returns (h, w, 3) uint8, the same grey for the same
     depth in every picture: near is bright."""
     nearness = np.clip((FAR - depth) / (FAR - NEAR), 0.0, 1.0)
-    levels = (nearness * 255.0 + 0.5).astype(np.uint8)
+    levels = to_levels(nearness)
     return np.repeat(levels[..., None], 3, axis=-1)
 
 

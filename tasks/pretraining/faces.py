@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from models import alignment, camera, procedural
+from models.pixels import to_levels
 from models.procedural.photo import RAW_SIZE_PX, raw_camera
 from tasks.pretraining import blocks
 from tasks.pretraining.pictures import LANDMARK_NOISE_PX, LOOKS, SIZE_PX
@@ -38,7 +39,7 @@ def face_person(seed: int) -> dict[str, np.ndarray]:
         affine = alignment.crop_transform(points + rng.normal(0.0, LANDMARK_NOISE_PX, points.shape))
         crop = torch.from_numpy(alignment.effective_camera(raw.numpy(), affine, (RAW_SIZE_PX, RAW_SIZE_PX))).float()
         rgb = procedural.render(person, crop, SIZE_PX, LOOKS[look]).rgb
-        images.append((rgb.numpy() * 255.0 + 0.5).astype(np.uint8))
+        images.append(to_levels(rgb))
         looks.append(look)
     return {"images": np.stack(images), "looks": np.array(looks)}
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from models import alignment, camera, procedural
+from models.pixels import to_levels
 from models.procedural.photo import RAW_SIZE_PX, raw_camera
 from models.procedural.render import CHANGED
 from tasks.pretraining import blocks
@@ -71,18 +72,18 @@ def picture_person(seed: int) -> dict[str, np.ndarray]:
     views = [procedural.render_styles(person, label, SIZE_PX, names) for label in cameras]
     points = procedural.landmarks(person)[None]
     return {
-        "crops": np.stack([_bytes(picture.rgb) for picture in in_crop]),
+        "crops": np.stack([to_levels(picture.rgb) for picture in in_crop]),
         "crop_cameras": crop.numpy(),
         "crop_landmarks": camera.project(points, crop[None])[0].numpy(),
         "crop_depths": np.stack([in_crop[look].depth.numpy().astype(np.float16) for look in looks]),
         "looks": looks,
-        "views": np.stack([[_bytes(view[k].rgb) for view in views] for k in range(STYLES_PER_PERSON)]),
+        "views": np.stack([[to_levels(view[k].rgb) for view in views] for k in range(STYLES_PER_PERSON)]),
         "depths": np.stack(
             [[view[k].depth.numpy().astype(np.float16) for view in views] for k in range(STYLES_PER_PERSON)]
         ),
-        "plain_views": np.stack([_bytes(view[STYLES_PER_PERSON].rgb) for view in views]),
+        "plain_views": np.stack([to_levels(view[STYLES_PER_PERSON].rgb) for view in views]),
         "cameras": cameras.numpy(),
-        "photos": _bytes(procedural.render(person, raw, SIZE_PX).rgb),
+        "photos": to_levels(procedural.render(person, raw, SIZE_PX).rgb),
         "photo_landmarks": camera.project(points, raw[None])[0].numpy(),
     }
 
@@ -110,7 +111,3 @@ def share_out(changed: torch.Tensor, smallest: float, weight: float) -> torch.Te
     """
     share = changed.mean(dim=(1, 2, 3), keepdim=True).clamp_min(smallest)
     return 1.0 + weight * changed / share
-
-
-def _bytes(rgb: torch.Tensor) -> np.ndarray:
-    return (rgb.numpy() * 255.0 + 0.5).astype(np.uint8)

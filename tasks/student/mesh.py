@@ -36,6 +36,8 @@ def extract_mesh(field: Field, level: float, side: float = 1.0, resolution: int 
     import trimesh
     from skimage import measure
 
+    from models.pixels import to_levels
+
     axis = (np.arange(resolution) + 0.5) / resolution * side - side / 2
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
     density = _evaluate(field, points)[1].reshape(resolution, resolution, resolution)
@@ -50,7 +52,7 @@ def extract_mesh(field: Field, level: float, side: float = 1.0, resolution: int 
     vertices, faces, _, _ = measure.marching_cubes(solid, level, spacing=(spacing,) * 3, gradient_direction="ascent")
     vertices += axis[0] - spacing  # the padding moved the grid by one sample
     colours = _evaluate(field, vertices.astype(np.float32))[0]
-    levels = np.uint8(colours.clip(0, 1) * 255 + 0.5)
+    levels = to_levels(colours.clip(0, 1))
     return trimesh.Trimesh(vertices, faces, vertex_colors=levels, process=False)
 
 
