@@ -108,7 +108,7 @@ def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], exami
     if "identity" in examined:
         blocks.append(("faces", VALIDATION_SEEDS, recipes.HELD_OUT))
     learned_from = {"faces" if name == "identity" else "pictures" for name in trained}
-    for kind in sorted(learned_from, reverse=True):
+    for kind in sorted(learned_from):
         starts = range(TRAINING_SEEDS, TRAINING_SEEDS + recipes.PEOPLE, recipes.BLOCK)
         blocks += [(kind, start, recipes.BLOCK) for start in starts]
     for waiting in [pool.submit(recipes.render, pictures, *block) for block in blocks]:
