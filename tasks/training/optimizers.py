@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from models.precision import has_bfloat16
 
 OptimizerName = Literal["adamw", "muon"]
 
@@ -34,4 +36,20 @@ def build(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Opti
         return torch.optim.AdamW(groups)
     from pytorch_optimizer import Muon
 
-    return Muon(groups, use_adjusted_lr=True)  # steps as long as AdamW's at the same learning rate
+    class Float32Muon(Muon):
+        """Orthogonalises in float32; the library's bfloat16 is only imitated by most CPUs: docs/benchmarks.md."""
+
+        @staticmethod
+        def _orthogonalize(group: dict[str, Any], updates: list[Tensor]) -> list[Tensor]:
+            return [orthogonalise(each.flatten(1), group["ns_steps"], group["ns_coeffs"]) for each in updates]
+
+    device = groups[0]["params"][0].device
+    kind = Muon if has_bfloat16(str(device)) else Float32Muon
+    return kind(groups, use_adjusted_lr=True)  # steps as long as AdamW's at the same learning rate
+
+
+def orthogonalise(matrix: Tensor, steps: int, coefficients: Any) -> Tensor:
+    """Newton-Schulz (Jordan et al. 2024) of a matrix (rows, columns), in float32."""
+    from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
+
+    return zero_power_via_newton_schulz_5(matrix, num_steps=steps, weights=coefficients, dtype=torch.float32)
