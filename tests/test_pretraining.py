@@ -133,6 +133,28 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert not all(torch.equal(value, fresh[name]) for name, value in whole.items() if name in fresh)
 
 
+@pytest.mark.parametrize(
+    ("asked", "capable", "kind"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+)
+def test_a_network_learns_in_bfloat16_where_the_processor_computes_in_it(
+    asked: bool, capable: bool, kind: torch.dtype, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    kinds = []
+
+    def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        made = network(torch.ones(2, 3))
+        kinds.append(made.dtype)
+        return made.float().square().mean(), {}
+
+    recipe = dataclasses.replace(
+        landmarks.RECIPE, steps=1, build=lambda weights: nn.Linear(3, 2), loss=loss, bfloat16=asked
+    )
+    loop.train(recipe, pictures, tmp_path, tmp_path)
+    assert kinds == [kind]
+
+
 def test_a_network_leaves_weights_that_load_and_a_card(work: Path, tmp_path: Path) -> None:
     weights, mine = tmp_path / "weights", tmp_path / "work"
     measured = recipes.train_network("landmarks", work, steps=3, weights=weights, work=mine)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.precision import autocast
 from tasks.pretraining.faces import Faces
 from tasks.pretraining.pictures import Pictures
 from tasks.training.optimizers import OptimizerName, build, group
@@ -57,7 +58,7 @@ class Recipe:
     finish: Callable[[nn.Module, Any], None] | None = None  # once, after the last step
     optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.01
-    bfloat16: bool = False  # autocast; the loss itself is taken in float32
+    bfloat16: bool = False  # autocast where the processor has it (imitated, ten times as slow); the loss is float32
     ema: float = 0.0  # decay of the averaged weights that are saved; 0 saves the last ones
     seed: int = 0
     faces: bool = False  # learns from `faces.Faces` instead of `pictures.Pictures`
@@ -92,7 +93,7 @@ def train(
         )
         for each in optimizer.param_groups:
             each["lr"] = recipe.lr * _schedule(step, recipe.steps)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        with autocast("auto" if recipe.bfloat16 else "float32", "cpu"):
             loss, parts = recipe.loss(network, pictures, draw)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
