@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_catalog.heap import kept_memory
 from data_catalog.record import FileEntry, Record, Summary
 from data_catalog.settings import Settings
 from data_catalog.stage import Input, Partition, Work
@@ -81,7 +82,8 @@ def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
     work = Work(job.partition, job.inputs, job.settings, job.sources, folder, root, working)
     started = time.perf_counter()
     try:
-        summary = job.run(work)
+        with kept_memory():
+            summary = job.run(work)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             with writing(root):

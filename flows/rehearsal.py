@@ -19,10 +19,10 @@ from typing import Any
 
 from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
+from data_catalog.heap import give_back, kept_memory
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import GATE_NAMES, list_styles
-from flows.heap import give_back, kept_memory
 from flows.running import server
 from flows.running.usage import UsageWatch
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from data_catalog.encoding import encode_png
 from data_catalog.errors import UserError
 from data_catalog.settings import load_settings
 from flows import rehearsal
-from flows.heap import kept_memory
 from flows.rehearsal import rehearse, small, write_pictures
 from flows.running.usage import UsageWatch
 from models import editor, zoo
@@ -102,22 +99,6 @@ def test_usage_is_that_of_the_work_inside() -> None:
     assert busy.peak_bytes > idle.peak_bytes + 150e6
     assert busy.cpu_seconds > idle.cpu_seconds
     assert held.sum() == 30_000_000
-
-
-def pages_taken() -> int:
-    """Of the kernel, by work on tensors of 64 MB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(4):
-        torch.ones(1 << 24).mul(2.0).sigmoid()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tells glibc what to keep")
-def test_memory_is_used_again_in_the_place_of_fresh_pages() -> None:
-    with kept_memory():
-        pages_taken()
-        kept = pages_taken()
-    assert kept < pages_taken() / 4  # a block of another size may once find no place
 
 
 def test_drawn_weights_keep_the_variance_whatever_their_shape() -> None:
