@@ -88,7 +88,7 @@ class Live3DEncoder(nn.Module):
         if self.config.normalised_pixel_index:
             rows, columns = (2 * rows + 1) / height - 1, (2 * columns + 1) / width - 1
         index = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-        return torch.cat([images, index.expand(len(images), 2, height, width)], dim=1)
+        return torch.cat([images, index.expand(images.shape[0], 2, height, width)], dim=1)
 
 
 class ResidualBlock(nn.Module):

@@ -7,14 +7,13 @@ PyTorch, whose look-up in the planes is the faster one.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from models import onnx_graphs
 
 if TYPE_CHECKING:
     from models.live3d import Render
@@ -51,7 +50,7 @@ class _Upsampling(nn.Module):
 class CpuStudent(nn.Module):
     """A trained student for use on a CPU: `encode` and `render` of `models.student.Student`, without gradients.
 
-    Building it takes some seconds (the graph is traced once), so it pays from some hundred portraits on.
+    Building it takes about a second (the graphs are traced once), so it pays from some dozen portraits on.
     """
 
     def __init__(self, student: Student) -> None:
@@ -59,7 +58,15 @@ class CpuStudent(nn.Module):
         super().__init__()
         self.student = student.eval()
         self.config = student.config
-        self._encoder, self._upsampler = (_session(graph) for graph in _graphs(student))
+        size, rays = student.config.live3d.encoder.image_size, student.config.live3d.renderer
+        images = torch.zeros(2, 3, size, size)
+        tokens = torch.zeros(2, TOKEN_LENGTH, student.config.query_size)
+        features = torch.zeros(1, rays.features, rays.resolution, rays.resolution)
+        free = {0: "batch"}
+        asked = {"images": (images, free), "tokens": (tokens, {**free, 1: "length"})}
+        self._encoder = onnx_graphs.session(_Editing(student), asked, "triplane")
+        # One view at a time: the modulated convolutions' groups are a batch, which cannot be free.
+        self._upsampler = onnx_graphs.session(_Upsampling(student), {"features": (features, {})}, "image")
 
     def encode(self, images: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
@@ -73,8 +80,8 @@ class CpuStudent(nn.Module):
         """triplane: (B, 3*C, h, w).  cameras: (B, 25)."""
         with torch.no_grad():
             seen = self.student.renderer.see(triplane, cameras)
-            (image,) = self._upsampler.run(None, {"features": seen.features.numpy()})
-        return seen._replace(image=torch.from_numpy(image))
+            views = [self._upsampler.run(None, {"features": each.numpy()})[0] for each in seen.features.split(1)]
+        return seen._replace(image=torch.from_numpy(np.concatenate(views)))
 
 
 def for_use(student: Student) -> Student | CpuStudent:
@@ -82,37 +89,3 @@ def for_use(student: Student) -> Student | CpuStudent:
     on_cpu = student.renderer.const.device.type == "cpu"
     small = student.config.live3d.encoder.image_size <= SMALL
     return CpuStudent(student) if on_cpu and small else student.eval()
-
-
-def _graphs(student: Student) -> tuple[bytes, bytes]:
-    """Encoder and super-resolution as serialised ONNX models; batch and number of tokens are free."""
-    size, rays = student.config.live3d.encoder.image_size, student.config.live3d.renderer
-    images = torch.zeros(2, 3, size, size)
-    tokens = torch.zeros(2, TOKEN_LENGTH, student.config.query_size)
-    features = torch.zeros(2, rays.features, rays.resolution, rays.resolution)
-    free = torch.export.Dim.DYNAMIC
-    encoder = _graph(_Editing(student), {"images": (images, {0: free}), "tokens": (tokens, {0: free, 1: free})})
-    return encoder, _graph(_Upsampling(student), {"features": (features, {0: free})})
-
-
-def _graph(network: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]]) -> bytes:
-    """inputs: by name, an example and its free dimensions."""
-    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    examples, shapes = zip(*inputs.values(), strict=True)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporter about itself
-        program = torch.onnx.export(
-            network.eval(), examples, input_names=list(inputs), dynamo=True, dynamic_shapes=shapes, verbose=False
-        )
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
-
-
-def _session(graph: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # more would wait in a loop, and take the cores from PyTorch's threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -55,7 +55,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """tokens: (B, height*width, D).  Returns the same shape."""
-        grid = tokens.transpose(1, 2).contiguous().view(len(tokens), -1, height, width)
+        grid = tokens.transpose(1, 2).contiguous().view(tokens.shape[0], -1, height, width)
         return self.dwconv(grid).flatten(2).transpose(1, 2)
 
 
@@ -92,5 +92,5 @@ class SegformerBlock(nn.Module):
 def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
     """tokens (B, height*width, D) as an image of twice the size: (B, D/4, 2*height, 2*width)."""
     # Contiguous, or the channels-last view would pass through every later convolution, which is slower on a CPU.
-    grid = tokens.transpose(1, 2).contiguous().view(len(tokens), -1, height, width)
+    grid = tokens.transpose(1, 2).contiguous().view(tokens.shape[0], -1, height, width)
     return F.pixel_shuffle(grid, 2)

@@ -5,15 +5,13 @@ The numbers agree to about 1e-6. What a row of a batch comes out as does not dep
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
+
+from models import onnx_graphs
 
 LARGEST_BYTES = 1 << 30  # of weights: a serialised graph holds less than 2 GiB
 
@@ -29,10 +27,16 @@ class UnetGraph:
     """A copy of a `diffusers` UNet2DConditionModel as it is now; called as the network is."""
 
     def __init__(self, unet: nn.Module) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # processes are side by side; more would wait in a loop
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(_graph(unet), options, providers=["CPUExecutionProvider"])
+        config: Any = unet.config
+        latents = torch.zeros(2, config.in_channels, config.sample_size, config.sample_size)
+        tokens = torch.zeros(2, 8, config.cross_attention_dim)
+        batch = {0: "batch"}
+        inputs: dict[str, tuple[Tensor, dict[int, str]]] = {
+            "latents": (latents, {**batch, 2: "height", 3: "width"}),
+            "timestep": (torch.tensor(1.0), {}),
+            "tokens": (tokens, {**batch, 1: "length"}),
+        }
+        self._session = onnx_graphs.session(_Step(unet), inputs, "prediction")
 
     def __call__(self, latents: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         """latents: (B, C, h, w).  timestep: ().  tokens: (B, T, D).  Returns the prediction (B, C', h, w)."""
@@ -49,21 +53,3 @@ class _Step(nn.Module):
     def forward(self, latents: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         prediction: Tensor = self.unet(latents, timestep, encoder_hidden_states=tokens, return_dict=False)[0]
         return prediction
-
-
-def _graph(unet: nn.Module) -> bytes:
-    """Serialised, with a free batch. Traced: that takes less than a second, torch.export about ten."""
-    config: Any = unet.config
-    latents = torch.zeros(2, config.in_channels, config.sample_size, config.sample_size)
-    examples = (latents, torch.tensor(1.0), torch.zeros(2, 8, config.cross_attention_dim))
-    free = {0: "batch", 2: "height", 3: "width"}
-    stream, names = io.BytesIO(), ["latents", "timestep", "tokens"]
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the tracer about itself
-        torch.onnx.export(
-            _Step(unet).eval(), examples, stream,  # type: ignore[arg-type]
-            input_names=names, output_names=["prediction"], dynamo=False,
-            dynamic_axes={"latents": free, "tokens": {0: "batch", 1: "length"}, "prediction": free}, opset_version=18,
-        )  # fmt: skip
-    return stream.getvalue()

@@ -142,7 +142,7 @@ class Student(
         return Portrait3D(self.network, triplane, portrait, seconds)
 
     def speed_up(self) -> Self:
-        """Edit with the fastest form of the network from now on. Making it takes some seconds, once."""
+        """Edit with the fastest form of the network from now on. Making it takes about a second, once."""
         from models.inference import for_use
 
         self.encoder = for_use(self.network)
