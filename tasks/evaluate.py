@@ -179,10 +179,11 @@ class Evaluation:
         self.models, self.settings, self.references, self.learned = models, settings, references, learned
         self._plain: dict[str, Views] = {}
         self._kept: dict[str, dict[str, Views]] = {}
+        self._truths: dict[str, Truth] = {}
         self._reference_tokens: dict[str, Tensor] = {}
 
     def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
-        """What is seen of these samples, by style, is remembered: they are measured, and then drawn."""
+        """What is seen of these samples, by style, and their truth is remembered: they are measured, and then drawn."""
         self._kept |= {sample.key: {} for samples in pictured.values() for sample in samples}
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
@@ -280,13 +281,14 @@ class Evaluation:
 
         facts = ("true_camera", "portrait_seed")
         known = [sample for sample in tested if all(sample.row.get(name) is not None for name in facts)]
-        truths: dict[str, Truth] = {}
-        for samples in group_by_portrait(known).values():
+        truths = {sample.key: self._truths[sample.key] for sample in known if sample.key in self._truths}
+        for samples in group_by_portrait([sample for sample in known if sample.key not in truths]).values():
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
             rays = self.models.teacher.config.renderer.resolution
             heads = true_heads(first.row["portrait_seed"], self.cameras(first).numpy(), size, styles, rays)
             truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
+        self._truths |= {key: truth for key, truth in truths.items() if key in self._kept}
         return truths
 
     def _edit(self, fields: Fields, tokens: Tensor, kind: Any) -> Tensor:

@@ -97,6 +97,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     assert known == [(1, 1), (2, 1), (3, 2), (4, 2)]  # a portrait's true heads are found when its turn comes
     views, turns = renders.count(1 + EVALUATE.novel_views), renders.count(EVALUATE.turntable_frames)
     assert (views, turns) == (4 + 2, 2 * 2)  # of the teacher: pseudo-labels and portraits; nothing twice to be drawn
+    assert heads.call_count == 2  # nor are the true heads of a portrait
     assert summary.samples == 4  # two styles of two test portraits
     assert summary.metrics["speedup"] > 0
     return work.folder
