@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from data_catalog.errors import UserError
 from data_catalog.fingerprint import digest_file
 from data_catalog.settings import DistillSettings, Settings
+from models.camera import mirror_label
+from models.pixels import signed, to_bytes
 from models.precision import Precision
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
 from tasks.student.files import WEIGHTS, load_student
@@ -124,6 +127,24 @@ def test_every_training_sample_is_learned_mirrored_too_and_no_other(
     assert [sample.key for sample in both[len(once) :]] == [f"{sample.key}-mirrored" for sample in once]
     for sample, mirrored in zip(once, both[len(once) :], strict=True):
         assert (read_fields(mirrored).portrait == read_fields(sample).portrait[:, ::-1]).all()
+
+
+def test_a_mirrored_sample_is_what_the_teacher_sees_in_a_mirror(root: Path, dataset: Path, networks: Networks) -> None:
+    samples = read_samples(dataset, root)
+    mirrored = learned_samples(samples, networks.teacher, Settings(distill=DistillSettings(mirror=True)), root / "two")
+    for sample in mirrored[len(mirrored) // 2 :]:
+        fields = read_fields(sample)
+        alone = networks.teacher.encode(signed(fields.pseudo_label[None], "cpu"))
+        torch.testing.assert_close(torch.from_numpy(fields.triplane)[None], alone, rtol=1e-2, atol=1e-2)  # stored fp16
+        plain = next(each for each in samples if f"{each.key}-mirrored" == sample.key)
+        stored = torch.from_numpy(read_fields(plain).triplane)[None]
+        # The scene in a mirror: the triplane of the picture as it is, seen from the camera before it was mirrored.
+        cameras = mirror_label(torch.from_numpy(np.concatenate([sample.camera[None], fields.view_cameras])))
+        with torch.no_grad():
+            seen = networks.teacher.render(stored.expand(len(cameras), -1, -1, -1), cameras.float())
+        difference = np.abs(to_bytes(seen.image[1:])[:, :, ::-1].astype(int) - fields.views)
+        assert difference.mean() < 1.0
+        torch.testing.assert_close(seen.depth[:, 0].flip(-1), torch.from_numpy(fields.depths), rtol=1e-3, atol=1e-3)
 
 
 def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer(

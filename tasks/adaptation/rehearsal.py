@@ -23,7 +23,7 @@ from models.pixels import signed
 from tasks.distill import Networks
 from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_fields
-from tasks.training.lessons import make_sample
+from tasks.training.lessons import look, make_sample
 
 if TYPE_CHECKING:
     from models.student import Student
@@ -75,4 +75,5 @@ def _samples(
         with torch.no_grad():
             tokens = networks.clip.text_tokens([wish.prompt]).to(device)
             triplane = student.encode(signed(fields.portrait[None], device), tokens, "text")
-        yield make_sample(wish, fields.portrait, None, triplane, student.render, fields.view_cameras, settings)
+        shown, lesson = look(triplane, student.render, wish.camera, fields.view_cameras)
+        yield make_sample(wish, fields.portrait, shown, lesson, settings)

@@ -1,6 +1,7 @@
 """Samples a second time, seen in a mirror: a student that meets few portraits and no others learns them by heart.
 
-Portrait and edited picture are mirrored and the teacher lifts the result, so that each is a sample like any other.
+Portrait, edited picture and views are mirrored and the teacher lifts the edited one, so that each is a sample like any
+other.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from data_catalog.shards import Sample, write_shard
 from models.camera import mirror_label
 from models.live3d import Live3D
 from models.pixels import signed
-from tasks.teach import SHARD
-from tasks.training.data import SampleRef, read_fields
+from tasks.teach import SHARD, Lesson
+from tasks.training.data import Fields, SampleRef, read_fields
 from tasks.training.lessons import make_sample
 
 FOLDER = "mirrored"
@@ -58,11 +59,28 @@ def _turn(sample: SampleRef) -> SampleRef:
 
 
 def _samples(pairs: Sequence[tuple[SampleRef, SampleRef]], teacher: Live3D, settings: Settings) -> Iterator[Sample]:
-    device = settings.run.device
-    for sample, mirrored in pairs:
-        fields = read_fields(sample)
-        portrait, edited = (np.ascontiguousarray(each[:, ::-1]) for each in (fields.portrait, fields.pseudo_label))
-        views = mirror_label(torch.from_numpy(fields.view_cameras.copy())).float().numpy()
+    together = settings.distill.batch_size
+    for start in range(0, len(pairs), together):
+        some = pairs[start : start + together]
+        read = [read_fields(sample) for sample, _ in some]
+        edited = np.stack([fields.pseudo_label[:, ::-1] for fields in read])
         with torch.no_grad():
-            triplane = teacher.encode(signed(edited[None], device))
-        yield make_sample(mirrored, portrait, edited, triplane, teacher.render, views, settings.teach)
+            triplanes = teacher.encode(signed(edited, settings.run.device)).float().cpu().numpy()
+        for (_, mirrored), fields, picture, triplane in zip(some, read, edited, triplanes, strict=True):
+            yield make_sample(
+                mirrored, _flip(fields.portrait), picture, _mirror_lesson(fields, triplane), settings.teach
+            )
+
+
+def _mirror_lesson(fields: Fields, triplane: np.ndarray) -> Lesson:
+    """What the teacher shows is mirrored as it is: rendering it anew would cost most of the time.
+
+    triplane: (3*C, h, w), of the mirrored picture.
+    """
+    cameras = mirror_label(torch.from_numpy(fields.view_cameras.copy())).float().numpy()
+    return Lesson(triplane, _flip(fields.views), cameras, np.ascontiguousarray(fields.depths[..., ::-1]), {})
+
+
+def _flip(pictures: np.ndarray) -> np.ndarray:
+    """(..., H, W, 3), left and right exchanged."""
+    return np.ascontiguousarray(pictures[..., ::-1, :])
