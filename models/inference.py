@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.live3d import Render
     from models.student import PromptKind, Student
 
-SMALL = 128  # pixels across the portrait; tracing at 512 takes many minutes and gigabytes
+SMALL = 128  # pixels across the portrait; of larger ones convolutions are nearly all, and a graph gains nothing
 TOKEN_LENGTH = 16  # of the example that is traced; any number of tokens may follow
 
 

@@ -37,7 +37,7 @@ def _trace(network: nn.Module, inputs: Mapping[str, tuple[Tensor, dict[int, str]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the tracer about itself
         torch.onnx.export(
-            network.eval(), examples, stream,  # type: ignore[arg-type]
+            network.eval(), examples, stream,  # type: ignore[arg-type]  # its types know paths alone
             input_names=list(inputs), output_names=[output], dynamo=False,
             dynamic_axes={name: free for name, (_, free) in inputs.items()}, opset_version=18,
         )  # fmt: skip
