@@ -36,7 +36,7 @@ from models.camera import orbit_label
 from models.perceptual import Perceptual
 from models.pixels import signed
 from tasks.distill import make_student
-from tasks.evaluate import portrait_camera
+from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import Judges, Truth, measure, render_views, true_heads
 from tasks.teach import Lesson, Teachers, draw_view_cameras, encode_lesson, teach_sample
 from tasks.training.batches import Prompts

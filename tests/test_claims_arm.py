@@ -18,7 +18,7 @@ from models import mae
 from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
-from tasks.evaluate import Models
+from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims_arm import (

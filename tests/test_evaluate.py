@@ -22,9 +22,10 @@ from models.identity import IdentityNet
 from models.mae import Mae, MaeEncoder
 from models.perceptual import Perceptual
 from tasks.distill import make_student
-from tasks.evaluate import Models, choose_tested, evaluate
-from tasks.evaluation import metrics
+from tasks.evaluate import choose_tested, evaluate
+from tasks.evaluation import methods
 from tasks.evaluation.figure import list_lines
+from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import (
     MEASURES,
     TRUE_MEASURES,
@@ -87,10 +88,10 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     teacher.renderer.register_forward_pre_hook(lambda _, inputs: renders.append(len(inputs[1])))
     models = Models(student, teacher, tiny_editor(judges.clip), judges.clip, mae_small, judges)
     known: list[tuple[int, int]] = []  # true heads, when progress is told
-    heads = mock.Mock(wraps=metrics.true_heads)
+    heads = mock.Mock(wraps=true_heads)
     told = listening(lambda progress: known.append((progress.step, heads.call_count)))
     edit = mock.Mock(wraps=models.editor.edit)
-    with told, mock.patch.object(metrics, "true_heads", heads), mock.patch.object(models.editor, "edit", edit):
+    with told, mock.patch.object(methods, "true_heads", heads), mock.patch.object(models.editor, "edit", edit):
         summary = evaluate(work, models)
     steps = [call.args[3] for call in edit.call_args_list]
     assert steps == [EVALUATE.timed_editor_steps, settings.edit.steps] * 2  # in each of two turns

@@ -18,7 +18,7 @@ from torch import Tensor
 from data_catalog.settings import Settings
 from models import procedural
 from models.pixels import signed
-from tasks.evaluate import portrait_camera
+from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import render_views, true_heads
 from tasks.pages.pictures import contact_sheet, write_png
 from tasks.training.data import SampleRef, read_fields

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.camera import orbit_label
-from tasks.evaluate import Evaluation
+from tasks.evaluation.methods import Evaluation
 from tasks.evaluation.metrics import render_views
 from tasks.evaluation.table import METHODS, STUDENT, TEACHERS
 from tasks.pages.pictures import contact_sheet, write_gif, write_png

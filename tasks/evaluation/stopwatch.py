@@ -9,6 +9,45 @@ from statistics import median
 
 import torch
 
+from data_catalog.settings import Settings
+from models.pixels import signed
+from tasks.evaluation.methods import Models, portrait_camera
+from tasks.evaluation.table import NO_EDIT, STUDENT, TEACHERS, TEACHERS_AS_EDITED
+from tasks.training.data import SampleRef, read_fields
+
+
+def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str, float]:
+    """Seconds for one picture: from the portrait to one view of the edited head.
+
+    The student's prompt is encoded beforehand, once for all portraits; `prompt` is what that takes. The teachers are
+    timed at `evaluate.timed_editor_steps`, and at the dataset's own as well if those are others.
+    """
+    device, edit = settings.run.device, settings.edit
+    portrait = read_fields(sample).portrait[None]
+    image, camera = signed(portrait, device), torch.from_numpy(portrait_camera(sample))[None].to(device)
+    tokens = models.clip.text_tokens([sample.prompt]).to(device)
+    student, teacher = models.student, models.teacher
+    timed_steps = settings.evaluate.timed_editor_steps or edit.steps
+    with torch.no_grad():
+        triplane = student.encode(image, tokens, "text")
+
+    def teachers(steps: int) -> object:
+        scales = (edit.guidance_scale, edit.image_guidance_scale)
+        asked = (portrait, [sample.prompt], [sample.seed], steps)
+        edited = models.editor.edit(*asked, *scales, scheduler=edit.scheduler)
+        return teacher.render(teacher.encode(signed(edited, device)), camera)
+
+    methods = {
+        STUDENT: lambda: student.render(student.encode(image, tokens, "text"), camera),
+        TEACHERS: lambda: teachers(timed_steps),
+        NO_EDIT: lambda: teacher.render(teacher.encode(image), camera),
+        "student render": lambda: student.render(triplane, camera),
+        "prompt": lambda: models.clip.text_tokens([sample.prompt]),
+    }
+    if timed_steps != edit.steps:
+        methods[TEACHERS_AS_EDITED] = lambda: teachers(edit.steps)
+    return time_methods(methods, settings.evaluate.timing_repeats, device)
+
 
 def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
     """Median seconds of each. They take turns, so that a busy moment of the machine falls on all of them.

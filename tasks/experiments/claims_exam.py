@@ -19,8 +19,10 @@ from data_catalog.settings import DistillSettings, Settings
 from data_catalog.stage import Work
 from models.pixels import signed, to_levels
 from models.student import Features
-from tasks.evaluate import Evaluation, Models, choose_tested, time_all
+from tasks.evaluate import choose_tested
+from tasks.evaluation.methods import Evaluation, Models
 from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
+from tasks.evaluation.stopwatch import time_all
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.experiments.claims_arm import NO_HIGH, NO_LOW
 from tasks.pages.pictures import contact_sheet
