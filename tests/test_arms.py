@@ -1,14 +1,19 @@
 """Arms of experiments: each is made once, whatever is killed or asked again."""
 
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from data_catalog.settings import Settings, load_settings
+from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from data_catalog.store import Store
-from flows.experiments.arms import ArmWork, Kept, is_at_work, keep_arm, keep_arms, tell_command
-from flows.planning.plan import PlanShape, open_plan
+from flows.experiments import arms
+from flows.experiments.arms import ArmWork, Kept, keep_arm, keep_arms, lock_arm, tell_command
+from flows.planning.plan import PlanShape
 
 MADE: list[str] = []
 
@@ -74,19 +79,32 @@ def test_an_arm_that_another_process_makes_comes_last(
 ) -> None:
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     works = {seed: work_of(seed) for seed in (1, 2, 3)}
-    arm(3)  # so that the drawing is there
-    store, learned = Store(tmp_path), Partition("learn")
-    plan = open_plan(load_settings("demo", ["distill.seed=1"]), tmp_path, shape=PlanShape(STAGES, [], []))
-    fingerprint = plan.steps["learn/all"].fingerprint
-    assert fingerprint is not None
     MADE.clear()
-    with store.lock(learned, fingerprint):
-        assert [is_at_work(work) for work in works.values()] == [True, False, False]
-        arms = keep_arms("try", works)
-        assert [next(arms)[0], next(arms)[0]] == [2, 3]
-    assert not is_at_work(works[1])
-    assert [name for name, _ in arms] == [1]
-    assert MADE == ["learn 2", "learn 1"]
+    with lock_arm(works[1]), lock_arm(works[3]):
+        coming = keep_arms("try", works)
+        assert next(coming)[0] == 2
+    assert [name for name, _ in coming] == [1, 3]
+    assert MADE == ["draw 0", "learn 2", "learn 1", "learn 3"]
+
+
+def share(folder: Path) -> list[int]:
+    """Make two arms, each of which is done once both are begun; returns them in the order of their making."""
+
+    def make(experiment: str, work: ArmWork) -> None:
+        (folder / work.told["arm"]).touch()
+        until = time.monotonic() + 30.0
+        while len(list(folder.glob("[12]"))) < 2:
+            assert time.monotonic() < until, "the other arm was not begun"
+            time.sleep(0.02)
+
+    with mock.patch.dict(os.environ, {"STILLROOM_DATA": str(folder)}), mock.patch.object(arms, "keep_arm", make):
+        return [name for name, _ in keep_arms("try", {1: work_of(1), 2: work_of(2)})]
+
+
+def test_processes_that_start_together_begin_with_different_arms(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        first, second = pool.map(share, [tmp_path, tmp_path])
+    assert {first[0], second[0]} == {1, 2}
 
 
 def test_the_command_on_a_page_can_be_typed_again() -> None:

@@ -4,26 +4,30 @@ So it is kept: the same arm is made once, and a run that was killed goes on with
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from data_catalog.encoding import encode_json
-from data_catalog.fingerprint import write_atomically
+from data_catalog.fingerprint import digest_json, write_atomically
 from data_catalog.places import data_root
-from data_catalog.settings import Settings, load_settings
-from data_catalog.store import Store
+from data_catalog.settings import Settings
 from flows.experiments.adapting import make_samples
-from flows.planning.plan import PlanShape, open_plan
+from flows.planning.plan import PlanShape
 from flows.running.products import log_pictures
 from flows.running.session import FlowRun, open_run
 
 Name = TypeVar("Name")
 
+LOCKS = "catalog/locks"  # below the data root
 RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,29 @@ def keep_arms(experiment: str, works: Mapping[Name, ArmWork]) -> Iterator[tuple[
     """
     waiting = dict(works)
     while waiting:
-        free = (name for name, work in waiting.items() if not is_at_work(work))
-        name = next(free, next(iter(waiting)))
-        yield name, keep_arm(experiment, waiting.pop(name))
+        name, held = _take(waiting)
+        with held:
+            kept = keep_arm(experiment, waiting.pop(name))
+        yield name, kept
 
 
-def is_at_work(work: ArmWork) -> bool:
-    """Whether another process makes a stage of the arm just now."""
-    root, settings = data_root(), load_settings(work.profile, list(work.overrides))
-    store = Store(root)
-    plan = open_plan(settings, root, pins=dict(work.pins), shape=work.shape(settings))
-    steps = [step for name in work.stages for step in plan.by_stage[name]]
-    return any(store.is_held(store.place(step.partition, step.fingerprint)) for step in steps if step.fingerprint)
+def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
+    """The first arm that no other process is at, or the first of all as soon as it is left; its lock is held."""
+    locks = {name: lock_arm(work) for name, work in works.items()}
+    for name, lock in locks.items():
+        with suppress(Timeout):
+            return name, lock.acquire(timeout=0)
+    name, lock = next(iter(locks.items()))
+    log.info("arm        waiting for another process that makes %s", name)
+    return name, lock.acquire()
+
+
+def lock_arm(work: ArmWork) -> FileLock:
+    """What a process holds while it makes an arm; that of a dead process is free."""
+    asked = digest_json([work.profile, list(work.overrides), dict(work.pins), list(work.stages)])
+    path = data_root() / LOCKS / f"arm--{asked}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
 
 
 def keep_arm(experiment: str, work: ArmWork) -> Kept:
