@@ -245,7 +245,7 @@ class AdaptSettings(Section):
     # embedded student forgets: its other edits get twice as far from the truth in half a minute.
     rehearsals: int = Field(8, ge=0)
     mirror: bool = True  # each pair is met mirrored, too; the paper has none, and ten portraits are soon known by heart
-    old_samples: int = Field(2, ge=1)  # test samples of each style it knows, measured before and after
+    old_samples: int = Field(4, ge=1)  # test samples of each style it knows, measured before and after
     pairs_folder: str | None = None  # with input/ and edited/ pictures of one's own; null: the editor makes the pairs
     prompt: str | None = None  # of the pairs in the folder; null: those of the style's file
     seed: int = Field(0, ge=0)

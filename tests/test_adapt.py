@@ -279,6 +279,23 @@ def test_every_pair_meets_every_wording_its_own_first_and_stays_the_pair_it_is(r
     assert len(samples) == len(pairs) ** 2
 
 
+def test_old_styles_are_measured_on_many_people_by_few_samples_of_each(root: Path) -> None:
+    known = read_samples(next((root / "store/dataset/all").iterdir()), root)
+    tested = [
+        dataclasses.replace(known[0], key=f"{style}-{person}", style=style, portrait_id=str(person), split=split)
+        for style in ("clown", "neon", "red-hair")
+        for split, people in (("train", (8, 9)), ("test", range(5)))
+        for person in people
+    ]
+
+    def chosen(old_samples: int) -> list[str]:
+        own = SETTINGS.adapt.model_copy(update={"old_samples": old_samples})
+        return [sample.key for sample in adapt.choose_old(tested, SETTINGS.model_copy(update={"adapt": own}))]
+
+    assert chosen(2) == ["clown-0", "clown-1", "neon-2", "neon-3", "red-hair-0", "red-hair-4"]
+    assert chosen(9) == [sample.key for sample in tested if sample.split == "test"]
+
+
 def test_more_pairs_of_a_seed_hold_the_fewer_and_another_seed_draws_others() -> None:
     rows = [{"key": f"k{n:02d}", "split": "train"} for n in range(30)] + [{"key": "t", "split": "test"}]
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.training.loop import Trainer
 
 DELTA, ADAPTED, CURVE, PICTURE = "delta.safetensors", "adapted.json", "curve.parquet", "samples.png"
-PAIRS_SHARE = 2 / 3  # of the samples of a step; the others are rehearsed
+PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
@@ -122,12 +122,20 @@ def base_of(work: Work) -> Input:
 
 
 def choose_old(samples: Sequence[SampleRef], settings: Settings) -> list[SampleRef]:
-    """Test samples of the styles that the base knows, the first ones of each by key."""
+    """Test samples of the styles that the base knows, `adapt.old_samples` of each, by style and key.
+
+    One style goes on at the portrait where the one before it stopped: few samples of each are of many people.
+    """
     by_style: dict[str, list[SampleRef]] = {}
     for sample in samples:
         if sample.split == HELD_OUT:
             by_style.setdefault(sample.style, []).append(sample)
-    return [sample for style in sorted(by_style) for sample in by_style[style][: settings.adapt.old_samples]]
+    chosen, most = [], settings.adapt.old_samples
+    for number, style in enumerate(sorted(by_style)):
+        mine = by_style[style]
+        turns = range(number * most, number * most + min(most, len(mine)))
+        chosen += [mine[turn] for turn in sorted(turn % len(mine) for turn in turns)]
+    return chosen
 
 
 def make_trainer(
