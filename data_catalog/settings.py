@@ -241,7 +241,7 @@ class AdaptSettings(Section):
     # Of the seconds: first triplanes alone are compared, as in `distill`, at a third of a step's price.
     triplane_share: float = Field(0.7, ge=0.0, lt=1.0)
     # For each pair, as many edits of its portrait into styles that the student knows, as the student itself makes
-    # them: a third of what is learned then, they keep the old styles. The paper has none, and without them an
+    # them: half of what is learned then, they keep the old styles. The paper has none, and without them an
     # embedded student forgets: its other edits get twice as far from the truth in half a minute.
     rehearsals: int = Field(8, ge=0)
     mirror: bool = True  # each pair is met mirrored, too; the paper has none, and ten portraits are soon known by heart
