@@ -19,6 +19,7 @@ from models.perceptual import Perceptual
 from tasks import dataset, evaluate
 from tasks.dataset import REJECTED, SCHEMA
 from tasks.distill import make_student
+from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import METHODS
 from tasks.gating.rejected_page import show_reasons
@@ -210,7 +211,7 @@ def evaluation(chain: Chain) -> Path:
     student = make_student(teacher, prompts, settings).eval()
     work = chain.work(evaluate.STAGE)
     work.settings = settings
-    evaluate.evaluate(work, evaluate.Models(student, teacher, tiny_editor(clip), clip, mae_small, judges))
+    evaluate.evaluate(work, Models(student, teacher, tiny_editor(clip), clip, mae_small, judges))
     return work.folder
 
 
