@@ -20,7 +20,7 @@ from data_catalog.settings import Settings
 from data_catalog.stage import Need, Partition, Stage, Summary, Work
 from tasks.evaluation.table import headline, make_table
 from tasks.student.files import load_student
-from tasks.training.data import SampleRef, check_no_leakage, read_samples
+from tasks.training.data import SampleRef, check_no_leakage, group_samples, read_samples
 
 if TYPE_CHECKING:
     from tasks.evaluation.methods import Models
@@ -46,7 +46,7 @@ def evaluate(work: Work, models: Models) -> Summary:
     references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
     evaluation = Evaluation(models, work.settings, references, seen_prompts(samples))
     most = work.settings.evaluate.pictures_per_style
-    pictured = {style: mine[:most] for style, mine in group_by_style(tested).items()}
+    pictured = {style: mine[:most] for style, mine in group_samples(tested, "style").items()}
     evaluation.keep_views(pictured)
     rows = evaluation.measure_all(tested)
     timing = time_all(models, tested[0], work.settings)
@@ -94,16 +94,8 @@ def choose_tested(samples: Sequence[SampleRef], most: int | None) -> list[Sample
             "the dataset has no test samples, so there is nothing to evaluate on",
             hint="raise portraits.test_fraction or portraits.count, then stillroom build",
         )
-    by_style = group_by_style(tested)
+    by_style = group_samples(tested, "style")
     return [sample for style in sorted(by_style) for sample in by_style[style][:most]]
-
-
-def group_by_style(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
-    """The samples of each style, in their order."""
-    by_style: dict[str, list[SampleRef]] = {}
-    for sample in samples:
-        by_style.setdefault(sample.style, []).append(sample)
-    return by_style
 
 
 def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:

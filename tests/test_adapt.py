@@ -235,6 +235,8 @@ def test_rehearsal_keeps_an_old_style_nearer_to_what_it_was(root: Path, networks
     trainer = adapt.make_trainer(learn_only_adaptable(base), networks, (), samples, exactly)
     assert trainer.take_step()["loss_triplane"] < 1e-3  # half precision of what is stored
     assert adapt.make_trainer(base, networks, learned, (), SETTINGS).take_step()["loss_triplane"] > 1e-2
+    met = adapt.make_trainer(base, networks, learned, samples * 4, SETTINGS).learned
+    assert sum(sample.style == NOVEL for sample in met) == len(met) / 2  # pairs, however many edits are rehearsed
 
 
 def test_mirrored_pairs_are_lifted_by_the_teacher_and_mirrored_again_they_are_the_pairs(

@@ -17,6 +17,7 @@ from data_catalog.encoding import encode_json
 from data_catalog.fingerprint import digest_json, write_atomically
 from data_catalog.places import data_root
 from data_catalog.settings import Settings
+from data_catalog.store import Store
 from flows.experiments.adapting import make_samples
 from flows.planning.plan import PlanShape
 from flows.running.products import log_pictures
@@ -24,7 +25,6 @@ from flows.running.session import FlowRun, open_run
 
 Name = TypeVar("Name")
 
-LOCKS = "catalog/locks"  # below the data root
 RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
 def lock_arm(work: ArmWork) -> FileLock:
     """What a process holds while it makes an arm; that of a dead process is free."""
     asked = digest_json([work.profile, list(work.overrides), dict(work.pins), list(work.stages)])
-    path = data_root() / LOCKS / f"arm--{asked}.lock"
+    path = Store(data_root()).lock_file(f"arm/{asked}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 

@@ -26,7 +26,7 @@ from tasks.adaptation.pairs import HELD_OUT, read_pairs
 from tasks.distill import Networks
 from tasks.progress import report
 from tasks.student.files import load_student
-from tasks.training.data import SampleRef, read_samples
+from tasks.training.data import SampleRef, group_samples, read_samples
 
 if TYPE_CHECKING:
     from models.student import Student
@@ -126,10 +126,7 @@ def choose_old(samples: Sequence[SampleRef], settings: Settings) -> list[SampleR
 
     One style goes on at the portrait where the one before it stopped: few samples of each are of many people.
     """
-    by_style: dict[str, list[SampleRef]] = {}
-    for sample in samples:
-        if sample.split == HELD_OUT:
-            by_style.setdefault(sample.style, []).append(sample)
+    by_style = group_samples([sample for sample in samples if sample.split == HELD_OUT], "style")
     chosen, most = [], settings.adapt.old_samples
     for number, style in enumerate(sorted(by_style)):
         mine = by_style[style]

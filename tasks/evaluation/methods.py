@@ -17,7 +17,7 @@ from models.pixels import signed
 from tasks.evaluation.metrics import WITHOUT_TARGET, Judges, Truth, Views, look, measure, true_heads
 from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.progress import report
-from tasks.training.data import Fields, SampleRef, read_fields
+from tasks.training.data import Fields, SampleRef, group_samples, read_fields
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -66,7 +66,7 @@ class Evaluation:
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
         """One row for each sample and method, by style, key and method."""
         found: dict[str, list[Row]] = {}
-        for samples in group_by_portrait(tested).values():
+        for samples in group_samples(tested, "portrait_id").values():
             truths = self.find_truths(samples)  # half of the work
             for sample in samples:
                 found[sample.key] = self.measure_sample(sample, truths.get(sample.key))
@@ -145,7 +145,8 @@ class Evaluation:
         facts = ("true_camera", "portrait_seed")
         known = [sample for sample in tested if all(sample.row.get(name) is not None for name in facts)]
         truths = {sample.key: self._truths[sample.key] for sample in known if sample.key in self._truths}
-        for samples in group_by_portrait([sample for sample in known if sample.key not in truths]).values():
+        unknown = [sample for sample in known if sample.key not in truths]
+        for samples in group_samples(unknown, "portrait_id").values():
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
             rays = self.models.teacher.config.renderer.resolution
@@ -168,11 +169,3 @@ def portrait_camera(sample: SampleRef) -> np.ndarray:
     """(25,) float32: the portrait's true camera where it is known, else the estimated one."""
     true = sample.row.get("true_camera")
     return sample.camera if true is None else np.asarray(true, dtype=np.float32)
-
-
-def group_by_portrait(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
-    """The samples of each portrait, in their order."""
-    by_portrait: dict[str, list[SampleRef]] = {}
-    for sample in samples:
-        by_portrait.setdefault(sample.portrait_id, []).append(sample)
-    return by_portrait

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -77,6 +77,14 @@ def _sample(row: dict[str, Any], shard: Path, entries: dict[str, ShardEntry]) ->
         image_prompt=bool(row.get("image_prompt")),
         row=row,
     )
+
+
+def group_samples(samples: Iterable[SampleRef], by: Literal["style", "portrait_id"]) -> dict[str, list[SampleRef]]:
+    """The samples of each style or portrait, in their order."""
+    groups: dict[str, list[SampleRef]] = {}
+    for sample in samples:
+        groups.setdefault(getattr(sample, by), []).append(sample)
+    return groups
 
 
 def check_no_leakage(samples: Iterable[SampleRef]) -> None:
