@@ -8,6 +8,14 @@ BIN := .venv/bin
 
 setup: .venv/.installed
 
+# A copied or moved folder brings a .venv whose scripts and links name the place it was made in: they get the new one.
+VENV_PLACE := $(shell sed -n 's|^command = .* -m venv \(.*\)/\.venv$$|\1|p' .venv/pyvenv.cfg 2>/dev/null)
+ifneq ($(VENV_PLACE),$(if $(VENV_PLACE),$(CURDIR)))
+$(info this folder was copied or moved from $(VENV_PLACE); its .venv is set to this place)
+$(shell grep -rlIF "$(VENV_PLACE)/" .venv/bin .venv/pyvenv.cfg .venv/lib/python*/site-packages/__editable__* \
+  | xargs -r -d '\n' sed -i "s|$(VENV_PLACE)/|$(CURDIR)/|g")
+endif
+
 # The CPU build of torch is taken where the package index offers one: installed first, the rest keeps it.
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -17,13 +25,13 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/python -m flows.demo
+	$(BIN)/python -m flows.demo $(if $(TAKE_OVER),--take-over)
 
 up: setup
-	$(BIN)/python -m flows.running.server up
+	$(BIN)/python -m flows.running.server up $(if $(TAKE_OVER),--take-over)
 
 down: setup
-	$(BIN)/python -m flows.running.server down
+	$(BIN)/python -m flows.running.server down $(if $(NOW),--now)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,10 +4,15 @@ Flows are imported inside their commands, so that `--help` and `plan` start with
 """
 
 import logging
+import signal
 import sys
+from pathlib import Path
+from types import FrameType
 
 import typer
 
+from data_catalog.errors import UserError
+from data_catalog.places import PROJECT
 from flows.commands import adapt, care, comparing, planning, pretrain, regen, running, serve, students, styles, video
 from flows.running.mistakes import MISTAKES
 
@@ -29,16 +34,38 @@ for group in (comparing, regen, pretrain, care):
 def main(arguments: list[str] | None = None) -> None:
     """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    end_in_good_order()
     for chatty in ("httpx", "distributed", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        check_checkout()
         app(args=arguments)
     except MISTAKES as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
         sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
-        sys.exit(130)
+        sys.exit(128 + number)
+
+
+def end_in_good_order() -> None:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, with its workers and its records."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, interrupt)
+
+
+def check_checkout() -> None:
+    """Refuse to work in a copied checkout with the code of the original, which its scripts still name."""
+    here = Path.cwd()
+    if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
+        message = "this command runs the code of another checkout than the one you are in"
+        raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from data_catalog.places import PROJECT, data_root, shown_path
 from flows.running import server
 from flows.running.history import last_run
 from flows.running.processes import find_service
-from flows.tracking import mlflow_runs as tracking
 
 FLOWS = ("build-dataset", "distill", "evaluate")
 NOISE = re.compile(r"heartbeat|prefect\.artifact|task-run\.(Pending|Running)")
@@ -95,18 +94,20 @@ def following(log: Path) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def demo(root: Path, leave_up: bool) -> None:
+def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
     """The three flows in their order, and a summary on stdout."""
     # What stands before the demo stays; what the demo starts it ends.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
-    preparing = threading.Thread(target=tracking.prepare, args=(root,))
+    preparing = threading.Thread(target=prepare_tracking, args=(root,))
     preparing.start()
     try:
         own = "PREFECT_API_URL" not in os.environ
         api_url = server.start_server(root) if own else os.environ["PREFECT_API_URL"]
-        server.start_deployments(root, api_url)
+        news = server.start_deployments(root, api_url, take_over)
         preparing.join()
+        if news:
+            say(news)
         say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")
         environment = server.environment(root, api_url)
         seconds = {flow: run_deployment(flow, environment) for flow in FLOWS}
@@ -121,6 +122,13 @@ def demo(root: Path, leave_up: bool) -> None:
             say(f"{name:<15} {url}")
     else:
         say("Prefect and MLflow pages: `make up`")
+
+
+def prepare_tracking(root: Path) -> None:
+    """Make MLflow's database while the server starts."""
+    from flows.tracking.mlflow_runs import tracking_uri
+
+    tracking_uri(root)
 
 
 def summarise(root: Path, seconds: dict[str, float]) -> None:
@@ -143,7 +151,7 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        demo(data_root(), "--leave-up" in sys.argv[1:])
+        demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)

@@ -70,6 +70,9 @@ def run(
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Of the flow, such as style=bald.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Serve the deployments from here, though another checkout does.")
+    ] = False,
     force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -79,7 +82,7 @@ def run(
     with screen.only_results_on_stdout():
         from flows.running.engine import trigger
 
-        outcome = trigger(flow, profile, overrides or [], watch, force or [], parameters or [])
+        outcome = trigger(flow, profile, overrides or [], watch, force or [], parameters or [], take_over)
     screen.show(outcome, as_json, screen.fields)
     if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -57,12 +58,42 @@ def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -> None:
+    """Raise UserError unless this checkout, or a worker of the deployment's work pool, would carry the run out."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.running.serving import check_served_here
+
+    if check_served_here(root, api_url, take_over):
+        return
+    if take_over:
+        server.start_deployments(root, api_url)
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_deployment_by_name(deployment).work_pool_name
+        except ObjectNotFound:
+            pool = None
+    if pool is None:
+        raise UserError(
+            "nothing serves the deployments, so the run would wait for ever", prefect=api_url, hint="make up"
+        )
+
+
 def trigger(
-    name: str, profile: str, overrides: list[str], watch: bool, force: list[str], given: Sequence[str] = ()
+    name: str,
+    profile: str,
+    overrides: list[str],
+    watch: bool,
+    force: list[str],
+    given: Sequence[str] = (),
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
 
-    given: further parameters of the flow, each `name=value`.
+    given: further parameters of the flow, each `name=value`.  take_over: where another checkout serves the
+    deployments, end that and serve them from here.
     """
     if name not in FLOWS:
         raise UserError(f"there is no flow '{name}'", flows=", ".join(FLOWS))
@@ -71,9 +102,10 @@ def trigger(
     api_url = server.find_api(root)
     if api_url is None:
         raise UserError("no Prefect server is up", hint="make up, or set PREFECT_API_URL")
-    os.environ.update(server.environment(root, api_url))
+    server.use_api(root, api_url)
     from prefect.deployments import run_deployment
 
+    check_will_run(f"{name}/{profile}", root, api_url, take_over)
     parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
     parameters |= read_parameters(name, given)
     started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)

@@ -1,4 +1,8 @@
-"""Background processes of ours: noted when started, found again by the note; only they are ended."""
+"""Background processes of ours: noted when started, found again by the note; only they are ended.
+
+A note counts in the folder that it was written in. A copied data root holds copies of the notes, and the processes
+they name belong to the original; those of a data root that was moved while they ran are ended before new ones start.
+"""
 
 import json
 import os
@@ -6,40 +10,54 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from data_catalog.errors import UserError
+from data_catalog.fingerprint import write_atomically
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process that we started. `started` tells it from another process that later got the same number."""
+    """A process that we started from the code in `checkout`, noted in the folder `home`."""
 
     name: str
     pid: int
     started: float
     url: str
     log: str
+    home: str
+    checkout: str
 
     def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return is_alive(self.pid, self.started)
+
+    def moved(self, folder: Path) -> bool:
+        """Whether the note lies elsewhere than it was written, and nothing is left at that place."""
+        return Path(self.home) != folder.resolve() and not Path(self.home).exists()
+
+
+def is_alive(pid: int, started: float) -> bool:
+    """Whether the process still runs. `started` tells it from a later process with the same number."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def find_service(folder: Path, name: str) -> Service | None:
-    """The running service noted in `folder`, or None; a note left by a dead process is removed."""
+    """Find the running service noted in `folder`; remove the note of a dead process, or of a copied folder."""
     note = folder / f"{name}.service.json"
     try:
         service = Service(**json.loads(note.read_text()))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
-    if service.alive():
+    ours = Path(service.home) == folder.resolve() or service.moved(folder)
+    if ours and service.alive():
         return service
     note.unlink(missing_ok=True)
     return None
@@ -53,8 +71,9 @@ def start_service(
     url: str = "",
     cwd: Path | None = None,
 ) -> Service:
-    """Start `command` in a session of its own, its output in `<folder>/<name>.log`, and note who it is."""
+    """Start `command` in a session of its own, its output in `<folder>/<name>.log`, and note its process."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
     log = folder / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -66,8 +85,9 @@ def start_service(
             cwd=cwd,
             start_new_session=True,
         )
-    service = Service(name, process.pid, psutil.Process(process.pid).create_time(), url, str(log))
-    (folder / f"{name}.service.json").write_text(json.dumps(asdict(service)))
+    created = psutil.Process(process.pid).create_time()
+    service = Service(name, process.pid, created, url, str(log), str(folder), str(cwd or Path.cwd()))
+    write_atomically(folder / f"{name}.service.json", json.dumps(asdict(service)).encode())
     return service
 
 
@@ -92,14 +112,26 @@ def stop_service(folder: Path, name: str, seconds: float = 10) -> bool:
     service = find_service(folder, name)
     if service is None:
         return False
-    parent = psutil.Process(service.pid)
-    family = [*parent.children(recursive=True), parent]
+    end_process(service.pid, seconds)
+    (folder / f"{name}.service.json").unlink(missing_ok=True)
+    return True
+
+
+def end_process(pid: int, seconds: float = 10) -> None:
+    """Ask a process of ours and its children to end; after `seconds`, kill what is left of them."""
+    try:
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
+    except psutil.NoSuchProcess:
+        return
     for process in family:
         _signal(process.terminate)
     for process in psutil.wait_procs(family, timeout=seconds)[1]:
+        # Processes that it started since then would outlive it.
+        with suppress(psutil.NoSuchProcess):
+            for child in process.children(recursive=True):
+                _signal(child.kill)
         _signal(process.kill)
-    (folder / f"{name}.service.json").unlink(missing_ok=True)
-    return True
 
 
 def _signal(send: Callable[[], None]) -> None:
