@@ -17,6 +17,7 @@ from typing import Any
 from data_catalog.places import PROJECT
 from data_catalog.record import Record
 from data_catalog.settings import Settings
+from flows.tracking.mlflow_database import artifacts_uri, database_path, database_uri, open_database
 from tasks.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -26,20 +27,12 @@ BATCH = 100  # MLflow's limit for the parameters of one call
 
 
 def tracking_uri(root: Path, settings: Settings | None = None) -> str:
-    """The profile's MLflow, else MLFLOW_TRACKING_URI, else sqlite below the data root."""
+    """The profile's MLflow, else MLFLOW_TRACKING_URI, else sqlite below the data root.
+
+    Makes a fresh database: ten seconds that a caller may spend beside something else.
+    """
     given = (settings.run.mlflow_uri if settings else None) or os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
-    folder = root.resolve() / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}"
-
-
-def prepare(root: Path) -> None:
-    """Make the tables of a fresh store: ten seconds that a caller may spend beside something else."""
-    from mlflow import MlflowClient
-
-    MlflowClient(tracking_uri=tracking_uri(root)).search_experiments(max_results=1)
+    return given or open_database(root)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -61,6 +54,7 @@ class Tracker:
         from mlflow import MlflowClient
 
         self.uri = tracking_uri(root, settings)
+        self.is_own = self.uri == database_uri(database_path(root))
         self.client = MlflowClient(tracking_uri=self.uri)
         self.experiment_id = self._experiment(root, f"stillroom/{settings.profile}")
         tags = {
@@ -81,7 +75,7 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         # Without a location the artifacts of an sqlite store would land in the current folder.
-        artifacts = (root.resolve() / "mlflow" / "artifacts").as_uri() if self.uri.startswith("sqlite") else None
+        artifacts = artifacts_uri(root) if self.uri.startswith("sqlite") else None
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def _start(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
@@ -115,12 +109,12 @@ class Tracker:
     def stage(self, name: str) -> Iterator["StageLog"]:
         """A child run for one stage; it fails with the stage."""
         run_id = self._start(name, {"stillroom.stage": name}, parent=self.run_id)
-        status = "FAILED"
         try:
             yield StageLog(self, name, run_id)
-            status = "FINISHED"
-        finally:
-            self.client.set_terminated(run_id, status)
+        except BaseException as error:
+            self.client.set_terminated(run_id, ending(error))
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
 
     def dataset(self, name: str, digest: str, uri: str, samples: int) -> None:
         """Name the dataset as an input of this run."""
@@ -144,8 +138,8 @@ class Tracker:
     def file(self, path: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
 
-    def finish(self, ok: bool) -> None:
-        self.client.set_terminated(self.run_id, "FINISHED" if ok else "FAILED")
+    def finish(self, status: str = "FINISHED") -> None:
+        self.client.set_terminated(self.run_id, status)
 
 
 class StageLog:
@@ -182,6 +176,25 @@ class StageLog:
             for r, uri in found
         ]
         self.tracker.client.log_dict(self.run_id, {"partitions": partitions}, "partitions.json")
+
+
+def ending(error: BaseException) -> str:
+    """MLflow's status of a run that this error ended: KILLED by a signal or Ctrl-C, else FAILED."""
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
+
+
+def end_left_run(uri: str, run_id: str) -> None:
+    """Set a run that a dead process left running, and its child runs, to KILLED."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    parent = client.get_run(run_id)
+    below = client.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'RUNNING'"
+    )
+    for run in [*below, parent]:
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def mean_metrics(records: list[Record]) -> dict[str, float]:
