@@ -10,8 +10,8 @@ from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.store import check_writable
-from flows.tracking.mlflow_runs import Tracker
-from flows.tracking.prefect_pages import ProgressBar, flow_run_id, log_plainly
+from flows.running.lifecycle import tracked
+from flows.tracking.prefect_pages import ProgressBar, log_plainly
 from tasks.progress import Progress, listening
 from tasks.student.api import Student
 from tasks.video.edit import Edited, check_outputs, edit_clip
@@ -47,9 +47,7 @@ def edit_video(
     check_outputs(clip, target)
     editor = Student.load(student, profile, overrides or [], style)
     wish = editor.read_prompt(prompt, reference)
-    tracker = Tracker(root, settings, "edit-video", flow_run_id())
-    ok = False
-    try:
+    with tracked(root, settings, "edit-video", overrides or []) as (tracker, _):
         tracker.params(tracker.run_id, describe(clip, prompt, reference, student, style))
         bar = ProgressBar("edit-video")
 
@@ -63,9 +61,6 @@ def edit_video(
         tracker.metrics(tracker.run_id, {k: v for k, v in outcome.items() if isinstance(v, int | float)})
         for path in edited.files:
             tracker.file(path, "videos")
-        ok = True
-    finally:
-        tracker.finish(ok)
     return {**outcome, "mlflow_run_id": tracker.run_id}
 
 

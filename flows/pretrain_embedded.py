@@ -1,9 +1,12 @@
 """The flow pretrain-embedded: the procedural world in, the shipped networks out, examined together."""
 
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +15,9 @@ from prefect import flow
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.settings import load_settings
+from flows.running.lifecycle import tracked
 from flows.tracking.mlflow_runs import Tracker
-from flows.tracking.prefect_pages import flow_run_id, log_plainly
+from flows.tracking.prefect_pages import log_plainly
 from tasks.pretraining import recipes
 from tasks.pretraining.card import describe_bars, write_card
 from tasks.pretraining.exam import EXAM, read_exam, take_exam
@@ -47,19 +51,15 @@ def pretrain_embedded(
     ]
     root = data_root()
     place = Place.open(root / "pretrain", into)
-    tracker = Tracker(root, load_settings(profile, overrides or []), "pretrain-embedded", flow_run_id())
-    ok = False
-    try:
-        with _one_thread_processes() as pool:
+    settings = load_settings(profile, overrides or [])
+    with tracked(root, settings, "pretrain-embedded", overrides or []) as (tracker, _):
+        with _one_thread_processes() as pool, killed_on_error():
             _render(pool, place.pictures, trained, examined)
             _train(pool, place, trained, steps, tracker)
         digests = recipes.write_digests(place.weights)
         numbers = _examine(place, examined, tracker)
         for path in (write_card(place.work, place.weights), place.work / REPORT, place.work / EXAM):
             tracker.file(path)
-        ok = True
-    finally:
-        tracker.finish(ok)
     marks = read_exam(place.work)
     return {
         "bars": describe_bars({name: {"exam": marks[name]} for name in examined}),
@@ -97,7 +97,33 @@ class Place:
 
 
 def _one_thread_processes() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(LANES, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(LANES, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+@contextmanager
+def killed_on_error() -> Iterator[None]:
+    """Kill the processes that this one started where an error, Ctrl-C or a signal ends the block.
+
+    A pool would wait for them to finish what they are at, for hours.
+    """
+    try:
+        yield
+    except BaseException:
+        for child in active_children():
+            child.kill()
+        raise
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it is gone, however that died."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], examined: list[str]) -> None:
@@ -117,7 +143,7 @@ def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], exami
 
 def _train(pool: ProcessPoolExecutor, place: Place, chosen: list[str], steps: int | None, tracker: Tracker) -> None:
     """Every lane at work; curves go to MLflow while they grow."""
-    with ThreadPoolExecutor(LANES) as watchers:
+    with ThreadPoolExecutor(LANES) as watchers, killed_on_error():
         in_turn(chosen, lambda name: watchers.submit(_train_one, pool, place, name, steps, tracker))
 
 
@@ -153,7 +179,7 @@ def _train_one(pool: ProcessPoolExecutor, place: Place, name: str, steps: int | 
 
 def _examine(place: Place, names: list[str], tracker: Tracker) -> dict[str, dict[str, float]]:
     """All in one fresh process, whose zoo reads the weights that are there now."""
-    with tracker.stage("exam") as log, _one_thread_processes() as pool:
+    with tracker.stage("exam") as log, _one_thread_processes() as pool, killed_on_error():
         numbers = pool.submit(take_exam, names, place.pictures, place.weights, place.work).result()
         for name, values in numbers.items():
             tracker.metrics(log.run_id, {f"{name}.{key}": value for key, value in values.items()})

@@ -50,7 +50,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> World:
     trained = Tracker(root, Settings(), "distill")
     trained.tag("student.digest", "2" * 64)
     trained.metrics(trained.run_id, {"distill.loss": 0.25})
-    trained.finish(ok=True)
+    trained.finish()
     return World(root, dataset, folders, (first, second), trained.run_id)
 
 
@@ -103,7 +103,7 @@ def track(root: Path, dataset: Snapshot, folder: Path, student: str, metrics: di
     )
     with tracker.stage("evaluate") as stage_log:
         stage_log.summary({"seconds": float(steps)}, [(record, folder.as_uri())])
-    tracker.finish(ok=True)
+    tracker.finish()
     return tracker.run_id
 
 
@@ -194,7 +194,7 @@ def test_without_the_store_the_logged_pictures_are_shown(at_root: World, tmp_pat
         picture = tmp_path / "samples.png"
         Image.fromarray(np.full((64, 64, 3), 90 * number, np.uint8)).save(picture)
         tracker.file(picture, "pictures")
-        tracker.finish(ok=True)
+        tracker.finish()
         runs.append(tracker.run_id)
     page = tmp_path / "compare.html"
     compare_runs(*runs, page, "demo", [])
@@ -215,7 +215,7 @@ def test_the_terminal_shows_what_differs(at_root: World) -> None:
 def test_runs_are_found_by_name_and_as_the_latest_that_finished(at_root: World) -> None:
     root, settings = at_root.root, Settings()
     only = Tracker(root, settings, "only-one")
-    only.finish(ok=True)
+    only.finish()
     running = Tracker(root, settings, "still-running")
     runs = Runs(root, settings)
     assert runs.find("only-one", "demo").info.run_id == only.run_id

@@ -152,7 +152,7 @@ def test_mlflow_gets_counts_yields_and_addresses_under_stable_keys(start: Start,
     run = start()
     run.stage("draw")
     run.stage("count")
-    run.tracker.finish(ok=True)
+    run.tracker.finish()
     client = MlflowClient(tracking_uri=mlflow_uri)
     parent = client.get_run(run.tracker.run_id)
     assert parent.data.params["edit.steps"] == str(run.settings.edit.steps)

@@ -14,8 +14,7 @@ from data_catalog.styles import style_paths, styles_folder
 from flows.experiments.adapting import adapt_shape
 from flows.experiments.arms import ArmWork, keep_arm, keep_arms, tell_command
 from flows.planning.plan import PlanShape
-from flows.tracking.mlflow_runs import Tracker
-from flows.tracking.prefect_pages import flow_run_id
+from flows.running.lifecycle import tracked
 from tasks.adaptation.pairs import count_portraits
 from tasks.experiments.ablation import ARM, BASE, PAIRS, Arm
 from tasks.experiments.ablation_page import PAGE, PICTURE, Result, write_page
@@ -104,11 +103,10 @@ def publish_ablation(
     root = data_root()
     command = tell_command(f"stillroom ablate {style}", profile, overrides)
     document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)
-    tracker = Tracker(root, load_settings(profile, list(overrides)), "ablate", flow_run_id())
-    for name in ("styles", "pairs"):
-        tracker.table(document[name], f"{name}.json")
-    for path in (root / FOLDER / PAGE, root / FOLDER / PICTURE):
-        tracker.file(path)
-    tracker.finish(True)
+    with tracked(root, load_settings(profile, list(overrides)), "ablate", overrides) as (tracker, _):
+        for name in ("styles", "pairs"):
+            tracker.table(document[name], f"{name}.json")
+        for path in (root / FOLDER / PAGE, root / FOLDER / PICTURE):
+            tracker.file(path)
     files: list[Path] = [root / FOLDER / PAGE, root / FOLDER / PICTURE]
     return {**document, "files": [str(path) for path in files], "mlflow_run_id": tracker.run_id}

@@ -11,8 +11,7 @@ from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from flows.experiments.arms import ArmWork, Kept, keep_arms, tell_command
 from flows.planning.plan import PlanShape
-from flows.tracking.mlflow_runs import Tracker
-from flows.tracking.prefect_pages import flow_run_id
+from flows.running.lifecycle import tracked
 from tasks import dataset as dataset_stage
 from tasks.experiments.claims import ARMS, Arm
 from tasks.experiments.claims_arm import CURVE, ROWS, TIMING
@@ -77,9 +76,8 @@ def publish_claims(
     start = ["stillroom run claims", *(f"--param {name}={value}" for name, value in parameters.items())]
     command = tell_command(" ".join(start), profile, overrides)
     document, files = write_page(root / FOLDER, command, trained)
-    tracker = Tracker(root, load_settings(profile, list(overrides)), "claims", flow_run_id())
-    tracker.document(document, "claims.json")
-    for path in files:
-        tracker.file(path)
-    tracker.finish(True)
+    with tracked(root, load_settings(profile, list(overrides)), "claims", overrides) as (tracker, _):
+        tracker.document(document, "claims.json")
+        for path in files:
+            tracker.file(path)
     return {**document, "files": [str(path) for path in files], "mlflow_run_id": tracker.run_id}

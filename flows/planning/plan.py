@@ -144,6 +144,7 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
     """What is made, what ran last, which services are up."""
+    from flows.running import active
     from flows.running.history import last_runs
     from flows.running.processes import find_service
 
@@ -165,6 +166,8 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
         "dataset": latest.read_text().strip() if latest.exists() else None,
         "stages": rows,
         "funnels": read_funnels(plan),
+        "running": [asdict(run) for run in active.running(root)],
+        "killed": [asdict(run) for _, run in active.left_runs(root)],
         "runs": [asdict(note) for note in last_runs(root)],
         "services": {name: service.url if service else None for name, service in services.items()},
         "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,

@@ -22,8 +22,9 @@ class RunNote:
 
     flow: str
     profile: str
-    state: str  # completed | failed
+    state: str  # completed | failed | cancelled (by a signal, Ctrl-C or Prefect) | killed
     seconds: float
+    stage: str | None = None  # where it ended, unless it completed
     stage_seconds: dict[str, float] = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)

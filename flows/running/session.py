@@ -20,14 +20,15 @@ from data_catalog.steps import Step
 from data_catalog.store import FOLDER_CHARS, check_writable, disk_is_full, no_space, writing
 from flows.planning.funnels import flat_funnels, funnel_metrics, read_funnels
 from flows.planning.plan import PlanShape, open_plan, stage_rows
+from flows.running.active import ActiveNote
 from flows.running.history import RunNote, note_run
+from flows.running.lifecycle import tracked
 from flows.running.mistakes import MISTAKES
 from flows.running.runner import Outcome, Workers
 from flows.tracking.mlflow_runs import StageLog, Tracker
 from flows.tracking.prefect_pages import (
     ProgressBar,
     Tally,
-    flow_run_id,
     log_plainly,
     show_funnels,
     show_plan,
@@ -66,17 +67,23 @@ class FlowRun:
         tracker: Tracker,
         workers: Workers,
         only: Collection[str] | None = None,
+        active: ActiveNote | None = None,
     ) -> None:
         self.flow, self.root, self.plan, self.tracker, self.workers = flow, root, plan, tracker, workers
         self.settings = plan.settings
         self.only = None if only is None else frozenset(only)
         self.results: dict[str, StageResult] = {}
         self.outcome: dict[str, Any] = {}
+        self.active = active
+        self.at: str | None = None  # the stage that runs, or ran last
         self._started = time.monotonic()
 
     def stage(self, name: str) -> StageResult:
         """Make what is missing of a stage. A partition that fails stops only what depends on it."""
         started = time.monotonic()
+        self.at = name
+        if self.active is not None:
+            self.active.at(name)
         steps = self.plan.by_stage[name]
         jobs = [job for job in self.plan.resolve(name) if self._may_make(job)]
         before = {step.key for step in steps if step.state == "cached"}
@@ -185,7 +192,7 @@ class FlowRun:
     def _log_stage(self, result: StageResult, stage_log: StageLog) -> None:
         tally = result.tally
         made = [step.entry for step in result.steps if step.made and step.entry]
-        records = [(self.plan.catalog.read(entry), self.plan.catalog.folder(entry).as_uri()) for entry in made]
+        records = [(self.plan.catalog.read(entry), self._address(entry)) for entry in made]
         samples, rejected = sum(e.samples for e in made), sum(e.rejected for e in made)
         counts: dict[str, float] = {
             "seconds": result.seconds,
@@ -198,6 +205,10 @@ class FlowRun:
             "yield": samples / max(samples + rejected, 1),
         }
         stage_log.summary(counts, records)
+
+    def _address(self, entry: Entry) -> str:
+        """Place of a partition below the data root, which may be moved."""
+        return self.plan.catalog.folder(entry).relative_to(self.root).as_posix()
 
     def _declaration(self, name: str) -> Stage:
         return next(stage for stage in self.plan.stages if stage.name == name)
@@ -257,6 +268,7 @@ class FlowRun:
             profile=profile,
             state=state,
             seconds=seconds,
+            stage=None if state == "completed" else self.at,
             stage_seconds={name: result.seconds for name, result in self.results.items()},
             outcome=self.outcome,
             overrides=list(overrides),
@@ -313,29 +325,28 @@ def open_run(
     check_writable(root)
     plan = open_plan(settings, root, pins=pins, force=force, shape=shape(settings) if shape else None)
     show_plan(stage_rows(plan))
-    tracker = Tracker(root, settings, flow, flow_run_id())
-    with Workers(settings.run, root) as workers:
-        run = FlowRun(flow, root, plan, tracker, workers, only)
+    given = parameters or {}
+    with Workers(settings.run, root) as workers, tracked(root, settings, flow, overrides, given) as (tracker, note):
+        run = FlowRun(flow, root, plan, tracker, workers, only, note)
         try:
             yield run
             run.check()
         except BaseException as error:
-            _end_failed(run, run.note(profile, overrides, parameters or {}, "failed"))
+            state = "failed" if isinstance(error, Exception) else "cancelled"
+            _note_end(run, run.note(profile, overrides, given, state))
             if not isinstance(error, MISTAKES) and disk_is_full(root):
                 raise no_space(root) from error
             raise
-        note = run.note(profile, overrides, parameters or {}, "completed")
         with writing(root):
-            note_run(root, note)
-        tracker.metrics(tracker.run_id, {"seconds": note.seconds})
-        tracker.finish(True)
+            _note_end(run, run.note(profile, overrides, given, "completed"))
 
 
-def _end_failed(run: FlowRun, note: RunNote) -> None:
-    """Note and log a run that failed, as far as that is still possible: its own error matters more."""
+def _note_end(run: FlowRun, note: RunNote) -> None:
+    """Write how the run ended; of one that failed as far as that is possible, for its own error matters more."""
     try:
         note_run(run.root, note)
         run.tracker.metrics(run.tracker.run_id, {"seconds": note.seconds})
-        run.tracker.finish(False)
     except Exception as error:
+        if note.state == "completed":
+            raise
         log.warning("the end of the run could not be noted: %s", error)

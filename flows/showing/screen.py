@@ -86,8 +86,13 @@ def status_table(document: Document, console: Console) -> None:
         console.print()
         funnel_table(document["funnels"], console)
         console.print()
+    for state in ("running", "killed"):
+        for run in document[state]:
+            place = f"at {run['stage'] or 'its start'}, since {run['began']}, process {run['pid']} on {run['host']}"
+            console.print(f"{run['flow']:<14} {state:<10} {place}", highlight=False, soft_wrap=True)
     for note in document["runs"]:
-        console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s")
+        place = f"  at {note['stage']}" if note["stage"] else ""
+        console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s{place}")
     fields({name: document[name] for name in ("data_root", "dataset", "services")}, console)
 
 

@@ -4,6 +4,7 @@ Without Prefect (a flow called as a plain function) the same work runs and nothi
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from uuid import UUID
 from prefect import task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed, Failed
 
 from flows.running.mistakes import MISTAKES
 
@@ -56,6 +59,19 @@ def flow_run_id() -> str | None:
     """The id of the Prefect flow run that this code is in, or None."""
     context = FlowRunContext.get()
     return str(context.flow_run.id) if context is not None and context.flow_run is not None else None
+
+
+def crash_flow_run(run_id: str, message: str) -> None:
+    """Set a flow run to Crashed, unless it ended. Needs the Prefect API of this process's settings."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run_id)).state
+        except ObjectNotFound:
+            return
+        if state is None or not state.is_final():
+            client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
 
 
 def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:

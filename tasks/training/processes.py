@@ -37,12 +37,18 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
     )
     summary: Summary | None = None
     ended = False
-    while not ended or summary is None:
-        ended = running.join(POLL_S)
-        summary = _hear(messages) or summary
-        if ended and summary is None:
-            summary = _hear(messages, POLL_S)
-            assert summary is not None, "the first process ended without a summary"
+    try:
+        while not ended or summary is None:
+            ended = running.join(POLL_S)
+            summary = _hear(messages) or summary
+            if ended and summary is None:
+                summary = _hear(messages, POLL_S)
+                assert summary is not None, "the first process ended without a summary"
+    except BaseException:
+        # After Ctrl-C or a signal, this process would wait for them to finish the training.
+        for process in running.processes:
+            process.kill()
+        raise
     return summary
 
 
