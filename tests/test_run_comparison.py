@@ -220,7 +220,7 @@ def test_runs_are_found_by_name_and_as_the_latest_that_finished(at_root: World) 
     runs = Runs(root, settings)
     assert runs.find("only-one", "demo").info.run_id == only.run_id
     assert runs.find("latest", "demo").info.run_id == only.run_id
-    running.finish(ok=False)
+    running.finish("FAILED")
     with pytest.raises(UserError, match="no run of the profile paper has finished"):
         runs.find("latest", "paper")
 
