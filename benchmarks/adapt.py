@@ -114,6 +114,7 @@ def paint_photo(number: int, painter: Callable[[Canvas], Tensor]) -> np.ndarray:
 
 def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_out: int) -> Measured:
     """Adapt a student, or take what an earlier call made of the same."""
+    from data_catalog.settings import load_settings
     from data_catalog.stage import Need
     from flows.experiments.adapting import adapt_shape
     from flows.experiments.arms import ArmWork, keep_arm
@@ -127,7 +128,7 @@ def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_ou
     else:
         chosen.append(f"prompts.styles_dir={json.dumps(BY_EDITOR[style])}")
     learner = replace(ARM, needs=(Need("pairs"), Need("dataset"), Need("distill")))
-    pins, shape = find_student(student), adapt_shape(style, learner)
+    pins, shape = find_student(student, load_settings("demo")), adapt_shape(style, learner)
     work = ArmWork("demo", chosen, pins, shape, ["pairs", "arm"], {}, with_samples=style not in DRAWN)
     kept = keep_arm("bench-adapt", work)
     return Measured(pins["distill/all"][:8], style, seed, kept.metrics)

@@ -69,8 +69,8 @@ def snapshot_digest(folder: Path) -> str:
     return digest_files({name: digest_file(folder / name) for name in (SAMPLES, MANIFEST)})
 
 
-def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = None) -> Snapshot:
-    """Take the samples and manifest in `source` into the datasets, with documents, as the latest.
+def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = None, as_latest: bool = True) -> Snapshot:
+    """Take the samples and manifest in `source` into the datasets, with documents, and as the latest if told so.
 
     Publishing the same content again renews only the documents, and mends a snapshot that was damaged.
     """
@@ -91,7 +91,8 @@ def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = No
                 shutil.rmtree(temporary, ignore_errors=True)
         for name, content in sorted((documents or {}).items()):
             write_atomically(snapshot.folder / name, content)
-        write_atomically(root / "datasets" / "latest", f"{digest}\n".encode())
+        if as_latest:
+            write_atomically(root / "datasets" / "latest", f"{digest}\n".encode())
     return snapshot
 
 

@@ -43,10 +43,12 @@ def adapted_styles(catalog: Catalog) -> list[AdaptedStyle]:
     return sorted(found, key=lambda each: each.created, reverse=True)
 
 
-def adapted_style(catalog: Catalog, name: str, student: str = "latest") -> AdaptedStyle:
-    """The newest of a style's name, or the one of a digest (or its beginning); of any student, or of the one named."""
+def adapted_style(catalog: Catalog, name: str, base: str | None = None) -> AdaptedStyle:
+    """Find the newest adapted style of a name, or the one of a digest (or its beginning).
+
+    base: digest of the student that it was adapted from; None for any.
+    """
     known = adapted_styles(catalog)
-    base = None if student == "latest" else student_entry(catalog, student).digest
     named = [each for each in known if name == each.style or each.digest.startswith(name)]
     found = [each for each in named if base in (None, each.base)]
     if not found:

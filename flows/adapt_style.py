@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from data_catalog.settings import load_settings
 from flows.experiments.adapting import adapt_settings, adapt_shape, make_samples, publish_adapted
 from flows.running.products import find_student
 from flows.running.session import open_run
@@ -14,20 +15,20 @@ def adapt_style(
     style: str,
     profile: str = "demo",
     overrides: list[str] | None = None,
-    student: str = "latest",
+    student: str | None = None,
     pairs: str | None = None,
     prompt: str | None = None,
     force: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Customise a student (its digest, or latest) to a style: of a file in the styles folder, or of one's own pairs.
+    """Customise the student of these settings, or a named one, to a style of a file or of one's own pairs.
 
-    `pairs` is a folder with input/ and edited/ pictures of equal names; `prompt` says in words what was done to them,
-    where the style has no file.
+    `style` names a file in the styles folder, or the new style.  `pairs` is a folder with input/ and edited/ pictures
+    of equal names; `prompt` says in words what was done to them, where the style has no file.
     """
     chosen = adapt_settings(overrides or [], pairs, prompt)
     parameters = {"style": style, "student": student, "pairs": pairs, "prompt": prompt}
-    shape = adapt_shape(style)
-    with open_run("adapt-style", profile, chosen, find_student(student), force or [], None, parameters, shape) as run:
+    shape, pins = adapt_shape(style), find_student(student, load_settings(profile, overrides or []))
+    with open_run("adapt-style", profile, chosen, pins, force or [], None, parameters, shape) as run:
         if pairs is None:
             make_samples(run)  # portraits to teach, for as many portraits as hold enough pairs
         run.stage("pairs")  # choose those to learn from and those to measure with

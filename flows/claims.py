@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from data_catalog.settings import load_settings
 from flows.experiments.claiming import list_trainings, publish_claims, train_arms
 from flows.running.products import find_dataset
 
@@ -12,15 +13,17 @@ from flows.running.products import find_dataset
 def claims(
     profile: str = "demo",
     overrides: list[str] | None = None,
-    dataset: str = "latest",
+    dataset: str | None = None,
     seeds: int = 3,
     iterations: int = 400,
 ) -> dict[str, Any]:
-    """Train what the claims compare from a snapshot (its digest, or latest); write table, figure and verdict of each.
+    """Train what the claims compare from a dataset; write table, figure and verdict of each.
 
-    `iterations`: of the arms that differ in their objective.  Everything is kept as it is made: a run that was killed
-    goes on, and runs that are started side by side share the trainings.
+    `dataset`: null for the one of these settings.  `iterations`: of the arms that differ in their objective.
+    Everything is kept as it is made: a run that was killed goes on, and runs that are started side by side share the
+    trainings.
     """
-    pins, chosen = find_dataset(dataset), overrides or []
+    chosen = overrides or []
+    pins = find_dataset(dataset, load_settings(profile, chosen))
     trained = train_arms(profile, chosen, pins, list_trainings(seeds), iterations)
     return publish_claims(profile, chosen, {"seeds": seeds, "iterations": iterations}, trained)

@@ -30,7 +30,7 @@ def edit_video(
     reference: str | None = None,
     out: str | None = None,
     views: bool = False,
-    student: str = "latest",
+    student: str | None = None,
     style: str | None = None,
 ) -> dict[str, Any]:
     """Edit every frame of a video (a file, or a folder of pictures) as a text or a reference picture says.
@@ -48,7 +48,7 @@ def edit_video(
     editor = Student.load(student, profile, overrides or [], style)
     wish = editor.read_prompt(prompt, reference)
     with tracked(root, settings, "edit-video", overrides or []) as (tracker, _):
-        tracker.params(tracker.run_id, describe(clip, prompt, reference, student, style))
+        tracker.params(tracker.run_id, describe(clip, prompt, reference, editor.origin, style))
         bar = ProgressBar("edit-video")
 
         def hear(progress: Progress) -> None:
@@ -61,7 +61,7 @@ def edit_video(
         tracker.metrics(tracker.run_id, {k: v for k, v in outcome.items() if isinstance(v, int | float)})
         for path in edited.files:
             tracker.file(path, "videos")
-    return {**outcome, "mlflow_run_id": tracker.run_id}
+    return {**outcome, "student": editor.origin, "mlflow_run_id": tracker.run_id}
 
 
 def find_video(video: str | None, settings: Settings, root: Path) -> Path:

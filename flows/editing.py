@@ -55,7 +55,7 @@ def edit_portraits(
     reference: Path | None,
     out: Path,
     products: Products,
-    student: str,
+    student: str | None,
     profile: str,
     overrides: list[str],
     style: str | None = None,
@@ -89,7 +89,7 @@ def edit_portraits(
                 rejected.append({"image": str(image), "reason": error.message})
     if not rows:
         raise UserError("no portrait could be edited", portraits=len(images), first=rejected[0]["reason"])
-    return summary(rows, rejected)
+    return {"student": editor.origin, "style": style, **summary(rows, rejected)}
 
 
 def find_images(given: Sequence[str]) -> list[Path]:
@@ -188,7 +188,9 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
     for image in document["rejected"]:
         console.print(f"not edited: {image['reason']}", markup=False, highlight=False, soft_wrap=True)
     aligned, camera = document["aligned_here"], document["camera_source"]
+    adapted = f", adapted to {document['style']}" if document["style"] else ""
     rows = {
+        "student": f"{document['student']}{adapted}",
         "portraits": f"{document['portraits']} edited, {aligned} aligned on the way, camera: {camera}",
         "portrait to picture": f"{document['seconds']} s",
         "triplane": f"{document['seconds_triplane']} s, once for a portrait and prompt",

@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from data_catalog.settings import load_settings
 from flows.running.products import find_student, publish_evaluation
 from flows.running.session import open_run
 
@@ -12,15 +13,16 @@ from flows.running.session import open_run
 def evaluate(
     profile: str = "demo",
     overrides: list[str] | None = None,
-    student: str = "latest",
+    student: str | None = None,
     dataset: str | None = None,
     force: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a student (its digest, or latest) on held-out portraits and prompts, and renew the report.
+    """Evaluate the student of these settings, or a named one, on held-out portraits and prompts; renew the report.
 
-    `dataset`: a snapshot of other portraits to do it on (its digest, or latest) instead of the student's own.
+    `dataset`: a dataset of other portraits to do it on instead of the student's own.
     """
-    pins, parameters = find_student(student, dataset), {"student": student, "dataset": dataset}
+    pins = find_student(student, load_settings(profile, overrides or []), dataset)
+    parameters = {"student": student, "dataset": dataset}
     with open_run("evaluate", profile, overrides or [], pins, force or [], parameters=parameters) as run:
         run.stage("evaluate")
         found = publish_evaluation(run)

@@ -105,7 +105,7 @@ class _Rehearsal:
             "evaluate": ("report", products.publish_evaluation),
         }
         pins = {"distill": products.find_dataset, "evaluate": products.find_student}
-        pinned = pins[flow]("latest") if flow in pins else None
+        pinned = pins[flow](None, self.settings) if flow in pins else None
         with open_run(flow, self.profile, self.overrides, pinned) as run:
             for name in stages:
                 self.measured(name, lambda name=name: self.make_stage(run, name))  # type: ignore[misc]

@@ -81,8 +81,12 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    own = settings.dataset.model_dump(exclude_none=True) | {"profile": settings.profile, "recipe": recipe(settings)}
-    return own | style_licences(settings)
+    return chosen_settings(settings) | style_licences(settings)
+
+
+def chosen_settings(settings: Settings) -> dict[str, Any]:
+    """List the settings that decide on the dataset; what its style files say is not among them."""
+    return settings.dataset.model_dump(exclude_none=True) | {"profile": settings.profile, "recipe": recipe(settings)}
 
 
 STAGE = Stage(

@@ -14,7 +14,9 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
-    b: Annotated[str, typer.Argument(metavar="DATASET", help="The other one, which it is compared with.")] = "latest",
+    b: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="The other one.  [default: the one of the settings]")
+    ] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

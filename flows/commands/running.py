@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import Cluster, Force, Json, Overrides, Profile
+from flows.commands.options import Cluster, DatasetName, Force, Json, Overrides, Profile, StudentName
 from flows.showing import screen
 
 app = typer.Typer(rich_markup_mode=None)
@@ -30,7 +30,7 @@ def build(
 
 @app.command()
 def distill(
-    dataset: Annotated[str, typer.Option(help="Digest of a snapshot (or its beginning), or latest.")] = "latest",
+    dataset: DatasetName = None,
     force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -46,9 +46,9 @@ def distill(
 
 @app.command()
 def evaluate(
-    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    student: StudentName = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Digest of a dataset of other portraits, or latest.  [default: the student's]")
+        str | None, typer.Option(help="Name or digest of a dataset of other portraits.  [default: the student's]")
     ] = None,
     force: Force = None,
     profile: Profile = "demo",

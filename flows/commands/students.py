@@ -7,6 +7,7 @@ import typer
 
 from flows.commands.options import (
     AdaptedStyle,
+    DatasetName,
     Json,
     Overrides,
     Profile,
@@ -35,7 +36,7 @@ def edit(
         Path | None, typer.Option(help="Write the turntable as this video, such as turntable.mp4.")
     ] = None,
     mesh: Annotated[Path | None, typer.Option(help="Write the head's surface, such as head.ply.")] = None,
-    student: StudentName = "latest",
+    student: StudentName = None,
     style: AdaptedStyle = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -57,8 +58,8 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="hf: the student for the Hugging Face hub; eg3d or 3dpe: the dataset.")
     ] = "hf",
-    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
-    dataset: Annotated[str, typer.Option(help="Digest of a dataset (or its beginning), or latest.")] = "latest",
+    student: StudentName = None,
+    dataset: DatasetName = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -72,5 +73,5 @@ def export(
         if form == "hf":
             outcome = export_student(path, student, profile, overrides or [])
         else:
-            outcome = export_dataset(form, path, dataset)
+            outcome = export_dataset(form, path, dataset, profile, overrides or [])
     screen.show(outcome, as_json, screen.fields)

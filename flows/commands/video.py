@@ -37,7 +37,7 @@ def edit_video(
     views: Annotated[
         bool, typer.Option("--views", help="Also the edit alone, from the right and from the left, a video each.")
     ] = False,
-    student: StudentName = "latest",
+    student: StudentName = None,
     style: AdaptedStyle = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

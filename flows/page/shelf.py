@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from data_catalog.catalog import Catalog
 from data_catalog.places import data_root
+from data_catalog.settings import load_settings
 from data_catalog.store import Store
 from data_catalog.students import STUDENT, adapted_styles
 
@@ -40,12 +41,18 @@ class Shelf:
         self._lock = threading.Lock()
 
     def choices(self) -> list[Choice]:
-        """Students, the newest first, each followed by the styles that it was adapted to."""
-        catalog = Catalog(Store(data_root()))
+        """List the students, each followed by the styles that it was adapted to.
+
+        Those that these settings made come first, and of each kind the newest.
+        """
+        from tasks.datasets.made import is_student_of
+
+        catalog, settings = Catalog(Store(data_root())), load_settings(self.profile, self.overrides)
+        students = [(not is_student_of(catalog, entry, settings), entry) for entry in catalog.history(STUDENT)]
         found = []
-        for number, entry in enumerate(catalog.history(STUDENT)):
-            age = "newest student" if number == 0 else "student"
-            found.append(Choice(f"{age} {entry.digest[:SHORT]} · {_when(entry.created)}", entry.digest))
+        for other, entry in sorted(students, key=lambda each: each[0]):
+            kind = "other settings' student" if other else "student"
+            found.append(Choice(f"{kind} {entry.digest[:SHORT]} · {_when(entry.created)}", entry.digest))
             found += [
                 Choice(f"adapted to {adapted.style} · {_when(adapted.created)}", entry.digest, adapted.digest)
                 for adapted in adapted_styles(catalog)

@@ -4,10 +4,12 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.plan import Plan, make_plan
@@ -156,14 +158,15 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
         counts = {name: sum(getattr(entry, name) for entry in made) for name in ("samples", "rejected", "bytes")}
         partitions = {"partitions": len(plan.by_stage[stage.name]), "cached": len(made)}
         rows.append({"stage": stage.name, **partitions, **counts})
-    latest = root / "datasets" / "latest"
+    dataset, student = find_made(plan.catalog, plan.settings)
     places = {"prefect": root / "prefect", "deployments": root / "prefect", "mlflow": root / "mlflow"}
     names = {"prefect": "server", "deployments": "deployments", "mlflow": "ui"}
     services = {name: find_service(folder, names[name]) for name, folder in places.items()}
     return {
         "profile": profile,
         "data_root": str(root),
-        "dataset": latest.read_text().strip() if latest.exists() else None,
+        "dataset": dataset,
+        "student": student,
         "stages": rows,
         "funnels": read_funnels(plan),
         "running": [asdict(run) for run in active.running(root)],
@@ -172,6 +175,18 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
         "services": {name: service.url if service else None for name, service in services.items()},
         "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,
     }
+
+
+def find_made(catalog: Catalog, settings: Settings) -> tuple[str | None, str | None]:
+    """Find the digests of the dataset and the student that these settings made; None where there is none."""
+    from data_catalog.snapshot import snapshot_digest
+    from tasks.datasets.made import dataset_of, student_of
+
+    found: list[str | None] = [None, None]
+    with suppress(UserError):
+        found[0] = snapshot_digest(catalog.folder(dataset_of(catalog, settings)))
+        found[1] = student_of(catalog, settings).digest
+    return found[0], found[1]
 
 
 def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
+from data_catalog.settings import Settings, load_settings
 from data_catalog.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
 from data_catalog.store import Store
 from data_catalog.students import STUDENT, student_entry
 from flows.running.session import FlowRun
-
-DATASET = "dataset/all"  # the partition that holds it
+from tasks.datasets.made import DATASET, dataset_of, dataset_settings, student_of
 
 Pins = dict[str, str]
 
@@ -32,11 +32,16 @@ class TrainedStudent:
     metrics: dict[str, float]
 
 
-def find_dataset(digest: str) -> Pins:
-    """Fix the plan to the dataset of a snapshot: `latest`, or a digest or its beginning."""
+def find_dataset(digest: str | None, settings: Settings) -> Pins:
+    """Fix the plan to a dataset: the newest that these settings made, or that of a snapshot.
+
+    digest: of the snapshot, its beginning, or `latest`; None for the one of the settings.
+    """
     root = data_root()
-    snapshot = open_snapshot(root, None if digest == "latest" else digest)
     catalog = Catalog(Store(root))
+    if digest is None:
+        return {DATASET: dataset_of(catalog, settings).digest}
+    snapshot = open_snapshot(root, None if digest == "latest" else digest)
     for entry in catalog.history(DATASET):
         if snapshot_digest(catalog.folder(entry)) == snapshot.digest:
             return {DATASET: entry.digest}
@@ -47,17 +52,17 @@ def find_dataset(digest: str) -> Pins:
     )
 
 
-def find_student(digest: str, dataset: str | None = None) -> Pins:
-    """Fix the plan to a student (`latest`, or a digest or its beginning) and to the dataset it learned from.
+def find_student(digest: str | None, settings: Settings, dataset: str | None = None) -> Pins:
+    """Fix the plan to a student, of these settings or a named one, and to the dataset it learned from.
 
-    dataset: a snapshot to examine it on instead, as for `find_dataset`. Raises UserError if the student has met what
-    would be tested.
+    digest: of the student, its beginning, or `latest`; None for the one of the settings.  dataset: a snapshot to
+    examine it on instead. Raises UserError if the student has met what would be tested.
     """
     catalog = Catalog(Store(data_root()))
-    entry = student_entry(catalog, digest)
+    entry = student_of(catalog, settings) if digest is None else student_entry(catalog, digest)
     learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
     own = {key: value for key, value in learned_from.items() if key == DATASET}
-    examined = own if dataset is None else find_dataset(dataset)
+    examined = own if dataset is None else find_dataset(dataset, settings)
     if examined != own:
         check_never_met(*(_samples_of(catalog, pins[DATASET]) for pins in (own, examined)))
     return {STUDENT: entry.digest} | examined
@@ -86,12 +91,17 @@ def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
 
 
 def publish_dataset(run: FlowRun) -> Snapshot:
-    """Take the dataset into datasets/ with card and report, and name it in MLflow."""
+    """Take the dataset into datasets/ with card and report, and name it in MLflow.
+
+    It becomes the latest only where the profile's own settings made it: an experiment changes nothing for others.
+    """
     from tasks.pages.report import dataset_documents
 
     run.check()
     folder = run.folder("dataset")
-    snapshot = publish(run.root, folder, dataset_documents(folder, run.root))
+    own = load_settings(run.settings.profile)
+    as_latest = dataset_settings(run.settings) == dataset_settings(own)
+    snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest)
     samples = snapshot.samples(["key"]).num_rows
     run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder.as_uri(), samples)
     for name in ("README.md", "report.html"):
@@ -146,7 +156,8 @@ def publish_evaluation(run: FlowRun) -> dict[str, Any]:
         method = row["method"].replace("+", "_").replace(" ", "_")
         run.tracker.metrics(run.tracker.run_id, {f"evaluate.{method}.{name}": v for name, v in values.items()})
     dataset = run.folder("dataset")
-    snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder))
+    snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder), as_latest=False)
     run.tracker.file(snapshot.folder / "report.html")
     log_pictures(run, folder)
-    return {name: value for name, value in found.items() if name != "pictures"}
+    shown = {name: value for name, value in found.items() if name != "pictures"}
+    return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown}

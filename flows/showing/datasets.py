@@ -8,12 +8,12 @@ from data_catalog.settings import load_settings
 from data_catalog.store import writing
 
 
-def diff_datasets(a: str, b: str, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+def diff_datasets(a: str, b: str | None, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
     """What differs from dataset A to B; also written as a page where one is asked for."""
     from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
 
-    load_settings(profile, overrides)  # the same mistakes are said everywhere
-    before, after = find_dataset(a), find_dataset(b)
+    settings = load_settings(profile, overrides)
+    before, after = find_dataset(a, settings), find_dataset(b, settings)
     samples = pair_samples(before, after)
     diff = describe_diff(before, after, samples)
     if page is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from data_catalog.snapshot import open_snapshot
+from data_catalog.settings import load_settings
 from data_catalog.store import Store
 from data_catalog.students import STUDENT, student_entry
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fraction", "seed")  # settings on the card
 
 
-def export_dataset(layout: str, target: Path, digest: str) -> dict[str, Any]:
+def export_dataset(layout: str, target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
     """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
 
-    layout: 3dpe or eg3d.  digest: of the dataset, its beginning, or latest.
+    layout: 3dpe or eg3d.  name: of the dataset, or its digest; None for the newest that these settings made.
     """
     if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
         raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
+    from tasks.datasets.diff import find_dataset
     from tasks.datasets.export import write_layout
 
     root = data_root()
-    snapshot = open_snapshot(root, None if digest == "latest" else digest)
+    snapshot = find_dataset(name, load_settings(profile, overrides))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / target.name
@@ -58,13 +59,13 @@ def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(member, data)
 
 
-def export_student(target: Path, digest: str, profile: str, overrides: list[str]) -> dict[str, Any]:
+def export_student(target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
     """Write the student into a new folder; the folder appears when it is whole."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
-    from tasks.student.api import Student
+    from tasks.student.api import Student, find_student
 
-    entry = student_entry(Catalog(Store(data_root())), digest)
+    entry = find_student(Catalog(Store(data_root())), name, load_settings(profile, overrides))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / "student"

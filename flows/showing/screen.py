@@ -93,7 +93,7 @@ def status_table(document: Document, console: Console) -> None:
     for note in document["runs"]:
         place = f"  at {note['stage']}" if note["stage"] else ""
         console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s{place}")
-    fields({name: document[name] for name in ("data_root", "dataset", "services")}, console)
+    fields({name: document[name] for name in ("data_root", "dataset", "student", "services")}, console)
 
 
 def styles_table(document: Document, console: Console) -> None:

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
 
+from data_catalog.catalog import Catalog, Entry
 from data_catalog.encoding import encode_json
 from data_catalog.errors import UserError
+from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
+from data_catalog.store import Store
+from data_catalog.students import student_entry
 from tasks.student.companions import Companions, find_companions, load_companions, save_companions
 from tasks.student.files import WEIGHTS as STORED_WEIGHTS
 from tasks.student.files import load_student
@@ -65,6 +69,7 @@ class Student(
         self.encoder: Network | CpuStudent = network  # the form of it that edits
         self.companions = companions
         self.settings = settings
+        self.origin = ""  # digest of the student in the store, or the folder that it was read from
         # One triplane per (portrait, prompt): a second look at the same edit costs a rendering alone.
         self._triplane = functools.lru_cache(HEADS_KEPT)(self._compute_triplane)
         self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
@@ -72,44 +77,42 @@ class Student(
     @classmethod
     def load(
         cls,
-        student: str | Path = "latest",
+        student: str | Path | None = None,
         profile: str = "demo",
         overrides: Sequence[str] = (),
         adapted: str | None = None,
     ) -> Self:
-        """The newest student of the store, or one by digest (or its beginning), or an exported folder.
+        """Load the newest student that these settings made, or a named one, or an exported folder.
 
+        student: a name, a digest or its beginning, a folder, or `latest`; None for the one of the settings.
         profile, overrides: as on the command line; an exported folder has settings of its own and needs none.
-        adapted: a style that a student of the store was adapted to, or the digest of that; without a student named,
-        the one that it was adapted from.
+        adapted: a style that the student was adapted to, or the digest of that.
         Raises UserError where there is no such student or style.
         """
-        if adapted is not None:
-            return cls._load_adapted(str(student), adapted, load_settings(profile, list(overrides)))
-        if Path(student).is_dir():
-            if (Path(student) / WEIGHTS).is_file():
-                return cls.from_pretrained(student)
-            if not (Path(student) / STORED_WEIGHTS).is_file():
-                raise UserError("there is no student here", folder=student, hint="stillroom export FOLDER")
+        if student is not None and adapted is None and Path(student).is_dir():
+            return cls._load_folder(Path(student), profile, overrides)
         settings = load_settings(profile, list(overrides))
-        folder = Path(student) if Path(student).is_dir() else _find_folder(str(student), settings)
-        return cls(load_student(folder, settings.run.device), find_companions(settings), settings)
+        catalog = Catalog(Store(data_root()))
+        entry = find_student(catalog, student, settings)
+        _warn_of_other_weights(catalog, entry, settings)
+        network = load_student(catalog.folder(entry), settings.run.device)
+        if adapted is not None:
+            _adapt(network, catalog, adapted, entry)
+        loaded = cls(network, find_companions(settings), settings)
+        loaded.origin = entry.digest
+        return loaded
 
     @classmethod
-    def _load_adapted(cls, student: str, adapted: str, settings: Settings) -> Self:
-        from safetensors.torch import load_file
-
-        from data_catalog.catalog import Catalog
-        from data_catalog.places import data_root
-        from data_catalog.store import Store
-        from data_catalog.students import adapted_style
-        from models.adaptation import apply_delta
-        from tasks.adaptation.adapt import DELTA
-
-        found = adapted_style(Catalog(Store(data_root())), adapted, student)
-        network = load_student(_find_folder(found.base, settings), settings.run.device)
-        apply_delta(network, load_file(found.folder / DELTA))
-        return cls(network, find_companions(settings), settings)
+    def _load_folder(cls, folder: Path, profile: str, overrides: Sequence[str]) -> Self:
+        if (folder / WEIGHTS).is_file():
+            loaded = cls.from_pretrained(folder)
+        elif (folder / STORED_WEIGHTS).is_file():
+            settings = load_settings(profile, list(overrides))
+            loaded = cls(load_student(folder, settings.run.device), find_companions(settings), settings)
+        else:
+            raise UserError("there is no student here", folder=folder, hint="stillroom export FOLDER")
+        loaded.origin = str(folder)
+        return loaded
 
     def edit(self, image: Picture, prompt: str | None = None, *, reference: Picture | None = None) -> Portrait3D:
         """Edit a portrait as a text or as a reference picture says.
@@ -233,20 +236,31 @@ class Student(
         return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
 
 
-def _find_folder(digest: str, settings: Settings) -> Path:
-    """Where the store has a student. Warns where its prompts are read by other weights than it learned with."""
-    from data_catalog.catalog import Catalog
-    from data_catalog.places import data_root
-    from data_catalog.store import Store
-    from data_catalog.students import student_entry
+def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:
+    """Find a named student in the store, or, by None, the newest that these settings made."""
+    from tasks.datasets.made import student_of
+
+    return student_of(catalog, settings) if student is None else student_entry(catalog, str(student))
+
+
+def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> None:
+    from safetensors.torch import load_file
+
+    from data_catalog.students import adapted_style
+    from models.adaptation import apply_delta
+    from tasks.adaptation.adapt import DELTA
+
+    found = adapted_style(catalog, adapted, base.digest)
+    apply_delta(network, load_file(found.folder / DELTA))
+
+
+def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings) -> None:
+    """Warn where a student's prompts are read by other weights than it learned with."""
     from models import zoo
 
-    catalog = Catalog(Store(data_root()))
-    entry = student_entry(catalog, digest)
-    learned_with = catalog.read(entry).fingerprint_inputs.get("weights", {})
+    learned_with = catalog.read(student).fingerprint_inputs.get("weights", {})
     for name in ("clip", "mae"):
         if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
             log.warning(
                 "the student learned with other weights of %s than are here now: edits may come out wrong", name
             )
-    return catalog.folder(entry)

@@ -1,0 +1,119 @@
+"""The dataset and the student that given settings made: the newest whose records name exactly these settings.
+
+Style files, code and weights may have changed since; `stillroom plan` says so. Settings of another profile, another
+world or another `--set` make another dataset, which is never taken for these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from data_catalog.catalog import Catalog, Entry
+from data_catalog.errors import UserError
+from data_catalog.fingerprint import canonical_json
+from data_catalog.reasons import differences
+from data_catalog.settings import Settings
+from data_catalog.snapshot import snapshot_digest
+from data_catalog.stage import Partition
+from data_catalog.students import STUDENT
+from tasks import dataset, distill
+
+DATASET = "dataset/all"  # the partition that is published as a snapshot
+DIFFERENCES_SHOWN = 4
+SHORT = 16  # characters of a digest in a message
+
+Chosen = dict[str, Any]
+
+
+def dataset_of(catalog: Catalog, settings: Settings) -> Entry:
+    """Find the newest dataset that these settings made.
+
+    Raises UserError, with the nearest and its difference, where there is none.
+    """
+    wanted = dataset_settings(settings)
+    return _newest(catalog, DATASET, wanted, lambda entry: made_dataset_with(catalog, entry), "build", "--dataset")
+
+
+def student_of(catalog: Catalog, settings: Settings) -> Entry:
+    """Find the newest student that these settings made, from a dataset that they made.
+
+    Raises UserError, with the nearest and its difference, where there is none.
+    """
+    wanted = student_settings(settings)
+    return _newest(catalog, STUDENT, wanted, lambda entry: made_student_with(catalog, entry), "distill", "--student")
+
+
+def is_dataset_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
+    """Whether a dataset was made by these settings."""
+    return made_dataset_with(catalog, entry) == dataset_settings(settings)
+
+
+def is_student_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
+    """Whether a student was made by these settings."""
+    return made_student_with(catalog, entry) == student_settings(settings)
+
+
+def dataset_settings(settings: Settings) -> Chosen:
+    """List what decides on a dataset, by dotted stage and key."""
+    return _plain(dataset.chosen_settings(settings))
+
+
+def student_settings(settings: Settings) -> Chosen:
+    """List what decides on a student, with what decides on its dataset."""
+    return dataset_settings(settings) | {"distill": _plain(distill.reads(settings, Partition("distill")))}
+
+
+def made_dataset_with(catalog: Catalog, entry: Entry) -> Chosen:
+    """Read from a dataset's record what it was made with, as `dataset_settings` lists it."""
+    made: Chosen = dict(catalog.read(entry).fingerprint_inputs.get("settings", {}))
+    made.pop("style_licences", None)  # of the style files, not of the settings
+    return made
+
+
+def made_student_with(catalog: Catalog, entry: Entry) -> Chosen:
+    """Read from a student's record what it was made with, as `student_settings` lists it."""
+    inputs = catalog.read(entry).fingerprint_inputs
+    learned_from = next((each for each in catalog.history(DATASET) if each.digest == inputs["inputs"][DATASET]), None)
+    with_dataset = made_dataset_with(catalog, learned_from) if learned_from is not None else {}
+    return with_dataset | {"distill": inputs.get("settings", {})}
+
+
+def told_differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Settings that differ, such as `edit.steps: 3 there, 5 here`."""
+    found = []
+    for reason in differences({"settings": made}, {"settings": wanted}):
+        name = reason.what.removeprefix("setting ").removeprefix("recipe.")
+        there, here = (value if value is not None else "none" for value in (reason.then, reason.now))
+        found.append(f"{name}: {there} there, {here} here")
+    return found
+
+
+def _newest(
+    catalog: Catalog, key: str, wanted: Chosen, made_with: Callable[[Entry], Chosen], command: str, option: str
+) -> Entry:
+    what = "dataset" if key == DATASET else "student"
+    others: list[tuple[list[str], Entry]] = []
+    for entry in catalog.history(key):
+        differs = told_differences(made_with(entry), wanted)
+        if not differs:
+            return entry
+        others.append((differs, entry))
+    if not others:
+        raise UserError(f"there is no {what} yet", root=catalog.store.root, hint=f"stillroom {command}")
+    differs, nearest = min(others, key=lambda each: len(each[0]))
+    digest = snapshot_digest(catalog.folder(nearest)) if key == DATASET else nearest.digest
+    more = f"; and {len(differs) - DIFFERENCES_SHOWN} more" if len(differs) > DIFFERENCES_SHOWN else ""
+    raise UserError(
+        f"there is no {what} of these settings yet",
+        nearest=f"{digest[:SHORT]} of {nearest.created}",
+        differs="; ".join(differs[:DIFFERENCES_SHOWN]) + more,
+        hint=f"stillroom {command}, with the same --set; or name one: {option} {digest[:8]}",
+    )
+
+
+def _plain(value: Mapping[str, Any]) -> Chosen:
+    """Return the settings as a record stores them: tuples become lists."""
+    plain: Chosen = json.loads(canonical_json(dict(value)))
+    return plain
