@@ -19,7 +19,7 @@ def adapt_style(
     prompt: str | None = None,
     force: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Customise a student (its digest, or latest) to a style: of a file in the styles folder, or of one's own pairs.
+    """Customise a student (its name or digest) to a style: of a file in the styles folder, or of one's own pairs.
 
     `pairs` is a folder with input/ and edited/ pictures of equal names; `prompt` says in words what was done to them,
     where the style has no file.

@@ -12,7 +12,7 @@ from flows.running.session import open_run
 def distill(
     profile: str = "demo", overrides: list[str] | None = None, dataset: str = "latest", force: list[str] | None = None
 ) -> dict[str, Any]:
-    """Train the student from a snapshot (its digest, or latest) and register it as a model."""
+    """Train the student from a snapshot (its digest, the name of its student, or latest) and register it as a model."""
     pins, parameters = find_dataset(dataset), {"dataset": dataset}
     with open_run("distill", profile, overrides or [], pins, force or [], parameters=parameters) as run:
         run.stage("distill")

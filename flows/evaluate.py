@@ -16,7 +16,7 @@ def evaluate(
     dataset: str | None = None,
     force: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a student (its digest, or latest) on held-out portraits and prompts, and renew the report.
+    """Evaluate a student (its name or digest, or latest) on held-out portraits and prompts, and renew the report.
 
     `dataset`: a snapshot of other portraits to do it on (its digest, or latest) instead of the student's own.
     """

@@ -18,7 +18,7 @@ def adapt(
         Path | None, typer.Option(help="Folder with input/ and edited/ pictures of equal names; else the editor's.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="With --pairs: what was done to the pictures, in words.")] = None,
-    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    student: Annotated[str, typer.Option(help="Name or digest of a student (or its beginning), or latest.")] = "latest",
     force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

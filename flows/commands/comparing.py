@@ -13,7 +13,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Its digest (or the beginning), the name of its student, latest, or its folder."
+        ),
+    ],
     b: Annotated[str, typer.Argument(metavar="DATASET", help="The other one, which it is compared with.")] = "latest",
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",

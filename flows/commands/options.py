@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="Or an image that shows it.")]
 StudentName = Annotated[
-    str, typer.Option("--student", help="Digest of a student (or its beginning), a folder, or latest.")
+    str, typer.Option("--student", help="Name or digest of a student (or its beginning), a folder, or latest.")
 ]
 AdaptedStyle = Annotated[
     str | None,

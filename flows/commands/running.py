@@ -30,7 +30,9 @@ def build(
 
 @app.command()
 def distill(
-    dataset: Annotated[str, typer.Option(help="Digest of a snapshot (or its beginning), or latest.")] = "latest",
+    dataset: Annotated[
+        str, typer.Option(help="Digest of a dataset (or its beginning), name of its student, or latest.")
+    ] = "latest",
     force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -46,9 +48,12 @@ def distill(
 
 @app.command()
 def evaluate(
-    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
+    student: Annotated[str, typer.Option(help="Name or digest of a student (or its beginning), or latest.")] = "latest",
     dataset: Annotated[
-        str | None, typer.Option(help="Digest of a dataset of other portraits, or latest.  [default: the student's]")
+        str | None,
+        typer.Option(
+            help="Another dataset: its digest, the name of its student, or latest.  [default: the student's own]"
+        ),
     ] = None,
     force: Force = None,
     profile: Profile = "demo",

@@ -57,8 +57,10 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="hf: the student for the Hugging Face hub; eg3d or 3dpe: the dataset.")
     ] = "hf",
-    student: Annotated[str, typer.Option(help="Digest of a student (or its beginning), or latest.")] = "latest",
-    dataset: Annotated[str, typer.Option(help="Digest of a dataset (or its beginning), or latest.")] = "latest",
+    student: Annotated[str, typer.Option(help="Name or digest of a student (or its beginning), or latest.")] = "latest",
+    dataset: Annotated[
+        str, typer.Option(help="Digest of a dataset (or its beginning), name of its student, or latest.")
+    ] = "latest",
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,

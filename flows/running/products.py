@@ -14,10 +14,8 @@ from data_catalog.errors import UserError
 from data_catalog.places import data_root
 from data_catalog.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
 from data_catalog.store import Store
-from data_catalog.students import STUDENT, student_entry
+from data_catalog.students import DATASET, STUDENT, student_entry
 from flows.running.session import FlowRun
-
-DATASET = "dataset/all"  # the partition that holds it
 
 Pins = dict[str, str]
 
@@ -32,10 +30,10 @@ class TrainedStudent:
     metrics: dict[str, float]
 
 
-def find_dataset(digest: str) -> Pins:
-    """Fix the plan to the dataset of a snapshot: `latest`, or a digest or its beginning."""
+def find_dataset(name: str) -> Pins:
+    """Fix the plan to the dataset of a snapshot: `latest`, a digest or its beginning, or the name of its student."""
     root = data_root()
-    snapshot = open_snapshot(root, None if digest == "latest" else digest)
+    snapshot = open_snapshot(root, None if name == "latest" else name)
     catalog = Catalog(Store(root))
     for entry in catalog.history(DATASET):
         if snapshot_digest(catalog.folder(entry)) == snapshot.digest:
@@ -47,14 +45,14 @@ def find_dataset(digest: str) -> Pins:
     )
 
 
-def find_student(digest: str, dataset: str | None = None) -> Pins:
-    """Fix the plan to a student (`latest`, or a digest or its beginning) and to the dataset it learned from.
+def find_student(name: str, dataset: str | None = None) -> Pins:
+    """Fix the plan to a student (`latest`, a name, or a digest or its beginning) and to the dataset it learned from.
 
     dataset: a snapshot to examine it on instead, as for `find_dataset`. Raises UserError if the student has met what
     would be tested.
     """
     catalog = Catalog(Store(data_root()))
-    entry = student_entry(catalog, digest)
+    entry = student_entry(catalog, name)
     learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
     own = {key: value for key, value in learned_from.items() if key == DATASET}
     examined = own if dataset is None else find_dataset(dataset)

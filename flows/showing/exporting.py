@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
+from data_catalog.names import note_export
 from data_catalog.places import data_root
 from data_catalog.snapshot import open_snapshot
 from data_catalog.store import Store
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
 SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fraction", "seed")  # settings on the card
 
 
-def export_dataset(layout: str, target: Path, digest: str) -> dict[str, Any]:
+def export_dataset(layout: str, target: Path, name: str) -> dict[str, Any]:
     """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
 
-    layout: 3dpe or eg3d.  digest: of the dataset, its beginning, or latest.
+    layout: 3dpe or eg3d.  name: the dataset's digest or its beginning, the name of its student, or latest.
     """
     if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
         raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
     from tasks.datasets.export import write_layout
 
     root = data_root()
-    snapshot = open_snapshot(root, None if digest == "latest" else digest)
+    snapshot = open_snapshot(root, None if name == "latest" else name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / target.name
@@ -58,13 +59,14 @@ def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(member, data)
 
 
-def export_student(target: Path, digest: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the student into a new folder; the folder appears when it is whole."""
+def export_student(target: Path, student: str, profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Write a student into a new folder; the folder appears when it is whole, and the data root remembers it."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
     from tasks.student.api import Student
 
-    entry = student_entry(Catalog(Store(data_root())), digest)
+    root = data_root()
+    entry = student_entry(Catalog(Store(root)), student)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / "student"
@@ -72,6 +74,7 @@ def export_student(target: Path, digest: str, profile: str, overrides: list[str]
         if target.exists():
             target.rmdir()
         shutil.move(whole, target)
+    note_export(root, entry.digest, target)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return {
         "folder": str(target),

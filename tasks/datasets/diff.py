@@ -58,7 +58,7 @@ class SampleDiff:
 
 
 def find_dataset(name: str) -> Snapshot:
-    """A dataset by digest or its beginning, as `latest`, or as the folder that holds it."""
+    """A dataset by digest or its beginning, by the name of its student, as `latest`, or as the folder that holds it."""
     folder = Path(name).expanduser()
     if (folder / SAMPLES).is_file() and (folder / MANIFEST).is_file():
         return Snapshot(snapshot_digest(folder), folder.absolute())
@@ -66,7 +66,7 @@ def find_dataset(name: str) -> Snapshot:
         raise UserError(
             f"there is no dataset in {name}",
             expected=f"a folder with {SAMPLES} and {MANIFEST}",
-            hint="a folder of datasets/, or a digest or its beginning, or latest",
+            hint="a folder of datasets/, a digest or its beginning, a student's name, or latest",
         )
     return open_snapshot(data_root(), None if name == "latest" else name)
 

@@ -77,7 +77,7 @@ class Student(
         overrides: Sequence[str] = (),
         adapted: str | None = None,
     ) -> Self:
-        """The newest student of the store, or one by digest (or its beginning), or an exported folder.
+        """The newest student of the store, or one by name or digest (or its beginning), or an exported folder.
 
         profile, overrides: as on the command line; an exported folder has settings of its own and needs none.
         adapted: a style that a student of the store was adapted to, or the digest of that; without a student named,
@@ -86,13 +86,14 @@ class Student(
         """
         if adapted is not None:
             return cls._load_adapted(str(student), adapted, load_settings(profile, list(overrides)))
-        if Path(student).is_dir():
-            if (Path(student) / WEIGHTS).is_file():
-                return cls.from_pretrained(student)
-            if not (Path(student) / STORED_WEIGHTS).is_file():
-                raise UserError("there is no student here", folder=student, hint="stillroom export FOLDER")
+        folder = Path(student)
+        if (folder / WEIGHTS).is_file():
+            return cls.from_pretrained(student)
+        stored = (folder / STORED_WEIGHTS).is_file()
+        if folder.is_dir() and not stored and not _is_name(str(student)):
+            raise UserError("there is no student here", folder=student, hint="stillroom export FOLDER")
         settings = load_settings(profile, list(overrides))
-        folder = Path(student) if Path(student).is_dir() else _find_folder(str(student), settings)
+        folder = folder if stored else _find_folder(str(student), settings)
         return cls(load_student(folder, settings.run.device), find_companions(settings), settings)
 
     @classmethod
@@ -233,7 +234,14 @@ class Student(
         return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
 
 
-def _find_folder(digest: str, settings: Settings) -> Path:
+def _is_name(student: str) -> bool:
+    from data_catalog.names import read_names
+    from data_catalog.places import data_root
+
+    return student in read_names(data_root())
+
+
+def _find_folder(name: str, settings: Settings) -> Path:
     """Where the store has a student. Warns where its prompts are read by other weights than it learned with."""
     from data_catalog.catalog import Catalog
     from data_catalog.places import data_root
@@ -242,7 +250,7 @@ def _find_folder(digest: str, settings: Settings) -> Path:
     from models import zoo
 
     catalog = Catalog(Store(data_root()))
-    entry = student_entry(catalog, digest)
+    entry = student_entry(catalog, name)
     learned_with = catalog.read(entry).fingerprint_inputs.get("weights", {})
     for name in ("clip", "mae"):
         if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
