@@ -1,4 +1,4 @@
-"""Trained students in the store, by digest, and the styles that they were adapted to, by name."""
+"""Trained students in the store, by name or digest, and the styles that they were adapted to, by name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 from data_catalog.catalog import Catalog, Entry
 from data_catalog.errors import UserError
+from data_catalog.names import LATEST, read_names
 
 STUDENT = "distill/all"  # the partition that holds them
+DATASET = "dataset/all"  # the partition that they learned from
 ADAPTED = "adapt"  # the stage whose partitions, one a style, hold what adapting left
 DOCUMENT = "adapted.json"
 
@@ -25,14 +27,34 @@ class AdaptedStyle:
     created: str
 
 
-def student_entry(catalog: Catalog, digest: str = "latest") -> Entry:
-    """The student with this digest (or its beginning), or the newest."""
-    students = catalog.history(STUDENT)
-    found = [entry for entry in students if digest == "latest" or entry.digest.startswith(digest)]
-    if not found:
-        known = ", ".join(entry.digest[:16] for entry in students) or "none"
-        raise UserError(f"there is no student '{digest}'", students=known, hint="stillroom distill")
-    return found[0]
+def list_students(catalog: Catalog) -> list[Entry]:
+    """All of them, the newest first; of those with the same bytes, the newest."""
+    newest: dict[str, Entry] = {}
+    for entry in catalog.history(STUDENT):
+        newest.setdefault(entry.digest, entry)
+    return list(newest.values())
+
+
+def student_entry(catalog: Catalog, student: str = LATEST) -> Entry:
+    """The student of this name, or with this digest (or its beginning), or the newest for `latest`."""
+    students, names = list_students(catalog), read_names(catalog.store.root)
+    digest = names.get(student, "" if student == LATEST else student)
+    found = [entry for entry in students if entry.digest.startswith(digest)]
+    if found and (student == LATEST or len(found) == 1):
+        return found[0]
+    known = ", ".join(entry.digest[:16] for entry in students) or "none"
+    named = ", ".join(f"{name} ({names[name][:16]})" for name in sorted(names)) or "none"
+    message = f"{len(found)} students start with '{student}'" if found else f"there is no student '{student}'"
+    if student in names:
+        message = f"the student named '{student}', {digest[:16]}, is no longer in the store"
+    hint = "stillroom students lists them" if students else "stillroom distill"
+    raise UserError(message, names=named, students=known, hint=hint)
+
+
+def learned_from(catalog: Catalog, student: Entry) -> Entry | None:
+    """The dataset's partition that a student learned from; None where the store no longer holds it."""
+    digest = catalog.read(student).fingerprint_inputs.get("inputs", {}).get(DATASET)
+    return next((entry for entry in catalog.history(DATASET) if entry.digest == digest), None)
 
 
 def adapted_styles(catalog: Catalog) -> list[AdaptedStyle]:

@@ -13,7 +13,20 @@ import typer
 
 from data_catalog.errors import UserError
 from data_catalog.places import PROJECT
-from flows.commands import adapt, care, comparing, planning, pretrain, regen, running, serve, students, styles, video
+from flows.commands import (
+    adapt,
+    care,
+    comparing,
+    planning,
+    pretrain,
+    regen,
+    running,
+    serve,
+    shelf,
+    students,
+    styles,
+    video,
+)
 from flows.running.mistakes import MISTAKES
 
 app = typer.Typer(
@@ -24,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (planning, running, adapt, students, video, serve):  # in the order of `--help`
+for group in (planning, running, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 for group in (comparing, regen, pretrain, care):

@@ -54,7 +54,10 @@ def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 def gc(
     last: Annotated[int, typer.Option(min=0, help="Newest snapshots to keep, beside the latest.")] = 3,
     keep: Annotated[
-        list[str] | None, typer.Option(metavar="DATASET", help="Digest of a snapshot to keep; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET", help="Digest of a dataset to keep, or the name of its student; may be repeated."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without this nothing is deleted.")] = False,
     profile: Profile = "demo",

@@ -15,9 +15,9 @@ from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
 from data_catalog.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
 from data_catalog.store import Store
-from data_catalog.students import STUDENT, student_entry
+from data_catalog.students import DATASET, STUDENT, student_entry
 from flows.running.session import FlowRun
-from tasks.datasets.made import DATASET, dataset_of, dataset_settings, student_of
+from tasks.datasets.made import dataset_of, dataset_settings, student_of
 
 Pins = dict[str, str]
 

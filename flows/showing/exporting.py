@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
+from data_catalog.names import note_export
 from data_catalog.places import data_root
 from data_catalog.settings import load_settings
 from data_catalog.store import Store
@@ -60,12 +61,13 @@ def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def export_student(target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the student into a new folder; the folder appears when it is whole."""
+    """Write the student into a new folder; the folder appears when it is whole, and the data root remembers it."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
     from tasks.student.api import Student, find_student
 
-    entry = find_student(Catalog(Store(data_root())), name, load_settings(profile, overrides))
+    root = data_root()
+    entry = find_student(Catalog(Store(root)), name, load_settings(profile, overrides))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / "student"
@@ -73,6 +75,7 @@ def export_student(target: Path, name: str | None, profile: str, overrides: list
         if target.exists():
             target.rmdir()
         shutil.move(whole, target)
+    note_export(root, entry.digest, target)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return {
         "folder": str(target),

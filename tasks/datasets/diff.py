@@ -76,7 +76,7 @@ def find_dataset(name: str | None, settings: Settings) -> Snapshot:
         raise UserError(
             f"there is no dataset in {name}",
             expected=f"a folder with {SAMPLES} and {MANIFEST}",
-            hint="a folder of datasets/, or a digest or its beginning, or latest",
+            hint="a folder of datasets/, a digest or its beginning, a student's name, or latest",
         )
     return open_snapshot(data_root(), None if name == "latest" else name)
 

@@ -17,10 +17,9 @@ from data_catalog.reasons import differences
 from data_catalog.settings import Settings
 from data_catalog.snapshot import snapshot_digest
 from data_catalog.stage import Partition
-from data_catalog.students import STUDENT
+from data_catalog.students import DATASET, STUDENT, learned_from
 from tasks import dataset, distill
 
-DATASET = "dataset/all"  # the partition that is published as a snapshot
 DIFFERENCES_SHOWN = 4
 SHORT = 16  # characters of a digest in a message
 
@@ -74,10 +73,9 @@ def made_dataset_with(catalog: Catalog, entry: Entry) -> Chosen:
 
 def made_student_with(catalog: Catalog, entry: Entry) -> Chosen:
     """Read from a student's record what it was made with, as `student_settings` lists it."""
-    inputs = catalog.read(entry).fingerprint_inputs
-    learned_from = next((each for each in catalog.history(DATASET) if each.digest == inputs["inputs"][DATASET]), None)
-    with_dataset = made_dataset_with(catalog, learned_from) if learned_from is not None else {}
-    return with_dataset | {"distill": inputs.get("settings", {})}
+    dataset_entry = learned_from(catalog, entry)
+    with_dataset = made_dataset_with(catalog, dataset_entry) if dataset_entry is not None else {}
+    return with_dataset | {"distill": catalog.read(entry).fingerprint_inputs.get("settings", {})}
 
 
 def told_differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
