@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import re
 import shutil
@@ -16,6 +17,7 @@ from data_catalog.settings import Settings, load_settings
 from data_catalog.styles import list_styles
 from flows.planning.missing import disk_needed, find_missing
 from flows.running import server
+from flows.tracking.mlflow_database import look_at_locations
 
 LOW_DISK = 5e9  # bytes; below it a build may stop half-way
 # Bytes of memory: a worker of the embedded world; the paper's largest stage, as a rehearsal of it showed.
@@ -38,6 +40,7 @@ def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
         lambda: _inputs(settings),
         lambda: _disk(settings),
         _services,
+        lambda: _tracking(settings),
     )
     checks = [check for group in groups for check in group()]
     return {"ok": all(check["state"] != "fail" for check in checks), "checks": checks}
@@ -150,6 +153,18 @@ def _services() -> Iterator[Check]:
         yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
     else:
         yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")
+
+
+def _tracking(settings: Settings) -> Iterator[Check]:
+    """MLflow looks for artifacts below the data root, also after that was moved."""
+    root = data_root()
+    given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        yield _check("mlflow", True, given)
+        return
+    problems = look_at_locations(root)
+    hint = "stillroom verify    (lets the locations follow the data root, and names what is lost)"
+    yield _check("mlflow", not problems, "; ".join(problems) or f"artifacts below {root}", hint, warn=True)
 
 
 def run_parity(folder: Path) -> dict[str, Any]:

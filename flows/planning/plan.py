@@ -190,16 +190,21 @@ def find_made(catalog: Catalog, settings: Settings) -> tuple[str | None, str | N
 
 
 def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Hash everything below the data root again, and note for later plans what is damaged."""
-    from data_catalog.verify import note_damage, verify
+    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
+    from data_catalog.verify import Damage, note_damage, verify
+    from flows.tracking.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
 
     load_settings(profile, overrides)
     started = time.perf_counter()
-    seen = verify(data_root())
-    note_damage(data_root(), seen.damaged)
+    root = data_root()
+    seen = verify(root)
+    note_damage(root, seen.damaged)
+    if database_path(root).exists():
+        open_database(root)  # of a root that was moved, MLflow's locations follow
+    lost = [Damage("mlflow", str(root / FOLDER), DATABASE, problem) for problem in look_at_locations(root)]
     return {
         "checked": seen.records,
         "files": seen.files,
-        "damaged": [asdict(damage) for damage in seen.damaged],
+        "damaged": [asdict(damage) for damage in [*seen.damaged, *lost]],
         "seconds": round(time.perf_counter() - started, 3),
     }

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from filelock import FileLock
 
@@ -65,6 +66,23 @@ def places(path: Path) -> list[str]:
     with _connected(path) as database:
         rows = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
     return sorted({text.removesuffix(ending) for (text,) in rows if text and text.endswith(ending)})
+
+
+def look_at_locations(root: Path) -> list[str]:
+    """List what MLflow would not find below this root: artifacts elsewhere, and models whose files are gone."""
+    path = database_path(root)
+    if not path.exists():
+        return []
+    own, found = root.resolve().as_uri(), []
+    for place in places(path):
+        if place != own:
+            found.append(f"artifacts are looked for below {place}")
+    with _connected(path) as database:
+        models = database.execute("SELECT model_id, artifact_location FROM logged_models").fetchall()
+    for name, location in models:
+        if location and location.startswith(f"{own}/") and not Path(unquote(urlparse(location).path)).is_dir():
+            found.append(f"the model {name} has no files in {location}")
+    return found
 
 
 def is_finished(path: Path) -> bool:
