@@ -3,8 +3,9 @@
     waste = find_waste(store, plans, last=3)
     remove_waste(store, waste.items)
 
-Kept are the snapshots (the newest, the pinned), all that they were made from, what was learned from them, all that
-a present plan counts on, and whatever was made since the newest snapshot: work under way towards the next one.
+Kept are the snapshots (the newest, the pinned), all that they were made from, what was learned from them, students in
+use with what they learned from, all that a present plan counts on, and whatever was made since the newest snapshot:
+work under way towards the next one. A snapshot stays as long as its partition does.
 """
 
 from __future__ import annotations
@@ -13,22 +14,23 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from data_catalog.catalog import Catalog, Entry
+from data_catalog.names import read_exports, read_names
 from data_catalog.plan import Plan
 from data_catalog.references import References
-from data_catalog.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot, snapshot_digest
+from data_catalog.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot, recorded_digest
 from data_catalog.stage import Stage
 from data_catalog.store import FOLDER_CHARS, RECORD, Store, writing
+from data_catalog.students import DATASET, STUDENT, adapted_styles, list_students
 
 log = logging.getLogger(__name__)
 
-DATASET = "dataset"  # the stage whose partition is published as a snapshot
 PINNED = "keep"  # a file of this name in a snapshot's folder keeps the snapshot
 UNFINISHED = re.compile(r"\.(?P<kind>tmp|part)-(?P<fingerprint>[0-9a-f]+)(-.*)?")
 
@@ -51,34 +53,35 @@ class Findings:
 
     items: list[Waste] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)  # kept, the newest last
+    why: dict[str, list[str]] = field(default_factory=dict)  # reasons for each of them, by digest
     partitions: int = 0  # kept records
     bytes: int = 0  # of the kept records
 
 
-def find_waste(store: Store, plans: Sequence[Plan], last: int, keep: Sequence[str] = ()) -> Findings:
+def find_waste(
+    store: Store,
+    plans: Sequence[Plan],
+    last: int,
+    keep: Sequence[str] = (),
+    uses: Mapping[str, Sequence[str]] | None = None,
+) -> Findings:
     """Look at everything below the data root; nothing is written.
 
-    last: how many of the newest snapshots are kept.  keep: digests, or their beginnings, of more snapshots.
+    last: how many of the newest snapshots are kept.  keep: digests, their beginnings, or students' names, of more
+    snapshots.  uses: what keeps a student in use beside what the data root knows of, by digest, as in `student_uses`.
     """
-    snapshots = list_snapshots(store.root)
-    kept_snapshots = _kept_snapshots(store.root, snapshots, last, keep)
-    catalog, found = Catalog(store), Findings(snapshots=kept_snapshots)
+    catalog, snapshots = Catalog(store), list_snapshots(store.root)
     keys = {folder.parent.relative_to(store.folder_of_all).as_posix() for folder, whole in store.folders() if whole}
     references = References(catalog, {key: catalog.history(key) for key in sorted(keys)})
-    for plan in plans:
-        fitting = [step.near for step in plan.steps.values() if step.fits]
-        counted_on = [*fitting, *plan.passed, *(step.entry for step in plan.steps.values())]
-        references.keep(entry for entry in counted_on if entry)
-    references.keep(_recent(store.root, references.entries))
-    datasets = _dataset_entries(catalog, references, kept_snapshots)
-    for snapshot in kept_snapshots:
-        references.keep_named(snapshot.manifest.get("partitions", {}))
-    references.keep(datasets)
-    stages = plans[0].stages if plans else ()
-    known = {stage.name for stage in stages}
-    references.keep(entry for entry in references.entries if entry.stage not in known)
-    references.close()
-    references.keep_dependants(_after_dataset(stages))
+    in_use = student_uses(catalog)
+    for digest, words in (uses or {}).items():
+        in_use.setdefault(digest, []).extend(words)
+    why = _reasons_for_snapshots(store.root, snapshots, last, keep)
+    counted_on = [entry for plan in plans for entry in _counted_on(plan)]
+    _keep_all(references, store.root, plans, counted_on, [each for each in snapshots if each.digest in why], in_use)
+    _add_reasons_of_partitions(references, why, counted_on, in_use)
+    kept = [each for each in snapshots if each.digest in why]
+    found = Findings(snapshots=kept, why={each.digest: why[each.digest] for each in kept})
     for entry in references.entries:
         if references.is_kept(entry):
             found.partitions, found.bytes = found.partitions + 1, found.bytes + entry.bytes
@@ -87,13 +90,26 @@ def find_waste(store: Store, plans: Sequence[Plan], last: int, keep: Sequence[st
             folder = catalog.folder(entry)
             found.items.append(Waste("partition", entry.partition, folder, entry.bytes, reason, entry.stamp))
     found.items += _unfinished(store, plans)
-    names = {snapshot.folder.name for snapshot in kept_snapshots}
     for snapshot in snapshots:
-        if snapshot.folder.name not in names:
-            why = f"older than the last {last}"
+        if snapshot.digest not in why:
+            reason = f"older than the last {last}, and no student in use learned from it"
             name = f"datasets/{snapshot.folder.name}"
-            found.items.append(Waste("dataset", name, snapshot.folder, _folder_bytes(snapshot.folder), why))
+            found.items.append(Waste("dataset", name, snapshot.folder, _folder_bytes(snapshot.folder), reason))
     return found
+
+
+def student_uses(catalog: Catalog) -> dict[str, list[str]]:
+    """What keeps students in use, by digest, in words that follow "its student"; as far as the data root knows."""
+    uses: dict[str, list[str]] = {}
+    for newest in list_students(catalog)[:1]:
+        uses[newest.digest] = ["is the newest"]
+    for name, digest in sorted(read_names(catalog.store.root).items()):
+        uses.setdefault(digest, []).append(f"is named {name}")
+    for digest, folders in read_exports(catalog.store.root).items():
+        uses.setdefault(digest, []).append(f"was exported to {', '.join(folders)}")
+    for style, digest in sorted({(each.style, each.base) for each in adapted_styles(catalog)}):
+        uses.setdefault(digest, []).append(f"was adapted to {style}")
+    return uses
 
 
 def remove_waste(store: Store, items: Iterable[Waste]) -> list[Waste]:
@@ -134,20 +150,86 @@ def _stamp(record: Path) -> tuple[int, int] | None:
     return (status.st_mtime_ns, status.st_size)
 
 
-def _kept_snapshots(root: Path, snapshots: list[Snapshot], last: int, keep: Sequence[str]) -> list[Snapshot]:
-    """The newest, the one that `latest` names, those named now, and those with a file `keep`."""
-    digests = {snapshot.digest for snapshot in snapshots[len(snapshots) - last :] if last > 0}
-    digests |= {open_snapshot(root, digest).digest for digest in keep}
+def _reasons_for_snapshots(
+    root: Path, snapshots: list[Snapshot], last: int, keep: Sequence[str]
+) -> dict[str, list[str]]:
+    """Snapshots that stay for their own sake: the newest, the one that `latest` names, those named now, the pinned."""
+    why: dict[str, list[str]] = {}
+    for snapshot in snapshots[len(snapshots) - last :] if last > 0 else []:
+        why.setdefault(snapshot.digest, []).append("it is the newest" if last == 1 else f"it is one of the last {last}")
     if snapshots and (root / "datasets" / "latest").is_file():
-        digests.add(open_snapshot(root).digest)
-    return [one for one in snapshots if one.digest in digests or (one.folder / PINNED).exists()]
+        why.setdefault(open_snapshot(root).digest, []).append("it is datasets/latest")
+    for name in keep:
+        why.setdefault(open_snapshot(root, name).digest, []).append(f"--keep {name}")
+    for snapshot in snapshots:
+        if (snapshot.folder / PINNED).exists():
+            why.setdefault(snapshot.digest, []).append(f"its folder has a file '{PINNED}'")
+    return why
 
 
-def _dataset_entries(catalog: Catalog, references: References, snapshots: list[Snapshot]) -> list[Entry]:
-    """The partitions that the snapshots were published from."""
+def _counted_on(plan: Plan) -> list[Entry]:
+    """Entries that a plan takes, or would take up again."""
+    fitting = [step.near for step in plan.steps.values() if step.fits]
+    return [entry for entry in (*fitting, *plan.passed, *(step.entry for step in plan.steps.values())) if entry]
+
+
+def _keep_all(
+    references: References,
+    root: Path,
+    plans: Sequence[Plan],
+    counted_on: list[Entry],
+    snapshots: list[Snapshot],
+    in_use: Mapping[str, Sequence[str]],
+) -> None:
+    """Keep what is needed, and then all that it was made from and that was learned from it."""
+    references.keep(counted_on)
+    references.keep(_recent(root, references.entries))
+    for digest in in_use:
+        references.keep_named({STUDENT: digest})
+    for snapshot in snapshots:
+        references.keep_named(snapshot.manifest.get("partitions", {}))
     digests = {snapshot.digest for snapshot in snapshots}
-    entries = [entry for entry in references.entries if entry.stage == DATASET and not catalog.problems(entry)]
-    return [entry for entry in entries if snapshot_digest(catalog.folder(entry)) in digests]
+    references.keep(entry for entry, digest in _datasets(references) if digest in digests)
+    stages = plans[0].stages if plans else ()
+    known = {stage.name for stage in stages}
+    references.keep(entry for entry in references.entries if entry.stage not in known)
+    references.close()
+    references.keep_dependants(_after_dataset(stages))
+
+
+def _datasets(references: References) -> Iterator[tuple[Entry, str]]:
+    """Each partition that a snapshot may have been published from, and the snapshot's digest."""
+    for entry in references.history.get(DATASET, []):
+        digest = recorded_digest(references.record(entry))
+        if digest is not None:
+            yield entry, digest
+
+
+def _add_reasons_of_partitions(
+    references: References,
+    why: dict[str, list[str]],
+    counted_on: list[Entry],
+    in_use: Mapping[str, Sequence[str]],
+) -> None:
+    """Reasons from the partitions that stay: a snapshot stays with the one that it was published from."""
+    made_from: dict[str, list[Entry]] = {}
+    for entry in references.entries:
+        if references.is_kept(entry) and (digest := references.inputs(entry).get(DATASET)):
+            made_from.setdefault(digest, []).append(entry)
+    for entry, snapshot in _datasets(references):
+        if not references.is_kept(entry):
+            continue
+        made = made_from.get(entry.digest, [])
+        students = {each.digest: in_use.get(each.digest, ()) for each in made if each.partition == STUDENT}
+        reasons = [f"its student {digest[:16]} {use}" for digest, uses in students.items() for use in uses]
+        if not reasons and snapshot not in why:
+            counted = any(
+                (each.partition, each.fingerprint) == (entry.partition, entry.fingerprint) for each in counted_on
+            )
+            others = [f"{each.partition} {each.digest[:16]}, which was made from it, stays" for each in made[:1]]
+            reasons = ["the plan of a profile counts on it"] if counted else others or ["its partition stays"]
+        known = why.setdefault(snapshot, [])
+        known += [reason for reason in reasons if reason not in known]
 
 
 def _recent(root: Path, entries: Iterable[Entry]) -> list[Entry]:
@@ -159,7 +241,7 @@ def _recent(root: Path, entries: Iterable[Entry]) -> list[Entry]:
 
 def _after_dataset(stages: Iterable[Stage]) -> set[str]:
     """Names of the stages that learn from a dataset, directly or not; `stages` come in order of their needs."""
-    after = {DATASET}
+    after = {DATASET.partition("/")[0]}
     for stage in stages:
         if any(need.stage in after for need in stage.needs):
             after.add(stage.name)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from data_catalog.catalog import Catalog, Entry
+from data_catalog.record import Record
 from data_catalog.store import RECORD
 
 Place = tuple[str, str]  # partition key, fingerprint
@@ -61,9 +62,13 @@ class References:
 
     def inputs(self, entry: Entry) -> dict[str, str]:
         """Upstream digests by name, as the entry's record has them."""
-        text = (self._catalog.folder(entry) / RECORD).read_bytes()
+        text = (self._catalog.folder(entry) / RECORD).read_bytes()  # not validated: there may be many
         inputs: dict[str, str] = json.loads(text)["fingerprint_inputs"].get("inputs", {})
         return inputs
+
+    def record(self, entry: Entry) -> Record:
+        """The whole record of an entry."""
+        return self._catalog.read(entry)
 
     def _keep_part(self, name: str, digest: str) -> None:
         key, _, place = name.partition("#")

@@ -19,19 +19,21 @@ from data_catalog.fingerprint import digest_json
 from data_catalog.names import NAMES, give_name, names_of, read_exports, read_names
 from data_catalog.places import PROJECT
 from data_catalog.record import Record
-from data_catalog.settings import load_settings
+from data_catalog.settings import DistillSettings, load_settings
 from data_catalog.snapshot import list_snapshots, open_snapshot
 from data_catalog.stage import Partition
 from data_catalog.store import Store
 from data_catalog.students import DATASET, STUDENT, list_students, student_entry
 from flows.running.products import find_dataset, find_student
-from flows.showing.shelf import describe_datasets, describe_students, promote
+from flows.showing.shelf import compare_with_profile, describe_datasets, describe_students, promote
 from flows.tracking.model_versions import TAG, model_versions
 from tests import pupil
 from tests.declared import Workshop
 from tests.test_cli import HEAVY, stillroom
 
 Document = dict[str, Any]
+
+PROFILE = load_settings("demo")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,14 @@ def test_students_come_newest_first_with_the_settings_that_differ(shop: Workshop
     same = describe_students("demo", [*profile_of(shop), "edit.steps=7", "distill.seed=3"])["students"]
     assert same[0]["settings"] == []
     assert [row["setting"] for row in same[1]["settings"]] == ["edit.steps", "distill.seed"]
+
+
+def test_what_a_record_leaves_out_has_the_default_on_both_sides() -> None:
+    rendered = {row["setting"]: row for row in compare_with_profile({"distill": {"teacher": "rendered"}}, PROFILE)}
+    assert rendered["distill.teacher"] == {"setting": "distill.teacher", "value": "rendered", "profile": "cached"}
+    assert rendered["distill.optimizer"]["value"] == DistillSettings().optimizer != PROFILE.distill.optimizer
+    assert "distill.memory_mb" not in rendered
+    assert "distill.view_yaw_range" not in rendered
 
 
 def test_a_student_tells_its_measures_and_what_uses_it(shop: Workshop, pair: list[Entry]) -> None:

@@ -1,5 +1,7 @@
 """The store: what is there, whether it is whole, what can go; and this machine."""
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -59,21 +61,32 @@ def gc(
             metavar="DATASET", help="Digest of a dataset to keep, or the name of its student; may be repeated."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without this nothing is deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it, without a question.")] = False,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say which partitions nothing refers to any more; with --yes, delete them."""
+    """Say what nothing refers to any more, and delete it: with --yes, or, on a terminal, after a question."""
     from flows.running import collecting
-    from flows.showing.plan_tables import gone_line, waste_table
+    from flows.showing import waste_tables
 
-    findings = collecting.look_for_waste(profile, overrides or [], last, keep or [])
-    if not as_json:
-        screen.show(collecting.describe(findings, None), False, waste_table)
-    deleted = collecting.delete(findings) if yes else None
+    look = partial(collecting.look_for_waste, profile, overrides or [], last, keep or [])
+    findings = look()
     if as_json or yes:
-        screen.show(collecting.describe(findings, deleted), as_json, gone_line)
+        deleted = collecting.delete(findings) if yes else None
+        screen.show(collecting.describe(findings, deleted), as_json, waste_tables.deleted_table)
+        return
+    found = collecting.describe(findings, None)
+    screen.show(found, False, waste_tables.waste_table)
+    if not findings.items:
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        typer.echo(f"{waste_tables.amount(found)} may go; delete them with --yes")
+    elif typer.confirm(f"Delete {waste_tables.amount(found)}?", default=False):
+        findings = collecting.both(findings, look())
+        screen.show(collecting.describe(findings, collecting.delete(findings)), False, waste_tables.deleted_lines)
+    else:
+        typer.echo("nothing was deleted")
 
 
 @app.command()

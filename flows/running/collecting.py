@@ -2,25 +2,37 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_catalog.gc import Findings, Waste, find_waste, remove_waste
 from data_catalog.places import PROFILES, data_root
 from data_catalog.plan import Plan
-from data_catalog.settings import load_settings
+from data_catalog.settings import Settings, load_settings
 from data_catalog.stage import PLACE
 from data_catalog.store import Store
 from flows.planning.plan import open_plan
 from flows.running.mistakes import MISTAKES
+from flows.tracking.model_versions import model_versions
 
 log = logging.getLogger(__name__)
 
 
 def look_for_waste(profile: str, overrides: list[str], last: int, keep: Sequence[str]) -> Findings:
-    """What may go: nothing that a kept snapshot was made from, or that the plan of any profile counts on."""
+    """What may go: nothing that is in use, that a kept snapshot was made from, or that a profile's plan counts on."""
     root = data_root()
-    return find_waste(Store(root), _plans(profile, overrides, root), last, keep)
+    uses = _registered(root, load_settings(profile, overrides))
+    return find_waste(Store(root), _plans(profile, overrides, root), last, keep, uses)
+
+
+def _registered(root: Path, settings: Settings) -> dict[str, list[str]]:
+    """In words, by the student's digest: the last version of each registered model in MLflow that holds it."""
+    newest = {(each.student, each.name): each.version for each in model_versions(root, settings)}
+    uses: dict[str, list[str]] = {}
+    for (student, name), version in newest.items():
+        uses.setdefault(student, []).append(f"is registered as {name} version {version}")
+    return uses
 
 
 def _plans(profile: str, overrides: list[str], root: Path) -> list[Plan]:
@@ -34,6 +46,11 @@ def _plans(profile: str, overrides: list[str], root: Path) -> list[Plan]:
     return plans
 
 
+def both(earlier: Findings, now: Findings) -> Findings:
+    """What may go now and was said before: meanwhile something may have come into use."""
+    return replace(now, items=[item for item in now.items if item in earlier.items])
+
+
 def delete(findings: Findings) -> list[Waste]:
     """Delete it. What changed since it was found, or is being worked on, stays."""
     return remove_waste(Store(data_root()), findings.items)
@@ -41,17 +58,27 @@ def delete(findings: Findings) -> list[Waste]:
 
 def describe(findings: Findings, deleted: Sequence[Waste] | None) -> dict[str, Any]:
     """As one document; `deleted` is None for a dry run."""
-    names = ("kind", "name", "bytes", "why")
+    gone = {item.folder for item in deleted or ()}
+    items = [
+        {
+            "kind": item.kind,
+            "name": item.name,
+            "folder": str(item.folder),
+            "bytes": item.bytes,
+            "why": item.why,
+            "deleted": item.folder in gone,
+        }
+        for item in findings.items
+    ]
     return {
         "dry_run": deleted is None,
-        "items": [
-            {"folder": str(item.folder)} | {name: getattr(item, name) for name in names} for item in findings.items
-        ],
+        "items": items,
         "bytes": sum(item.bytes for item in findings.items),
         "deleted": 0 if deleted is None else len(deleted),
         "deleted_bytes": sum(item.bytes for item in deleted or ()),
         "kept": {
             "datasets": [snapshot.digest for snapshot in findings.snapshots],
+            "why": findings.why,
             "partitions": findings.partitions,
             "bytes": findings.bytes,
         },

@@ -1,4 +1,4 @@
-"""What a person sees of a plan, of one partition, of what may be deleted."""
+"""What a person sees of a plan and of one partition."""
 
 from typing import Any
 
@@ -82,22 +82,3 @@ def why_table(document: dict[str, Any], console: Console) -> None:
 
 def _shown(value: str | None) -> str:
     return "-" if value is None else value
-
-
-def waste_table(document: dict[str, Any], console: Console) -> None:
-    """What may go, one row a stage and style, and what stays."""
-    from flows.running.collecting import grouped
-
-    rows = grouped(document["items"])
-    if rows:
-        screen._rows(rows, ("what", "where", "folders", "MB", "why"), console)
-    kept = document["kept"]
-    datasets = ", ".join(digest[:16] for digest in kept["datasets"]) or "none"
-    console.print(f"kept: {kept['partitions']} partitions, {kept['bytes'] / 1e6:.1f} MB; datasets {datasets}")
-    can = f"{len(document['items'])} folders with {document['bytes'] / 1e6:.1f} MB may go; delete them with --yes"
-    console.print(can if rows else "nothing to delete")
-
-
-def gone_line(document: dict[str, Any], console: Console) -> None:
-    """What was deleted."""
-    console.print(f"deleted {document['deleted']} folders with {document['deleted_bytes'] / 1e6:.1f} MB")
