@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import signal
-import stat
 import sys
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from flows.running import clusters
 from flows.running.clusters import code_digest, reachable, read_cluster, start_cluster
 from flows.running.runner import Workers
 from flows.running.worker_setup import visible_gpus
+from tests.stand_in_slurm import StandIn
 
 STYLES, BLOCKS = ["red-hair", "zombie"], list(range(4))
 VICTIM = "draw/zombie/0001"
@@ -175,6 +175,7 @@ def test_slurm_without_its_package_or_its_commands_is_said(monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "dask_jobqueue", None)
+        without.delitem(sys.modules, "flows.running.slurm", raising=False)
         with pytest.raises(UserError, match="needs the package dask-jobqueue") as caught:
             start_cluster(read_cluster("slurm"), RunSettings())
         assert caught.value.hint == "pip install 'stillroom[slurm]'"
@@ -184,10 +185,7 @@ def test_slurm_without_its_package_or_its_commands_is_said(monkeypatch: pytest.M
 
 def test_a_slurm_queue_gives_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`sbatch` copies the job's script, as the real one does, and runs it; everything else is as on a cluster."""
-    submit = 'cp "${@: -1}" "$0.job"; bash "$0.job" >/dev/null 2>&1 & echo "Submitted batch job $!"'
-    fake_command(tmp_path / "sbatch", submit)
-    fake_command(tmp_path / "scancel", 'kill "$@" 2>/dev/null; true')
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    queue = StandIn(tmp_path / "slurm", monkeypatch)
     monkeypatch.setattr(clusters, "CLUSTERS", tmp_path)
     options = {"queue": "gpu", "memory": "1GB", "walltime": "00:10:00", "interface": "lo"}
     cluster = {"kind": "slurm", "jobs": 1, "gpu": True, "options": options}
@@ -195,8 +193,4 @@ def test_a_slurm_queue_gives_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with Workers(RunSettings(cluster="queue", device="cuda"), tmp_path) as workers:
         (outcome,) = workers.outcomes(say_limits, {"a": "a"}, workers.start(say_limits, {"a": "a"}))
     assert outcome.value[0] == "1"
-
-
-def fake_command(path: Path, script: str) -> None:
-    path.write_text(f"#!/bin/bash\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    assert [queue.state(job) for job in queue.jobs()] == ["CANCELLED|None"]

@@ -2,9 +2,10 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -61,6 +62,19 @@ def test_a_job_that_kills_every_worker_fails_by_name() -> None:
     with Workers(RunSettings(workers=1)) as pool:
         outcomes = gather(pool, die, {"edit/zombie/0001": ""})
     assert "edit/zombie/0001" in str(outcomes["edit/zombie/0001"].error)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_jobs_wait_on_the_scheduler_where_the_end_of_a_worker_does_not_touch_them(
+    device: Literal["cpu", "cuda"],
+) -> None:
+    """A job that waits on a worker shares the blame for each end of that, as of all workers at their wall-time."""
+    jobs = {str(number): 0.5 for number in range(12)}
+    with Workers(RunSettings(workers=2, device=device)) as pool:
+        futures = pool.start(time.sleep, jobs)
+        list(pool.outcomes(time.sleep, {"0": 0.5}, {"0": futures["0"]}))
+        held = pool.client().processing()
+        assert max(len(tasks) for tasks in held.values()) == 1
 
 
 def test_nothing_starts_before_the_first_job() -> None:

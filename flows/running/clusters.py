@@ -19,38 +19,38 @@ from data_catalog.profiles import read_yaml_mapping
 from data_catalog.settings import RunSettings
 from data_catalog.source import SourceReader
 
-log = logging.getLogger(__name__)
-
 CLUSTERS = PROJECT / "configs" / "clusters"
-ANSWER_SECONDS = 60.0  # for the first worker of a queue to come up, between two log lines
 
 
-class LocalCluster(BaseModel):
-    """Processes of this machine."""
+class _Patient(BaseModel):
+    """The setting of every kind: for how long work may wait while there is no worker at all."""
 
     model_config = ConfigDict(extra="forbid")
+
+    patience: float = Field(60, gt=0)  # minutes; then the run ends with an error
+
+
+class LocalCluster(_Patient):
+    """Processes of this machine."""
 
     kind: Literal["local"]
     workers: int | None = Field(None, ge=1)  # null: run.workers
 
 
-class AddressCluster(BaseModel):
+class AddressCluster(_Patient):
     """A scheduler that already runs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["address"]
     scheduler: str
 
 
-class SlurmCluster(BaseModel):
+class SlurmCluster(_Patient):
     """Jobs of a SLURM queue, one worker each. `options` are those of `dask_jobqueue.SLURMCluster`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["slurm"]
     jobs: int = Field(1, ge=1)
     gpu: bool = False  # each job's worker offers one GPU
+    again: int = Field(3, ge=0)  # times that ended jobs are asked for again, with no partition finished meanwhile
     options: dict[str, Any] = {}
 
 
@@ -64,7 +64,7 @@ def read_cluster(name: str | None) -> Cluster:
         return LocalCluster(kind="local")
     if "://" in name:
         return AddressCluster(kind="address", scheduler=name)
-    path = CLUSTERS / f"{name}.yaml"
+    path = cluster_file(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml"))) or "none"
         raise UserError(f"run.cluster: there is no cluster '{name}'", clusters=known, hint="or tcp://host:port")
@@ -76,14 +76,25 @@ def read_cluster(name: str | None) -> Cluster:
         raise UserError(f"{shown_path(path)}, {where}: {first['msg'].lower()}", found=repr(first["input"])) from None
 
 
+def cluster_file(name: str) -> Path:
+    """The file that describes a cluster."""
+    return CLUSTERS / f"{name}.yaml"
+
+
 def start_cluster(cluster: Cluster, run: RunSettings) -> tuple[Any, Any]:
     """(cluster, client); there is no cluster to end where the scheduler was already there."""
     from distributed import Client
 
     if isinstance(cluster, AddressCluster):
         return None, Client(reachable(cluster.scheduler), set_as_default=False)
-    made = _start_local(cluster, run) if isinstance(cluster, LocalCluster) else _start_slurm(cluster)
-    return made, Client(made, set_as_default=False)
+    made = _start_local(cluster, run) if isinstance(cluster, LocalCluster) else _make_queue(cluster)
+    try:
+        if isinstance(cluster, SlurmCluster):
+            _submit(made, cluster)
+        return made, Client(made, set_as_default=False)
+    except BaseException:
+        made.close()  # no job stays in the queue
+        raise
 
 
 def _start_local(cluster: LocalCluster, run: RunSettings) -> Any:
@@ -103,9 +114,9 @@ def _start_local(cluster: LocalCluster, run: RunSettings) -> Any:
     )
 
 
-def _start_slurm(cluster: SlurmCluster) -> Any:
+def _make_queue(cluster: SlurmCluster) -> Any:
     try:
-        from dask_jobqueue import SLURMCluster
+        from flows.running.slurm import SlurmQueue
     except ModuleNotFoundError:
         hint = "pip install 'stillroom[slurm]'"
         raise UserError("a cluster of kind slurm needs the package dask-jobqueue", hint=hint) from None
@@ -121,11 +132,16 @@ def _start_slurm(cluster: SlurmCluster) -> Any:
         **cluster.options,
     }
     try:
-        made = SLURMCluster(**options)
+        return SlurmQueue(**options)
     except (TypeError, ValueError) as error:
         raise UserError("configs/clusters: SLURMCluster does not take these options", cause=error) from None
-    made.scale(jobs=cluster.jobs)
-    return made
+
+
+def _submit(queue: Any, cluster: SlurmCluster) -> None:
+    queue.submit(cluster.jobs)
+    if not queue.job_ids:
+        hint = "options in configs/clusters are those of dask_jobqueue.SLURMCluster"
+        raise UserError("sbatch took no job", sbatch=queue.refusal, hint=hint)
 
 
 def thread_limits(run: RunSettings) -> dict[str, str]:
@@ -141,18 +157,6 @@ def reachable(address: str) -> str:
     except OSError as error:
         raise UserError(f"no scheduler answers at {address}", found=error, hint="start it: dask scheduler") from None
     return address
-
-
-def wait_for_workers(client: Any, address: str) -> None:
-    """Wait for the first worker of a queue; of a scheduler that was there already, expect one now."""
-    import distributed
-
-    while not client.scheduler_info(n_workers=-1)["workers"]:
-        log.info("waiting for a first worker of %s", address)
-        try:
-            client.wait_for_workers(1, timeout=ANSWER_SECONDS)
-        except (TimeoutError, distributed.TimeoutError):
-            continue
 
 
 def check_workers(client: Any, root: Path | None, device: str) -> None:

@@ -75,17 +75,25 @@ def crash_flow_run(run_id: str, message: str) -> None:
 
 
 def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
-    """Do a piece of work as a task run whose state tells what it did."""
+    """Do a piece of work as a task run whose state tells what it did. An exception of the work is raised."""
     if flow_run_id() is None:
         work()
         return
+    errors: list[Exception] = []
 
     # Prefect's cache believes a result file, not the store: ours is the only one.
     @task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
     def carry_out() -> State[Any]:
-        return _state(work())
+        try:
+            return _state(work())
+        except Exception as error:
+            errors.append(error)
+            raise
 
+    # Prefect would raise for a state that only tells of failed partitions; the run goes on after those.
     carry_out(return_state=True)
+    if errors:
+        raise errors[0]
 
 
 def _state(tally: Tally) -> State[Any]:
