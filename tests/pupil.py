@@ -4,12 +4,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from data_catalog.encoding import encode_json, encode_png
 from data_catalog.fingerprint import digest_json
 from data_catalog.record import Record
-from data_catalog.settings import Settings
+from data_catalog.settings import Settings, load_settings
+from data_catalog.snapshot import write_snapshot_files
 from data_catalog.stage import Partition
 from data_catalog.store import Store
 from models import procedural, zoo
@@ -18,6 +20,7 @@ from models.pixels import to_levels
 from models.procedural.photo import raw_photo
 from models.student import EMBEDDED
 from models.student import Student as Network
+from tasks.datasets.made import dataset_settings, student_settings
 from tasks.student.api import Student
 from tasks.student.companions import find_companions
 from tasks.student.files import save_student
@@ -56,11 +59,34 @@ def write_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
+def store_dataset(root: Path) -> Record:
+    """A dataset without samples, made by the profile demo."""
+    store, partition = Store(root), Partition("dataset")
+    inputs = {"stage": "dataset", "settings": dataset_settings(load_settings("demo")), "inputs": {}}
+    fingerprint = digest_json(inputs)
+    if (found := store.find(partition, fingerprint)) is not None:
+        return found
+    folder = store.begin(partition, fingerprint)
+    write_snapshot_files(folder, pa.table({"key": pa.array([], pa.string())}), {"samples": 0})
+    record = Record(
+        partition=partition.key,
+        stage="dataset",
+        version=1,
+        fingerprint=fingerprint,
+        fingerprint_inputs=inputs,
+        digest="",
+        files={},
+    )
+    return store.commit(folder, record)
+
+
 def store_student(root: Path, seed: int = 0) -> Record:
     """The student as the stage distill leaves it in the store of a data root. Another seed is another student."""
     store, partition = Store(root), Partition("distill")
     weights = {name: zoo.digest(name, "embedded") for name in ("clip", "mae")}
-    inputs = {"stage": "distill", "inputs": {"dataset/all": "d" * 64}, "weights": weights, "seed": seed}
+    learned = {"dataset/all": store_dataset(root).digest}
+    chosen = student_settings(load_settings("demo"))["distill"]
+    inputs = {"stage": "distill", "settings": chosen, "inputs": learned, "weights": weights, "seed": seed}
     folder = store.begin(partition, digest_json(inputs))
     save_student(network(seed), folder)
     settings = Settings().distill.model_dump(mode="json")

@@ -118,7 +118,12 @@ def test_an_export_stands_alone_and_says_what_it_is(
     assert {"README.md", "config.json", "model.safetensors"} <= set(document["files"])
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
     card = (tmp_path / "student" / "README.md").read_text(encoding="utf-8")
-    for text in ("| styles learned | zombie |", document["student"], "d" * 64, "val_l1 at the end: 0.25"):
+    for text in (
+        "| styles learned | zombie |",
+        document["student"],
+        pupil.store_dataset(root).digest,
+        "val_l1 at the end: 0.25",
+    ):
         assert text in card
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "nowhere"))
     (photo,) = pupil.write_photos(tmp_path / "in", 1)

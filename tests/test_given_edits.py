@@ -88,7 +88,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLROOM_DATA", str(chain.root))
         for name in ("out", "out.zip"):
-            export_dataset("3dpe", folder / name, "latest")
+            export_dataset("3dpe", folder / name, "latest", "demo", [])
     edits = {}
     for row in snapshot.samples().to_pylist():
         with tarfile.open(chain.root / row["shard"]) as tar:

@@ -99,14 +99,17 @@ def publish_dataset(run: FlowRun) -> Snapshot:
 
     run.check()
     folder = run.folder("dataset")
-    own = load_settings(run.settings.profile)
-    as_latest = dataset_settings(run.settings) == dataset_settings(own)
-    snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest)
+    snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest=is_own(run.settings))
     samples = snapshot.samples(["key"]).num_rows
     run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder.as_uri(), samples)
     for name in ("README.md", "report.html"):
         run.tracker.file(snapshot.folder / name)
     return snapshot
+
+
+def is_own(settings: Settings) -> bool:
+    """Whether a profile without any `--set` would make the same dataset."""
+    return dataset_settings(settings) == dataset_settings(load_settings(settings.profile))
 
 
 def register_student(run: FlowRun) -> TrainedStudent:

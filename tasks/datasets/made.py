@@ -85,7 +85,7 @@ def told_differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list
         name = reason.what.removeprefix("setting ").removeprefix("recipe.")
         there, here = (value if value is not None else "none" for value in (reason.then, reason.now))
         found.append(f"{name}: {there} there, {here} here")
-    return found
+    return sorted(found, key=lambda text: not text.startswith("profile: "))  # another profile explains the rest
 
 
 def _newest(
