@@ -240,7 +240,7 @@ def test_the_command_prints_json_and_writes_the_page(pair: Pair, root: Path, tmp
 
 
 def test_the_table_fits_a_terminal(pair: Pair, root: Path) -> None:
-    ended = stillroom(str(pair[0].folder), root=root)
+    ended = stillroom(str(pair[0].folder), "latest", root=root)
     assert ended.returncode == 0, ended.stderr
     assert "0 added, 1 removed, 2 changed, 5 unchanged" in ended.stdout
     assert "edit: weights editor the first -> another (zombie)" in ended.stdout
@@ -250,7 +250,7 @@ def test_the_table_fits_a_terminal(pair: Pair, root: Path) -> None:
 
 
 def test_an_unknown_or_ambiguous_dataset_says_which_there_are(pair: Pair, root: Path, tmp_path: Path) -> None:
-    ended = stillroom("beefbeef", root=root)
+    ended = stillroom("beefbeef", "latest", root=root)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "no dataset starts with the digest 'beefbeef'" in ended.stderr
     assert all(side.digest[:16] in ended.stderr for side in pair)

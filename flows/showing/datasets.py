@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.fingerprint import write_atomically
+from data_catalog.places import data_root
 from data_catalog.settings import load_settings
 from data_catalog.store import writing
 
@@ -11,9 +12,10 @@ from data_catalog.store import writing
 def diff_datasets(a: str, b: str | None, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
     """What differs from dataset A to B; also written as a page where one is asked for."""
     from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
+    from tasks.datasets.made import snapshot_of
 
     settings = load_settings(profile, overrides)
-    before, after = find_dataset(a, settings), find_dataset(b, settings)
+    before, after = find_dataset(a), find_dataset(b) if b else snapshot_of(data_root(), settings)
     samples = pair_samples(before, after)
     diff = describe_diff(before, after, samples)
     if page is not None:

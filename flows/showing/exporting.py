@@ -30,9 +30,10 @@ def export_dataset(layout: str, target: Path, name: str | None, profile: str, ov
         raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
     from tasks.datasets.diff import find_dataset
     from tasks.datasets.export import write_layout
+    from tasks.datasets.made import snapshot_of
 
     root = data_root()
-    snapshot = find_dataset(name, load_settings(profile, overrides))
+    snapshot = find_dataset(name) if name else snapshot_of(root, load_settings(profile, overrides))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / target.name

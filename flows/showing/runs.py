@@ -172,7 +172,7 @@ def _dataset(run: Any, root: Path) -> Snapshot | None:
     places = [root / "datasets" / digest[:16], *(Path(unquote(urlparse(uri).path)) for uri in sources)]
     for place in places:
         if (place / "samples.parquet").is_file():
-            return find_dataset(str(place), Settings())
+            return find_dataset(str(place))
     return None
 
 

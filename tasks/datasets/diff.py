@@ -14,13 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from data_catalog.settings import Settings
 from data_catalog.snapshot import MANIFEST, SAMPLES, Snapshot, open_snapshot, snapshot_digest
-from data_catalog.store import Store
-from tasks.datasets.made import dataset_of
 from tasks.datasets.origins import compare_partitions, compare_settings, find_causes, recipe
 
 # What a change of a column means to a reader; of other columns, their own name.
@@ -61,14 +57,8 @@ class SampleDiff:
         return [name for name, differs in self.changes.items() if differs[place]]
 
 
-def find_dataset(name: str | None, settings: Settings) -> Snapshot:
-    """Find a dataset by name, digest or its beginning, as `latest`, or as the folder that holds it.
-
-    None stands for the newest that these settings made.
-    """
-    if name is None:
-        catalog = Catalog(Store(data_root()))
-        return open_snapshot(data_root(), snapshot_digest(catalog.folder(dataset_of(catalog, settings))))
+def find_dataset(name: str) -> Snapshot:
+    """Find a dataset by name, digest or its beginning, as `latest`, or as the folder that holds it."""
     folder = Path(name).expanduser()
     if (folder / SAMPLES).is_file() and (folder / MANIFEST).is_file():
         return Snapshot(snapshot_digest(folder), folder.absolute())

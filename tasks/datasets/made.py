@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from data_catalog.catalog import Catalog, Entry
@@ -15,8 +16,9 @@ from data_catalog.errors import UserError
 from data_catalog.fingerprint import canonical_json
 from data_catalog.reasons import differences
 from data_catalog.settings import Settings
-from data_catalog.snapshot import snapshot_digest
+from data_catalog.snapshot import Snapshot, open_snapshot, snapshot_digest
 from data_catalog.stage import Partition
+from data_catalog.store import Store
 from data_catalog.students import DATASET, STUDENT, learned_from
 from tasks import dataset, distill
 
@@ -33,6 +35,12 @@ def dataset_of(catalog: Catalog, settings: Settings) -> Entry:
     """
     wanted = dataset_settings(settings)
     return _newest(catalog, DATASET, wanted, lambda entry: made_dataset_with(catalog, entry), "build", "--dataset")
+
+
+def snapshot_of(root: Path, settings: Settings) -> Snapshot:
+    """Find the snapshot of the newest dataset that these settings made."""
+    catalog = Catalog(Store(root))
+    return open_snapshot(root, snapshot_digest(catalog.folder(dataset_of(catalog, settings))))
 
 
 def student_of(catalog: Catalog, settings: Settings) -> Entry:
