@@ -113,7 +113,7 @@ class Attendance:
 
     def _remedy(self) -> str:
         if isinstance(self._spec, SlurmCluster):
-            return f"find out why (squeue, the jobs' slurm-JOB.out); options, patience and again stand in {self._file}"
+            return f"find out why (squeue, the output of the jobs); options, patience and again stand in {self._file}"
         if isinstance(self._spec, AddressCluster):
             return f"dask worker {self._spec.scheduler} --nthreads 1"
         return "free memory, or fewer workers: --set run.workers=1"
