@@ -2,8 +2,13 @@
 
 import importlib
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -25,6 +30,33 @@ def test_each_package_is_imported_from_this_checkout(name: str) -> None:
 def test_the_distribution_names_the_four_packages_and_the_configs() -> None:
     include = PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     assert set(include) == {f"{name}*" for name in (*PACKAGES, "configs")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
+    """Names of the files in a wheel that is built from a copy of this checkout."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in (*PACKAGES, "configs"):
+        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "stillroom.py"):
+        shutil.copy(PROJECT / name, copy / name)
+    script = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True)
+    (built,) = (copy / "dist").iterdir()
+    with zipfile.ZipFile(built) as archive:
+        return frozenset(archive.namelist())
+
+
+def test_a_wheel_holds_every_file_that_lies_beside_the_code(wheel: frozenset[str]) -> None:
+    folders = [PROJECT / name for name in (*PACKAGES, "configs")]
+    there = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    kept = {path.relative_to(PROJECT).as_posix() for path in there if path.suffix not in (".pyc", ".md")}
+    assert {f"{name}/py.typed" for name in PACKAGES} <= kept  # annotations count for other projects too
+    assert kept | {"stillroom.py"} <= wheel
+
+
+def test_a_wheel_holds_the_licence_and_the_notice(wheel: frozenset[str]) -> None:
+    assert {Path(name).name for name in wheel if ".dist-info/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 
 def test_the_console_script_is_the_command_line() -> None:
