@@ -30,6 +30,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/deptry tests benchmarks --exclude data/ --ignore DEP002,DEP004  # these may import what dev has
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -19,6 +19,19 @@ from data_catalog.places import PROJECT
 PACKAGES = ("flows", "tasks", "models", "data_catalog")
 FLOWS = ("build_dataset", "distill", "evaluate", "reproduce", "claims", "edit_video", "pretrain_embedded")
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+SET_UP = re.findall(r"-e '\.\[(.+)\]'", (PROJECT / "Makefile").read_text(encoding="utf-8"))[0].split(",")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+PINS = {
+    _plain(name): version
+    for name, _, version in (
+        line.partition("==") for line in (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
+    )
+}
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -65,14 +78,28 @@ def test_the_console_script_is_the_command_line() -> None:
 
 
 def test_every_dependency_is_pinned_to_an_allowed_version() -> None:
-    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    versions = {_plain(name): version for name, version in pins.items()}
-    project = PYPROJECT["project"]
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    for text in [*PYPROJECT["project"]["dependencies"], *(text for name in SET_UP for text in extras[name])]:
         requirement = Requirement(text)
-        assert _plain(requirement.name) in versions, f"{requirement.name} is not pinned"
-        assert requirement.specifier.contains(versions[_plain(requirement.name)]), text
+        assert requirement.specifier.contains(PINS[_plain(requirement.name)]), text
+
+
+def test_whatever_the_set_up_brings_along_is_pinned() -> None:
+    needed = {"stillroom": set(SET_UP)}
+    waiting = ["stillroom"]
+    while waiting:
+        name = waiting.pop()
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            extras = needed.get(_plain(requirement.name), set())
+            wanted = requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in ("", *needed[name])
+            )
+            if wanted and (_plain(requirement.name) not in needed or not requirement.extras <= extras):
+                needed[_plain(requirement.name)] = extras | requirement.extras
+                waiting.append(_plain(requirement.name))
+    # A CUDA build of torch names the versions of NVIDIA's libraries itself.
+    own = {name for name in needed if re.match("stillroom|setuptools|nvidia|cuda|triton", name)}
+    assert needed.keys() - own <= PINS.keys()
 
 
 def test_prefect_yaml_deploys_every_flow_for_both_profiles() -> None:
@@ -87,7 +114,3 @@ def test_prefect_yaml_deploys_every_flow_for_both_profiles() -> None:
 def test_every_deployed_entrypoint_is_a_flow_of_that_name(name: str) -> None:
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     assert flow.name == name.replace("_", "-")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
