@@ -12,7 +12,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,serve]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pipeline,serve,dev]'
 	$(BIN)/python -m pip check
 	touch $@
 

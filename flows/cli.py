@@ -5,11 +5,19 @@ Flows are imported inside their commands, so that `--help` and `plan` start with
 
 import logging
 import sys
+from typing import NoReturn
 
 import typer
 
+from data_catalog.errors import UserError
 from flows.commands import adapt, care, comparing, planning, pretrain, regen, running, serve, students, styles, video
 from flows.running.mistakes import MISTAKES
+
+# Modules of the extra `pipeline`. Using a student needs none of them.
+PIPELINE = {
+    *("accelerate", "cv2", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
+    *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+}
 
 app = typer.Typer(
     name="stillroom",
@@ -34,11 +42,22 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments)
     except MISTAKES as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        _stop(error)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in PIPELINE:
+            raise
+        hint = "pip install 'stillroom[pipeline]'    (in a checkout: make setup)"
+        _stop(UserError(f"this command needs {module}, which is not installed", hint=hint))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
         sys.exit(130)
+
+
+def _stop(error: Exception) -> NoReturn:
+    """Print a mistake as one message and exit 1."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(1)
 
 
 if __name__ == "__main__":

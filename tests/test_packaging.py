@@ -15,6 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from data_catalog.places import PROJECT
+from flows.cli import PIPELINE
+from tests import pupil
 
 PACKAGES = ("flows", "tasks", "models", "data_catalog")
 FLOWS = ("build_dataset", "distill", "evaluate", "reproduce", "claims", "edit_video", "pretrain_embedded")
@@ -100,6 +102,69 @@ def test_whatever_the_set_up_brings_along_is_pinned() -> None:
     # A CUDA build of torch names the versions of NVIDIA's libraries itself.
     own = {name for name in needed if re.match("stillroom|setuptools|nvidia|cuda|triton", name)}
     assert needed.keys() - own <= PINS.keys()
+
+
+# Hides modules from imports and from look-ups, as if they were not installed.
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {hidden} else super().find_spec(name, path, target)
+
+sys.meta_path = [Hiding if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+def without_the_pipeline(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process that has none of the modules of the extra `pipeline`."""
+    command = [sys.executable, "-c", HIDE.format(hidden=sorted(PIPELINE)) + script, *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+
+
+def test_the_modules_of_the_pipeline_are_those_of_its_extra() -> None:
+    names = [Requirement(text).name for text in PYPROJECT["project"]["optional-dependencies"]["pipeline"]]
+    modules = metadata.packages_distributions()
+    found = {module for module in PIPELINE if {_plain(name) for name in modules[module]} & set(map(_plain, names))}
+    assert found == PIPELINE
+    assert len(found) == len(names)
+
+
+def test_a_student_is_used_without_the_pipeline(tmp_path: Path) -> None:
+    pupil.student().save_pretrained(tmp_path / "student")
+    (photo,) = pupil.write_photos(tmp_path, 1)
+    script = """
+from stillroom import Student
+
+student = Student.load(sys.argv[1])
+head = student.edit(sys.argv[2], "turn her into a bronze statue")
+head.render(0.3, 0.1).save(sys.argv[3] + "/side.png")
+head.save_mesh(sys.argv[3] + "/head.ply")
+head.save_video(sys.argv[3] + "/turn.mp4", seconds=0.2)
+student.speed_up().edit(sys.argv[2], reference=sys.argv[2])
+"""
+    done = without_the_pipeline(script, str(tmp_path / "student"), str(photo), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / name).is_file() for name in ("side.png", "head.ply", "turn.mp4"))
+
+
+@pytest.mark.parametrize("command", ["build", "doctor"])
+def test_a_command_that_needs_the_pipeline_says_how_to_install_it(command: str) -> None:
+    done = without_the_pipeline(f"from flows.cli import main; main(['{command}'])")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: this command needs \w+, which is not installed\n"
+        r"  hint      pip install 'stillroom\[pipeline\]'    \(in a checkout: make setup\)\n",
+        done.stderr,
+    )
+
+
+def test_planning_needs_no_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    done = without_the_pipeline("from flows.cli import main; main(['plan', '--json'])")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_prefect_yaml_deploys_every_flow_for_both_profiles() -> None:
