@@ -20,7 +20,7 @@ endif
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,serve]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pipeline,serve,dev]'
 	$(BIN)/python -m pip check
 	touch $@
 
@@ -38,6 +38,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/deptry tests benchmarks --exclude data/ --ignore DEP002,DEP004  # these may import what dev has
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -28,6 +29,12 @@ from flows.commands import (
     video,
 )
 from flows.running.mistakes import MISTAKES
+
+# Modules of the extra `pipeline`. Using a student needs none of them.
+PIPELINE = {
+    *("accelerate", "cv2", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
+    *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+}
 
 app = typer.Typer(
     name="stillroom",
@@ -54,8 +61,13 @@ def main(arguments: list[str] | None = None) -> None:
         check_checkout()
         app(args=arguments)
     except MISTAKES as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        _stop(error)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in PIPELINE:
+            raise
+        hint = "pip install 'stillroom[pipeline]'    (in a checkout: make setup)"
+        _stop(UserError(f"this command needs {module}, which is not installed", hint=hint))
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
@@ -79,6 +91,12 @@ def check_checkout() -> None:
     if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
         message = "this command runs the code of another checkout than the one you are in"
         raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
+
+
+def _stop(error: Exception) -> NoReturn:
+    """Print a mistake as one message and exit 1."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -56,12 +56,12 @@ def _python() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """Every dependency of the distribution is installed in a version that it allows."""
+    """Every dependency of the pipeline is installed in a version that it allows."""
     from packaging.requirements import Requirement
 
     problems = []
     requirements = [Requirement(text) for text in importlib.metadata.requires("stillroom") or []]
-    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": "pipeline"})]
     for requirement in needed:
         try:
             version = importlib.metadata.version(requirement.name)
@@ -77,8 +77,10 @@ def _torch() -> Iterator[Check]:
     torch = importlib.import_module("torch")
     cuda = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
     yield _check("torch", True, f"{torch.__version__}, {cuda}, {torch.get_num_threads()} threads")
+    libraries = importlib.import_module("models.libraries")
     try:
-        importlib.import_module("models.libraries")
+        for name in ("diffusers", "transformers", "lpips"):
+            getattr(libraries, name)
         yield _check("torchvision", True, "diffusers, transformers and lpips import beside it")
     except (ImportError, RuntimeError) as error:
         yield _check("torchvision", False, error, "make setup")

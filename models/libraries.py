@@ -1,14 +1,17 @@
 """diffusers, transformers and lpips, imported so that they work beside a CPU-only torch too.
 
 All three import torchvision. Its registry build has operators compiled against CUDA libraries; beside a CPU-only torch
-they do not load, and torchvision then fails at import because it registers a fake kernel for an operator that nobody
-defined. Defining the schemas first is enough: nothing here calls the operators. Import these libraries from here only.
+they do not load, and torchvision then fails at import because it registers a fake kernel for an undefined operator.
+Defining the schemas first is enough: nothing here calls the operators. Import these libraries from here only.
+
+Each is imported when it is asked for: a student needs transformers alone, and is used where the others are missing.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,11 +32,21 @@ def _define_missing_operators() -> None:
 
 _define_missing_operators()
 
-import diffusers  # noqa: E402  (after the operators are defined)
-import lpips  # noqa: E402
-import transformers  # noqa: E402
 
-transformers.utils.logging.disable_progress_bar()  # small networks load often: a bar each is noise
-diffusers.utils.logging.disable_progress_bar()
+def __getattr__(name: str) -> Any:
+    """Import a library. Its progress bars are off: small networks load often, and a bar each is noise."""
+    if name == "diffusers":
+        import diffusers
 
-__all__ = ["diffusers", "lpips", "transformers"]
+        diffusers.utils.logging.disable_progress_bar()
+        return diffusers
+    if name == "transformers":
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        return transformers
+    if name == "lpips":
+        import lpips
+
+        return lpips
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,7 +50,7 @@ def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> 
     """
     load_settings(profile, overrides)  # the same mistakes are said everywhere
     if find_spec("gradio") is None:
-        raise UserError("the page needs Gradio", hint="pip install -c constraints.txt -e '.[serve]'")
+        raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
     shelf = Shelf(profile, overrides)
     students, datasets = len(shelf.choices()), len(list_snapshots(data_root()))
     if not students and not datasets:
