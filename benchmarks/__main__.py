@@ -56,7 +56,7 @@ class Bench:
 
 
 def no_student() -> str:
-    from data_catalog.places import data_root
+    from data_catalog.config.places import data_root
 
     found = any((data_root() / "store" / "distill").glob("*/*/record.json"))
     return "" if found else "there is no distilled student: stillroom build, stillroom distill"

@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.rows import describe_machine
-from data_catalog.encoding import encode_png
-from data_catalog.places import data_root
+from data_catalog.config.places import data_root
+from data_catalog.samples.encoding import encode_png
 from models.pixels import to_levels
 from models.procedural import raw_photo, shading
 from models.procedural.geometry import Head, Material
@@ -114,12 +114,12 @@ def paint_photo(number: int, painter: Callable[[Canvas], Tensor]) -> np.ndarray:
 
 def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_out: int) -> Measured:
     """Adapt a student, or take what an earlier call made of the same."""
-    from data_catalog.settings import load_settings
-    from data_catalog.stage import Need
-    from flows.experiments.adapting import adapt_shape
-    from flows.experiments.arms import ArmWork, keep_arm
-    from flows.running.products import find_student
-    from tasks.experiments.ablation import ARM
+    from data_catalog.config.settings import load_settings
+    from data_catalog.store.stage import Need
+    from flows.lab.arms import ArmWork, keep_arm
+    from flows.run.adaptation import adapt_shape
+    from flows.run.products import find_student
+    from tasks.lab.ablation import ARM
 
     chosen = [*overrides, f"adapt.pairs={TO_LEARN}", f"adapt.held_out={held_out}", f"adapt.seed={seed}"]
     if style in DRAWN:

@@ -23,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
-from data_catalog.settings import Settings, load_settings
-from data_catalog.snapshot import open_snapshot
-from models import zoo
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.products.snapshot import open_snapshot
+from models.zoo import zoo
 from tasks.distill import Networks, make_student
 from tasks.training import loop as training
 from tasks.training.batches import Prompts
 from tasks.training.data import SampleRef, StepDraw, read_samples
 from tasks.training.loop import Trainer
-from tests import taught  # the demo's data in small, for who has none
+from tests.worlds import taught  # the demo's data in small, for who has none
 
 PARTS = ("waiting for data", "frozen networks", "forward", "renderer", "losses", "backward", "optimiser", "other")
 MOST_WAITING = 0.03  # of a step

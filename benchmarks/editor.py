@@ -20,10 +20,11 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
-from data_catalog.settings import load_settings
-from models import camera, procedural, zoo
-from models.editor import Editor, Scales
+from data_catalog.config.settings import load_settings
+from models import camera, procedural
+from models.editing.editor import Editor, Scales
 from models.pixels import to_levels
+from models.zoo import zoo
 from tasks.evaluation.stopwatch import time_methods
 
 UNSEEN = 900_000  # seeds of heads from here on are in no training

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.execute import execute
-from data_catalog.settings import Settings, load_settings
-from data_catalog.snapshot import SAMPLES, write_snapshot_files
-from flows.planning.plan import open_plan
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.products.snapshot import SAMPLES, write_snapshot_files
+from data_catalog.store.execute import execute
+from flows.ask.plan import open_plan
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gate_pool import OPEN, VARIANTS, Pool, Row, kept_by, make_pool, measure_truth, read_pool, write_dataset
-from data_catalog.record import Record
-from data_catalog.seeds import fraction
-from data_catalog.settings import load_settings
-from data_catalog.stage import Input, Partition, Work
+from data_catalog.config.settings import load_settings
+from data_catalog.samples.seeds import fraction
+from data_catalog.store.record import Record
+from data_catalog.store.stage import Input, Partition, Work
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def choose_arms(pool: Pool) -> dict[str, Callable[[int], list[Row]]]:
 
 def train_student(root: Path, name: str, rows: list[Row], pool: Pool, seed: int) -> Path:
     """Distil a student from these rows; continues a run that was interrupted. Returns its folder."""
-    from models import zoo
+    from models.zoo import zoo
     from tasks.distill import Networks, distill
 
     settings = load_settings("demo", [*TRAINING, f"distill.seed={seed}"])
@@ -158,12 +158,12 @@ def measure_student(folder: Path, pool: Pool, root: Path) -> dict[str, float]:
     """
     import torch
 
-    from models import zoo
-    from models.inference import for_use
     from models.pixels import signed
+    from models.three_d.inference import for_use
+    from models.zoo import zoo
     from tasks.evaluation.metrics import render_views, true_heads
-    from tasks.student.files import load_student
     from tasks.training.data import read_fields
+    from tasks.training.student_files import load_student
 
     student, clip, teacher = (
         for_use(load_student(folder, "cpu")),

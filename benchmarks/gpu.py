@@ -23,12 +23,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training_speed import training_speed
-from models import live3d, student
 from models.camera import orbit_label
 from models.libraries import diffusers
-from models.live3d import Live3D
-from models.random_weights import UNET, VAE
-from models.student import Student
+from models.three_d import live3d, student
+from models.three_d.live3d import Live3D
+from models.three_d.student import Student
+from models.zoo.random_weights import UNET, VAE
 
 PAPER_SECONDS = 0.04  # of one edited view
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_json
-from data_catalog.fingerprint import digest_json
-from data_catalog.snapshot import write_snapshot_files
-from data_catalog.stage import Stage, Summary, Work
+from data_catalog.products.snapshot import write_snapshot_files
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.fingerprint import digest_json
+from data_catalog.store.stage import Stage, Summary, Work
 from tasks import align, distill, edit, evaluate, portraits, prompts, score, select, teach
 from tasks import dataset as real_dataset
 

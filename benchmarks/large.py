@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 import tasks.stages
 from benchmarks.instant_stages import STAGES
-from data_catalog.execute import execute
-from data_catalog.settings import load_settings
-from data_catalog.snapshot import SAMPLES, Snapshot, write_samples
-from flows.planning.plan import open_plan
+from data_catalog.config.settings import load_settings
+from data_catalog.products.snapshot import SAMPLES, Snapshot, write_samples
+from data_catalog.store.execute import execute
+from flows.ask.plan import open_plan
 
 
 def fill_store(root: Path, settings: dict[str, Any]) -> int:

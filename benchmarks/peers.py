@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.instant_stages import STAGES
-from data_catalog.stage import Partition
+from data_catalog.store.stage import Partition
 
 SNAKEFILE = """\
 STYLES = [line.strip() for line in open("styles.txt")]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
 from models.camera import orbit_label
-from models.rendering import RayOptions, TriplaneDecoder, VolumeRenderer, sample_rays
+from models.three_d.rendering import RayOptions, TriplaneDecoder, VolumeRenderer, sample_rays
 
 Render = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # planes to features, depth, opacity
 OPTIONS = RayOptions()

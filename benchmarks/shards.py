@@ -28,10 +28,10 @@ import webdataset
 from scipy.ndimage import zoom
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
-from data_catalog.encoding import encode_array, encode_jpeg, encode_json, encode_png, quantise_triplane
-from data_catalog.fingerprint import digest_file, sync_folder
-from data_catalog.keys import sample_key
-from data_catalog.shards import Sample, ShardEntry, bytes_to_read, read_into, scan_shard, write_shard
+from data_catalog.samples.encoding import encode_array, encode_jpeg, encode_json, encode_png, quantise_triplane
+from data_catalog.samples.keys import sample_key
+from data_catalog.samples.shards import Sample, ShardEntry, bytes_to_read, read_into, scan_shard, write_shard
+from data_catalog.store.fingerprint import digest_file, sync_folder
 from tasks.training.data import SampleRef
 from tasks.training.loader import Buffers, Loader, Wanted
 

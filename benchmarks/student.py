@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
-from models import camera, procedural, zoo
-from models.inference import CpuStudent, for_use
-from models.student import Student
+from models import camera, procedural
+from models.three_d.inference import CpuStudent, for_use
+from models.three_d.student import Student
+from models.zoo import zoo
 from tasks.evaluation.stopwatch import time_methods
 
 PROMPT = "turn her into a bronze statue"

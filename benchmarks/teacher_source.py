@@ -26,15 +26,15 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.encoding import encode_png
-from data_catalog.settings import DistillSettings, Settings, TeachSettings
-from data_catalog.shard_index import read_index
-from data_catalog.shards import Sample, write_shard
-from data_catalog.snapshot import open_snapshot
-from models import zoo
+from data_catalog.config.settings import DistillSettings, Settings, TeachSettings
+from data_catalog.products.snapshot import open_snapshot
+from data_catalog.samples.encoding import encode_png
+from data_catalog.samples.shard_index import read_index
+from data_catalog.samples.shards import Sample, write_shard
 from models.camera import orbit_label
-from models.perceptual import Perceptual
+from models.judges.perceptual import Perceptual
 from models.pixels import signed
+from models.zoo import zoo
 from tasks.distill import make_student
 from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import Judges, Truth, measure, render_views, true_heads

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from data_catalog.encoding import encode_array, encode_json, encode_png
-from data_catalog.settings import Settings, load_settings
-from data_catalog.shard_index import read_index
-from data_catalog.shards import Sample, write_shard
-from models import lpips_alex
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.samples.encoding import encode_array, encode_json, encode_png
+from data_catalog.samples.shard_index import read_index
+from data_catalog.samples.shards import Sample, write_shard
 from models.camera import orbit_label
 from models.checkpoints import read_checkpoint
-from models.live3d import Live3D
-from models.perceptual import Perceptual
-from models.random_weights import write_alexnet
-from models.student import Student
+from models.judges import lpips_alex
+from models.judges.perceptual import Perceptual
+from models.three_d.live3d import Live3D
+from models.three_d.student import Student
+from models.zoo.random_weights import write_alexnet
 from tasks.teach import Lesson, draw_view_cameras, encode_lesson
 from tasks.training.batches import Prompts
 from tasks.training.data import SampleRef

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import RESULTS, Row, write_results
-from models import alignment, camera, procedural
+from models import camera, procedural
+from models.faces import alignment
 from models.pixels import to_levels
 from tasks.student.api import Student
 from tasks.video.edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
 from benchmarks.shards import VIEWS, forget, make_samples, read_directly, sample_of
-from data_catalog.shards import bytes_to_read, scan_shard, write_shard
+from data_catalog.samples.shards import bytes_to_read, scan_shard, write_shard
 from tasks.training.data import SampleRef
 from tasks.training.loader import Loader, Wanted
 

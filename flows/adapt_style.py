@@ -4,10 +4,10 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.settings import load_settings
-from flows.experiments.adapting import adapt_settings, adapt_shape, make_samples, publish_adapted
-from flows.running.products import find_student
-from flows.running.session import open_run
+from data_catalog.config.settings import load_settings
+from flows.run.adaptation import adapt_settings, adapt_shape, make_samples, publish_adapted
+from flows.run.products import find_student
+from flows.run.session import open_run
 
 
 @flow(name="adapt-style", flow_run_name="adapt-style {style} {profile}", validate_parameters=True)

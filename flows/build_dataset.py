@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.running.products import publish_dataset
-from flows.running.session import on_cluster, open_run
+from flows.run.products import publish_dataset
+from flows.run.session import on_cluster, open_run
 
 
 @flow(name="build-dataset", flow_run_name="build-dataset {profile}", validate_parameters=True)

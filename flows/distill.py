@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.settings import load_settings
-from flows.running.products import find_dataset, register_student
-from flows.running.session import open_run
+from data_catalog.config.settings import load_settings
+from flows.run.products import find_dataset, register_student
+from flows.run.session import open_run
 
 
 @flow(name="distill", flow_run_name="distill {profile}", validate_parameters=True)

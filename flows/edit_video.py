@@ -6,12 +6,12 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.errors import UserError
-from data_catalog.places import data_root
-from data_catalog.settings import Settings, load_settings
-from data_catalog.store import check_writable
-from flows.running.lifecycle import tracked
-from flows.tracking.prefect_pages import ProgressBar, log_plainly
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.store.store import check_writable
+from flows.run.lifecycle import tracked
+from flows.track.prefect_pages import ProgressBar, log_plainly
 from tasks.progress import Progress, listening
 from tasks.student.api import Student
 from tasks.video.edit import Edited, check_outputs, edit_clip

@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.settings import load_settings
-from flows.running.products import find_student, publish_evaluation
-from flows.running.session import open_run
+from data_catalog.config.settings import load_settings
+from flows.run.products import find_student, publish_evaluation
+from flows.run.session import open_run
 
 
 @flow(name="evaluate", flow_run_name="evaluate {profile}", validate_parameters=True)

@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import decode_rgb, encode_png
-from data_catalog.settings import Settings
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from models import alignment
+from data_catalog.config.settings import Settings
+from data_catalog.samples.encoding import decode_rgb, encode_png
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from models.faces import alignment
 from tasks.sources.cropping import Unusable, cut, middle_square
 from tasks.sources.files import PROCEDURAL
 from tasks.sources.landmarks import find_landmark_files, read_landmarks
 from tasks.sources.reconstructions import PREFIX, find_reconstructions, read_reconstructions
 
 if TYPE_CHECKING:
-    from models.landmarks import LandmarkNet
-    from models.mediapipe_faces import MediaPipeFaces
+    from models.faces.landmarks import LandmarkNet
+    from models.faces.mediapipe_faces import MediaPipeFaces
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def use_reconstruction(pose: np.ndarray, points: np.ndarray | None, size: tuple[
 
     pose: (4, 4).  points: (5, 2) raw px, of which that crop follows; without, the picture is the crop.
     """
-    from models.reconstruction import pose_label
+    from models.faces.reconstruction import pose_label
 
     try:
         if points is None:
@@ -177,7 +177,7 @@ def use_reconstruction(pose: np.ndarray, points: np.ndarray | None, size: tuple[
 
 def fit_portrait(points: np.ndarray, settings: Settings) -> Aligned:
     """Crop and camera from landmarks (5, 2), raw px."""
-    from models import pnp
+    from models.faces import pnp
 
     try:
         crop = alignment.crop_transform(points, alignment.framing(settings.world))
@@ -191,7 +191,7 @@ def fit_portrait(points: np.ndarray, settings: Settings) -> Aligned:
 
 def assume_frontal(size: tuple[int, int]) -> Aligned:
     """The middle square of a picture that is taken as aligned.  size: (width, height)."""
-    from models import pnp
+    from models.faces import pnp
 
     return Aligned(middle_square(size), pnp.frontal_label(), "assumed_frontal")
 
@@ -200,7 +200,7 @@ def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Se
     """Landmarks (5, 2), raw px, of the one face; by our own detector, once more in the crop, where it is larger."""
     find_faces = getattr(detector, "faces", None)
     if find_faces is not None:
-        from models.landmark_layouts import to_five
+        from models.faces.landmark_layouts import to_five
 
         faces = find_faces(rgb)
         if len(faces) != 1:
@@ -251,7 +251,7 @@ def _detects(settings: Settings) -> bool:
 
 def _detector(settings: Settings) -> LandmarkNet | MediaPipeFaces | None:
     """The world's detector; None where the paper world has none."""
-    from models import zoo
+    from models.zoo import zoo
 
     detector: LandmarkNet | MediaPipeFaces | None = zoo.load("landmarks", settings.world, settings.run.device)
     return detector

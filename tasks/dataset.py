@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.settings import DatasetSettings, Settings
-from data_catalog.snapshot import write_snapshot_files
-from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
-from data_catalog.styles import list_styles, read_style, style_path
+from data_catalog.config.settings import DatasetSettings, Settings
+from data_catalog.config.styles import list_styles, read_style, style_path
+from data_catalog.products.snapshot import write_snapshot_files
+from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Work
 from tasks.edit import GIVEN_FIELDS
 from tasks.portraits import LICENCE_FIELDS
 from tasks.score import MEASURES

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.settings import Settings
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.config.settings import Settings
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.progress import report
-from tasks.student.files import save_student
 from tasks.training.data import SampleRef, check_no_leakage, check_stored, read_samples
+from tasks.training.student_files import save_student
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.live3d import Live3D
-    from models.losses import PerceptualDistance
-    from models.mae import Mae
-    from models.student import Student
+    from models.judges.clip import Clip
+    from models.three_d.live3d import Live3D
+    from models.three_d.losses import PerceptualDistance
+    from models.three_d.mae import Mae
+    from models.three_d.student import Student
     from tasks.training.batches import Prompts
     from tasks.training.curve import Curve
 
@@ -58,7 +58,7 @@ def run(work: Work) -> Summary:
 
 def train_alone(work: Work) -> Summary:
     """Load the networks and train: all of a batch, or the share of one of several processes."""
-    from models import zoo
+    from models.zoo import zoo
 
     names = ("teacher", "lpips", "clip", "mae")
     return distill(work, Networks(*(zoo.load(n, work.settings.world, work.settings.run.device) for n in names)))
@@ -112,7 +112,7 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
     """A student that starts as the teacher; its prompt encoder is drawn from the seed."""
     import torch
 
-    from models import student as networks
+    from models.three_d import student as networks
 
     sizes = networks.EMBEDDED if settings.world == "embedded" else networks.PAPER
     # Both kinds of prompt come from frozen encoders, seen once: the student needs no MAE of its own.

@@ -19,18 +19,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_png
-from data_catalog.errors import UserError
-from data_catalog.images import Rejected, read_image
-from data_catalog.keys import sample_key
-from data_catalog.seeds import derive
-from data_catalog.settings import EditSettings, Settings
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from data_catalog.styles import styles_folder
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import EditSettings, Settings
+from data_catalog.config.styles import styles_folder
+from data_catalog.samples.encoding import encode_png
+from data_catalog.samples.images import Rejected, read_image
+from data_catalog.samples.keys import sample_key
+from data_catalog.samples.seeds import derive
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.sources.edits import EDITOR, GivenEdits, Taken, find_edits, named_edits, take_edit
 
 if TYPE_CHECKING:
-    from models.editor import Editor
+    from models.editing.editor import Editor
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def run(work: Work) -> Summary:
     given = find_edits(work.settings, work.partition)
     if given is not None:
         return take_edits(given, portraits, book, work.folder, work.settings)
-    from models import zoo
+    from models.zoo import zoo
 
     editor = zoo.load("editor", work.settings.world, work.settings.run.device)
     if work.settings.run.compile:
@@ -192,7 +192,7 @@ def plan_edits(
 
 def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, settings: EditSettings) -> Summary:
     """Write edit.parquet and pseudo_labels/. A sample that cannot be made is a row with its reason."""
-    from models.batching import MOST
+    from models.editing.batching import MOST
 
     (folder / "pseudo_labels").mkdir()
     size = MOST if settings.batch_size == "auto" else settings.batch_size

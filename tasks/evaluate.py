@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_json
-from data_catalog.errors import UserError
-from data_catalog.settings import Settings
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.evaluation.table import headline, make_table
-from tasks.student.files import load_student
 from tasks.training.data import SampleRef, check_no_leakage, group_samples, read_samples
+from tasks.training.student_files import load_student
 
 if TYPE_CHECKING:
     from tasks.evaluation.methods import Models
@@ -75,8 +75,8 @@ STAGE = Stage(
 
 def load_models(folder: Path, settings: Settings) -> Models:
     """The student in `folder` and everything it is measured with."""
-    from models import zoo
-    from models.inference import for_use
+    from models.three_d.inference import for_use
+    from models.zoo import zoo
     from tasks.evaluation.methods import Models
     from tasks.evaluation.metrics import Judges
 

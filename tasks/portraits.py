@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_png
-from data_catalog.errors import UserError
-from data_catalog.fingerprint import digest_json
-from data_catalog.images import Decoded, Rejected, decode_image
-from data_catalog.seeds import fraction
-from data_catalog.settings import PortraitsSettings, Settings
-from data_catalog.stage import Partition, Stage, Summary, Work
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import PortraitsSettings, Settings
+from data_catalog.samples.encoding import encode_png
+from data_catalog.samples.images import Decoded, Rejected, decode_image
+from data_catalog.samples.seeds import fraction
+from data_catalog.store.fingerprint import digest_json
+from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
 from tasks.sources.licences import read_licences
 from tasks.sources.repeats import find_repeats

@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_catalog.encoding import encode_json
-from data_catalog.errors import UserError
-from data_catalog.seeds import derive
-from data_catalog.settings import PromptsSettings, Settings
-from data_catalog.stage import Partition, Stage, Summary, Work
-from data_catalog.styles import StyleFile, read_style, style_path
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import PromptsSettings, Settings
+from data_catalog.config.styles import StyleFile, read_style, style_path
+from data_catalog.samples.encoding import encode_json
+from data_catalog.samples.seeds import derive
+from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.language import llm
 from tasks.language.checks import changes_identity, not_face_safe
 from tasks.language.collection import Collection, Embed, Prompt
@@ -207,7 +207,7 @@ def load_embedding(settings: Settings) -> Embed | None:
     """CLIP's text vectors, where the profile compares prompts by them."""
     if settings.prompts.max_clip_text is None:
         return None
-    from models import zoo
+    from models.zoo import zoo
 
     clip = zoo.load("clip", settings.world, settings.run.device)
     return lambda text: clip.embed_texts([text])[0].double().cpu().numpy()

@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.images import Decoded, Rejected, read_image
-from data_catalog.settings import ScoreSettings, Settings
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.config.settings import ScoreSettings, Settings
+from data_catalog.samples.images import Decoded, Rejected, read_image
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.clip import Clip
-    from models.identity import IdentityNet
-    from models.landmarks import LandmarkNet
-    from models.perceptual import Perceptual
-    from models.safety import SafetyChecker
+    from models.faces.landmarks import LandmarkNet
+    from models.judges.clip import Clip
+    from models.judges.identity import IdentityNet
+    from models.judges.perceptual import Perceptual
+    from models.judges.safety import SafetyChecker
 
 MEASURES = (
     "score_clip_image",  # cosine of pseudo-label and portrait
@@ -72,7 +72,7 @@ class Pair:
 
 def run(work: Work) -> Summary:
     """Load the judges and score."""
-    from models import zoo
+    from models.zoo import zoo
 
     world, device = work.settings.world, work.settings.run.device
     return score(work, Judges(*(zoo.load(name, world, device) for name in models(work.settings))))
@@ -191,7 +191,7 @@ def camera_drifts(
     pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None where no face is found, or nobody looks for it: a
     sketch may hide its landmarks from the detector and yet have kept the camera, so that this is no proof of drift.
     """
-    from models import alignment, pnp
+    from models.faces import alignment, pnp
 
     if detector is None:
         return [None] * len(cameras)

@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_json
-from data_catalog.errors import UserError
-from data_catalog.fingerprint import digest_json
-from data_catalog.keys import key_portrait
-from data_catalog.record import MORE
-from data_catalog.settings import SelectSettings, Settings
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
-from data_catalog.styles import style_gates
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import SelectSettings, Settings
+from data_catalog.config.styles import style_gates
+from data_catalog.samples.encoding import encode_json
+from data_catalog.samples.keys import key_portrait
+from data_catalog.store.fingerprint import digest_json
+from data_catalog.store.record import MORE
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.gating.gates import CHECKS, FACE, GATES, STEPS, Limits, calibration_pool, verdict
 from tasks.gating.shortfall import ask_for_more
 from tasks.sources.edits import given_style

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import decode_field, decode_rgb
-from data_catalog.settings import Settings
+from data_catalog.config.settings import Settings
+from data_catalog.samples.encoding import decode_field, decode_rgb
 
 Shape = tuple[int, ...]
 
@@ -87,7 +87,7 @@ def _check_select(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_teach(folder: Path, settings: Settings, finding: Finding) -> None:
-    from data_catalog.shards import entries_from_table, read_sample
+    from data_catalog.samples.shards import entries_from_table, read_sample
 
     entries = entries_from_table(pq.read_table(folder / "index.parquet"))
     expected = taught_fields(settings)
@@ -104,7 +104,7 @@ def _check_teach(folder: Path, settings: Settings, finding: Finding) -> None:
 
 def taught_fields(settings: Settings) -> dict[str, str]:
     """Shape and type of each array of a sample, by the teacher's sizes."""
-    from models import live3d
+    from models.three_d import live3d
 
     teacher = live3d.EMBEDDED if settings.world == "embedded" else live3d.PAPER_LT
     own, renderer = settings.teach, teacher.renderer
@@ -133,7 +133,7 @@ def _plane_size(teacher: Any) -> int:
     """Width of a plane, from the encoder on no memory at all."""
     import torch
 
-    from models.encoder import Live3DEncoder
+    from models.three_d.encoder import Live3DEncoder
 
     size = teacher.encoder.image_size
     with torch.device("meta"):
@@ -153,7 +153,7 @@ def _check_distill(folder: Path, settings: Settings, finding: Finding) -> None:
     import torch
     from safetensors import safe_open
 
-    from models.student import Student, StudentConfig
+    from models.three_d.student import Student, StudentConfig
 
     config = StudentConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     with torch.device("meta"):

@@ -1,6 +1,6 @@
 """All stages, in the order of the workflow. Importing this loads declarations, no networks."""
 
-from data_catalog.stage import Stage
+from data_catalog.store.stage import Stage
 from tasks import align, dataset, distill, edit, evaluate, portraits, prompts, score, select, teach
 
 STAGES: tuple[Stage, ...] = (

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import (
+from data_catalog.config.settings import Settings, TeachSettings
+from data_catalog.samples.encoding import (
     decode_array,
     dequantise_triplane,
     encode_array,
@@ -20,17 +21,16 @@ from data_catalog.encoding import (
     encode_json,
     quantise_triplane,
 )
-from data_catalog.images import Rejected, read_image
-from data_catalog.seeds import derive
-from data_catalog.settings import Settings, TeachSettings
-from data_catalog.shard_index import write_index
-from data_catalog.shards import Sample, write_shard
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.samples.images import Rejected, read_image
+from data_catalog.samples.seeds import derive
+from data_catalog.samples.shard_index import write_index
+from data_catalog.samples.shards import Sample, write_shard
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 
 if TYPE_CHECKING:
-    from models.identity import IdentityNet
-    from models.live3d import Live3D
-    from models.perceptual import Perceptual
+    from models.judges.identity import IdentityNet
+    from models.judges.perceptual import Perceptual
+    from models.three_d.live3d import Live3D
 
 SHARD = "shard.tar"
 SCHEMA = pa.schema(
@@ -77,7 +77,7 @@ class Lesson:
 
 def run(work: Work) -> Summary:
     """Load the teacher and teach."""
-    from models import zoo
+    from models.zoo import zoo
 
     world, device = work.settings.world, work.settings.run.device
     return teach(work, Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips"))))

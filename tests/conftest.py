@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def networks() -> Networks:
     """All that a student learns from, untrained."""
-    from tests import taught
+    from tests.worlds import taught
 
     return taught.untrained_networks()
 
@@ -56,6 +56,6 @@ def networks() -> Networks:
 @pytest.fixture(scope="module")
 def dataset(root: Path, networks: Networks) -> Path:
     """A small dataset below `root`, taught by `networks`."""
-    from tests import taught
+    from tests.worlds import taught
 
     return taught.write_dataset(root, networks.teacher)

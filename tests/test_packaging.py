@@ -14,12 +14,12 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from data_catalog.places import PROJECT
+from data_catalog.config.places import PROJECT
 from flows.cli import PIPELINE
-from tests import pupil
+from tests.worlds import pupil
 
 PACKAGES = ("flows", "tasks", "models", "data_catalog")
-FLOWS = ("build_dataset", "distill", "evaluate", "reproduce", "claims", "edit_video", "pretrain_embedded")
+FLOWS = ("build_dataset", "distill", "evaluate", "reproduce", "edit_video", "lab/claims", "lab/pretrain_embedded")
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 SET_UP = re.findall(r"-e '\.\[(.+)\]'", (PROJECT / "Makefile").read_text(encoding="utf-8"))[0].split(",")
 
@@ -172,10 +172,11 @@ def test_prefect_yaml_deploys_every_flow_for_both_profiles() -> None:
     deployed = {(entry["entrypoint"], entry["name"]) for entry in entries}
     for flow in FLOWS:
         for profile in ("demo", "paper"):
-            assert (f"flows/{flow}.py:{flow}", profile) in deployed
+            assert (f"flows/{flow}.py:{Path(flow).name}", profile) in deployed
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_deployed_entrypoint_is_a_flow_of_that_name(name: str) -> None:
-    flow = getattr(importlib.import_module(f"flows.{name}"), name)
-    assert flow.name == name.replace("_", "-")
+    module = importlib.import_module(f"flows.{name.replace('/', '.')}")
+    function = Path(name).name
+    assert getattr(module, function).name == function.replace("_", "-")

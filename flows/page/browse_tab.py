@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from data_catalog.errors import UserError
-from data_catalog.places import data_root
-from data_catalog.snapshot import Snapshot, list_snapshots
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.products.snapshot import Snapshot, list_snapshots
 from flows.page import figures
 from flows.page.inputs import QUIET
 from tasks.datasets.browse import Browser, Wanted, title

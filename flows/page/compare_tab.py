@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import numpy as np
 
-from data_catalog.errors import UserError
-from data_catalog.settings import Settings
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
 from flows.page import figures
 from flows.page.inputs import QUIET, build_inputs, read_wish, turn_sliders
 from flows.page.shelf import Shelf

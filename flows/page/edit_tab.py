@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import numpy as np
 
-from data_catalog.errors import UserError
-from data_catalog.settings import Settings
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
 from flows.page import figures
 from flows.page.inputs import QUIET, build_inputs, read_wish, turn_sliders
 from flows.page.shelf import Shelf
-from tasks.pages.contact_sheet import colour_depth
+from tasks.pictures.inline import colour_depth
 
 if TYPE_CHECKING:
     from tasks.student.portrait3d import Portrait3D

@@ -4,8 +4,8 @@ from functools import cache
 
 import numpy as np
 
-from data_catalog.settings import Settings
-from data_catalog.styles import list_styles, read_style, style_path
+from data_catalog.config.settings import Settings
+from data_catalog.config.styles import list_styles, read_style, style_path
 from tasks.sources.files import PROCEDURAL
 
 # People whom no profile trains on (its seeds count from 0), chosen to differ.

@@ -5,8 +5,8 @@ from html import escape
 
 import numpy as np
 
-from data_catalog.errors import UserError
-from tasks.pages.contact_sheet import embed_picture
+from data_catalog.config.errors import UserError
+from tasks.pictures.inline import embed_picture
 
 
 def figure(picture: np.ndarray, caption: str, name: str = "") -> str:

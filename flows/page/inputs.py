@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from data_catalog.errors import UserError
-from data_catalog.settings import Settings
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
 from flows.page import examples, figures
 from tasks.student.user_portrait import read_picture
 

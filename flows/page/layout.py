@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from data_catalog.settings import Settings
+from data_catalog.config.settings import Settings
 from flows.page.browse_tab import build_browse_tab
 from flows.page.compare_tab import build_compare_tab
 from flows.page.doors import MAX_UPLOAD

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from data_catalog.errors import UserError
-from data_catalog.places import data_root
-from data_catalog.settings import load_settings
-from data_catalog.snapshot import list_snapshots
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import load_settings
+from data_catalog.products.snapshot import list_snapshots
 from flows.page.shelf import Shelf
-from flows.running.processes import free_port
+from flows.run.processes import free_port
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from data_catalog.catalog import Catalog
-from data_catalog.places import data_root
-from data_catalog.settings import load_settings
-from data_catalog.store import Store
-from data_catalog.students import STUDENT, adapted_styles
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import load_settings
+from data_catalog.products.students import STUDENT, adapted_styles
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.store import Store
 
 if TYPE_CHECKING:
     from tasks.student.api import Student

@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_json
-from data_catalog.settings import AdaptSettings, DistillSettings, Settings
-from data_catalog.stage import Input, Need, Partition, Stage, Summary, Work
+from data_catalog.config.settings import AdaptSettings, DistillSettings, Settings
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, read_pairs
 from tasks.distill import Networks
 from tasks.progress import report
-from tasks.student.files import load_student
 from tasks.training.data import SampleRef, group_samples, read_samples
+from tasks.training.student_files import load_student
 
 if TYPE_CHECKING:
-    from models.student import Student
+    from models.three_d.student import Student
     from tasks.adaptation.exam import Exam
     from tasks.training.loop import Trainer
 
@@ -64,7 +64,7 @@ class Findings:
 
 def run(work: Work, clock: Clock = time.monotonic) -> Summary:
     """Load the networks and adapt."""
-    from models import zoo
+    from models.zoo import zoo
 
     names = ("teacher", "lpips", "clip", "mae")
     networks = Networks(*(zoo.load(name, work.settings.world, work.settings.run.device) for name in names))
@@ -73,7 +73,7 @@ def run(work: Work, clock: Clock = time.monotonic) -> Summary:
 
 def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summary:
     """Learn for `adapt.seconds` of the clock, from the newest checkpoint that an interrupted run left."""
-    from models.adaptation import learn_only_adaptable
+    from models.three_d.adaptation import learn_only_adaptable
     from tasks.adaptation.exam import Exam
     from tasks.adaptation.rehearsal import rehearse
     from tasks.training.mirroring import mirror
@@ -257,7 +257,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
     """The delta, what it belongs to, its curve."""
     from safetensors.torch import save_file
 
-    from models.adaptation import read_delta
+    from models.three_d.adaptation import read_delta
     from tasks.training.curve import COLUMNS
 
     save_file(read_delta(student), work.folder / DELTA)

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_catalog.settings import Settings
+from data_catalog.config.settings import Settings
 from models import procedural
 from models.pixels import signed
 from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import render_views, true_heads
-from tasks.pages.pictures import contact_sheet, write_png
+from tasks.pictures.sheets import contact_sheet, write_png
 from tasks.training.data import SampleRef, read_fields
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.live3d import Live3D
-    from models.losses import PerceptualDistance
-    from models.student import Student
+    from models.judges.clip import Clip
+    from models.three_d.live3d import Live3D
+    from models.three_d.losses import PerceptualDistance
+    from models.three_d.student import Student
 
 DRAWS = 1000  # of the bootstrap behind an interval
 

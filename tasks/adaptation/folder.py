@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_catalog.encoding import encode_array, encode_json, encode_png
-from data_catalog.errors import UserError
-from data_catalog.keys import sample_key
-from data_catalog.places import find_path, shown_path
-from data_catalog.seeds import derive
-from data_catalog.settings import Settings
-from data_catalog.shards import Sample
-from data_catalog.stage import Partition, Stage, Summary, Work
-from data_catalog.styles import StyleFile, read_style, style_paths, styles_folder
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import find_path, shown_path
+from data_catalog.config.settings import Settings
+from data_catalog.config.styles import StyleFile, read_style, style_paths, styles_folder
+from data_catalog.samples.encoding import encode_array, encode_json, encode_png
+from data_catalog.samples.keys import sample_key
+from data_catalog.samples.seeds import derive
+from data_catalog.samples.shards import Sample
+from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, LEARNED, write_pairs
 from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
@@ -54,7 +54,7 @@ class AlignedPair(NamedTuple):
 
 def run(work: Work) -> Summary:
     """Load the teacher, align the pairs and teach them."""
-    from models import zoo
+    from models.zoo import zoo
 
     settings = work.settings
     world, device = settings.world, settings.run.device

@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_catalog.errors import UserError
-from data_catalog.seeds import derive
-from data_catalog.settings import Settings
-from data_catalog.shard_index import read_index, write_index
-from data_catalog.shards import Sample, read_sample, write_shard
-from data_catalog.snapshot import SAMPLES, write_samples
-from data_catalog.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.products.snapshot import SAMPLES, write_samples
+from data_catalog.samples.seeds import derive
+from data_catalog.samples.shard_index import read_index, write_index
+from data_catalog.samples.shards import Sample, read_sample, write_shard
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.dataset import SCHEMA, join_samples
 from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_samples

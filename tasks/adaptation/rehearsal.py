@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from data_catalog.keys import sample_key
-from data_catalog.seeds import derive
-from data_catalog.settings import Settings, TeachSettings
-from data_catalog.shards import Sample, write_shard
+from data_catalog.config.settings import Settings, TeachSettings
+from data_catalog.samples.keys import sample_key
+from data_catalog.samples.seeds import derive
+from data_catalog.samples.shards import Sample, write_shard
 from models.pixels import signed
 from tasks.distill import Networks
 from tasks.teach import SHARD
@@ -26,7 +26,7 @@ from tasks.training.data import SampleRef, read_fields
 from tasks.training.lessons import look, make_sample
 
 if TYPE_CHECKING:
-    from models.student import Student
+    from models.three_d.student import Student
 
 FOLDER = "rehearsal"
 

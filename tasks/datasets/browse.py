@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.catalog import Catalog
-from data_catalog.encoding import decode_field
-from data_catalog.errors import UserError
-from data_catalog.images import Rejected, read_image
-from data_catalog.shard_index import read_index
-from data_catalog.shards import read_sample
-from data_catalog.snapshot import SAMPLES, Snapshot, snapshot_digest
-from data_catalog.store import Store
+from data_catalog.config.errors import UserError
+from data_catalog.products.snapshot import SAMPLES, Snapshot, snapshot_digest
+from data_catalog.samples.encoding import decode_field
+from data_catalog.samples.images import Rejected, read_image
+from data_catalog.samples.shard_index import read_index
+from data_catalog.samples.shards import read_sample
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.store import Store
 from tasks.dataset import REJECTED
-from tasks.pages.contact_sheet import embed_picture, make_strip
-from tasks.pages.report import format_number, render
+from tasks.pictures.inline import embed_picture, make_strip
+from tasks.reports.dataset import format_number, render
 from tasks.score import MEASURES
 
 VIEWS_SHOWN = 4

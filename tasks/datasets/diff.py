@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.errors import UserError
-from data_catalog.places import data_root
-from data_catalog.snapshot import MANIFEST, SAMPLES, Snapshot, open_snapshot, snapshot_digest
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.products.snapshot import MANIFEST, SAMPLES, Snapshot, open_snapshot, snapshot_digest
 from tasks.datasets.origins import compare_partitions, compare_settings, find_causes, recipe
 
 # What a change of a column means to a reader; of other columns, their own name.

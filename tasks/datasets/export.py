@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import encode_json
-from data_catalog.errors import UserError
-from data_catalog.shard_index import read_index
-from data_catalog.shards import ShardEntry, read_sample
-from data_catalog.snapshot import SAMPLES, Snapshot
+from data_catalog.config.errors import UserError
+from data_catalog.products.snapshot import SAMPLES, Snapshot
+from data_catalog.samples.encoding import encode_json
+from data_catalog.samples.shard_index import read_index
+from data_catalog.samples.shards import ShardEntry, read_sample
 from tasks.sources.files import LABELS, Licence
 
 LAYOUTS = ("3dpe", "eg3d")

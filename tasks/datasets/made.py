@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_catalog.catalog import Catalog, Entry
-from data_catalog.errors import UserError
-from data_catalog.fingerprint import canonical_json
-from data_catalog.reasons import differences
-from data_catalog.settings import Settings
-from data_catalog.snapshot import Snapshot, open_snapshot, snapshot_digest
-from data_catalog.stage import Partition
-from data_catalog.store import Store
-from data_catalog.students import DATASET, STUDENT, learned_from
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.plan.reasons import differences
+from data_catalog.products.snapshot import Snapshot, open_snapshot, snapshot_digest
+from data_catalog.products.students import DATASET, STUDENT, learned_from
+from data_catalog.store.catalog import Catalog, Entry
+from data_catalog.store.fingerprint import canonical_json
+from data_catalog.store.stage import Partition
+from data_catalog.store.store import Store
 from tasks import dataset, distill
 
 DIFFERENCES_SHOWN = 4

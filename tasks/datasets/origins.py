@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_catalog.catalog import Catalog
-from data_catalog.places import data_root
-from data_catalog.reasons import Reason, differences
-from data_catalog.record import Record
-from data_catalog.snapshot import SAMPLES, Snapshot
-from data_catalog.stage import Partition
-from data_catalog.store import Store
+from data_catalog.config.places import data_root
+from data_catalog.plan.reasons import Reason, differences
+from data_catalog.products.snapshot import SAMPLES, Snapshot
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.record import Record
+from data_catalog.store.stage import Partition
+from data_catalog.store.store import Store
 from tasks.dataset import STAGE
-from tasks.pages.report import flatten
+from tasks.reports.dataset import flatten
 
 PROVENANCE = ("name", "profile", "world", "licence")  # of the manifest, told among the settings
 

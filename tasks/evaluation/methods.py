@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_catalog.fingerprint import digest_json
-from data_catalog.settings import Settings
+from data_catalog.config.settings import Settings
+from data_catalog.store.fingerprint import digest_json
 from models.camera import orbit_label
 from models.pixels import signed
 from tasks.evaluation.metrics import WITHOUT_TARGET, Judges, Truth, Views, look, measure, true_heads
@@ -20,12 +20,12 @@ from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.editor import Editor
-    from models.inference import CpuStudent
-    from models.live3d import Live3D
-    from models.mae import Mae
-    from models.student import Student
+    from models.editing.editor import Editor
+    from models.judges.clip import Clip
+    from models.three_d.inference import CpuStudent
+    from models.three_d.live3d import Live3D
+    from models.three_d.mae import Mae
+    from models.three_d.student import Student
 
 Row = dict[str, Any]
 

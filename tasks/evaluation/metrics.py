@@ -16,9 +16,9 @@ from models.pixels import signed, to_bytes, to_levels
 from models.procedural.render import CHANGED
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.identity import IdentityNet
-    from models.perceptual import Perceptual
+    from models.judges.clip import Clip
+    from models.judges.identity import IdentityNet
+    from models.judges.perceptual import Perceptual
 
 MEASURES = ("id", "clip", "three_d", "lpips")  # the paper's, and LPIPS to the truth or the pseudo-label
 WITHOUT_TARGET = MEASURES[:3]  # of the edited pictures alone

@@ -13,7 +13,7 @@ from models.camera import orbit_label
 from tasks.evaluation.methods import Evaluation
 from tasks.evaluation.metrics import render_views
 from tasks.evaluation.table import METHODS, STUDENT, TEACHERS
-from tasks.pages.pictures import contact_sheet, write_gif, write_png
+from tasks.pictures.sheets import contact_sheet, write_gif, write_png
 from tasks.training.data import SampleRef, read_fields
 
 TURN_YAW = 0.5  # rad, each side of a turntable

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from data_catalog.settings import Settings
+from data_catalog.config.settings import Settings
 from models.pixels import signed
 from tasks.evaluation.methods import Models, portrait_camera
 from tasks.evaluation.table import NO_EDIT, STUDENT, TEACHERS, TEACHERS_AS_EDITED

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.settings import EvaluateSettings, Settings
+from data_catalog.config.settings import EvaluateSettings, Settings
 
 STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
 TEACHERS_AS_EDITED = "editor+teacher, edit.steps"  # in the timing, where others are timed as well

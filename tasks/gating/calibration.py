@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_catalog.encoding import encode_json
-from data_catalog.settings import SelectSettings
-from data_catalog.stage import Work
+from data_catalog.config.settings import SelectSettings
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.stage import Work
 from tasks.gating.gates import GATES, Gate
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.settings import SelectSettings
+from data_catalog.config.settings import SelectSettings
 
 Row = dict[str, Any]
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_catalog.errors import UserError
-from data_catalog.settings import SelectSettings
-from data_catalog.stage import Partition
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import SelectSettings
+from data_catalog.store.stage import Partition
 
 Row = dict[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from data_catalog.errors import UserError
-from data_catalog.settings import LlmSettings
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import LlmSettings
 
 OVERHEAD = 64  # tokens that a server may add around the messages
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from data_catalog.styles import StyleFile
+from data_catalog.config.styles import StyleFile
 from tasks.language.wording import normalise
 
 _WHOSE = r"(?:his|her|their|its|the|(?:the|this)\s+person's)\s+(?:whole\s+|entire\s+)?"

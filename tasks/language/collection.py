@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_catalog.styles import StyleFile
+from data_catalog.config.styles import StyleFile
 from tasks.language.checks import unfit
 from tasks.language.wording import clean, normalise, rouge_l
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_catalog.fingerprint import digest_json, write_atomically
-from data_catalog.settings import PromptsSettings, Settings
+from data_catalog.config.settings import PromptsSettings, Settings
+from data_catalog.store.fingerprint import digest_json, write_atomically
 from tasks.language.budget import Budget, most_tokens
 from tasks.language.server import Server
 

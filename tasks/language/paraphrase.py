@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from data_catalog.seeds import derive
+from data_catalog.samples.seeds import derive
 from tasks.language.forms import (
     ADJECTIVE,
     BECOME,

@@ -15,8 +15,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from data_catalog.errors import UserError
-from data_catalog.settings import LlmSettings
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import LlmSettings
 from tasks.language.budget import Budget, most_tokens
 
 if TYPE_CHECKING:

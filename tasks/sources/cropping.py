@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models import alignment
+from models.faces import alignment
 
 VISIBLE = 0.5  # part of a crop's area that must lie inside the picture
 

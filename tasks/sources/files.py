@@ -18,10 +18,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from data_catalog.errors import UserError
-from data_catalog.images import Rejected
-from data_catalog.places import find_path, shown_path
-from data_catalog.settings import PortraitsSettings
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import find_path, shown_path
+from data_catalog.config.settings import PortraitsSettings
+from data_catalog.samples.images import Rejected
 
 PROCEDURAL = "procedural"
 LABELS = "dataset.json"

@@ -1,6 +1,6 @@
 """Landmarks that come with portraits: one JSON file of them, or a text file for each picture as EG3D has them.
 
-A face is 5, 68, 468 or 478 points (see `models.landmark_layouts`); a picture may have none, or several.
+A face is 5, 68, 468 or 478 points (see `models.faces.landmark_layouts`); a picture may have none, or several.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.errors import UserError
-from data_catalog.places import find_path, shown_path
-from data_catalog.settings import Settings
-from models.landmark_layouts import FIVE, to_five
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import find_path, shown_path
+from data_catalog.config.settings import Settings
+from models.faces.landmark_layouts import FIVE, to_five
 from tasks.sources.files import DETECTIONS, LANDMARKS, PROCEDURAL, open_source
 
 

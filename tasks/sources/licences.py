@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from data_catalog.errors import UserError
-from data_catalog.places import find_path, shown_path
-from data_catalog.settings import PortraitsSettings
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import find_path, shown_path
+from data_catalog.config.settings import PortraitsSettings
 from tasks.sources.files import LICENCES, Licence, Source, read_given, remembered
 
 PIECE = 1 << 20  # characters read at a time; an entry has about 4000

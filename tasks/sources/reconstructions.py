@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.errors import UserError
-from data_catalog.places import find_path, shown_path
-from data_catalog.settings import Settings
-from models.reconstruction import camera_pose
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import find_path, shown_path
+from data_catalog.config.settings import Settings
+from models.faces.reconstruction import camera_pose
 from tasks.sources.files import PROCEDURAL, open_source
 
 CAMERAS = "cameras.json"

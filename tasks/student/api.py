@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
 
-from data_catalog.catalog import Catalog, Entry
-from data_catalog.encoding import encode_json
-from data_catalog.errors import UserError
-from data_catalog.places import data_root
-from data_catalog.settings import Settings, load_settings
-from data_catalog.store import Store
-from data_catalog.students import student_entry
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.products.students import student_entry
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.catalog import Catalog, Entry
+from data_catalog.store.store import Store
 from tasks.student.companions import Companions, find_companions, load_companions, save_companions
-from tasks.student.files import WEIGHTS as STORED_WEIGHTS
-from tasks.student.files import load_student
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
+from tasks.training.student_files import WEIGHTS as STORED_WEIGHTS
+from tasks.training.student_files import load_student
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.inference import CpuStudent
-    from models.student import PromptKind
-    from models.student import Student as Network
+    from models.three_d.inference import CpuStudent
+    from models.three_d.student import PromptKind
+    from models.three_d.student import Student as Network
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # names that the hub expects
 CARD = Path(__file__).parents[1] / "templates" / "student_card.md.j2"
@@ -146,7 +146,7 @@ class Student(
 
     def speed_up(self) -> Self:
         """Edit with the fastest form of the network from now on. Making it takes about a second, once."""
-        from models.inference import for_use
+        from models.three_d.inference import for_use
 
         self.encoder = for_use(self.network)
         return self
@@ -202,7 +202,7 @@ class Student(
     ) -> Self:
         from safetensors.torch import load_file
 
-        from models.student import Student, StudentConfig
+        from models.three_d.student import Student, StudentConfig
 
         folder, device = Path(model_id), str(model_kwargs.get("device", "cpu"))
         if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
@@ -246,8 +246,8 @@ def find_student(catalog: Catalog, student: str | Path | None, settings: Setting
 def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> None:
     from safetensors.torch import load_file
 
-    from data_catalog.students import adapted_style
-    from models.adaptation import apply_delta
+    from data_catalog.products.students import adapted_style
+    from models.three_d.adaptation import apply_delta
     from tasks.adaptation.adapt import DELTA
 
     found = adapted_style(catalog, adapted, base.digest)
@@ -256,7 +256,7 @@ def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> Non
 
 def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings) -> None:
     """Warn where a student's prompts are read by other weights than it learned with."""
-    from models import zoo
+    from models.zoo import zoo
 
     learned_with = catalog.read(student).fingerprint_inputs.get("weights", {})
     for name in ("clip", "mae"):

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from data_catalog.encoding import encode_json
-from data_catalog.settings import Settings
+from data_catalog.config.settings import Settings
+from data_catalog.samples.encoding import encode_json
 from tasks.sources.files import PROCEDURAL
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.landmarks import LandmarkNet
-    from models.mae import Mae
+    from models.faces.landmarks import LandmarkNet
+    from models.judges.clip import Clip
+    from models.three_d.mae import Mae
 
 CLIP, MAE, LANDMARKS = "clip", "mae", "landmarks"  # folders of an export
 
@@ -28,14 +28,14 @@ class Companions(NamedTuple):
 
 def find_companions(settings: Settings) -> Companions:
     """Those that the registry names for the settings' world."""
-    from models import zoo
+    from models.zoo import zoo
 
     return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), find_detector(settings))
 
 
 def find_detector(settings: Settings) -> LandmarkNet | None:
     """The landmark detector, where it knows the faces: the embedded one knows procedural ones only."""
-    from models import zoo
+    from models.zoo import zoo
 
     return zoo.load("landmarks", settings.world) if settings.portraits.source == PROCEDURAL else None
 
@@ -60,9 +60,9 @@ def load_companions(folder: Path) -> Companions:
     """The inverse of `save_companions`."""
     from safetensors.torch import load_file
 
-    from models.clip import Clip
-    from models.landmarks import LandmarkNet
-    from models.mae import Mae
+    from models.faces.landmarks import LandmarkNet
+    from models.judges.clip import Clip
+    from models.three_d.mae import Mae
 
     config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
     mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))

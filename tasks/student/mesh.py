@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_catalog.errors import UserError
+from data_catalog.config.errors import UserError
 
 if TYPE_CHECKING:
     import trimesh

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from tasks.pictures.video import FPS, write_video
 from tasks.student.mesh import extract_mesh, write_mesh
 from tasks.student.user_portrait import Portrait
-from tasks.video.file import FPS, write_video
 
 if TYPE_CHECKING:
     import trimesh
     from torch import Tensor
 
-    from models.student import Student as Network
+    from models.three_d.student import Student as Network
 
 TURN_YAW = 0.5  # rad, each side; the student is trained on portraits, not on the back of a head
 TURN_PITCH = 0.15  # rad, up and down

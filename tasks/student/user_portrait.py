@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_catalog.errors import UserError
-from data_catalog.images import Rejected, decode_image, read_image
-from data_catalog.settings import Settings
-from models import alignment
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.samples.images import Rejected, decode_image, read_image
+from models.faces import alignment
 from tasks import align
 
 if TYPE_CHECKING:
-    from models.landmarks import LandmarkNet
+    from models.faces.landmarks import LandmarkNet
 
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
 

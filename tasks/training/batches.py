@@ -16,22 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_catalog.encoding import TILE
-from data_catalog.seeds import derive
-from data_catalog.settings import DistillSettings
+from data_catalog.config.settings import DistillSettings
+from data_catalog.samples.encoding import TILE
+from data_catalog.samples.seeds import derive
 from models.camera import orbit_label
-from models.losses import ViewTarget
 from models.pixels import signed
-from models.sensitivity import squared_sensitivity
-from models.student import Features, PromptKind
+from models.three_d.losses import ViewTarget
+from models.three_d.sensitivity import squared_sensitivity
+from models.three_d.student import Features, PromptKind
 from tasks.training.data import Fields, Memory, SampleRef, StepDraw, read_fields
 from tasks.training.loader import Loader, Wanted
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.live3d import Live3D
-    from models.mae import Mae
-    from models.student import Student
+    from models.judges.clip import Clip
+    from models.three_d.live3d import Live3D
+    from models.three_d.mae import Mae
+    from models.three_d.student import Student
 
 
 PROBED = 40  # samples in which it is found what the teacher's pictures depend on

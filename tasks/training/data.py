@@ -16,12 +16,12 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_catalog.encoding import decode_rgb, dequantise_triplane
-from data_catalog.errors import UserError
-from data_catalog.seeds import derive
-from data_catalog.shard_index import check_shards, read_index
-from data_catalog.shards import ShardEntry, bytes_to_read, read_into
-from data_catalog.snapshot import SAMPLES
+from data_catalog.config.errors import UserError
+from data_catalog.products.snapshot import SAMPLES
+from data_catalog.samples.encoding import decode_rgb, dequantise_triplane
+from data_catalog.samples.seeds import derive
+from data_catalog.samples.shard_index import check_shards, read_index
+from data_catalog.samples.shards import ShardEntry, bytes_to_read, read_into
 from tasks.language.wording import normalise
 
 ARRAY_HEADER = 1 << 12  # bytes within which an array of ours starts

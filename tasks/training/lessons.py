@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_catalog.encoding import encode_array, encode_json, encode_png
-from data_catalog.settings import TeachSettings
-from data_catalog.shards import Sample
-from models.live3d import Render
+from data_catalog.config.settings import TeachSettings
+from data_catalog.samples.encoding import encode_array, encode_json, encode_png
+from data_catalog.samples.shards import Sample
 from models.pixels import to_bytes
+from models.three_d.live3d import Render
 from tasks.teach import Lesson, encode_lesson
 from tasks.training.data import SampleRef
 

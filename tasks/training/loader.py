@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from data_catalog.shards import bytes_to_read
+from data_catalog.samples.shards import bytes_to_read
 from tasks.training.data import Fields, SampleRef, read_fields, view_name
 
 THREADS = 4

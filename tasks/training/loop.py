@@ -19,25 +19,25 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from data_catalog.errors import UserError
-from data_catalog.settings import DistillSettings, Settings
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import DistillSettings, Settings
 from models.camera import orbit_label
-from models.live3d import Render
-from models.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
-from models.patches import crop, draw_corners, draw_noise, render_patches
 from models.pixels import signed, to_bytes
 from models.precision import Precision, autocast
-from models.rendering import SamplingNoise
-from tasks.pages.pictures import contact_sheet, write_png
+from models.three_d.live3d import Render
+from models.three_d.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
+from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
+from models.three_d.rendering import SamplingNoise
+from tasks.pictures.sheets import contact_sheet, write_png
 from tasks.training.batches import Batch, BatchMaker, Prompts
 from tasks.training.curve import Curve
 from tasks.training.data import Fields, Sampler, SampleRef, StepDraw, read_fields
 from tasks.training.rates import learning_rate_share, make_optimizer
 
 if TYPE_CHECKING:
-    from models.live3d import Live3D
-    from models.losses import PerceptualDistance
-    from models.student import Student
+    from models.three_d.live3d import Live3D
+    from models.three_d.losses import PerceptualDistance
+    from models.three_d.student import Student
 
 log = logging.getLogger(__name__)
 

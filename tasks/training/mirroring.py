@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from data_catalog.errors import UserError
-from data_catalog.settings import Settings
-from data_catalog.shard_index import read_index, write_index
-from data_catalog.shards import Sample, write_shard
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.samples.shard_index import read_index, write_index
+from data_catalog.samples.shards import Sample, write_shard
 from models.camera import mirror_label
-from models.live3d import Live3D
 from models.pixels import signed
+from models.three_d.live3d import Live3D
 from tasks.teach import SHARD, Lesson
 from tasks.training.data import Fields, SampleRef, read_fields
 from tasks.training.lessons import make_sample

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch.multiprocessing as processes
 
-from data_catalog.errors import UserError
-from data_catalog.settings import Settings
-from data_catalog.stage import Summary, Work
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.store.stage import Summary, Work
 from tasks.progress import Progress, listening, report
 
 POLL_S = 0.5

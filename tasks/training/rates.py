@@ -10,8 +10,8 @@ import torch
 from tasks.training.optimizers import build, group
 
 if TYPE_CHECKING:
-    from data_catalog.settings import DistillSettings
-    from models.student import Student
+    from data_catalog.config.settings import DistillSettings
+    from models.three_d.student import Student
 
 
 def make_optimizer(student: Student, settings: DistillSettings) -> torch.optim.Optimizer:

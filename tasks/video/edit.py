@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from data_catalog.encoding import decode_rgb, encode_png
-from data_catalog.errors import UserError
-from data_catalog.fingerprint import digest_json, write_atomically
-from data_catalog.store import Store, writing
+from data_catalog.config.errors import UserError
+from data_catalog.samples.encoding import decode_rgb, encode_png
+from data_catalog.store.fingerprint import digest_json, write_atomically
+from data_catalog.store.store import Store, writing
 from tasks import align
+from tasks.pictures.video import Frame, check_sound, check_video_name, write_clip
 from tasks.progress import report
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Portrait
-from tasks.video.file import Frame, check_sound, check_video_name, write_clip
 from tasks.video.flicker import REACH, steady
 from tasks.video.source import Clip
 from tasks.video.track import CROP_SIGMA_S, POINTS_SIGMA_S, Sighting, smooth_track, split_shots, track

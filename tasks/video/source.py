@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_catalog.errors import UserError
-from data_catalog.images import Rejected, read_image
-from tasks.video.file import FPS, Frame
+from data_catalog.config.errors import UserError
+from data_catalog.samples.images import Rejected, read_image
+from tasks.pictures.video import FPS, Frame
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_catalog.settings import Settings
-from models import alignment
+from data_catalog.config.settings import Settings
+from models.faces import alignment
 from tasks import align
+from tasks.pictures.video import Frame
 from tasks.progress import report
-from tasks.video.file import Frame
 from tasks.video.source import Clip
 
 if TYPE_CHECKING:
-    from models.landmarks import LandmarkNet
+    from models.faces.landmarks import LandmarkNet
 
 POINTS_SIGMA_S = 0.06  # of the landmarks that the camera is fitted to
 CROP_SIGMA_S = 0.12  # of the crop; a camera fitted in it follows the head all the same
@@ -125,7 +125,7 @@ def _smooth_shot(
     points_s: float,
     crop_s: float,
 ) -> list[align.Aligned]:
-    from models import pnp
+    from models.faces import pnp
 
     face, frame = pnp.canonical_face(settings.world), alignment.framing(settings.world)
     known = np.array([points is not None for points in seen])

@@ -1,0 +1,1 @@
+"""Verify what is stored, mend it, and delete what nothing refers to."""

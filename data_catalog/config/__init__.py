@@ -1,0 +1,1 @@
+"""Settings, profiles and styles, where files lie, and the error for what a user can fix."""

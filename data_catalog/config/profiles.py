@@ -1,0 +1,151 @@
+"""Read a profile and its overrides; every mistake names the file and the key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROFILES, shown_path
+from data_catalog.config.settings import Settings
+
+# Typed keys of a document on the way to the settings: where each value came from, by its path.
+Origins = dict[tuple[str, ...], str]
+
+
+class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML keeps the last of two equal keys without a word; this one objects."""
+
+
+def _unique_mapping(loader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, list | dict) and key in seen:
+            problem = f"the key '{key}' occurs twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        seen.add(str(key) if isinstance(key, list | dict) else key)
+    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def list_profiles(folder: Path = PROFILES) -> list[str]:
+    """Names of the profiles there are."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_settings(profile: str, overrides: list[str], folder: Path = PROFILES) -> Settings:
+    """Defaults, then the profile, then the overrides in their order."""
+    path = folder / f"{profile}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", profile) or not path.is_file():
+        raise UserError(
+            f"there is no profile '{profile}'",
+            folder=shown_path(folder),
+            profiles=", ".join(list_profiles(folder)) or "none",
+            hint=_did_you_mean(profile, list_profiles(folder)),
+        )
+    document = read_yaml_mapping(path)
+    origins: Origins = {}
+    _check_keys(document, Settings, shown_path(path), (), origins)
+    for override in overrides:
+        _apply_override(document, override, origins)
+    document["profile"] = profile
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise _bad_value(error, origins, shown_path(path)) from None
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown_path(path)} is not UTF-8", position=f"byte {error.start}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{shown_path(path)}{where}: this is not YAML: {problem}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UserError(f"{shown_path(path)}: expected keys with values", found=type(document).__name__)
+    return {str(key): value for key, value in document.items()}
+
+
+def _apply_override(document: dict[str, Any], override: str, origins: Origins) -> None:
+    """Put `stage.key=value` into the document, the value read as YAML."""
+    label = f"--set {override}"
+    name, equals, text = override.partition("=")
+    keys = tuple(name.strip().split("."))
+    if not equals or not all(keys):
+        raise UserError(f"{label}: expected stage.key=value", hint="for example --set edit.steps=30")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError:
+        hint = "quote it: stage.key='\"...\"'"
+        raise UserError(f"{label}: the value is not YAML", value=text, hint=hint) from None
+    nested: Any = value
+    for key in reversed(keys):
+        nested = {key: nested}
+    if len(keys) == 1 and _section_of(Settings, keys[0]) is not None and not isinstance(value, dict):
+        raise UserError(f"{label}: '{keys[0]}' is a section", hint=f"--set {keys[0]}.KEY=VALUE")
+    _check_keys(nested, Settings, label, (), origins)
+    target = document
+    for key in keys[:-1]:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    target[keys[-1]] = value
+
+
+def _check_keys(given: Any, model: type[BaseModel], label: str, path: tuple[str, ...], origins: Origins) -> None:
+    """Refuse unknown keys, and note where each known one came from."""
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise UserError(f"{label}, {'.'.join(path)}: expected keys with values, found {given!r}")
+    for key, value in given.items():
+        if key not in model.model_fields or (key == "profile" and not path):
+            known = [name for name in model.model_fields if path or name != "profile"]
+            where = f"{label}, {'.'.join(path)}" if path else label
+            guess = _did_you_mean(str(key), known)
+            message = f"{where}: unknown key '{key}'" + (f"; {guess}" if guess else "")
+            raise UserError(message, hint=None if guess else f"known keys: {', '.join(known)}")
+        origins[(*path, key)] = label
+        section = _section_of(model, key)
+        if section is not None:
+            _check_keys(value, section, label, (*path, key), origins)
+
+
+def _section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model behind a field, where it is a section."""
+    if key not in model.model_fields:
+        return None
+    annotation = model.model_fields[key].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _did_you_mean(word: str, known: list[str]) -> str | None:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else None
+
+
+def _bad_value(error: ValidationError, origins: Origins, default: str) -> UserError:
+    """The first complaint of pydantic as one message."""
+    first = error.errors()[0]
+    path = tuple(str(part) for part in first["loc"])
+    origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), default)
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")))

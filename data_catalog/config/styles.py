@@ -1,0 +1,210 @@
+"""Style files: one file in the styles folder is one style.
+
+`<slug>.txt` holds instructions, one a line; the first is the seed prompt, lines that start with `#` are
+comments.
+`<slug>.yaml` may say more: see `StyleFile`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import find_path, shown_path
+from data_catalog.config.profiles import read_yaml_mapping
+from data_catalog.config.settings import SelectSettings, Settings
+
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+SLUG_MAX = 40  # a sample key holds portrait id, style, prompt number and attempt in 96 characters
+SUFFIXES = (".txt", ".yaml")
+GATE_NAMES = tuple(n for n in SelectSettings.model_fields if n.startswith(("min_", "max_")) and n != "min_yield")
+
+
+class StyleFile(BaseModel):
+    """A style as its author wrote it.
+
+    `prompts[0]` is the seed that is paraphrased, the other prompts are taken as they are. `train` and `test`
+    freeze prompts into a split. The captions describe a portrait before and after the edit, for directional
+    CLIP; the guidance scales and the gates (such as `min_clip_text`; null opens one) replace those of the profile.
+    `changes_identity` allows prompts that ask for another person. `reference_images` are pictures of the style, by
+    their paths from this file: for people to see and to give to `stillroom edit --reference`, no stage reads them.
+    `edits`, where they come with the portraits (`edit.source`), is their style's name there, or "editor": the editor
+    makes this style's all the same.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slug: str
+    prompts: list[str] = Field(min_length=1)
+    train: list[str] = []
+    test: list[str] = []
+    source_caption: str | None = None
+    target_caption: str | None = None
+    guidance_scale: float | None = Field(None, ge=1.0)
+    image_guidance_scale: float | None = Field(None, ge=1.0)
+    gates: dict[str, float | None] = {}
+    changes_identity: bool = False
+    edits: str | None = None
+    reference_images: list[str] = []
+    licence: str | None = None
+
+    @field_validator("gates")
+    @classmethod
+    def _known_gates(cls, gates: dict[str, float | None]) -> dict[str, float | None]:
+        for name, limit in gates.items():
+            if name not in GATE_NAMES:
+                raise ValueError(f"there is no gate '{name}'; gates: {', '.join(GATE_NAMES)}")
+            try:
+                SelectSettings.model_validate({name: limit})
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg'].lower()}") from None
+        return gates
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_from_train(cls, given: Any) -> Any:
+        # A file that lists its training prompts need not say the first of them twice.
+        if isinstance(given, dict) and not given.get("prompts") and given.get("train"):
+            return {**given, "prompts": list(given["train"])[:1]}
+        return given
+
+    @property
+    def seed_prompt(self) -> str:
+        return self.prompts[0]
+
+
+def styles_folder(settings: Settings) -> Path:
+    """The folder of the style files."""
+    return find_path(settings.prompts.styles_dir)
+
+
+def style_paths(folder: Path) -> dict[str, Path]:
+    """Slug to file, in order of the slugs. Names are checked here, contents by `read_style`."""
+    if not folder.is_dir():
+        raise UserError(
+            f"the styles folder {shown_path(folder)} does not exist",
+            hint="set prompts.styles_dir, or make the folder",
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix not in (*SUFFIXES, ".yml") or path.is_dir():
+            continue
+        if path.suffix == ".yml":
+            raise UserError(f"{shown_path(path)}: a style file ends in .txt or .yaml", hint="rename it")
+        check_slug(path)
+        if path.stem in found:
+            raise UserError(
+                f"there are two files for the style '{path.stem}'",
+                first=shown_path(found[path.stem]),
+                second=shown_path(path),
+                hint="keep one of them",
+            )
+        found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def list_styles(settings: Settings) -> list[str]:
+    """Slugs of the styles that the settings choose, sorted."""
+    folder = styles_folder(settings)
+    known = list(style_paths(folder))
+    if not known:
+        hint = "write one, such as red-hair.txt with one line: Make the hair red"
+        raise UserError(f"there is no style file in {shown_path(folder)}", hint=hint)
+    if settings.prompts.styles is None:
+        return known
+    for slug in settings.prompts.styles:
+        if slug not in known:
+            close = difflib.get_close_matches(slug, known, n=1)
+            guess = f"; did you mean '{close[0]}'?" if close else ""
+            raise UserError(
+                f"prompts.styles: there is no style '{slug}'{guess}",
+                folder=shown_path(folder),
+                styles=", ".join(known),
+            )
+    return sorted(set(settings.prompts.styles))
+
+
+def style_path(settings: Settings, slug: str) -> Path:
+    """The file of one style."""
+    return style_paths(styles_folder(settings))[slug]
+
+
+def style_gates(settings: Settings, slug: str) -> SelectSettings:
+    """The settings of `select` for one style: the profile's, with the gates that the style's file sets."""
+    path = style_paths(styles_folder(settings)).get(slug)
+    gates = read_style(path).gates if path is not None else {}
+    return settings.select.model_copy(update=dict(gates)) if gates else settings.select
+
+
+def read_style(path: Path) -> StyleFile:
+    """One style file, checked."""
+    check_slug(path)
+    if path.suffix == ".yaml":
+        return _read_yaml_style(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the style file {shown_path(path)} is not UTF-8",
+            position=f"byte {error.start}",
+            hint="save it as UTF-8 text",
+        ) from None
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return _checked(path, {"prompts": [line for line in lines if line and not line.startswith("#")]})
+
+
+def _read_yaml_style(path: Path) -> StyleFile:
+    document = read_yaml_mapping(path)
+    known = [name for name in StyleFile.model_fields if name != "slug"]
+    for key in document:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            guess = f"; did you mean '{close[0]}'?" if close else ""
+            raise UserError(f"{shown_path(path)}: unknown key '{key}'{guess}", known=", ".join(known))
+    return _checked(path, document)
+
+
+def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
+    if not document.get("prompts") and not document.get("train"):
+        raise UserError(
+            f"the style file {shown_path(path)} holds no prompt",
+            expected="an instruction on its first line, such as: Turn it into a bronze statue",
+        )
+    try:
+        style = StyleFile.model_validate({**document, "slug": path.stem})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{shown_path(path)}, {where}: {first['msg'].lower()}") from None
+    for name in ("prompts", "train", "test"):
+        if any(not prompt.strip() for prompt in getattr(style, name)):
+            raise UserError(f"{shown_path(path)}, {name}: a prompt is empty")
+    for prompt in set(style.train) & set(style.test):
+        raise UserError(f"{shown_path(path)}: a prompt stands in both train and test", prompt=prompt)
+    for name in style.reference_images:
+        if not (path.parent / name).is_file():
+            raise UserError(f"{shown_path(path)}, reference_images: there is no file {name}", folder=path.parent)
+    return style
+
+
+def check_slug(path: Path) -> None:
+    """Refuse a style file that is not named by a slug, with a name that would do."""
+    if not SLUG.fullmatch(path.stem) or len(path.stem) > SLUG_MAX or path.stem == "all":
+        suggestion = nearest_slug(path.stem)
+        usable = SLUG.fullmatch(suggestion) and suggestion != "all"
+        raise UserError(
+            f"the style file {shown_path(path)} is not named by a slug",
+            found=path.stem,
+            expected=f"lower-case letters, digits, single hyphens, a letter first, at most {SLUG_MAX}",
+            hint=f"rename it to {suggestion}{path.suffix}" if usable else None,
+        )
+
+
+def nearest_slug(name: str) -> str:
+    """A name in the letters of a slug; it may still start with a digit, or be empty."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:SLUG_MAX]

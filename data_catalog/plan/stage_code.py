@@ -1,0 +1,65 @@
+"""The code behind each stage: its digest now, and which function differs from the code that made a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from data_catalog.config.settings import Settings
+from data_catalog.plan.reasons import Reason, changed_definitions
+from data_catalog.plan.source import SourceDigest, SourceReader, recall_definitions, remember_definitions
+from data_catalog.store.catalog import Entry
+from data_catalog.store.stage import Stage
+
+NAMES_SHOWN = 3  # of functions that changed
+
+
+class StageCode:
+    """Source digests by stage. What earlier plans knew of the code lies in `folder`."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        settings: Settings,
+        model_modules: Callable[[str], Iterable[str]] | None,
+        source: SourceReader | None,
+        folder: Path,
+    ) -> None:
+        self.folder = folder
+        self._stages = {stage.name: stage for stage in stages}
+        self._settings = settings
+        self._model_modules = model_modules
+        self._reader = source or SourceReader(memory=folder / "analyses.json")
+        self._digests: dict[str, SourceDigest] = {}
+
+    def digest(self, stage_name: str) -> SourceDigest:
+        """Digest of the code behind a stage: of its module, and of the modules of its models."""
+        if stage_name not in self._digests:
+            stage = self._stages[stage_name]
+            roots, without = [stage.run.__module__], []
+            if self._model_modules is not None:
+                # The zoo imports every network; a stage depends on the code of those alone that it names.
+                without = ["models.zoo.zoo"]
+                roots += [module for name in stage.models(self._settings) for module in self._model_modules(name)]
+            self._digests[stage_name] = self._reader.digest(roots, without)
+        return self._digests[stage_name]
+
+    def change(self, stage_name: str, entry: Entry) -> Reason | None:
+        """What differs from the code that a record was made by, or last accepted for; None if nothing does."""
+        source = self.digest(stage_name)
+        if entry.made_by(source.digest):
+            return None
+        valid_for = entry.accepted.split()[-1] if entry.accepted else entry.source_digest
+        then = recall_definitions(valid_for, self.folder)
+        names = changed_definitions(then, source.definitions) if then is not None else []
+        shown = ", ".join(names[:NAMES_SHOWN]) or "(earlier code is not known)"
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        return Reason(f"code {shown}{more}", valid_for[:12], source.digest[:12])
+
+    def remember(self, stage_name: str) -> None:
+        """Keep the definitions of the code as it is now, so that a later plan can name those that changed."""
+        remember_definitions(self.digest(stage_name), self.folder)
+
+    def save(self) -> None:
+        """Keep what was learned about files of code."""
+        self._reader.save()

@@ -1,0 +1,1 @@
+"""What the workflow hands on: dataset snapshots, students by digest, and names."""

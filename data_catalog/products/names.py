@@ -1,0 +1,98 @@
+"""Names of students, and notes of where they were exported to: two small files below the data root.
+
+names.json     {name: digest of the student}
+exports.json   {digest of the student: [folder, ...]}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import shown_path
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.fingerprint import write_atomically
+from data_catalog.store.store import Store, writing
+
+NAMES, EXPORTS = "names.json", "exports.json"
+NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+HEXADECIMAL = re.compile(r"[0-9a-f]+")
+LATEST = "latest"
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that a student cannot have."""
+    if not NAME.fullmatch(name):
+        expected = "a small letter, then at most 63 of a-z, 0-9, '.', '_' and '-'"
+        raise UserError(f"'{name}' cannot be a student's name", expected=expected, hint="for example champion")
+    if HEXADECIMAL.fullmatch(name):
+        hint = "a letter after f, or a '-', makes it a name"
+        raise UserError(f"'{name}' cannot be a student's name: it could be the beginning of a digest", hint=hint)
+    if name == LATEST:
+        raise UserError(
+            f"'{name}' cannot be a student's name: it always is the newest one", hint="for example champion"
+        )
+
+
+def read_names(root: Path) -> dict[str, str]:
+    """The digest of the student behind each name."""
+    names: dict[str, str] = _read(root / NAMES)
+    return names
+
+
+def names_of(root: Path, digest: str) -> list[str]:
+    """Names of a student, sorted."""
+    return sorted(name for name, named in read_names(root).items() if named == digest)
+
+
+def give_name(root: Path, name: str, digest: str) -> str | None:
+    """Name a student. Returns the digest of the one that had the name before, if any."""
+    check_name(name)
+    with _changing(root, NAMES) as names:
+        before: str | None = names.get(name)
+        names[name] = digest
+    return before
+
+
+def read_exports(root: Path) -> dict[str, list[str]]:
+    """Folders that each student was exported to, by digest."""
+    exports: dict[str, list[str]] = _read(root / EXPORTS)
+    return exports
+
+
+def note_export(root: Path, digest: str, folder: Path) -> None:
+    """Remember that a student left the data root."""
+    with _changing(root, EXPORTS) as exports:
+        exports[digest] = sorted({*exports.get(digest, []), str(folder.absolute())})
+
+
+@contextmanager
+def _changing(root: Path, file: str) -> Iterator[dict[str, Any]]:
+    """The content of a file, which is written back unless the block fails. No other process changes it meanwhile."""
+    lock = Store(root).lock_file(file)
+    with writing(root):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            document = _read(root / file)
+            yield document
+            write_atomically(root / file, encode_json(document))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    hint = "mend it, or remove it"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.name} cannot be read", file=shown_path(path), cause=error, hint=hint) from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path.name} is not as it was written", file=shown_path(path), hint=hint)
+    return document

@@ -1,0 +1,186 @@
+"""Dataset snapshots: samples with their manifest, named by content; a file names the newest.
+
+    datasets/<digest[:16]>/   samples.parquet, manifest.json, and documents (README.md, report.html)
+    datasets/latest           the digest of the newest snapshot
+
+The digest covers samples and manifest. Documents may be renewed: they only tell what the other two hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.config.errors import UserError
+from data_catalog.products.names import read_names
+from data_catalog.products.students import learned_from, student_entry
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.fingerprint import digest_file, digest_files, sync_folder, write_atomically
+from data_catalog.store.record import Record
+from data_catalog.store.store import Store, writing
+
+SAMPLES, MANIFEST = "samples.parquet", "manifest.json"
+FOLDER_CHARS = 16  # of the digest, in a folder's name
+ROW_GROUP = 65_536  # rows; a query by style and score reads only the groups that may match
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A dataset that is there."""
+
+    digest: str
+    folder: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the author of the snapshot wrote of it."""
+        manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        return manifest
+
+    def samples(self, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+        """The samples, or some columns of those that pass pyarrow `filters`."""
+        return pq.read_table(self.folder / SAMPLES, columns=columns, filters=filters)
+
+
+def write_samples(path: Path, rows: pa.Table) -> None:
+    """One row a sample, sorted by `key`. Equal rows give equal bytes."""
+    assert "key" in rows.column_names, rows.column_names
+    ordered = rows.sort_by("key").combine_chunks().replace_schema_metadata(None)
+    keys = ordered.column("key")
+    assert len(keys.unique()) == len(keys), "a key occurs twice"
+    pq.write_table(ordered, path, compression="zstd", row_group_size=ROW_GROUP)
+
+
+def write_snapshot_files(folder: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> str:
+    """Write samples and manifest into a folder; returns the digest. The manifest holds no date, no place."""
+    write_samples(folder / SAMPLES, rows)
+    (folder / MANIFEST).write_bytes(encode_json(manifest))
+    return snapshot_digest(folder)
+
+
+def snapshot_digest(folder: Path) -> str:
+    """Digest of the samples and the manifest in a folder."""
+    return digest_files({name: digest_file(folder / name) for name in (SAMPLES, MANIFEST)})
+
+
+def recorded_digest(record: Record) -> str | None:
+    """`snapshot_digest` of a dataset's partition as its record promises; nothing is hashed. None for another record."""
+    files = {name: record.files[name].sha256 for name in (SAMPLES, MANIFEST) if name in record.files}
+    return digest_files(files) if len(files) == 2 else None
+
+
+def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = None, as_latest: bool = True) -> Snapshot:
+    """Take the samples and manifest in `source` into the datasets, with documents, and as the latest if told so.
+
+    Publishing the same content again renews only the documents, and mends a snapshot that was damaged.
+    """
+    digest = snapshot_digest(source)
+    snapshot = Snapshot(digest, root / "datasets" / digest[:FOLDER_CHARS])
+    with writing(root):
+        if snapshot.folder.exists():
+            mend_snapshot(snapshot.folder, source)
+        else:
+            temporary = root / "datasets" / f".tmp-{uuid.uuid4().hex[:12]}"
+            try:
+                temporary.mkdir(parents=True)
+                for name in (SAMPLES, MANIFEST):
+                    _copy_synced(source / name, temporary / name)
+                sync_folder(temporary)
+                _rename_unless_there(temporary, snapshot.folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        for name, content in sorted((documents or {}).items()):
+            write_atomically(snapshot.folder / name, content)
+        if as_latest:
+            write_atomically(root / "datasets" / "latest", f"{digest}\n".encode())
+    return snapshot
+
+
+def mend_snapshot(folder: Path, source: Path) -> None:
+    """Put samples and manifest back, from the partition that they were copied from, where they differ."""
+    for name in (SAMPLES, MANIFEST):
+        if not (folder / name).is_file() or digest_file(folder / name) != digest_file(source / name):
+            temporary = folder / f".{name}.{uuid.uuid4().hex[:12]}"
+            try:
+                _copy_synced(source / name, temporary)
+                temporary.replace(folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def list_snapshots(root: Path) -> list[Snapshot]:
+    """All snapshots, the newest last."""
+    found = [path.parent for path in (root / "datasets").glob(f"[!.]*/{MANIFEST}")]
+    folders = [folder for folder in found if (folder / SAMPLES).is_file()]
+    folders.sort(key=lambda folder: ((folder / MANIFEST).stat().st_mtime_ns, folder.name))
+    return [Snapshot(snapshot_digest(folder), folder) for folder in folders]
+
+
+def open_snapshot(root: Path, name: str | None = None) -> Snapshot:
+    """The latest snapshot; or by the beginning of its digest, or by the name of a student that learned from it."""
+    names = read_names(root)
+    if name is None:
+        latest = root / "datasets" / "latest"
+        if not latest.is_file():
+            raise UserError("there is no dataset yet", root=root, hint="stillroom build")
+        digest = latest.read_text(encoding="utf-8").strip()
+    elif name in names:
+        digest = _dataset_of_student(root, name)
+    else:
+        digest = name
+    prefix = digest[:FOLDER_CHARS]
+    found = sorted(path.parent for path in (root / "datasets").glob(f"[!.]*/{MANIFEST}"))
+    matches = [folder for folder in found if prefix and folder.name.startswith(prefix)]
+    if len(matches) != 1:
+        word = "two datasets start" if matches else "no dataset starts"
+        known = {"names": ", ".join(sorted(names)) or "none", "datasets": ", ".join(f.name for f in found) or "none"}
+        raise UserError(f"{word} with the digest '{digest}'", root=root, **known, hint="stillroom build")
+    whole = snapshot_digest(matches[0])
+    if not whole.startswith(digest):
+        raise UserError(
+            f"the dataset {matches[0].name} is not the one its name says",
+            folder=matches[0],
+            expected=digest,
+            found=whole,
+            hint="stillroom build    (publishes it again)",
+        )
+    return Snapshot(whole, matches[0])
+
+
+def _dataset_of_student(root: Path, name: str) -> str:
+    """Digest of the dataset that a student learned from."""
+    catalog = Catalog(Store(root))
+    student = student_entry(catalog, name)
+    entry = learned_from(catalog, student)
+    digest = None if entry is None else recorded_digest(catalog.read(entry))
+    if digest is None:
+        message = f"the store no longer holds the dataset that the student '{name}' learned from"
+        raise UserError(message, student=student.digest, hint="name a dataset: stillroom datasets lists them")
+    return digest
+
+
+def _copy_synced(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    with target.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _rename_unless_there(temporary: Path, folder: Path) -> None:
+    """Two processes may publish the same content at once: either's bytes will do."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not (folder / MANIFEST).exists():
+            raise
+    sync_folder(folder.parent)

@@ -1,0 +1,88 @@
+"""Trained students in the store, by name or digest, and the styles that they were adapted to, by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.config.errors import UserError
+from data_catalog.products.names import LATEST, read_names
+from data_catalog.store.catalog import Catalog, Entry
+
+STUDENT = "distill/all"  # the partition that holds them
+DATASET = "dataset/all"  # the partition that they learned from
+ADAPTED = "adapt"  # the stage whose partitions, one a style, hold what adapting left
+DOCUMENT = "adapted.json"
+
+
+@dataclass(frozen=True)
+class AdaptedStyle:
+    """A style that a student learned afterwards. `digest` is its partition's, `base` that of the student."""
+
+    style: str
+    digest: str
+    base: str
+    folder: Path
+    created: str
+
+
+def list_students(catalog: Catalog) -> list[Entry]:
+    """All of them, the newest first; of those with the same bytes, the newest."""
+    newest: dict[str, Entry] = {}
+    for entry in catalog.history(STUDENT):
+        newest.setdefault(entry.digest, entry)
+    return list(newest.values())
+
+
+def student_entry(catalog: Catalog, student: str = LATEST) -> Entry:
+    """The student of this name, or with this digest (or its beginning), or the newest for `latest`."""
+    students, names = list_students(catalog), read_names(catalog.store.root)
+    digest = names.get(student, "" if student == LATEST else student)
+    found = [entry for entry in students if entry.digest.startswith(digest)]
+    if found and (student == LATEST or len(found) == 1):
+        return found[0]
+    known = ", ".join(entry.digest[:16] for entry in students) or "none"
+    named = ", ".join(f"{name} ({names[name][:16]})" for name in sorted(names)) or "none"
+    message = f"{len(found)} students start with '{student}'" if found else f"there is no student '{student}'"
+    if student in names:
+        message = f"the student named '{student}', {digest[:16]}, is no longer in the store"
+    hint = "stillroom students lists them" if students else "stillroom distill"
+    raise UserError(message, names=named, students=known, hint=hint)
+
+
+def learned_from(catalog: Catalog, student: Entry) -> Entry | None:
+    """The dataset's partition that a student learned from; None where the store no longer holds it."""
+    digest = catalog.read(student).fingerprint_inputs.get("inputs", {}).get(DATASET)
+    return next((entry for entry in catalog.history(DATASET) if entry.digest == digest), None)
+
+
+def adapted_styles(catalog: Catalog) -> list[AdaptedStyle]:
+    """All of them, the newest first."""
+    folder = catalog.store.folder_of_all / ADAPTED
+    keys = [f"{ADAPTED}/{path.name}" for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    found = [_describe(catalog, entry) for key in keys for entry in catalog.history(key)]
+    return sorted(found, key=lambda each: each.created, reverse=True)
+
+
+def adapted_style(catalog: Catalog, name: str, base: str | None = None) -> AdaptedStyle:
+    """Find the newest adapted style of a name, or the one of a digest (or its beginning).
+
+    base: digest of the student that it was adapted from; None for any.
+    """
+    known = adapted_styles(catalog)
+    named = [each for each in known if name == each.style or each.digest.startswith(name)]
+    found = [each for each in named if base in (None, each.base)]
+    if not found:
+        styles = ", ".join(sorted({each.style for each in known if base in (None, each.base)})) or "none"
+        whose = "no student" if base is None else f"the student {base[:16]}"
+        is_known = "was not adapted" if base else "was adapted"
+        hint = f"stillroom adapt {name}"
+        raise UserError(f"{whose} {is_known} to '{name}'", adapted_styles=styles, hint=hint)
+    return found[0]
+
+
+def _describe(catalog: Catalog, entry: Entry) -> AdaptedStyle:
+    folder = catalog.folder(entry)
+    document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    return AdaptedStyle(document["style"], entry.digest, document["student"], folder, entry.created)

@@ -1,0 +1,1 @@
+"""Stages as declared, their partitions on disk, and the index over them."""

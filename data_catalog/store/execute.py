@@ -1,0 +1,115 @@
+"""Carry out one job of a plan: run the stage's function in a temporary folder and commit what it wrote.
+
+Jobs pickle, so that a process of a pool, or of a Dask worker, can execute them; only the data root is shared.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.settings import Settings
+from data_catalog.store.heap import kept_memory
+from data_catalog.store.record import FileEntry, Record, Summary
+from data_catalog.store.stage import Input, Partition, Work
+from data_catalog.store.store import DISK_FULL, RECORD, Store, disk_is_full, no_space, writing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    """A partition to make, with all that its stage's function is given.
+
+    `stale` is the (mtime_ns, bytes) of a record that the plan found not good enough (damaged, made by other
+    code, made again by force), or None: a record that differs from it was made by another process meanwhile.
+    """
+
+    partition: Partition
+    fingerprint: str
+    fingerprint_inputs: dict[str, Any]
+    version: int
+    run: Callable[[Work], Summary]
+    resumes: bool
+    settings: Settings
+    inputs: dict[str, list[Input]]
+    sources: dict[str, Path]
+    source_digest: str
+    stale: tuple[int, int] | None
+
+    @property
+    def key(self) -> str:
+        return self.partition.key
+
+
+def execute(job: Job, root: Path) -> Record:
+    """Make the partition, or take it from a process that made it since the plan. Returns its record."""
+    store = Store(root)
+    with store.lock(job.partition, job.fingerprint):
+        made = _made_meanwhile(job, store)
+        if made is not None:
+            log.info("%s was made by another process", job.key)
+            return made
+        working = store.working(job.partition, job.fingerprint) if job.resumes else Path()
+        temporary = store.begin(job.partition, job.fingerprint)
+        try:
+            record = store.commit(temporary, _run(job, root, temporary, working))
+        except BaseException:
+            # A killed process leaves the folder to the next one; an exception need not.
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if job.resumes:
+            # Only now: until the record is there, a kill would cost everything since the first checkpoint.
+            shutil.rmtree(working, ignore_errors=True)
+        return record
+
+
+def _made_meanwhile(job: Job, store: Store) -> Record | None:
+    record = store.find(job.partition, job.fingerprint)
+    if record is None or store.missing(record):
+        return None
+    status = (store.folder(job.partition, job.fingerprint) / RECORD).stat()
+    return None if (status.st_mtime_ns, status.st_size) == job.stale else record
+
+
+def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
+    work = Work(job.partition, job.inputs, job.settings, job.sources, folder, root, working)
+    started = time.perf_counter()
+    try:
+        with kept_memory():
+            summary = job.run(work)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            with writing(root):
+                raise
+        if disk_is_full(root):  # torch and others name no errno
+            raise no_space(root) from error
+        raise
+    metrics = {name: value for name, value in summary.metrics.items() if math.isfinite(value)}
+    if metrics.keys() != summary.metrics.keys():
+        log.warning("%s: not a number: %s", job.key, ", ".join(sorted(summary.metrics.keys() - metrics.keys())))
+    return Record(
+        partition=job.key,
+        stage=job.partition.stage,
+        version=job.version,
+        fingerprint=job.fingerprint,
+        fingerprint_inputs=job.fingerprint_inputs,
+        digest="",  # of the files, at commit, as are the files that are not hashed yet
+        files={
+            name: FileEntry(bytes=(folder / name).stat().st_size, sha256=digest)
+            for name, digest in summary.sha256.items()
+        },
+        samples=summary.samples,
+        rejected=summary.rejected,
+        metrics=metrics,  # JSON has no nan: a record with one could not be read again
+        parts=summary.parts,
+        seconds=round(time.perf_counter() - started, 4),
+        source_digest=job.source_digest,
+        device=job.settings.run.device,
+    )

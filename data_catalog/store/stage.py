@@ -1,0 +1,138 @@
+"""A stage is declared once: name, version, needs, the settings it reads, the function that does the work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.store.record import Record, Summary
+
+__all__ = ["Input", "Need", "Partition", "Stage", "Summary", "Work"]
+
+PLACE = re.compile(r"(?P<block>\d+)(-a(?P<attempt>[1-9]\d*))?")
+
+
+class Partition(NamedTuple):
+    """What one stage computes, caches and reruns as a unit.
+
+    `attempt` counts how often the block was made again with new seeds because its style was short of samples.
+    """
+
+    stage: str
+    style: str | None = None
+    block: int | None = None
+    attempt: int = 0
+
+    @property
+    def key(self) -> str:
+        """`edit/zombie/0003`, `portraits/0003`, `prompts/zombie` or `dataset/all`: the path in the store."""
+        where = [part for part in (self.style, self.place) if part is not None]
+        return "/".join([self.stage, *(where or ["all"])])
+
+    @property
+    def place(self) -> str | None:
+        """The block, with its attempt if that is not the first: `0003`, `0003-a1`."""
+        if self.block is None:
+            return None
+        return f"{self.block:04d}" + (f"-a{self.attempt}" if self.attempt else "")
+
+    @classmethod
+    def parse(cls, key: str) -> Partition:
+        """The partition of a key. Style slugs start with a letter, so that a number is always a block."""
+        stage, *rest = key.strip("/").split("/")
+        place = PLACE.fullmatch(rest[-1]) if rest else None
+        if place:
+            rest.pop()
+        if rest == ["all"] and not place:
+            rest = []
+        if not stage or len(rest) > 1 or (not rest and not place and not key.endswith("/all")):
+            forms = "stage/style/block, stage/style, stage/block or stage/all"
+            raise UserError(f"'{key}' is not a partition", expected=forms)
+        style, block = (rest[0] if rest else None), (int(place["block"]) if place else None)
+        return cls(stage, style, block, int(place["attempt"] or 0) if place else 0)
+
+
+class Need(NamedTuple):
+    """An upstream stage: its partitions of the same style, block and attempt; all of them along what only it has.
+
+    With `part`, only `record.parts[place]` of the upstream partition counts: a change to another block of it
+    is not seen.
+    """
+
+    stage: str
+    part: bool = False
+
+
+@dataclass
+class Input:
+    """One upstream partition, as a stage meets it. `digest` is the part's digest where the need is a part."""
+
+    partition: Partition
+    folder: Path
+    digest: str
+    record: Record
+
+
+@dataclass
+class Work:
+    """All that a stage's function may use: it reads `inputs` and `sources` and writes into `folder` alone.
+
+    A stage with `resumes` also keeps checkpoints in `working`: what an attempt leaves there, the next one finds.
+    It goes when the record is written, and is no part of the partition.
+    """
+
+    partition: Partition
+    inputs: dict[str, list[Input]]
+    settings: Settings
+    sources: dict[str, Path]
+    folder: Path
+    root: Path = field(default_factory=Path)  # the data root, for paths that are stored relative to it
+    working: Path = field(default_factory=Path)
+
+    def input(self, stage: str) -> Input:
+        """The single partition of an upstream stage."""
+        (only,) = self.inputs[stage]
+        return only
+
+
+def no_settings(settings: Settings, partition: Partition) -> dict[str, Any]:
+    return {}
+
+
+def no_sources(settings: Settings, partition: Partition) -> dict[str, Path]:
+    return {}
+
+
+def no_models(settings: Settings) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the workflow.
+
+    `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the
+    outside files whose content does, `models` the names of the weights. Its author bumps `version` when the
+    meaning changes. A stage with `resumes` finds in `work.working` what an interrupted attempt left there.
+    """
+
+    name: str
+    version: int
+    run: Callable[[Work], Summary]
+    split_by: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    reads: Callable[[Settings, Partition], dict[str, Any]] = no_settings
+    sources: Callable[[Settings, Partition], dict[str, Path]] = no_sources
+    models: Callable[[Settings], tuple[str, ...]] = no_models
+    resumes: bool = False
+
+    def partitions(self, styles: list[str], blocks: list[int]) -> list[Partition]:
+        """All partitions of this stage, in order of style, then block; further attempts come while a plan is made."""
+        over_styles: list[str | None] = [*styles] if "style" in self.split_by else [None]
+        over_blocks: list[int | None] = [*blocks] if "block" in self.split_by else [None]
+        return [Partition(self.name, style, block) for style in over_styles for block in over_blocks]

@@ -1,0 +1,283 @@
+"""The store: one folder a partition and fingerprint, whole exactly when its `record.json` is there."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from data_catalog.config.errors import UserError
+from data_catalog.store.fingerprint import digest_file, digest_files, sync_folder, write_atomically
+from data_catalog.store.record import FileEntry, Record
+from data_catalog.store.stage import Partition
+
+log = logging.getLogger(__name__)
+
+RECORD = "record.json"
+FOLDER_CHARS = 16  # of the fingerprint, in a folder's name
+FINGERPRINT = re.compile(rf"[0-9a-f]{{{FOLDER_CHARS}}}")
+NEARLY_NOTHING = 1 << 16  # bytes; a disk with less is full
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Store:
+    """Partitions below `root/store`. Reading never writes; writing happens between `lock` and `commit`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.folder_of_all = self.root / "store"
+
+    def partition_folder(self, partition: Partition) -> Path:
+        """The folder of all fingerprints of a partition."""
+        return self.folder_of_all / partition.key
+
+    def folder(self, partition: Partition, fingerprint: str) -> Path:
+        """The folder of one partition as one intent made it."""
+        return self.partition_folder(partition) / fingerprint[:FOLDER_CHARS]
+
+    def find(self, partition: Partition, fingerprint: str) -> Record | None:
+        """The record of exactly this partition and fingerprint, or None."""
+        record = read_record(self.folder(partition, fingerprint))
+        honest = record is not None and (record.partition, record.fingerprint) == (partition.key, fingerprint)
+        return record if honest else None
+
+    def folder_of(self, record: Record) -> Path:
+        """Where the files of a record are."""
+        return self.folder(Partition.parse(record.partition), record.fingerprint)
+
+    def record_folders(self) -> Iterator[Path]:
+        """Folders that hold a record, whatever it says, in order."""
+        return (folder for folder, recorded in self.folders() if recorded)
+
+    def folders(self) -> Iterator[tuple[Path, bool]]:
+        """Folders with the name of a fingerprint or with a record, in order, and whether they hold a record."""
+        for current, folders, names in os.walk(self.folder_of_all):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if RECORD in names or FINGERPRINT.fullmatch(os.path.basename(current)):  # noqa: PTH119
+                folders.clear()
+                yield Path(current), RECORD in names
+
+    def missing(self, record: Record) -> list[str]:
+        """What a look at names and sizes finds wrong; contents are checked by `verify`."""
+        return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
+
+    @staticmethod
+    def place(partition: Partition, fingerprint: str) -> str:
+        """What is locked while it is worked on: a partition as one intent makes it, so that two may be made at once."""
+        return f"{partition.key}/{fingerprint[:FOLDER_CHARS]}"
+
+    def lock_file(self, place: str) -> Path:
+        """The file whose lock who works on a place holds; not there before somebody did."""
+        return self.root / "catalog" / "locks" / (place.replace("/", "--") + ".lock")
+
+    @contextmanager
+    def lock(self, partition: Partition, fingerprint: str) -> Iterator[None]:
+        """Hold a partition as one intent makes it against other processes. The lock of a dead process is free."""
+        path = self.lock_file(self.place(partition, fingerprint))
+        with writing(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("waiting for another process that makes %s", partition.key)
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def lock_if_free(self, place: str) -> Iterator[bool]:
+        """Hold the lock of a place and say True, or say at once that a live process has it."""
+        path = self.lock_file(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def is_held(self, place: str) -> bool:
+        """Whether a live process works there."""
+        if not self.lock_file(place).exists():
+            return False
+        with self.lock_if_free(place) as free:
+            return not free
+
+    def begin(self, partition: Partition, fingerprint: str) -> Path:
+        """An empty folder under a temporary name. What a dead process left of the same intent goes."""
+        parent = self.partition_folder(partition)
+        folder = parent / _temporary_name(fingerprint)
+        with writing(self.root):
+            for left in parent.glob(f".tmp-{fingerprint[:FOLDER_CHARS]}-*"):
+                shutil.rmtree(left)  # of a process that died: we hold its lock
+            folder.mkdir(parents=True)
+        return folder
+
+    def working(self, partition: Partition, fingerprint: str) -> Path:
+        """The folder for checkpoints of this intent, with those that an interrupted attempt left."""
+        folder = self.partition_folder(partition) / f".part-{fingerprint[:FOLDER_CHARS]}"
+        with writing(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self, temporary: Path, record: Record) -> Record:
+        """Hash, sync and rename what was written, its record last. Files that the record knows are hashed already.
+
+        When the folder exists (made again by force, for changed code, or after damage) the new files take its
+        place, even if the old record promises the same bytes: what is on the disk may not be what it says.
+        """
+        with writing(self.root):
+            record.files = _hash_and_sync(temporary, record.files)
+            record.digest = digest_files({name: entry.sha256 for name, entry in record.files.items()})
+            folder = self.folder_of(record)
+            replaced = folder.with_name(_temporary_name(record.fingerprint))
+            if folder.exists():
+                # The record goes first: at no moment is there a record with other bytes than its own.
+                (folder / RECORD).unlink(missing_ok=True)
+                folder.rename(replaced)
+            temporary.rename(folder)
+            sync_folder(folder.parent)
+            # Record last: it says that the partition is whole.
+            try:
+                self.write_record(record)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing can make it whole
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)  # what stays, the next `begin` removes
+        return record
+
+    def discard(self, partition: Partition, name: str) -> bool:
+        """Remove what an unfinished attempt left under a fingerprint's name. A folder with a record is kept."""
+        with self.lock(partition, name), writing(self.root):
+            folder = self.partition_folder(partition) / name
+            if (folder / RECORD).exists() or not folder.is_dir():
+                return False
+            shutil.rmtree(folder)
+        return True
+
+    def write_record(self, record: Record) -> None:
+        """Put a record into its folder, whole or not at all."""
+        record.seal = record.sealing()
+        text = record.model_dump_json(indent=1) + "\n"
+        write_atomically(self.folder_of(record) / RECORD, text.encode())
+
+
+def _temporary_name(fingerprint: str) -> str:
+    return f".tmp-{fingerprint[:FOLDER_CHARS]}-{uuid.uuid4().hex[:12]}"
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a folder; None where there is none, or it cannot be understood or believed."""
+    record = parse_record(folder)
+    if record is not None and not record.honest:
+        log.warning("%s is not as it was written; its partition counts as not made", folder / RECORD)
+        return None
+    return record
+
+
+def parse_record(folder: Path) -> Record | None:
+    """What is written in a folder's record, to be believed or not; None where it cannot be understood."""
+    try:
+        data = (folder / RECORD).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except IsADirectoryError:
+        data = b""
+    try:
+        return Record.model_validate_json(data)
+    except ValidationError:
+        log.warning("%s is not a record; its partition counts as not made", folder / RECORD)
+        return None
+
+
+def look_at_files(folder: Path | str, files: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
+    """(what is missing or has another size, files whose mtime is another) of [bytes, mtime in ns] by name."""
+    problems, touched = [], []
+    for name, (size, mtime) in files.items():
+        try:
+            found = os.stat(f"{folder}/{name}")  # noqa: PTH116 - half the time of Path.stat
+        except OSError:
+            problems.append(f"{name} is missing")
+            continue
+        if found.st_size != size:
+            problems.append(f"{name} has {found.st_size} bytes, not {size}")
+        elif found.st_mtime_ns != mtime:
+            touched.append(name)
+    return problems, touched
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn what a disk says into a message for the user."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or root
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(root) from error
+        if error.errno == errno.EFBIG:
+            hint = "raise the limit (ulimit -f) and run the same command again; nothing half-written is kept"
+            raise UserError("a file would be larger than this process may write", path=place, hint=hint) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "make it writable, or set STILLROOM_DATA to another folder"
+            raise UserError("the data root cannot be written", path=place, cause=error.strerror, hint=hint) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            hint = "remove it, or set STILLROOM_DATA to another folder"
+            raise UserError("a file stands where a folder is needed", path=place, hint=hint) from error
+        raise
+
+
+def no_space(root: Path) -> UserError:
+    """The message of a full disk."""
+    hint = "make room and run the same command again; nothing half-written is kept"
+    return UserError("there is no space left on the disk", folder=root, hint=hint)
+
+
+def disk_is_full(root: Path) -> bool:
+    """Whether there is next to nothing left: not every library says why it could not write."""
+    return shutil.disk_usage(root).free < NEARLY_NOTHING
+
+
+def check_writable(root: Path) -> None:
+    """Say at once, in one message, that a data root cannot be written."""
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".tmp-{uuid.uuid4().hex[:12]}"
+        probe.touch()
+        probe.unlink()
+
+
+def _hash_and_sync(folder: Path, hashed: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """Every file below the folder, on the disk and with its digest, which may have been taken while it was written."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        assert not path.is_symlink(), f"{name}: a partition holds its own bytes, no links"
+        if path.is_dir():
+            continue
+        assert name != RECORD, "a stage does not write the record"
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        entries[name] = hashed.get(name) or FileEntry(bytes=path.stat().st_size, sha256=digest_file(path))
+    for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        sync_folder(place)
+    return entries

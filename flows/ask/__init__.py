@@ -1,0 +1,1 @@
+"""Questions that run nothing: the plan, its reasons and price, styles, comparisons."""

@@ -1,0 +1,31 @@
+"""Compare two datasets, as a document for the command line and as a page."""
+
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import load_settings
+from data_catalog.store.fingerprint import write_atomically
+from data_catalog.store.store import writing
+
+
+def diff_datasets(a: str, b: str | None, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+    """What differs from dataset A to B; also written as a page where one is asked for."""
+    from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
+    from tasks.datasets.made import snapshot_of
+
+    settings = load_settings(profile, overrides)
+    before, after = find_dataset(a), find_dataset(b) if b else snapshot_of(data_root(), settings)
+    samples = pair_samples(before, after)
+    diff = describe_diff(before, after, samples)
+    if page is not None:
+        from tasks.reports.comparison import dataset_page
+
+        write_page(page, dataset_page(before, after, samples, diff))
+    return diff | {"page": str(page) if page else None}
+
+
+def write_page(path: Path, content: bytes) -> None:
+    """Write a page whole or not at all."""
+    with writing(path.parent):
+        write_atomically(path, content)

@@ -1,0 +1,97 @@
+"""The yield funnel of each style: how many pseudo-labels are left after each check. Imports no engine."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from data_catalog.plan.plan import Plan
+
+FUNNEL = "funnel.json"  # of the stage select
+
+Document = dict[str, Any]
+
+
+def read_funnels(plan: Plan) -> list[Document]:
+    """The funnel of each style's newest selection; `current` says whether it is that of these settings."""
+    rows = []
+    for step in plan.by_stage.get("select", []):
+        current = step.made and step.entry is not None
+        entries = [step.entry] if current else plan.catalog.history(step.key)[:1]
+        for entry in filter(None, entries):
+            path = plan.catalog.folder(entry) / FUNNEL
+            if path.is_file():
+                funnel = json.loads(path.read_text(encoding="utf-8"))["funnel"]
+                rows.append({"style": step.partition.style, "current": current, **funnel})
+    return rows
+
+
+def flat_funnels(funnels: list[Document]) -> list[Document]:
+    """One row a style with a column for each step, for the tables of Prefect's and MLflow's pages."""
+    return [
+        {
+            "style": funnel["style"],
+            **{each["step"]: each["left"] for each in funnel["steps"]},
+            "yield": round(funnel["yield"], 4),
+            "attempts": len(funnel.get("attempts", [])),
+            "lost": told_reasons(funnel),
+        }
+        for funnel in funnels
+    ]
+
+
+def funnel_metrics(funnels: list[Document]) -> dict[str, float]:
+    """`funnel.zombie.kept` and so on: what each step left of each style, and its yield."""
+    metrics: dict[str, float] = {}
+    for funnel in funnels:
+        name = f"funnel.{funnel['style']}"
+        metrics |= {f"{name}.{each['step'].replace(' ', '_')}": float(each["left"]) for each in funnel["steps"]}
+        metrics[f"{name}.yield"] = float(funnel["yield"])
+    return metrics
+
+
+def told_reasons(funnel: Document) -> str:
+    """`min_identity 3, truncated 1`: why samples were lost, the most frequent reason first."""
+    told = sorted(funnel["reasons"].items(), key=lambda each: -each[1])
+    return ", ".join(f"{reason} {count}" for reason, count in told)
+
+
+def kept_line(funnels: list[Document]) -> str:
+    """`kept of made: clown 40 of 40, zombie 31 of 52 in 2 attempts`; a star marks an earlier selection."""
+    words = []
+    for funnel in funnels:
+        attempts = len(funnel.get("attempts", []))
+        more = f" in {attempts} attempts" if attempts > 1 else ""
+        star = "" if funnel["current"] else "*"
+        words.append(f"{funnel['style']}{star} {funnel['steps'][-1]['left']} of {funnel['steps'][0]['left']}{more}")
+    return f"kept of made: {', '.join(words)}"
+
+
+def funnel_table(funnels: list[Document], console: Console) -> None:
+    """One row a style. A step that lost nothing is dim; most frequent reasons stand at the end."""
+    steps = list(dict.fromkeys(each["step"] for funnel in funnels for each in funnel["steps"]))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("style", no_wrap=True)
+    for name in [*steps, "yield"]:
+        table.add_column(name, justify="right")
+    for funnel in funnels:
+        left = {each["step"]: each["left"] for each in funnel["steps"]}
+        cells = [_count(left.get(name), left.get(before)) for before, name in zip(["", *steps], steps, strict=False)]
+        name = funnel["style"] + ("" if funnel["current"] else " *")
+        table.add_row(Text(name), *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
+    console.print(table)
+    for funnel in funnels:
+        if len(funnel.get("attempts", [])) > 1:
+            made = " + ".join(str(count) for count in funnel["attempts"])
+            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}", highlight=False)
+        if funnel["reasons"]:
+            lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
+            console.print(lost, markup=False, highlight=False, soft_wrap=True)
+    if not all(funnel["current"] for funnel in funnels):
+        console.print("* of an earlier selection; stillroom plan says what is to be made again", highlight=False)
+
+
+def _count(left: int | None, before: int | None) -> Text:
+    return Text("-" if left is None else str(left), style="dim" if left == before else "")

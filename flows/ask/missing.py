@@ -1,0 +1,146 @@
+"""What a profile of the paper's world still lacks, how to get it, and what the whole job will cost once it is there."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.styles import list_styles
+from data_catalog.store.stage import Stage
+from flows.ask.forecast import SPEED, forecast
+from flows.ask.price import Price
+
+PORTRAITS = (
+    "EG3D's FFHQ: dataset_preprocessing/ffhq/runme.py of NVlabs/eg3d makes a folder or zip of 512x512 pictures with "
+    "dataset.json; put its path into portraits.source"
+)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One thing that is not there. `fetched`: it will be, at its first use, if this machine reaches the hub."""
+
+    what: str
+    where: str  # the setting or file that would name it
+    get: str
+    fetched: bool = False
+
+
+def find_missing(settings: Settings) -> list[Missing]:
+    """Portraits, weights and keys that the settings ask for and that are not there."""
+    return [*_portraits(settings), *_weights(settings), *_keys(settings)]
+
+
+def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
+    """In place of a plan, which needs the files: what is missing, and a forecast. None where nothing hinders a plan."""
+    settings = load_settings(profile, overrides)
+    if settings.world != "paper":
+        return None
+    missing = find_missing(settings)
+    hindering = [each for each in missing if not each.fetched and each.where != "OPENAI_API_KEY"]
+    if not hindering:
+        return None
+    rows = _forecast_rows(settings, "waits for " + ", ".join(each.what for each in hindering))
+    total = _total(rows)
+    return {
+        "profile": profile,
+        "stages": rows,
+        "missing": [asdict(each) for each in missing],
+        "estimate": total.document(),
+        "at_most": total.document(),
+        "gpu_hours": round(sum(row["price"]["seconds"] for row in rows) / 3600, 1),
+        "forecast": SPEED,
+        "device": settings.run.device,
+        "notes": [],
+        "seconds": 0.0,
+    }
+
+
+def disk_needed(settings: Settings) -> int:
+    """Bytes that the whole job will take."""
+    return _total(_forecast_rows(settings, "")).bytes
+
+
+def _total(rows: list[dict[str, Any]]) -> Price:
+    return sum((Price(**row["price"]) for row in rows), Price())
+
+
+def _portraits(settings: Settings) -> list[Missing]:
+    from tasks.sources.files import PROCEDURAL, open_source
+
+    if settings.portraits.source == PROCEDURAL:
+        return []
+    try:
+        open_source(settings.portraits)
+    except UserError as error:
+        return [Missing(f"portraits ({error.message})", "portraits.source", PORTRAITS)]
+    return []
+
+
+def _weights(settings: Settings) -> list[Missing]:
+    from models.zoo import zoo
+
+    missing = []
+    for row in zoo.describe(settings.world):
+        name, where = row["name"], f"{zoo.registry_file().name}, {settings.world}.{row['name']}"
+        if row["state"] == "missing":
+            get = row["problem"].splitlines()[-1].strip().removeprefix("hint").strip()
+            missing.append(Missing(f"weights {name}", where, get))
+        elif row["hub"] and not in_hub_cache(*row["hub"]):
+            repository, revision = row["hub"]
+            get = f"fetched at first use, or: hf download {repository} --revision {revision}"
+            missing.append(Missing(f"weights {name}", where, get, fetched=True))
+    return missing
+
+
+def in_hub_cache(repository: str, revision: str) -> bool:
+    """Whether a snapshot of a hub repository lies on this machine."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(repository, revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
+def _keys(settings: Settings) -> list[Missing]:
+    own = settings.prompts
+    if own.backend != "openai" or own.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"):
+        return []
+    get = "set it to a key of yours; or --set prompts.backend=builtin, which needs no model"
+    return [Missing("a key for the language model", "OPENAI_API_KEY", get)]
+
+
+def _forecast_rows(settings: Settings, reason: str) -> list[dict[str, Any]]:
+    """A row a stage as a plan has them, with nothing made."""
+    from tasks.stages import STAGES
+
+    styles = list_styles(settings)
+    return [_forecast_row(stage, settings, styles, reason) for stage in STAGES]
+
+
+def _forecast_row(stage: Stage, settings: Settings, styles: list[str], reason: str) -> dict[str, Any]:
+    count = settings.portraits.count or 0
+    blocks = list(range(-(-count // settings.portraits.block_size)))
+    partitions, samples = len(stage.partitions(styles, blocks)), expected_samples(stage, settings, len(styles))
+    tested = round(count * settings.portraits.test_fraction)
+    most = settings.evaluate.max_samples_per_style
+    each = forecast(stage.name, settings, len(styles) * min(tested, most or tested))
+    assert each is not None
+    units = samples if stage.split_by else 1
+    price = Price(partitions, samples, each.seconds * units, round(each.bytes * units))
+    counts = {"partitions": partitions, "cached": 0, "run": partitions, "maybe": 0, "samples": 0}
+    prices = {"price": price.document(), "price_maybe": Price().document()}
+    return {"stage": stage.name, "version": stage.version, **counts, "reasons": [reason], **prices}
+
+
+def expected_samples(stage: Stage, settings: Settings, styles: int) -> int:
+    """Samples of a stage if nothing is rejected."""
+    count = settings.portraits.count or 0
+    if stage.name == "prompts":
+        return styles * (settings.prompts.train + settings.prompts.test)
+    made = count * styles * (settings.edit.prompts_per_portrait if settings.edit.source == "editor" else 1)
+    return count if "style" not in stage.split_by and "block" in stage.split_by else made

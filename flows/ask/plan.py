@@ -1,0 +1,210 @@
+"""What is there and what would run, as documents for the command line. Imports no engine."""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.styles import list_styles
+from data_catalog.plan.plan import Plan, make_plan
+from data_catalog.plan.steps import Step
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.stage import Partition, Stage
+from data_catalog.store.store import Store
+from flows.ask.funnels import read_funnels
+from flows.ask.price import Price, Prices
+
+REASONS_SHOWN = 8  # of a stage, most frequent first
+
+
+class PlanShape(NamedTuple):
+    """What a plan is made of."""
+
+    stages: tuple[Stage, ...]
+    styles: list[str]
+    blocks: list[int]
+
+
+def whole_shape(settings: Settings) -> PlanShape:
+    """Every stage of the main job, every style and every block that the settings choose."""
+    from tasks.portraits import blocks
+    from tasks.stages import STAGES
+
+    return PlanShape(STAGES, list_styles(settings), blocks(settings))
+
+
+def open_plan(
+    settings: Settings,
+    root: Path,
+    pins: dict[str, str] | None = None,
+    force: Sequence[str] = (),
+    shape: PlanShape | None = None,
+) -> Plan:
+    """The plan for these settings on this data root: of all stages, styles and blocks, or of those of `shape`.
+
+    `force`: stages or partitions to make again.
+    """
+    from models.zoo import zoo
+
+    chosen = shape or whole_shape(settings)
+    return make_plan(
+        chosen.stages,
+        settings,
+        Store(root),
+        chosen.styles,
+        chosen.blocks,
+        lambda name: zoo.digest(name, settings.world),
+        model_modules=lambda name: zoo.modules(name, settings.world),
+        force=force,
+        pins=pins,
+    )
+
+
+def describe_plan(
+    profile: str, overrides: list[str], force: Sequence[str] = (), partitions: bool = False
+) -> dict[str, Any]:
+    """Counts, reasons and price per stage; with `partitions`, also the state and reasons of each one."""
+    started = time.perf_counter()
+    plan = open_plan(load_settings(profile, overrides), data_root(), force=force)
+    prices, rows = Prices(plan), stage_rows(plan)
+    run, maybe = Price(), Price()
+    for stage, row in zip(plan.stages, rows, strict=True):
+        own = prices.price(stage, "run"), prices.price(stage, "maybe")
+        row["price"], row["price_maybe"] = own[0].document(), own[1].document()
+        run, maybe = run + own[0], maybe + own[1]
+    document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
+    document |= {"device": plan.settings.run.device, "notes": _notes(plan), "funnels": read_funnels(plan)}
+    if partitions:
+        document["partitions"] = [
+            {"partition": step.key, "state": step.state, "reasons": [str(reason) for reason in step.reasons]}
+            for step in plan.steps.values()
+        ]
+    return {**document, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def stage_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Counts and reasons, one row a stage."""
+    return [_stage_row(plan, stage) for stage in plan.stages]
+
+
+def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
+    steps = plan.by_stage[stage.name]
+    states = Counter(step.state for step in steps)
+    reasons = Counter(str(reason) for step in steps for reason in step.reasons)
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "partitions": len(steps),
+        "cached": states["cached"],
+        "run": states["run"],
+        "maybe": states["maybe"],
+        "samples": sum(step.entry.samples for step in steps if step.made and step.entry),
+        "reasons": [
+            reason if count == 1 else f"{reason} ({count} partitions)"
+            for reason, count in reasons.most_common(REASONS_SHOWN)
+        ],
+    }
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What a person may want to know: partitions kept although their code changed, attempts asked for or not known."""
+    kept = Counter((step.partition.stage, step.note) for step in plan.steps.values() if step.note)
+    notes = [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
+    waiting = [step for step in plan.by_stage.get("select", []) if not step.made]
+    if waiting and plan.settings.select.keep is not None:
+        what = f"what {len(waiting)} styles may need beyond this for select.keep={plan.settings.select.keep}"
+        notes.append(f"select: {what} is known once they are judged")
+    return notes
+
+
+def find_step(plan: Plan, key: str) -> Step:
+    """The step of a partition named by the user."""
+    name = Partition.parse(key).key
+    if name not in plan.steps:
+        stage = name.partition("/")[0]
+        near = [step.key for step in plan.by_stage.get(stage, [])][:3]
+        hint = f"for example {', '.join(near)}" if near else f"stages: {', '.join(plan.by_stage)}"
+        raise UserError(f"there is no partition '{key}' in this profile", hint=hint)
+    return plan.steps[name]
+
+
+def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
+    from models.zoo import zoo
+
+    settings = load_settings(profile, overrides)
+    rows = [{"model": row.pop("name"), **row} for row in zoo.describe(settings.world)]
+    return {"profile": profile, "world": settings.world, "models": rows}
+
+
+def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """What is made, what ran last, which services are up."""
+    from flows.run import active
+    from flows.run.history import last_runs
+    from flows.run.processes import find_service
+
+    root = data_root()
+    plan = open_plan(load_settings(profile, overrides), root)
+    rows = []
+    for stage in plan.stages:
+        made = [step.entry for step in plan.by_stage[stage.name] if step.made and step.entry]
+        counts = {name: sum(getattr(entry, name) for entry in made) for name in ("samples", "rejected", "bytes")}
+        partitions = {"partitions": len(plan.by_stage[stage.name]), "cached": len(made)}
+        rows.append({"stage": stage.name, **partitions, **counts})
+    dataset, student = find_made(plan.catalog, plan.settings)
+    places = {"prefect": root / "prefect", "deployments": root / "prefect", "mlflow": root / "mlflow"}
+    names = {"prefect": "server", "deployments": "deployments", "mlflow": "ui"}
+    services = {name: find_service(folder, names[name]) for name, folder in places.items()}
+    return {
+        "profile": profile,
+        "data_root": str(root),
+        "dataset": dataset,
+        "student": student,
+        "stages": rows,
+        "funnels": read_funnels(plan),
+        "running": [asdict(run) for run in active.running(root)],
+        "killed": [asdict(run) for _, run in active.left_runs(root)],
+        "runs": [asdict(note) for note in last_runs(root)],
+        "services": {name: service.url if service else None for name, service in services.items()},
+        "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,
+    }
+
+
+def find_made(catalog: Catalog, settings: Settings) -> tuple[str | None, str | None]:
+    """Find the digests of the dataset and the student that these settings made; None where there is none."""
+    from data_catalog.products.snapshot import snapshot_digest
+    from tasks.datasets.made import dataset_of, student_of
+
+    found: list[str | None] = [None, None]
+    with suppress(UserError):
+        found[0] = snapshot_digest(catalog.folder(dataset_of(catalog, settings)))
+        found[1] = student_of(catalog, settings).digest
+    return found[0], found[1]
+
+
+def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
+    from data_catalog.care.verify import Damage, note_damage, verify
+    from flows.track.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
+
+    load_settings(profile, overrides)
+    started = time.perf_counter()
+    root = data_root()
+    seen = verify(root)
+    note_damage(root, seen.damaged)
+    if database_path(root).exists():
+        open_database(root)  # of a root that was moved, MLflow's locations follow
+    lost = [Damage("mlflow", str(root / FOLDER), DATABASE, problem) for problem in look_at_locations(root)]
+    return {
+        "checked": seen.records,
+        "files": seen.files,
+        "damaged": [asdict(damage) for damage in [*seen.damaged, *lost]],
+        "seconds": round(time.perf_counter() - started, 3),
+    }

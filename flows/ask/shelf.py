@@ -1,0 +1,160 @@
+"""What students and datasets there are, as documents: settings, measures, what uses them. Imports no engine."""
+
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.products.names import check_name, give_name, names_of, read_exports
+from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots, recorded_digest
+from data_catalog.products.students import DATASET, adapted_styles, list_students, student_entry
+from data_catalog.store.catalog import Catalog, Entry
+from data_catalog.store.store import Store
+
+Document = dict[str, Any]
+
+
+class Shelf:
+    """Students and datasets of a data root, and the settings that theirs are compared with."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root, self.settings = root, settings
+        self.catalog = Catalog(Store(root))
+        self.students = list_students(self.catalog)
+        self.records = {entry.digest: self.catalog.read(entry) for entry in self.students}
+
+    @cached_property
+    def dataset_entries(self) -> dict[str, Entry]:
+        """The newest partition of each dataset, by the digest of its snapshot."""
+        entries: dict[str, Entry] = {}
+        for entry in self.catalog.history(DATASET):
+            digest = recorded_digest(self.catalog.read(entry))
+            if digest is not None:
+                entries.setdefault(digest, entry)
+        return entries
+
+    @cached_property
+    def snapshots(self) -> dict[str, str]:
+        """Digest of the snapshot of each dataset's partition, by the partition's digest."""
+        records = [self.catalog.read(entry) for entry in self.catalog.history(DATASET)]
+        return {record.digest: digest for record in records if (digest := recorded_digest(record)) is not None}
+
+    def dataset_of(self, student: str) -> str | None:
+        """Digest of the snapshot that a student learned from; None where the store no longer holds it."""
+        inputs = self.records[student].fingerprint_inputs.get("inputs", {})
+        return self.snapshots.get(inputs.get(DATASET, ""))
+
+    def dataset_settings(self, digest: str, manifest: Document) -> Document:
+        """Settings that a dataset came from, by section: from its partition's record, else from the manifest."""
+        entry = self.dataset_entries.get(digest)
+        if entry is None:
+            where = {name: manifest[name] for name in ("profile", "world") if name in manifest}
+            return where | manifest.get("settings", {})
+        recorded = self.catalog.read(entry).fingerprint_inputs["settings"]
+        return {"profile": recorded["profile"], **recorded["recipe"], "dataset": _fields_of("dataset", recorded)}
+
+    def student_settings(self, student: str) -> Document:
+        """Settings that a student was trained with, and those of its dataset."""
+        recorded = self.records[student].fingerprint_inputs.get("settings", {})
+        dataset = self.dataset_of(student)
+        recipe = {} if dataset is None else self.dataset_settings(dataset, {})
+        return recipe | {"distill": _fields_of("distill", recorded)}
+
+
+def _fields_of(section: str, recorded: Document) -> Document:
+    """Those of a record's settings that are the section's."""
+    known = Settings().model_dump()[section]
+    return {name: value for name, value in recorded.items() if name in known}
+
+
+def describe_students(profile: str, overrides: list[str]) -> Document:
+    """All students, the newest first."""
+    from flows.track.model_versions import model_versions
+    from tasks.evaluation.table import STUDENT as METHOD
+    from tasks.student.export import find_evaluation
+
+    shelf = Shelf(data_root(), load_settings(profile, overrides))
+    adapted, exports = adapted_styles(shelf.catalog), read_exports(shelf.root)
+    versions = model_versions(shelf.root, shelf.settings)
+    rows = []
+    for entry in shelf.students:
+        table = find_evaluation(shelf.catalog, entry.digest)
+        rows.append({
+            "digest": entry.digest,
+            "created": entry.created,
+            "names": names_of(shelf.root, entry.digest),
+            "dataset": shelf.dataset_of(entry.digest),
+            "settings": compare_with_profile(shelf.student_settings(entry.digest), shelf.settings),
+            "metrics": shelf.records[entry.digest].metrics,
+            "evaluation": next((row for row in table if row["method"] == METHOD), None),
+            "adapted_styles": sorted({each.style for each in adapted if each.base == entry.digest}),
+            "model_versions": [
+                {"name": each.name, "version": each.version, "aliases": list(each.aliases)}
+                for each in versions
+                if each.student == entry.digest
+            ],
+            "exports": exports.get(entry.digest, []),
+        })  # fmt: skip
+    return {"profile": profile, "students": rows}
+
+
+def describe_datasets(profile: str, overrides: list[str]) -> Document:
+    """All datasets, the newest first."""
+    shelf = Shelf(data_root(), load_settings(profile, overrides))
+    latest = shelf.root / "datasets" / "latest"
+    newest = latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
+    rows = [_dataset_row(shelf, snapshot, newest) for snapshot in reversed(list_snapshots(shelf.root))]
+    return {"profile": profile, "datasets": rows}
+
+
+def _dataset_row(shelf: Shelf, snapshot: Snapshot, newest: str | None) -> Document:
+    manifest = snapshot.manifest
+    students = [entry.digest for entry in shelf.students if shelf.dataset_of(entry.digest) == snapshot.digest]
+    made = (snapshot.folder / MANIFEST).stat().st_mtime
+    return {
+        "digest": snapshot.digest,
+        "created": datetime.fromtimestamp(made, UTC).isoformat(timespec="seconds"),
+        "names": sorted(name for digest in students for name in names_of(shelf.root, digest)),
+        "latest": snapshot.digest == newest,
+        "folder": str(snapshot.folder),
+        "settings": compare_with_profile(shelf.dataset_settings(snapshot.digest, manifest), shelf.settings),
+        "samples": manifest.get("samples"),
+        "styles": sorted(manifest.get("styles", {})),
+        "students": students,
+    }
+
+
+def compare_with_profile(told: Document, settings: Settings) -> list[Document]:
+    """Settings whose value is another than in `settings`, in their order; what `told` leaves out has the default."""
+    from tasks.dataset import recipe
+    from tasks.distill import chosen_settings
+
+    default = Settings().model_dump(mode="json")
+    given = settings.model_dump(mode="json") | recipe(settings) | {"distill": chosen_settings(settings)}
+    rows = []
+    for section in (name for name in default if name in told):
+        own = told[section]
+        if not isinstance(own, dict):
+            rows += [] if own == given[section] else [{"setting": section, "value": own, "profile": given[section]}]
+            continue
+        mine, other = (default[section] | side for side in (own, given[section]))
+        rows += [
+            {"setting": f"{section}.{name}", "value": mine[name], "profile": other.get(name)}
+            for name in mine
+            if mine[name] != other.get(name)
+        ]
+    return rows
+
+
+def promote(student: str, name: str, profile: str, overrides: list[str]) -> Document:
+    """Give a student a name, also as an alias of its registered model in MLflow."""
+    from flows.track.model_versions import move_alias
+
+    root, settings = data_root(), load_settings(profile, overrides)
+    check_name(name)
+    digest = student_entry(Catalog(Store(root)), student).digest
+    before = give_name(root, name, digest)
+    told = move_alias(root, settings, name, digest, before)
+    return {"name": name, "student": digest, "before": before, "mlflow": told}

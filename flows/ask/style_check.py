@@ -1,0 +1,135 @@
+"""What is wrong with the style files, said before anything is made of them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root, shown_path
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.styles import StyleFile, check_slug, read_style, styles_folder
+from data_catalog.samples.images import Rejected, read_image
+from tasks.language.checks import changes_identity, not_face_safe, people_named
+from tasks.language.collection import MAX_WORDS
+from tasks.language.wording import normalise
+from tasks.prompts import ANSWERS, make_book
+
+Book = dict[str, Any]
+Finding = tuple[str, str]  # what, and its level: error (the build would stop or leak) or note
+
+
+def check_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Look at every file of the styles folder; `ok` if none holds an error."""
+    settings = load_settings(profile, overrides)
+    folder = styles_folder(settings)
+    styles: dict[str, StyleFile] = {}
+    problems: list[dict[str, str]] = []
+
+    def add(name: str, findings: list[Finding]) -> None:
+        problems.extend({"style": name, "level": level, "what": what} for what, level in findings)
+
+    for path in sorted(folder.glob("[!.]*.*")):
+        if path.suffix not in (".txt", ".yaml", ".yml") or path.is_dir():
+            continue
+        style, findings = _read(path)
+        if style is not None:
+            findings += [("there are two files for this style", "error")] if path.stem in styles else []
+            findings += _file_findings(style, path, settings)
+            styles[path.stem] = style
+        add(path.stem, findings)
+    if not styles and not problems:
+        raise UserError(f"there is no style file in {shown_path(folder)}", hint='stillroom styles add "..."')
+    sound = {slug: style for slug, style in styles.items() if not _has_error(problems, slug)}
+    books: dict[str, Book] = {}
+    if settings.prompts.backend == "builtin":  # A language model is not asked, and paid, for a check.
+        for slug, style in sound.items():
+            book, findings = _book_of(style, settings)
+            books |= {slug: book} if book else {}
+            add(slug, findings)
+    for slug, findings in _shared(sound, books).items():
+        add(slug, findings)
+    errors = sum(problem["level"] == "error" for problem in problems)
+    return {
+        "profile": profile,
+        "folder": shown_path(folder),
+        "checked": len(styles),
+        "problems": problems,
+        "ok": errors == 0,
+    }
+
+
+def line_problems(text: str, style: StyleFile) -> list[Finding]:
+    """What speaks against one line of a style's author."""
+    words = len(normalise(text).split())
+    danger = not_face_safe(text)
+    other = "" if style.changes_identity else changes_identity(text)
+    names = people_named(text)
+    found = {
+        "a prompt is empty": words == 0,
+        f"{words} words are more than {MAX_WORDS}, all that CLIP reads: {text[:60]}...": words > MAX_WORDS,
+        f"not face-safe, {danger}: {text}": bool(danger),
+        f"asks for another person ('{other}'); say changes_identity: true in a .yaml file: {text}": bool(other),
+    }
+    notes = [(f"may name a person ({', '.join(names)}); paraphrases may too: {text}", "note")] if names else []
+    return [(what, "error") for what, wrong in found.items() if wrong] + notes
+
+
+def _read(path: Path) -> tuple[StyleFile | None, list[Finding]]:
+    if path.suffix == ".yml":
+        return None, [(f"{path.name}: a style file ends in .txt or .yaml", "error")]
+    try:
+        check_slug(path)
+        return read_style(path), []
+    except UserError as error:
+        return None, [(error.message, "error")]
+
+
+def _file_findings(style: StyleFile, path: Path, settings: Settings) -> list[Finding]:
+    lines = list(dict.fromkeys((*style.prompts, *style.train, *style.test)))
+    findings = [finding for line in lines for finding in line_problems(line, style)]
+    twice = [words for words, count in Counter(normalise(line) for line in lines).items() if count > 1]
+    findings += [(f"two lines are one prompt: {words}", "note") for words in twice]
+    both = {normalise(text) for text in style.train} & {normalise(text) for text in style.test}
+    findings += [(f"train and test share a prompt: {words}", "error") for words in sorted(both)]
+    for split in ("train", "test"):
+        places, fixed = getattr(settings.prompts, split), len(getattr(style, split))
+        if fixed > places:
+            findings.append((f"fixes {fixed} {split} prompts for {places} places (prompts.{split})", "error"))
+    for name in style.reference_images:
+        image = read_image(path.parent / name)
+        findings += [(f"{name}: {image.reason}", "error")] if isinstance(image, Rejected) else []
+    return findings
+
+
+def _book_of(style: StyleFile, settings: Settings) -> tuple[Book | None, list[Finding]]:
+    """The prompts as the built-in paraphraser would make them, by words alone: no network is loaded."""
+    plain = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"max_clip_text": None})})
+    try:
+        book, _ = make_book(style, plain, data_root() / ANSWERS)
+    except UserError as error:
+        return None, [(error.message, "error")]
+    wanted = settings.prompts.train + settings.prompts.test
+    short = f"only {wanted - book.get('missing', 0)} distinct prompts of {wanted}; write more lines"
+    return book, [(short, "note")] if "missing" in book else []
+
+
+def _shared(styles: dict[str, StyleFile], books: dict[str, Book]) -> dict[str, list[Finding]]:
+    """What styles have in common: an instruction, or a prompt that one trains on and another is tested on."""
+    found: dict[str, list[Finding]] = {}
+    first: dict[str, str] = {}
+    for slug, style in styles.items():
+        other = first.setdefault(normalise(style.seed_prompt), slug)
+        if other != slug:
+            found.setdefault(slug, []).append((f"asks for the same as the style '{other}'", "note"))
+    trained = {normalise(prompt["text"]): slug for slug, book in books.items() for prompt in book["train"]}
+    for slug, book in books.items():
+        for prompt in book["test"]:
+            other = trained.get(normalise(prompt["text"]), "")
+            if other:
+                what = f"tests a prompt that the style '{other}' trains on: {prompt['text']}"
+                found.setdefault(slug, []).append((what, "error"))
+    return found
+
+
+def _has_error(problems: list[dict[str, str]], slug: str) -> bool:
+    return any(problem["style"] == slug and problem["level"] == "error" for problem in problems)

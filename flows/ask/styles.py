@@ -1,0 +1,108 @@
+"""The styles of a profile: listed with their state, and added. Imports no engine."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root, shown_path
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.styles import (
+    SLUG_MAX,
+    StyleFile,
+    check_slug,
+    list_styles,
+    read_style,
+    style_path,
+    style_paths,
+    styles_folder,
+)
+from data_catalog.plan.plan import Plan
+from data_catalog.store.fingerprint import write_atomically
+from flows.ask.plan import open_plan
+from flows.ask.style_check import line_problems
+from flows.mistakes import MISTAKES
+from tasks.language.paraphrase import parse
+from tasks.language.wording import clean, normalise
+
+
+def describe_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """The styles that the settings choose: prompts, state, samples kept and their share."""
+    settings = load_settings(profile, overrides)
+    paths = [style_path(settings, slug) for slug in list_styles(settings)]
+    plan, note = _open_plan(settings)
+    rows = [_style_row(read_style(path), path, plan) for path in paths]
+    return {"profile": profile, "styles": rows} | ({"note": note} if note else {})
+
+
+def add_style(instruction: str, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Write the file of a new style; its name comes from what the instruction asks for."""
+    settings = load_settings(profile, overrides)
+    text, folder = clean(instruction), styles_folder(settings)
+    slug = name or slug_of(text)
+    wrong = [what for what, level in line_problems(text, StyleFile(slug=slug, prompts=[text])) if level == "error"]
+    if wrong:
+        raise UserError(
+            f"this is no instruction for a style: {wrong[0]}",
+            found=repr(instruction),
+            expected="one edit of a portrait, such as: make her a porcelain doll",
+        )
+    path = folder / f"{slug}.txt"
+    check_slug(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = style_paths(folder)
+    if slug in known:
+        where = shown_path(known[slug])
+        raise UserError(f"there is a style '{slug}' already", file=where, hint="name it otherwise: --name")
+    same = [other for other in known.values() if normalise(read_style(other).seed_prompt) == normalise(text)]
+    if same:
+        raise UserError(f"the style '{same[0].stem}' asks for the same already", file=shown_path(same[0]))
+    write_atomically(path, f"{text}\n".encode())
+    chosen = settings.prompts.styles
+    listed = chosen is None or slug in chosen
+    following = "stillroom build" if listed else f"name it in prompts.styles, which lists {', '.join(chosen or [])}"
+    return {"style": slug, "seed_prompt": text, "file": shown_path(path), "next": following}
+
+
+def slug_of(instruction: str) -> str:
+    """`porcelain-doll` of "make her a porcelain doll"."""
+    phrase = re.sub(r"^(?:an?|the|his|her|their)\s+", "", parse(instruction).phrase, flags=re.IGNORECASE)
+    slug = re.sub(r"[^a-z0-9]+", "-", phrase.lower()).strip("-")
+    slug = slug if slug[:1].isalpha() and slug != "all" else f"style-{slug}".strip("-")
+    return slug if len(slug) <= SLUG_MAX else slug[: SLUG_MAX + 1].rpartition("-")[0] or slug[:SLUG_MAX]
+
+
+def _open_plan(settings: Settings) -> tuple[Plan | None, str]:
+    """The plan, or why there is none: styles can be looked at before portraits and weights are there."""
+    try:
+        return open_plan(settings, data_root()), ""
+    except MISTAKES as error:
+        return None, f"no state: {str(error).splitlines()[0]}"
+
+
+def _style_row(style: StyleFile, path: Path, plan: Plan | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"style": style.slug, "seed_prompt": style.seed_prompt, "given": len(set(_lines(style)))}
+    row |= dict.fromkeys(("train", "test", "state", "cached", "partitions", "kept", "yield"))
+    if plan is not None:
+        row |= _state(plan, style.slug)
+    return row | {"licence": style.licence, "file": shown_path(path)}
+
+
+def _state(plan: Plan, slug: str) -> dict[str, Any]:
+    """Of a style's partitions: `made`, `new` (never made) or `outdated`; its prompts and yield as last made."""
+    steps = [step for step in plan.steps.values() if step.partition.style == slug]
+    made = sum(step.made for step in steps)
+    known = any(plan.catalog.history(step.key) for step in steps)
+    row: dict[str, Any] = {"state": "made" if made == len(steps) else "outdated" if known else "new"}
+    row |= {"cached": made, "partitions": len(steps)}
+    for entry in plan.catalog.history(f"prompts/{slug}")[:1]:
+        book = json.loads((plan.catalog.folder(entry) / "prompts.json").read_text(encoding="utf-8"))
+        row |= {split: len(book[split]) for split in ("train", "test")}
+    for entry in plan.catalog.history(f"select/{slug}")[:1]:
+        row |= {"kept": entry.samples, "yield": plan.catalog.read(entry).metrics.get("yield")}
+    return row
+
+
+def _lines(style: StyleFile) -> list[str]:
+    return [normalise(text) for text in (*style.prompts, *style.train, *style.test)]

@@ -1,0 +1,1 @@
+"""Repair, retry, remake and delete partitions; check this machine."""

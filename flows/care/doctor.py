@@ -1,0 +1,179 @@
+"""Look at this machine: interpreter, packages, weights, disk, services. Each check says what to do next."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.styles import list_styles
+from flows.ask.missing import disk_needed, find_missing
+from flows.run import server
+from flows.track.mlflow_database import look_at_locations
+
+LOW_DISK = 5e9  # bytes; below it a build may stop half-way
+# Bytes of memory: a worker of the embedded world; the paper's largest stage, as a rehearsal of it showed.
+WORKER_MEMORY, PAPER_MEMORY = 1.5e9, 16e9
+PAPER_GPU_MEMORY = 16e9  # the editor in bfloat16 with a batch of 8, or a student's batch of 4
+
+Check = dict[str, str]
+
+
+def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """All checks; `ok` is false if one failed (a warning does not count)."""
+    settings = load_settings(profile, overrides)
+    groups: tuple[Callable[[], Iterator[Check]], ...] = (
+        _python,
+        _packages,
+        _torch,
+        lambda: _device(settings),
+        lambda: _memory(settings),
+        lambda: _weights(settings),
+        lambda: _inputs(settings),
+        lambda: _disk(settings),
+        _services,
+        lambda: _tracking(settings),
+    )
+    checks = [check for group in groups for check in group()]
+    return {"ok": all(check["state"] != "fail" for check in checks), "checks": checks}
+
+
+def _check(name: str, ok: bool, found: object, hint: str = "", warn: bool = False) -> Check:
+    state = "ok" if ok else ("warn" if warn else "fail")
+    return {"check": name, "state": state, "found": str(found), "hint": "" if ok else hint}
+
+
+def _python() -> Iterator[Check]:
+    yield _check("python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer")
+
+
+def _packages() -> Iterator[Check]:
+    """Every dependency of the pipeline is installed in a version that it allows."""
+    from packaging.requirements import Requirement
+
+    problems = []
+    requirements = [Requirement(text) for text in importlib.metadata.requires("stillroom") or []]
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": "pipeline"})]
+    for requirement in needed:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(re.sub(r"\+.*", "", version), prereleases=True):
+            problems.append(f"{requirement.name} {version} is not {requirement.specifier}")
+    yield _check("packages", not problems, "; ".join(problems) or f"{len(needed)} as required", "make setup")
+
+
+def _torch() -> Iterator[Check]:
+    torch = importlib.import_module("torch")
+    cuda = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+    yield _check("torch", True, f"{torch.__version__}, {cuda}, {torch.get_num_threads()} threads")
+    libraries = importlib.import_module("models.libraries")
+    try:
+        for name in ("diffusers", "transformers", "lpips"):
+            getattr(libraries, name)
+        yield _check("torchvision", True, "diffusers, transformers and lpips import beside it")
+    except (ImportError, RuntimeError) as error:
+        yield _check("torchvision", False, error, "make setup")
+
+
+def _weights(settings: Settings) -> Iterator[Check]:
+    from models.zoo import zoo
+
+    for model in zoo.describe(settings.world):
+        there = model["state"] in ("ready", "absent")  # absent: optional, and not given
+        first, *rest = [line.strip() for line in (model["problem"] or model["state"]).splitlines()]
+        yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]).removeprefix("hint").strip())
+
+
+def _device(settings: Settings) -> Iterator[Check]:
+    """That `run.device` is there and, in the paper's world, large enough."""
+    torch, wanted = importlib.import_module("torch"), settings.run.device
+    if not wanted.startswith("cuda"):
+        slow = settings.world == "paper"
+        yield _check("device", not slow, wanted, "the paper's networks want a GPU: run.device=cuda", warn=True)
+    elif not torch.cuda.is_available():
+        yield _check("device", False, f"{wanted}, and torch sees no CUDA device", "a CUDA build of torch and a driver")
+    else:
+        card = torch.cuda.get_device_properties(torch.device(wanted))
+        enough = card.total_memory >= PAPER_GPU_MEMORY or settings.world != "paper"
+        found = f"{wanted}: {card.name}, {card.total_memory / 1e9:.0f} GB"
+        yield _check("device", enough, found, "set edit.batch_size to auto and lower distill.batch_size", warn=True)
+
+
+def _memory(settings: Settings) -> Iterator[Check]:
+    import psutil
+
+    paper = settings.world == "paper"
+    # On a GPU the paper's networks lie there; what a process keeps beside is that of a small worker, and its loader.
+    on_cpu = paper and not settings.run.device.startswith("cuda")
+    needed = PAPER_MEMORY if on_cpu else WORKER_MEMORY * settings.run.workers
+    free = psutil.virtual_memory().available
+    found = f"{free / 1e9:.0f} GB free, about {needed / 1e9:.0f} wanted by {settings.run.workers} workers"
+    yield _check("memory", free >= needed, found, "fewer workers: run.workers=1", warn=True)
+
+
+def _inputs(settings: Settings) -> Iterator[Check]:
+    """Style files, portraits, keys."""
+    try:
+        yield _check("styles", True, f"{len(list_styles(settings))} style files")
+    except UserError as error:
+        yield _check("styles", False, error.message, error.hint or "")
+    for lack in find_missing(settings):
+        if not lack.what.startswith("weights "):
+            yield _check(lack.where, False, f"not there: {lack.what}", lack.get)
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    root = data_root()
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    needed = max(LOW_DISK, disk_needed(settings) if settings.world == "paper" else 0)
+    found = f"{free / 1e9:.1f} GB free at {root}, {needed / 1e9:.0f} wanted"
+    yield _check("disk", free > needed, found, "make room, or STILLROOM_DATA on another disk", warn=True)
+    probe = Path(place) / ".stillroom-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+        yield _check("data root", True, root)
+    except OSError as error:
+        yield _check("data root", False, error, "set STILLROOM_DATA to a folder that can be written")
+
+
+def _services() -> Iterator[Check]:
+    api_url = server.find_api(data_root())
+    if api_url is None:
+        yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
+    else:
+        yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")
+
+
+def _tracking(settings: Settings) -> Iterator[Check]:
+    """MLflow looks for artifacts below the data root, also after that was moved."""
+    root = data_root()
+    given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        yield _check("mlflow", True, given)
+        return
+    problems = look_at_locations(root)
+    hint = "stillroom verify    (lets the locations follow the data root, and names what is lost)"
+    yield _check("mlflow", not problems, "; ".join(problems) or f"artifacts below {root}", hint, warn=True)
+
+
+def run_parity(folder: Path) -> dict[str, Any]:
+    """Every golden case of a folder through our networks: {"cases": {case: {output: largest relative error}}}."""
+    from models.zoo.parity import ParityError, run_cases
+
+    try:
+        return {"cases": run_cases(folder)}
+    except ParityError as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,86 @@
+"""The command line: every command reads its options, calls one function and prints what that returns.
+
+Flows are imported inside their commands, so that `--help` and `plan` start without torch, Prefect or MLflow.
+"""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT
+from flows.cli import adapt, care, compare, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.mistakes import MISTAKES
+
+# Modules of the extra `pipeline`. Using a student needs none of them.
+PIPELINE = {
+    *("accelerate", "cv2", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
+    *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+}
+
+app = typer.Typer(
+    name="stillroom",
+    help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
+    app.add_typer(group.app)
+app.add_typer(styles.app, name="styles")
+for group in (compare, regen, pretrain, care):
+    app.add_typer(group.app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    end_in_good_order()
+    for chatty in ("httpx", "distributed", "alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        check_checkout()
+        app(args=arguments)
+    except MISTAKES as error:
+        _stop(error)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in PIPELINE:
+            raise
+        hint = "pip install 'stillroom[pipeline]'    (in a checkout: make setup)"
+        _stop(UserError(f"this command needs {module}, which is not installed", hint=hint))
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
+        sys.exit(128 + number)
+
+
+def end_in_good_order() -> None:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, with its workers and its records."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, interrupt)
+
+
+def check_checkout() -> None:
+    """Refuse to work in a copied checkout with the code of the original, which its scripts still name."""
+    here = Path.cwd()
+    if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
+        message = "this command runs the code of another checkout than the one you are in"
+        raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
+
+
+def _stop(error: Exception) -> NoReturn:
+    """Print a mistake as one message and exit 1."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(1)

@@ -1,0 +1,53 @@
+"""A style of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import screen
+from flows.cli.options import Force, Json, Overrides, Profile, StudentName
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def adapt(
+    style: Annotated[str, typer.Argument(help="A style file's name, or, with --pairs, a name for the new style.")],
+    pairs: Annotated[
+        Path | None, typer.Option(help="Folder with input/ and edited/ pictures of equal names; else the editor's.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="With --pairs: what was done to the pictures, in words.")] = None,
+    student: StudentName = None,
+    force: Force = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Teach a student one more style from a few pairs, in a minute; the result is a small file beside the student."""
+    if prompt is not None and pairs is None:
+        raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
+    with screen.only_results_on_stdout():
+        from flows.run.engine import run_here
+
+        given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
+        outcome = run_here("adapt-style", profile, overrides or [], **given)
+    screen.show(outcome, as_json, screen.fields)
+
+
+@app.command()
+def ablate(
+    style: Annotated[
+        str | None, typer.Argument(help="The style to adapt to, which no base knows; without it, one is drawn.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other pairs.")] = 3,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how many styles a student should know and how many pairs a new one needs; write a page. Takes long."""
+    with screen.only_results_on_stdout():
+        from flows.run.engine import run_here
+
+        outcome = run_here("ablate", profile, overrides or [], style=style, seeds=seeds)
+    screen.show(outcome, as_json, screen.fields)

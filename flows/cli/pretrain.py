@@ -1,0 +1,45 @@
+"""The embedded networks, trained again."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli import screen
+from flows.cli.options import Json, Overrides, Profile
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def pretrain(
+    networks: Annotated[list[str] | None, typer.Argument(help="Such as teacher; without any, all of them.")] = None,
+    exam: Annotated[bool, typer.Option("--exam", help="Train nothing: examine what is there.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of training, instead of the recipe's.")] = None,
+    into: Annotated[Path | None, typer.Option(help="A folder for the weights, instead of the project's own.")] = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train the embedded networks from the procedural world, examine them, and write their card and a report."""
+    with screen.only_results_on_stdout():
+        from flows.run.engine import run_here
+
+        outcome = run_here(
+            "pretrain-embedded", profile, overrides or [], networks=networks, steps=steps,
+            into=None if into is None else str(into), exam_only=exam,
+        )  # fmt: skip
+    screen.show(outcome, as_json, show_exam)
+
+
+def show_exam(document: dict[str, Any], console: Console) -> None:
+    """What reaches its bar, and where the rest is."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("network", "number", "bar", "reached", "the worst"):
+        table.add_column(column)
+    for row in document["bars"]:
+        table.add_row(row["network"], row["title"], row["bar"], f"{row['reached']} of {row['of']}", row["worst"])
+    console.print(table)
+    screen.fields({"report": document["report"], "mlflow_run_id": document["mlflow_run_id"]}, console)

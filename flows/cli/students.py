@@ -1,0 +1,77 @@
+"""What a student is for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import screen
+from flows.cli.options import (
+    AdaptedStyle,
+    DatasetName,
+    Json,
+    Overrides,
+    Profile,
+    Prompt,
+    Reference,
+    StudentName,
+    check_one_asks,
+)
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def edit(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Portraits: files, folders, quoted patterns.")
+    ],
+    prompt: Prompt = None,
+    reference: Reference = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; of several portraits, each gets its own.")] = Path(
+        "edited"
+    ),
+    views: Annotated[int, typer.Option(min=0, help="Novel views, beside the turntable.")] = 4,
+    video: Annotated[
+        Path | None, typer.Option(help="Write the turntable as this video, such as turntable.mp4.")
+    ] = None,
+    mesh: Annotated[Path | None, typer.Option(help="Write the head's surface, such as head.ply.")] = None,
+    student: StudentName = None,
+    style: AdaptedStyle = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Edit portraits with a student: the edited portrait, novel views, a turntable, a mesh."""
+    check_one_asks(prompt, reference)
+    with screen.only_results_on_stdout():
+        from tasks.student.edit_files import Products, edit_portraits, show_edit
+
+        products = Products(views, video, mesh)
+        outcome = edit_portraits(images, prompt, reference, out, products, student, profile, overrides or [], style)
+    screen.show(outcome, as_json, show_edit)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="Where to; a folder that is not there yet, of a dataset also a .zip.")],
+    form: Annotated[
+        str, typer.Option("--format", help="hf: the student for the Hugging Face hub; eg3d or 3dpe: the dataset.")
+    ] = "hf",
+    student: StudentName = None,
+    dataset: DatasetName = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write a student as a folder that stands alone, or a dataset as EG3D or 3DPE have theirs."""
+    if form not in ("hf", "eg3d", "3dpe"):
+        raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
+    with screen.only_results_on_stdout():
+        from tasks.student.export import export_dataset, export_student
+
+        if form == "hf":
+            outcome = export_student(path, student, profile, overrides or [])
+        else:
+            outcome = export_dataset(form, path, dataset, profile, overrides or [])
+    screen.show(outcome, as_json, screen.fields)

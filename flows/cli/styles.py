@@ -1,0 +1,47 @@
+"""The styles of a profile."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import screen
+from flows.cli.options import Json, Overrides, Profile
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@app.callback()
+def styles(
+    context: typer.Context, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
+) -> None:
+    """List the styles of the profile: prompts, state, samples kept and their share; or add one, or check them."""
+    if context.invoked_subcommand is not None:
+        return
+    from flows.ask.styles import describe_styles
+
+    screen.show(describe_styles(profile, overrides or []), as_json, screen.styles_table)
+
+
+@app.command("add")
+def styles_add(
+    instruction: Annotated[str, typer.Argument(help='For example "make her a porcelain doll".')],
+    name: Annotated[str | None, typer.Option(help="Of the style; without it, taken from the instruction.")] = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write the file of a new style."""
+    from flows.ask.styles import add_style
+
+    screen.show(add_style(instruction, name, profile, overrides or []), as_json, screen.fields)
+
+
+@app.command("check")
+def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what is wrong with the style files; exit 1 if a build would stop or leak."""
+    from flows.ask.style_check import check_styles
+
+    document = check_styles(profile, overrides or [])
+    screen.show(document, as_json, screen.style_check_table)
+    if not document["ok"]:
+        raise typer.Exit(1)

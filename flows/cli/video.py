@@ -1,0 +1,76 @@
+"""Videos."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli import screen
+from flows.cli.options import (
+    AdaptedStyle,
+    Json,
+    Overrides,
+    Profile,
+    Prompt,
+    Reference,
+    StudentName,
+    check_one_asks,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("edit-video")
+def edit_video(
+    video: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[VIDEO|FOLDER]", help="A video, or a folder of frames; none: a head of the embedded world."
+        ),
+    ] = None,
+    prompt: Prompt = None,
+    reference: Reference = None,
+    out: Annotated[Path, typer.Option(help="Input, edited and from the side, beside each other.")] = Path("edited.mp4"),
+    views: Annotated[
+        bool, typer.Option("--views", help="Also the edit alone, from the right and from the left, a video each.")
+    ] = False,
+    student: StudentName = None,
+    style: AdaptedStyle = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Edit a video frame by frame with a student; sound and times stay. Interrupted, it goes on at its frame."""
+    check_one_asks(prompt, reference)
+    with screen.only_results_on_stdout():
+        from flows.run.engine import run_here
+
+        outcome = run_here(
+            "edit-video",
+            profile,
+            overrides or [],
+            video=None if video is None else str(video),
+            prompt=prompt,
+            reference=None if reference is None else str(reference),
+            out=str(out),
+            views=views,
+            student=student,
+            style=style,
+        )
+    screen.show(outcome, as_json, show_video)
+
+
+def show_video(document: dict[str, Any], console: "Console") -> None:
+    """The outcome of the flow for a person."""
+    for path in document["files"]:
+        console.print(path, markup=False, highlight=False, soft_wrap=True)
+    made = document["frames"] - document["resumed_at"]
+    rows = {
+        "frames": f"{document['frames']}, with a face {document['faces']}, shots {document['shots']}",
+        "made now": f"{made} in {document['seconds']} s, {document['seconds_per_frame']} s each",
+        "mlflow_run_id": document["mlflow_run_id"],
+    }
+    screen.fields(rows, console)

@@ -1,1 +1,0 @@
-"""What the flows `adapt-style`, `ablate` and `claims` consist of."""

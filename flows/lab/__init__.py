@@ -1,0 +1,1 @@
+"""The laboratory's flows: ablations, claims, training of the embedded networks."""

@@ -1,1 +1,0 @@
-"""Before anything runs: what would, why, and what it costs."""

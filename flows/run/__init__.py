@@ -1,0 +1,1 @@
+"""One run of a flow: its session, workers, services and products."""

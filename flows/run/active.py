@@ -1,0 +1,115 @@
+"""Runs in work: a note and a held lock each below the data root.
+
+The lock of a dead process is free, so the next start finds what it left and ends it in every record. A copied data
+root holds copies of the notes and none of the locks.
+"""
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from data_catalog.store.fingerprint import write_atomically
+
+FOLDER = Path("runs") / "active"  # below the data root
+
+
+@dataclass
+class ActiveRun:
+    """A flow that is running, or was when its process died. `stage` is the one it is at."""
+
+    flow: str
+    profile: str
+    root: str  # data root
+    mlflow_uri: str | None  # None: the database below the data root
+    mlflow_run_id: str
+    flow_run_id: str | None  # of Prefect
+    overrides: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    stage: str | None = None
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def belongs_to(self, root: Path) -> bool:
+        """Whether it ran on this data root, here or before the root was moved; not on one that this is a copy of."""
+        return Path(self.root) == root.resolve() or not Path(self.root).exists()
+
+
+class ActiveNote:
+    """Writes what is known of a run in work."""
+
+    def __init__(self, path: Path, run: ActiveRun) -> None:
+        self.path, self.run = path, run
+        self._write()
+
+    def at(self, stage: str) -> None:
+        """Note the stage that begins."""
+        self.run.stage = stage
+        self._write()
+
+    def _write(self) -> None:
+        write_atomically(self.path, json.dumps(asdict(self.run), indent=1).encode())
+
+
+@contextmanager
+def noted(root: Path, run: ActiveRun) -> Iterator[ActiveNote]:
+    """Note the run as in work until the block ends."""
+    path = root / FOLDER / f"{run.flow}-{uuid.uuid4().hex[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_lock(path)):  # before the note: a note without a held lock is that of a dead process
+        note = ActiveNote(path, run)
+        try:
+            yield note
+        finally:
+            path.unlink(missing_ok=True)
+            _lock(path).unlink(missing_ok=True)
+
+
+def running(root: Path) -> list[ActiveRun]:
+    """Runs whose processes live, the oldest first."""
+    found = [(path, run) for path, run in _read_all(root) if _is_held(path)]
+    return [run for _, run in sorted(found, key=lambda each: each[1].began)]
+
+
+def left_runs(root: Path) -> list[tuple[Path, ActiveRun]]:
+    """Notes whose processes died, with their paths."""
+    return [(path, run) for path, run in _read_all(root) if not _is_held(path)]
+
+
+def forget(path: Path) -> None:
+    """Remove the note of a dead process."""
+    path.unlink(missing_ok=True)
+    _lock(path).unlink(missing_ok=True)
+
+
+def _read_all(root: Path) -> list[tuple[Path, ActiveRun]]:
+    found = []
+    for path in sorted((root / FOLDER).glob("[!.]*.json")):
+        try:
+            found.append((path, ActiveRun(**json.loads(path.read_text(encoding="utf-8")))))
+        except (OSError, ValueError, TypeError):  # it ended meanwhile, or another version wrote it
+            continue
+    return found
+
+
+def _lock(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _is_held(path: Path) -> bool:
+    if not _lock(path).exists():
+        return False
+    try:
+        with FileLock(_lock(path), timeout=0):
+            return False
+    except Timeout:
+        return True

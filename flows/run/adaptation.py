@@ -1,0 +1,88 @@
+"""What adapting a student consists of: the plan for one style, and what a run of it tells."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.settings import Settings
+from data_catalog.config.styles import list_styles
+from data_catalog.store.stage import Stage
+from flows.ask.plan import PlanShape
+from flows.run.products import log_pictures
+from flows.run.session import FlowRun
+
+MADE_BY_EDITOR = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
+
+
+def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | None) -> list[str]:
+    """The overrides, with the pairs of one's own among them."""
+    given = {"adapt.pairs_folder": pairs and str(Path(pairs).absolute()), "adapt.prompt": prompt}
+    return [*overrides, *(f"{name}={json.dumps(value)}" for name, value in given.items() if value)]
+
+
+def adapt_shape(
+    style: str, learner: Stage | None = None, base: Stage | None = None, pairs: int | None = None
+) -> Callable[[Settings], PlanShape]:
+    """A plan of one style: from its portraits, or a folder, to its delta.
+
+    learner, base: the stages in the places of `adapt` and `distill`.  pairs: how many there should be to choose from;
+    null for as many as are learned.
+    """
+    from tasks import distill
+    from tasks.adaptation import adapt
+
+    ends = (base or distill.STAGE, learner or adapt.STAGE)
+
+    def shape(settings: Settings) -> PlanShape:
+        from tasks import dataset
+        from tasks.adaptation import folder as adapt_folder
+        from tasks.adaptation import pairs as adapt_pairs
+        from tasks.portraits import blocks
+        from tasks.stages import STAGES
+
+        if settings.adapt.pairs_folder is not None:
+            return PlanShape((dataset.STAGE, ends[0], adapt_folder.STAGE, ends[1]), [style], [])
+        made = tuple(stage for stage in STAGES if stage.name in MADE_BY_EDITOR)
+        stages = (*made, dataset.STAGE, ends[0], adapt_pairs.STAGE, ends[1])
+        known = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"styles": [style]})})
+        wanted = adapt_pairs.count_portraits(settings, pairs or settings.adapt.pairs)
+        enough = math.ceil(wanted / settings.portraits.block_size)
+        return PlanShape(stages, list_styles(known), blocks(settings)[:enough])
+
+    return shape
+
+
+def make_samples(run: FlowRun) -> None:
+    """The stages of `build` up to the teacher; what a build made is taken as it is."""
+    for stage in ("portraits", "align", "prompts", "edit", "score", "select"):
+        run.stage(stage)
+    run.top_up("edit", "score", "select")
+    run.stage("teach")
+
+
+def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
+    """Tell MLflow of the adapted style; returns what the command prints."""
+    from tasks.adaptation.adapt import ADAPTED
+
+    run.check()
+    folder, entry = run.folder(stage), run.entry(stage)
+    document = json.loads((folder / ADAPTED).read_text(encoding="utf-8"))
+    metrics = run.plan.catalog.read(entry).metrics
+    run.tracker.tag("student.digest", document["student"])
+    run.tracker.tag("adapted.style", document["style"])
+    run.tracker.table(document["curve"], "curve.json")
+    log_pictures(run, folder)
+    return {
+        "style": document["style"],
+        "student": entry.digest,
+        "base": document["student"],
+        "pairs": len(document["pairs"]),
+        "curve": document["curve"],
+        "lpips_to": document["lpips_to"],
+        "old_styles": document["old_styles"],
+        "metrics": metrics,
+        "delta_bytes": entry.bytes,
+        "files": [str(path) for path in sorted(folder.iterdir())],
+    }

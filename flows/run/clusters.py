@@ -1,0 +1,196 @@
+"""Clusters: what a file of configs/clusters says, the `distributed` cluster it stands for, and whether it will do.
+
+A worker works on one partition at a time and keeps its models. It must have this code and see this data root.
+"""
+
+import logging
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT, shown_path
+from data_catalog.config.profiles import read_yaml_mapping
+from data_catalog.config.settings import RunSettings
+from data_catalog.plan.source import SourceReader
+
+CLUSTERS = PROJECT / "configs" / "clusters"
+
+
+class _Patient(BaseModel):
+    """The setting of every kind: for how long work may wait while there is no worker at all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    patience: float = Field(60, gt=0)  # minutes; then the run ends with an error
+
+
+class LocalCluster(_Patient):
+    """Processes of this machine."""
+
+    kind: Literal["local"]
+    workers: int | None = Field(None, ge=1)  # null: run.workers
+
+
+class AddressCluster(_Patient):
+    """A scheduler that already runs."""
+
+    kind: Literal["address"]
+    scheduler: str
+
+
+class SlurmCluster(_Patient):
+    """Jobs of a SLURM queue, one worker each. `options` are those of `dask_jobqueue.SLURMCluster`."""
+
+    kind: Literal["slurm"]
+    jobs: int = Field(1, ge=1)
+    gpu: bool = False  # each job's worker offers one GPU
+    again: int = Field(3, ge=0)  # times that ended jobs are asked for again, with no partition finished meanwhile
+    options: dict[str, Any] = {}
+
+
+Cluster = LocalCluster | AddressCluster | SlurmCluster
+_ADAPTER: TypeAdapter[Cluster] = TypeAdapter(Annotated[Cluster, Field(discriminator="kind")])
+
+
+def read_cluster(name: str | None) -> Cluster:
+    """The cluster of a name in configs/clusters, of a scheduler's address, or (None) this machine."""
+    if name is None:
+        return LocalCluster(kind="local")
+    if "://" in name:
+        return AddressCluster(kind="address", scheduler=name)
+    path = cluster_file(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CLUSTERS.glob("*.yaml"))) or "none"
+        raise UserError(f"run.cluster: there is no cluster '{name}'", clusters=known, hint="or tcp://host:port")
+    try:
+        return _ADAPTER.validate_python(read_yaml_mapping(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{shown_path(path)}, {where}: {first['msg'].lower()}", found=repr(first["input"])) from None
+
+
+def cluster_file(name: str) -> Path:
+    """The file that describes a cluster."""
+    return CLUSTERS / f"{name}.yaml"
+
+
+def start_cluster(cluster: Cluster, run: RunSettings) -> tuple[Any, Any]:
+    """(cluster, client); there is no cluster to end where the scheduler was already there."""
+    from distributed import Client
+
+    if isinstance(cluster, AddressCluster):
+        return None, Client(reachable(cluster.scheduler), set_as_default=False)
+    made = _start_local(cluster, run) if isinstance(cluster, LocalCluster) else _make_queue(cluster)
+    try:
+        if isinstance(cluster, SlurmCluster):
+            _submit(made, cluster)
+        return made, Client(made, set_as_default=False)
+    except BaseException:
+        made.close()  # no job stays in the queue
+        raise
+
+
+def _start_local(cluster: LocalCluster, run: RunSettings) -> Any:
+    import distributed
+
+    gpu = run.device.startswith("cuda")
+    workers = cluster.workers or min(run.workers, os.cpu_count() or 1)
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.ERROR,
+        env=thread_limits(run),
+        **({"resources": {"GPU": 1}} if gpu else {}),
+    )
+
+
+def _make_queue(cluster: SlurmCluster) -> Any:
+    try:
+        from flows.run.slurm import SlurmQueue
+    except ModuleNotFoundError:
+        hint = "pip install 'stillroom[slurm]'"
+        raise UserError("a cluster of kind slurm needs the package dask-jobqueue", hint=hint) from None
+    if shutil.which("sbatch") is None:
+        raise UserError("there is no sbatch on this machine", hint="start the build where SLURM's commands are")
+    extra = ["--resources", "GPU=1"] if cluster.gpu else []
+    options = {
+        "cores": 1,
+        "processes": 1,
+        "memory": "4GB",
+        "worker_extra_args": extra,
+        "scheduler_options": {"dashboard_address": ":0"},
+        **cluster.options,
+    }
+    try:
+        return SlurmQueue(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError("configs/clusters: SLURMCluster does not take these options", cause=error) from None
+
+
+def _submit(queue: Any, cluster: SlurmCluster) -> None:
+    queue.submit(cluster.jobs)
+    if not queue.job_ids:
+        hint = "options in configs/clusters are those of dask_jobqueue.SLURMCluster"
+        raise UserError("sbatch took no job", sbatch=queue.refusal, hint=hint)
+
+
+def thread_limits(run: RunSettings) -> dict[str, str]:
+    """Environment that holds a worker's libraries to `run.threads`: sums depend on their number."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(run.threads))
+
+
+def reachable(address: str) -> str:
+    """The address, if somebody answers there: distributed itself would wait half a minute to say so."""
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 8786), timeout=3).close()
+    except OSError as error:
+        raise UserError(f"no scheduler answers at {address}", found=error, hint="start it: dask scheduler") from None
+    return address
+
+
+def check_workers(client: Any, root: Path | None, device: str) -> None:
+    """Refuse workers that would do other work than this process asks for, before any work is given out."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    for address, known in workers.items():
+        if known["nthreads"] > 1:
+            raise UserError(
+                f"the worker {address} has {known['nthreads']} threads",
+                expected="1: a worker keeps one model and works on one partition at a time",
+                hint="dask worker ADDRESS --nworkers 4 --nthreads 1",
+            )
+    if device.startswith("cuda") and not any(known["resources"].get("GPU") for known in workers.values()):
+        hint = "dask worker ADDRESS --nthreads 1 --resources GPU=1"
+        raise UserError(f"run.device is {device}, and no worker offers a GPU", workers=len(workers), hint=hint)
+    own = code_digest()
+    for address, (digest, sees_root) in client.run(look_around, root and str(root)).items():
+        if not sees_root:
+            hint = "a data root that all machines mount: STILLROOM_DATA"
+            raise UserError(f"the worker {address} does not see the data root", root=root, hint=hint)
+        if digest != own:
+            raise UserError(
+                f"the worker {address} has other code than this process",
+                expected=own[:12],
+                found=digest[:12],
+                hint="the same commit on every machine, and restart the workers",
+            )
+
+
+def look_around(root: str | None) -> tuple[str, bool]:
+    """What a worker says of itself: the digest of its code, and whether it sees the data root."""
+    return code_digest(), root is None or Path(root).is_dir()
+
+
+def code_digest() -> str:
+    """Digest of the code behind all stages, as this process has it."""
+    return SourceReader(PROJECT).digest(["tasks.stages"]).digest

@@ -1,0 +1,157 @@
+"""`make demo`: build, distil and evaluate through Prefect deployments, then say where everything is.
+
+Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it
+again, unless `--leave-up` is given or it was up before.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT, data_root, shown_path
+from flows.run import server
+from flows.run.history import last_run
+from flows.run.processes import find_service
+
+FLOWS = ("build-dataset", "distill", "evaluate")
+NOISE = re.compile(r"heartbeat|prefect\.artifact|task-run\.(Pending|Running)")
+OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
+
+
+def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo") -> float:
+    """Trigger `<flow>/<profile>` and watch it to its end. Returns the seconds it took."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", "prefect", "deployment", "run", f"{flow}/{profile}", "--watch"]
+    log = Path(environment["PREFECT_HOME"]) / "deployments.log"
+    variables = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+    flow_run = ""
+    with following(log):
+        watch = subprocess.Popen(
+            command, env=variables, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert watch.stdout is not None
+        for line in watch.stdout:
+            found = re.search(r"UUID: ([0-9a-f-]{36})", line)
+            flow_run = found.group(1) if found else flow_run
+            if not NOISE.search(line):
+                say(line.rstrip())
+        # On a busy machine the watch loses its stream of events before the run ends; the run itself counts.
+        completed = watch.wait() == 0 or (flow_run and final_state(environment, flow_run) == "COMPLETED")
+    if not completed:
+        hint = "mend the cause, then `make demo` again: what is finished is kept"
+        raise UserError(f"the flow {flow}/{profile} did not complete", log=log, hint=hint)
+    return time.monotonic() - started
+
+
+def final_state(environment: dict[str, str], flow_run: str) -> str:
+    """Wait for the end of a flow run; its state's type."""
+    while True:
+        try:
+            answer = httpx.get(f"{environment['PREFECT_API_URL']}/flow_runs/{flow_run}", timeout=60, trust_env=False)
+            state = str(answer.raise_for_status().json()["state_type"])
+        except httpx.TimeoutException:
+            state = "UNKNOWN"  # the server is busy
+        if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return state
+        time.sleep(2)
+
+
+@contextmanager
+def following(log: Path) -> Iterator[None]:
+    """Repeat what our code says in a growing log; Prefect's own lines stay there."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        with log.open(errors="replace") as lines:
+            lines.seek(0, os.SEEK_END)
+            while True:
+                last = ended.is_set()
+                for line in lines:
+                    if ours := OUR_LINE.search(line):
+                        say(f"  {ours.group(1)}")
+                if last:
+                    return
+                ended.wait(0.5)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    if not log.exists():
+        yield
+        return
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5)
+
+
+def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
+    """The three flows in their order, and a summary on stdout."""
+    # What stands before the demo stays; what the demo starts it ends.
+    stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
+    started = time.monotonic()
+    preparing = threading.Thread(target=prepare_tracking, args=(root,))
+    preparing.start()
+    try:
+        own = "PREFECT_API_URL" not in os.environ
+        api_url = server.start_server(root) if own else os.environ["PREFECT_API_URL"]
+        news = server.start_deployments(root, api_url, take_over)
+        preparing.join()
+        if news:
+            say(news)
+        say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")
+        environment = server.environment(root, api_url)
+        seconds = {flow: run_deployment(flow, environment) for flow in FLOWS}
+        if leave_up:
+            server.start_mlflow(root)
+        summarise(root, seconds)
+    finally:
+        if not stays:
+            server.down(root)
+    if stays:
+        for name, url in server.up(root).items():
+            say(f"{name:<15} {url}")
+    else:
+        say("Prefect and MLflow pages: `make up`")
+
+
+def prepare_tracking(root: Path) -> None:
+    """Make MLflow's database while the server starts."""
+    from flows.track.mlflow_runs import tracking_uri
+
+    tracking_uri(root)
+
+
+def summarise(root: Path, seconds: dict[str, float]) -> None:
+    """Seconds per stage as the stages measured them, then the addresses of the results."""
+    say("\nseconds per stage")
+    for flow in FLOWS:
+        for stage, spent in last_run(root, flow).stage_seconds.items():
+            say(f"  {stage:<12} {spent:8.1f}")
+    for flow, spent in seconds.items():
+        say(f"{flow:<14} {spent:8.1f}   with Prefect's own time")
+    say(f"{'together':<14} {sum(seconds.values()):8.1f}")
+    dataset = root / "datasets" / last_run(root, "build-dataset").outcome["dataset"][:16]
+    say(f"\nreport          {shown_path(dataset / 'report.html')}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,120 @@
+"""Start a flow: in this process, or as a Prefect deployment."""
+
+import importlib
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import load_settings
+from flows.run import server
+
+FLOWS = {
+    "build-dataset": "flows.build_dataset:build_dataset",
+    "distill": "flows.distill:distill",
+    "evaluate": "flows.evaluate:evaluate",
+    "reproduce": "flows.reproduce:reproduce",
+    "adapt-style": "flows.adapt_style:adapt_style",
+    "ablate": "flows.lab.ablate:ablate",
+    "claims": "flows.lab.claims:claims",
+    "edit-video": "flows.edit_video:edit_video",
+    "pretrain-embedded": "flows.lab.pretrain_embedded:pretrain_embedded",
+}
+
+HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # also what has no deployment
+
+
+def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:
+    """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none."""
+    load_settings(profile, overrides)  # a mistake in them is said before anything is started
+    root = data_root()
+    api_url = server.find_api(root)
+    # Prefect reads its environment when it is imported, so this comes first.
+    os.environ.update(server.QUIET if api_url is None else server.environment(root, api_url))
+    module, function = HERE[name].split(":")
+    flow = getattr(importlib.import_module(module), function)
+    run = getattr(flow, "fn", flow) if api_url is None else flow
+    outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    return outcome
+
+
+def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """The values of `name=value`, read as YAML. Raises UserError for what the flow does not know, or misses."""
+    module, function = FLOWS[name].split(":")
+    flow = getattr(importlib.import_module(module), function)
+    known = inspect.signature(getattr(flow, "fn", flow)).parameters
+    values = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in given)}
+    missing = [key for key, each in known.items() if each.default is each.empty and key not in values]
+    unknown = sorted(values.keys() - known.keys())
+    if missing or unknown:
+        found = {"missing": ", ".join(missing), "unknown": ", ".join(unknown), "parameters": ", ".join(known)}
+        hint = f"stillroom run {name} --param {(missing or list(known))[0]}=VALUE"
+        raise UserError(f"the flow {name} has other parameters", **{k: v for k, v in found.items() if v}, hint=hint)
+    return values
+
+
+def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -> None:
+    """Raise UserError unless this checkout, or a worker of the deployment's work pool, would carry the run out."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.run.serving import check_served_here
+
+    if check_served_here(root, api_url, take_over):
+        return
+    if take_over:
+        server.start_deployments(root, api_url)
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_deployment_by_name(deployment).work_pool_name
+        except ObjectNotFound:
+            pool = None
+    if pool is None:
+        raise UserError(
+            "nothing serves the deployments, so the run would wait for ever", prefect=api_url, hint="make up"
+        )
+
+
+def trigger(
+    name: str,
+    profile: str,
+    overrides: list[str],
+    watch: bool,
+    force: list[str],
+    given: Sequence[str] = (),
+    take_over: bool = False,
+) -> dict[str, Any]:
+    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
+
+    given: further parameters of the flow, each `name=value`.  take_over: where another checkout serves the
+    deployments, end that and serve them from here.
+    """
+    if name not in FLOWS:
+        raise UserError(f"there is no flow '{name}'", flows=", ".join(FLOWS))
+    load_settings(profile, overrides)
+    root = data_root()
+    api_url = server.find_api(root)
+    if api_url is None:
+        raise UserError("no Prefect server is up", hint="make up, or set PREFECT_API_URL")
+    server.use_api(root, api_url)
+    from prefect.deployments import run_deployment
+
+    check_will_run(f"{name}/{profile}", root, api_url, take_over)
+    parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
+    parameters |= read_parameters(name, given)
+    started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)
+    state = started.state
+    return {
+        "flow": name,
+        "deployment": f"{name}/{profile}",
+        "flow_run_id": str(started.id),
+        "state": str(state.type.value) if state else "SCHEDULED",
+        "message": state.message if state else None,
+        "page": f"{api_url.removesuffix('/api')}/runs/flow-run/{started.id}",
+    }

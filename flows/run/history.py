@@ -1,0 +1,52 @@
+"""The last run of each flow, as a small file below the data root: what `status` and `make demo` show.
+
+Nothing is decided by it: what is finished is said by the records alone.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.errors import UserError
+from data_catalog.store.fingerprint import write_atomically
+
+
+@dataclass
+class RunNote:
+    """What a flow did when it last ran, and with what. `outcome` is what the command line prints as JSON.
+
+    `failed` maps a partition to the first line of its message, `blocked` are those that waited for one.
+    """
+
+    flow: str
+    profile: str
+    state: str  # completed | failed | cancelled (by a signal, Ctrl-C or Prefect) | killed
+    seconds: float
+    stage: str | None = None  # where it ended, unless it completed
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the flow, beside profile and overrides
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
+    ended: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def note_run(root: Path, note: RunNote) -> None:
+    """Remember a run; it replaces the flow's last one."""
+    write_atomically(root / "runs" / f"{note.flow}.json", json.dumps(asdict(note), indent=1).encode())
+
+
+def last_runs(root: Path) -> list[RunNote]:
+    """The last run of every flow that ever ran here, by name."""
+    return [RunNote(**json.loads(path.read_text())) for path in sorted((root / "runs").glob("*.json"))]
+
+
+def last_run(root: Path, flow: str) -> RunNote:
+    """The last run of one flow."""
+    for note in last_runs(root):
+        if note.flow == flow:
+            return note
+    raise UserError(f"the flow {flow} has not run on this data root", root=root, hint=f"stillroom run {flow}")

@@ -1,0 +1,166 @@
+"""What the flows hand on, found again by digest: the dataset, the student, the evaluation."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.products.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
+from data_catalog.products.students import DATASET, STUDENT, student_entry
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.store import Store
+from flows.run.session import FlowRun
+from tasks.datasets.made import dataset_of, dataset_settings, student_of
+
+Pins = dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """A student in the store. `digest` is that of its partition."""
+
+    digest: str
+    dataset: str
+    folder: Path
+    metrics: dict[str, float]
+
+
+def find_dataset(digest: str | None, settings: Settings) -> Pins:
+    """Fix the plan to a dataset: the newest that these settings made, or that of a snapshot.
+
+    digest: of the snapshot, its beginning, or `latest`; None for the one of the settings.
+    """
+    root = data_root()
+    catalog = Catalog(Store(root))
+    if digest is None:
+        return {DATASET: dataset_of(catalog, settings).digest}
+    snapshot = open_snapshot(root, None if digest == "latest" else digest)
+    for entry in catalog.history(DATASET):
+        if snapshot_digest(catalog.folder(entry)) == snapshot.digest:
+            return {DATASET: entry.digest}
+    raise UserError(
+        f"the store no longer holds the dataset {snapshot.digest[:16]}",
+        folder=snapshot.folder,
+        hint="stillroom build",
+    )
+
+
+def find_student(digest: str | None, settings: Settings, dataset: str | None = None) -> Pins:
+    """Fix the plan to a student, of these settings or a named one, and to the dataset it learned from.
+
+    digest: of the student, its beginning, or `latest`; None for the one of the settings.  dataset: a snapshot to
+    examine it on instead. Raises UserError if the student has met what would be tested.
+    """
+    catalog = Catalog(Store(data_root()))
+    entry = student_of(catalog, settings) if digest is None else student_entry(catalog, digest)
+    learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
+    own = {key: value for key, value in learned_from.items() if key == DATASET}
+    examined = own if dataset is None else find_dataset(dataset, settings)
+    if examined != own:
+        check_never_met(*(_samples_of(catalog, pins[DATASET]) for pins in (own, examined)))
+    return {STUDENT: entry.digest} | examined
+
+
+def check_never_met(learned: pa.Table, examined: pa.Table) -> None:
+    """No portrait and no prompt of the examined dataset's test split may be in what the student learned from."""
+    met = learned.filter(pc.field("split") != "test")
+    tested = examined.filter(pc.field("split") == "test")
+    for column in ("portrait_id", "prompt"):
+        both = sorted(set(met.column(column).to_pylist()) & set(tested.column(column).to_pylist()))
+        if both:
+            raise UserError(
+                f"the student has met what would be tested: {len(both)} of the {column} column",
+                first=both[0],
+                hint="portraits of another portraits.seed or source, and the test prompts of the same style files",
+            )
+
+
+def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
+    """What a leak would show in, of a dataset's partition."""
+    entry = next((each for each in catalog.history(DATASET) if each.digest == digest), None)
+    if entry is None:
+        raise UserError("the store no longer holds the dataset that the student learned from", digest=digest)
+    return pq.read_table(catalog.folder(entry) / SAMPLES, columns=["portrait_id", "prompt", "split"])
+
+
+def publish_dataset(run: FlowRun) -> Snapshot:
+    """Take the dataset into datasets/ with card and report, and name it in MLflow.
+
+    It becomes the latest only where the profile's own settings made it: an experiment changes nothing for others.
+    """
+    from tasks.reports.dataset import dataset_documents
+
+    run.check()
+    folder = run.folder("dataset")
+    snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest=is_own(run.settings))
+    samples = snapshot.samples(["key"]).num_rows
+    run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder.as_uri(), samples)
+    for name in ("README.md", "report.html"):
+        run.tracker.file(snapshot.folder / name)
+    return snapshot
+
+
+def is_own(settings: Settings) -> bool:
+    """Whether a profile without any `--set` would make the same dataset."""
+    return dataset_settings(settings) == dataset_settings(load_settings(settings.profile))
+
+
+def register_student(run: FlowRun) -> TrainedStudent:
+    """Describe the student of this run and, if it is new, register it as a model with its signature."""
+    from flows.track.registration import register
+
+    run.check()
+    folder, entry = run.folder("distill"), run.entry("distill")
+    metrics = run.plan.catalog.read(entry).metrics
+    student = TrainedStudent(entry.digest, name_inputs(run), folder, metrics)
+    log_pictures(run, folder)
+    if run.results["distill"].tally.made:
+        register(run.tracker, run.settings, folder, student.digest)
+    return student
+
+
+def name_inputs(run: FlowRun) -> str:
+    """Name dataset and student of a run in MLflow. Returns the dataset's digest."""
+    digest = snapshot_digest(run.folder("dataset"))
+    uri = (run.root / "datasets" / digest[:16]).as_uri()
+    run.tracker.dataset(run.settings.dataset.name, digest, uri, run.entry("dataset").samples)
+    run.tracker.tag("student.digest", run.entry("distill").digest)
+    return digest
+
+
+def log_pictures(run: FlowRun, folder: Path) -> None:
+    """Copy a partition's pictures, which are small, into MLflow."""
+    for path in sorted([*folder.glob("*.png"), *folder.glob("*.gif")]):
+        run.tracker.file(path, "pictures")
+
+
+def publish_evaluation(run: FlowRun) -> dict[str, Any]:
+    """Log the table and the pictures, and renew the dataset's report with them.
+
+    Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup.
+    """
+    from tasks.reports.dataset import dataset_documents
+
+    run.check()
+    folder = run.folder("evaluate")
+    found: dict[str, Any] = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    rows = found["table"]
+    name_inputs(run)
+    run.tracker.table(rows, "table.json")
+    for row in rows:
+        values = {k: v for k, v in row.items() if isinstance(v, int | float)}
+        method = row["method"].replace("+", "_").replace(" ", "_")
+        run.tracker.metrics(run.tracker.run_id, {f"evaluate.{method}.{name}": v for name, v in values.items()})
+    dataset = run.folder("dataset")
+    snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder), as_latest=False)
+    run.tracker.file(snapshot.folder / "report.html")
+    log_pictures(run, folder)
+    shown = {name: value for name, value in found.items() if name != "pictures"}
+    return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown}

@@ -1,0 +1,231 @@
+"""Fan the partitions of a stage out over worker processes, and survive the loss of one.
+
+The engine is `distributed`: processes of this machine with one torch thread each, or a cluster
+(flows/run/clusters.py). Models stay resident, since `models.zoo.zoo.load` keeps them per process and the workers
+outlive a stage.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType, TracebackType
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import RunSettings
+from flows.run.attendance import LOOK_SECONDS, Attendance, NoWorkersError
+from flows.run.clusters import (
+    AddressCluster,
+    LocalCluster,
+    check_workers,
+    read_cluster,
+    start_cluster,
+    thread_limits,
+)
+
+log = logging.getLogger(__name__)
+
+VALUE_SECONDS = 60.0  # for the value of a finished job to come, before a look at whether its worker is still there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job: its value, or the error that ended it."""
+
+    key: str
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Workers:
+    """A pool that starts with its first job and ends with the `with` block."""
+
+    def __init__(self, run: RunSettings, root: Path | None = None) -> None:
+        """`root` is the data root that workers on other machines are asked for; None asks nothing."""
+        self.run, self.root = run, root
+        self.spec = read_cluster(run.cluster)
+        self._client: Any = None
+        self._cluster: Any = None
+        self._signals = ExitStack()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client, cluster = self._client, self._cluster
+        self._client = self._cluster = None
+        with self._signals:
+            try:
+                if client is not None:
+                    client.close()
+            finally:
+                if cluster is not None:
+                    _close(cluster)
+
+    def client(self) -> Any:
+        """The `distributed` client; starts the worker processes on first use."""
+        if self._client is None:
+            import dask
+            import distributed  # noqa: F401 - sets up its loggers
+
+            _quieten_distributed()
+            # A job queued behind another on a worker that dies would share the blame; queue on the scheduler.
+            # A job that lost its worker twice is blamed, and then tried once more by itself.
+            dask.config.set(
+                {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
+            )
+            self._signals.enter_context(_ending_by_signal())
+            self._cluster, self._client = start_cluster(self.spec, self.run)
+            self._attendance = Attendance(self._client, self._cluster, self.spec, self.run)
+            self._make_ready()
+        return self._client
+
+    def _make_ready(self) -> None:
+        """Prepare the workers that are there and, by the plugin, those that will come."""
+        if not self._is_local:
+            self._attendance.await_first()
+            check_workers(self._client, self.root, self.run.device)
+        from flows.run.worker_setup import WorkerSetup
+
+        setup = WorkerSetup(thread_limits(self.run), self.run.threads, own_gpus=self._needs_gpu and self._is_local)
+        self._client.register_plugin(setup, name="stillroom")
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self.spec, LocalCluster)
+
+    @property
+    def _needs_gpu(self) -> bool:
+        return self.run.device.startswith("cuda")
+
+    def start(self, function: Callable[[Any], Any], jobs: Mapping[str, Any]) -> dict[str, Any]:
+        """Hand every job to the workers at once; returns futures. `function` is at the top of a module."""
+        # One group of keys: only a large group is queued on the scheduler, and not on the workers.
+        group = f"jobs-{uuid4().hex}"
+        keys = [(group, key) for key in jobs]
+        client, needs = self.client(), self._needs()
+        return dict(zip(jobs, client.map(function, jobs.values(), key=keys, pure=False, resources=needs), strict=True))
+
+    def _needs(self) -> dict[str, int] | None:
+        """The resources of a job. Only at an address can there be workers without a GPU beside those with one.
+
+        A job that names a resource is queued on a worker, and shares the blame for jobs before it.
+        """
+        return {"GPU": 1} if self._needs_gpu and isinstance(self.spec, AddressCluster) else None
+
+    def outcomes(
+        self, function: Callable[[Any], Any], jobs: Mapping[str, Any], futures: Mapping[str, Any]
+    ) -> Iterator[Outcome]:
+        """Outcomes as the jobs end. One failing job stops no other."""
+        from distributed import KilledWorker
+
+        names = {future: key for key, future in futures.items()}
+        blamed: list[str] = []
+        self.client()
+        self._attendance.count_anew()
+        for future in self._as_they_end(names):
+            key = names[future]
+            # ._value() also raises what a mere wait would pass over: a job whose workers were all killed.
+            try:
+                outcome = Outcome(key, self._value(future))
+            except KilledWorker:
+                blamed.append(key)
+                continue
+            except NoWorkersError:
+                raise
+            except Exception as error:
+                outcome = Outcome(key, error=error)
+            future.release()
+            self._attendance.count_anew()
+            yield outcome
+        for key in blamed:
+            yield self._alone(function, key, jobs[key])
+
+    def _as_they_end(self, futures: Collection[Any]) -> Iterator[Any]:
+        """Futures as their jobs end, however long that takes, as long as there are workers."""
+        ended: SimpleQueue[Any] = SimpleQueue()
+        for future in futures:
+            future.add_done_callback(ended.put)
+        for _ in futures:
+            yield self._next(ended)
+
+    def _next(self, ended: SimpleQueue[Any]) -> Any:
+        while True:
+            with suppress(Empty):
+                return ended.get(timeout=LOOK_SECONDS)
+            self._attendance.look()
+
+    def _value(self, future: Any) -> Any:
+        """The value of a job that ended. Its worker may be gone meanwhile: then the job is made again first."""
+        while future.status != "error":
+            with suppress(TimeoutError):
+                return future.result(timeout=VALUE_SECONDS)
+            self._attendance.look()
+        return future.result()
+
+    def _alone(self, function: Callable[[Any], Any], key: str, job: Any) -> Outcome:
+        """One more try for a job that died with its workers, by itself: no neighbour can be the cause."""
+        from distributed import KilledWorker
+
+        log.warning("%s lost its worker again and again; trying it once more, alone", key)
+        (future,) = self._as_they_end([self.start(function, {key: job})[key]])
+        try:
+            return Outcome(key, self._value(future))
+        except KilledWorker:
+            remedy = "fewer workers: --set run.workers=1" if self._is_local else "is a job's walltime long enough?"
+            hint = f"the process was killed each time: is there enough memory? {remedy}"
+            return Outcome(key, error=UserError(f"{key}: its worker process died each time", hint=hint))
+        except NoWorkersError:
+            raise
+        except Exception as error:
+            return Outcome(key, error=error)
+
+
+@contextmanager
+def _ending_by_signal() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP end the process by an exception, so that its workers are ended too."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
+    # Prefect has a handler of its own, which raises too; nohup ignores SIGHUP.
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _close(cluster: Any) -> None:
+    """End the workers. All that they made is on the disk, so that one slow to go, on a busy machine, is killed."""
+    # Only workers of this machine have a process here; a queue ends its own.
+    pids = [getattr(worker, "pid", None) for worker in cluster.workers.values()]
+    processes = [psutil.Process(pid) for pid in pids if pid and psutil.pid_exists(pid)]
+    try:
+        cluster.close()
+    except TimeoutError:
+        log.debug("the workers took too long to end")
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _quieten_distributed() -> None:
+    """Its loggers set their own levels at import; what matters to a user comes back as a job's outcome."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)

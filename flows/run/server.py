@@ -1,0 +1,289 @@
+"""The local Prefect server, the process that serves the deployments of prefect.yaml, and the MLflow pages.
+
+`python -m flows.run.server up | down | serve`; `make up` and `make down` call it. All of it lives below the data
+root, listens on loopback only, and leaves a Prefect server of the user's own (PREFECT_API_URL) alone.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import psutil
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT, data_root
+from flows.run import active
+from flows.run.processes import (
+    Service,
+    end_process,
+    find_service,
+    free_port,
+    start_service,
+    stop_service,
+    wait_until,
+)
+
+log = logging.getLogger(__name__)
+
+# Prefect reads this file in its working directory: with it, `prefect` in another terminal finds our server.
+PREFECT_TOML = PROJECT / "prefect.toml"
+PREFECT_TOML_MARK = "# Written by `make up`, removed by `make down`.\n"
+READY = "deployments.ready"  # below Prefect's home; written once the deployments are served
+STOP_SECONDS = 40.0  # for a run to end in good order; longer than Prefect's own grace
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # a flow that runs without a server logs to stderr
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,data_catalog",  # our lines on a run's page
+}
+
+
+def prefect_home(root: Path) -> Path:
+    return root.resolve() / "prefect"
+
+
+def environment(root: Path, api_url: str) -> dict[str, str]:
+    """What a process needs in its environment to work with the server at `api_url` on this data root."""
+    return {
+        **QUIET,
+        "PREFECT_HOME": str(prefect_home(root)),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "STILLROOM_DATA": str(root.resolve()),
+    }
+
+
+def find_api(root: Path) -> str | None:
+    """The Prefect API to report to: the user's PREFECT_API_URL, else our server if it is up, else None."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    server = find_service(prefect_home(root), "server")
+    return server.url if server and healthy(server.url) else None
+
+
+def healthy(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def use_api(root: Path, api_url: str) -> None:
+    """Let this process work with the server at `api_url`. Prefect reads that when it is imported first."""
+    os.environ.update(environment(root, api_url))
+
+
+def start_server(root: Path) -> str:
+    """Start our own Prefect server, or find it running. Returns its API URL."""
+    home = prefect_home(root)
+    server = find_here(home, "server") or _launch_server(root, home)
+    try:
+        # A fresh home runs its migrations first: 25 s on a quiet machine, more on a busy one.
+        wait_until(lambda: healthy(server.url), server, seconds=240)
+    except UserError:
+        if server.alive() or not drop_unfinished_database(home):
+            raise
+        log.warning("Prefect's database was left unfinished and holds no run; it is made again")
+        server = _launch_server(root, home)
+        wait_until(lambda: healthy(server.url), server, seconds=240)
+    # One of a copied checkout names the server of the original.
+    if not PREFECT_TOML.exists() or PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
+        PREFECT_TOML.write_text(f'{PREFECT_TOML_MARK}[api]\nurl = "{server.url}"\n')
+    return server.url
+
+
+def _launch_server(root: Path, home: Path) -> Service:
+    port = free_port(4200)
+    url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log.info("Prefect server starting on port %d", port)
+    return start_service(home, "server", command, environment(root, url), url, cwd=PROJECT)
+
+
+def find_here(folder: Path, name: str) -> Service | None:
+    """Find a running service of this data root; one that ran while the root was moved is ended."""
+    service = find_service(folder, name)
+    if service is not None and service.moved(folder):
+        stop_service(folder, name)
+        return None
+    return service
+
+
+def drop_unfinished_database(home: Path) -> bool:
+    """Move a Prefect database without a flow run out of the way, so that the server makes it again."""
+    path = home / "prefect.db"
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            runs = database.execute("SELECT count(*) FROM flow_run").fetchone()[0]
+    except sqlite3.DatabaseError:  # no such table yet
+        runs = 0
+    if runs:
+        return False
+    for left in home.glob("prefect.db-*"):
+        left.unlink()
+    path.replace(home / "prefect.db.unfinished")
+    return True
+
+
+def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
+    """Serve the deployments of prefect.yaml from a background process, unless this checkout does so already.
+
+    Returns a line for the user where the deployments were another checkout's before, else nothing. Raises UserError
+    where another checkout serves them at this moment, unless it is told to `take_over`.
+    """
+    home = prefect_home(root)
+    use_api(root, api_url)
+    from flows.run.lifecycle import end_left_runs
+    from flows.run.serving import check_served_here
+
+    ready = home / READY
+    service = find_here(home, "deployments")
+    if service is not None and service.checkout == str(PROJECT) and service.url == api_url:
+        wait_until(ready.exists, service, seconds=180)
+    if check_served_here(root, api_url, take_over):
+        return ""
+    stop_service(home, "deployments")  # it serves nobody: of a server that is gone, or taken over just now
+    end_left_runs(root)
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "flows.run.server", "serve"]
+    service = start_service(home, "deployments", command, environment(root, api_url), api_url, cwd=PROJECT)
+    wait_until(ready.exists, service, seconds=180)
+    return ready.read_text(encoding="utf-8")
+
+
+def start_mlflow(root: Path) -> Service:
+    """Start the MLflow pages, or find them running. They take a while to answer, which nothing waits for."""
+    from flows.track.mlflow_runs import artifacts_uri, tracking_uri
+
+    folder = root.resolve() / "mlflow"
+    running = find_here(folder, "ui")
+    if running:
+        return running
+    port = free_port(5000)
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", tracking_uri(root), "--workers", "1"]
+    command += ["--artifacts-destination", artifacts_uri(root)]
+    return start_service(folder, "ui", command, QUIET, f"http://127.0.0.1:{port}", cwd=PROJECT)
+
+
+def up(root: Path, take_over: bool = False) -> dict[str, str]:
+    """Start server (unless the user has one), deployments and MLflow pages. Returns their addresses, and any news."""
+    own = "PREFECT_API_URL" not in os.environ
+    api_url = start_server(root) if own else os.environ["PREFECT_API_URL"]
+    news = start_deployments(root, api_url, take_over)
+    found = {"prefect": api_url.removesuffix("/api"), "mlflow": start_mlflow(root).url}
+    return found | ({"note": news} if news else {})
+
+
+def find_work(root: Path) -> list[str]:
+    """Describe what is in work and would be ended with our services."""
+    own = prefect_home(root)
+    server = find_service(own, "server")
+    found = [
+        f"{run.flow} {run.profile} at {run.stage or 'its start'}, process {run.pid} on {run.host}"
+        for run in active.running(root)
+        if run.flow_run_id and (server is not None or run.pid in _children_of_deployments(root))
+    ]
+    starting = len(_children_of_deployments(root))
+    return found or [f"{starting} processes of a run that starts"] * bool(starting)
+
+
+def _children_of_deployments(root: Path) -> set[int]:
+    service = find_service(prefect_home(root), "deployments")
+    if service is None:
+        return set()
+    return {child.pid for child in psutil.Process(service.pid).children(recursive=True)}
+
+
+def down(root: Path) -> list[str]:
+    """End what `up` started, and the runs that report to it. Returns the names of what was ended.
+
+    Every record of a run that is ended here says so. Raises UserError where another checkout serves on this data root.
+    """
+    home = prefect_home(root)
+    deployments, server = find_service(home, "deployments"), find_service(home, "server")
+    if deployments is not None and deployments.checkout != str(PROJECT) and Path(deployments.checkout).exists():
+        hint = f"make down in {deployments.checkout}"
+        raise UserError("another checkout serves on this data root", serving=deployments.checkout, hint=hint)
+    ended = [name for folder, name in [(root.resolve() / "mlflow", "ui")] if stop_service(folder, name)]
+    reporting = [run for run in active.running(root) if run.flow_run_id and run.host == socket.gethostname()]
+    if stop_service(home, "deployments", seconds=STOP_SECONDS):
+        ended.append("deployments")
+    if server is not None:
+        for run in reporting:
+            end_process(run.pid, STOP_SECONDS)
+    if active.left_runs(root):
+        if server is not None and healthy(server.url):
+            use_api(root, server.url)
+        from flows.run.lifecycle import end_left_runs
+
+        end_left_runs(root)
+    if stop_service(home, "server"):
+        ended.append("server")
+    if PREFECT_TOML.exists() and PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
+        PREFECT_TOML.unlink()
+    return ended
+
+
+def confirm_down(root: Path, now: bool) -> None:
+    """Ask before runs are ended, or refuse where there is nobody to ask."""
+    work = find_work(root)
+    if now or not work:
+        return
+    hint = "make down NOW=1    (ends them; what is finished is kept, and the same command goes on from there)"
+    if not sys.stdin.isatty():
+        raise UserError("runs are in work", runs="; ".join(work), hint=hint)
+    import typer
+
+    typer.echo("in work: " + "; ".join(work))
+    if not typer.confirm("End them? What is finished is kept."):
+        raise UserError("nothing was ended", hint=hint)
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of `python -m flows.run.server`."""
+    parser = argparse.ArgumentParser(prog="python -m flows.run.server")
+    parser.add_argument("action", choices=("up", "down", "serve"))
+    parser.add_argument("--take-over", action="store_true", help="up: end another checkout's serving first")
+    parser.add_argument("--now", action="store_true", help="down: end runs that are in work, too")
+    given = parser.parse_args(arguments)
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    root = data_root()
+    write = sys.stdout.write
+    try:
+        match given.action:
+            case "up":
+                for name, url in up(root, given.take_over).items():
+                    write(f"{name:<8} {url}\n")
+                write("Stop both with `make down`."[: shutil.get_terminal_size().columns] + "\n")
+            case "down":
+                confirm_down(root, given.now)
+                ended = down(root)
+                write(f"ended: {', '.join(ended)}\n" if ended else "nothing of ours was running\n")
+            case "serve":
+                from flows.run.serving import serve
+
+                serve(root, prefect_home(root) / READY)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.exit(main(sys.argv[1:]))

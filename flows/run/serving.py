@@ -1,0 +1,255 @@
+"""The checkout that serves the deployments of a Prefect server: registered, refused, taken over, given up.
+
+A deployment carries the path of the checkout that registered it last, and a run changes into that folder: code is
+never copied. One checkout and data root serve a server at a time. Their name stands in a Prefect variable, renewed
+while they live. The functions need the server's address in this process's environment before Prefect is imported.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT
+from flows.run import active
+from flows.run.processes import end_process, find_service, is_alive
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "stillroom_serving"  # of Prefect: which checkout serves
+BEAT_SECONDS = 10.0  # between two renewals
+SILENT_SECONDS = 45.0  # without a renewal from another machine, nobody serves there
+LOST_BEATS = 6  # in a row, after which the server counts as gone
+WORKING = ("RUNNING", "PENDING", "CANCELLING")  # types of states of a flow run that a process should be at
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A process that serves the deployments: its checkout, data root, machine and number.
+
+    `server` is the Prefect home of the server, where that is ours: another one stands in the copy of its database.
+    """
+
+    checkout: str
+    data_root: str
+    server: str | None
+    host: str
+    pid: int
+    started: float  # of the process, in Unix seconds
+    seen: float = field(default_factory=time.time)  # the last renewal, in Unix seconds
+
+    @classmethod
+    def here(cls, root: Path) -> "Serving":
+        """Describe this process."""
+        process, host = psutil.Process(), socket.gethostname()
+        return cls(str(PROJECT), str(root.resolve()), own_server(root), host, process.pid, process.create_time())
+
+    def alive(self) -> bool:
+        if self.host == socket.gethostname():
+            return is_alive(self.pid, self.started)
+        return time.time() - self.seen < SILENT_SECONDS
+
+    def is_of(self, root: Path) -> bool:
+        """Whether it serves this checkout on this data root."""
+        return (self.checkout, self.data_root) == (str(PROJECT), str(root.resolve()))
+
+    def same_process(self, other: "Serving | None") -> bool:
+        return other is not None and (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
+
+
+def own_server(root: Path) -> str | None:
+    """Prefect home of the server that this process works with, if it is the one of this data root."""
+    home = root.resolve() / "prefect"
+    service = find_service(home, "server")
+    return str(home) if service is not None and service.url == os.environ.get("PREFECT_API_URL") else None
+
+
+def find_serving(root: Path) -> Serving | None:
+    """Read which checkout serves the server's deployments; None if no process does."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        variable = client.read_variable_by_name(VARIABLE)
+    try:
+        found = Serving(**variable.value) if variable is not None else None  # type: ignore[arg-type]
+    except TypeError:  # another version's
+        return None
+    if found is None or not found.alive():
+        return None
+    copied = found.server is not None and found.server != (own_server(root) or found.server)
+    return None if copied else found
+
+
+def check_served_here(root: Path, api_url: str, take_over: bool = False) -> bool:
+    """Say whether this checkout serves the deployments; False if nothing does.
+
+    Raises UserError where another checkout, or this one on another data root, serves them. With `take_over` that one
+    is ended instead, unless a run is in work there.
+    """
+    serving = find_serving(root)
+    if serving is None or serving.is_of(root):
+        return serving is not None
+    if not take_over:
+        other_root = serving.checkout == str(PROJECT)
+        raise UserError(
+            f"another {'data root' if other_root else 'checkout'} serves the deployments of this Prefect server",
+            serving=f"{serving.checkout}, data root {serving.data_root}, process {serving.pid} on {serving.host}",
+            here=f"{PROJECT}, data root {root.resolve()}",
+            prefect=api_url,
+            hint="make down there; or take them over: make up TAKE_OVER=1, stillroom run --take-over",
+        )
+    if busy := _runs_in_work():
+        hint = "wait for them, or cancel them on Prefect's pages, then take over"
+        raise UserError(f"runs are in work for {serving.checkout}", runs=", ".join(busy), hint=hint)
+    log.info("taking the deployments over from %s", serving.checkout)
+    if serving.host == socket.gethostname():
+        end_process(serving.pid)
+    else:
+        _write(Serving.here(root))  # its next renewal sees that, and it ends
+        time.sleep(2 * BEAT_SECONDS)
+        _remove()
+    return False
+
+
+def _runs_in_work() -> list[str]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+
+    types = FlowRunFilterStateType(any_=[StateType(name) for name in WORKING])
+    chosen = FlowRunFilter(state=FlowRunFilterState(type=types))
+    with get_client(sync_client=True) as client:
+        return [run.name for run in client.read_flow_runs(flow_run_filter=chosen) if run.deployment_id]
+
+
+def _write(serving: Serving) -> None:
+    from prefect.variables import Variable
+
+    Variable.set(VARIABLE, asdict(serving), overwrite=True)
+
+
+def _remove() -> None:
+    from prefect.variables import Variable
+
+    Variable.unset(VARIABLE)
+
+
+def serve(root: Path, ready: Path) -> None:
+    """Register the deployments of prefect.yaml and run what is asked of them, until ended or taken over.
+
+    Writes `ready` as soon as it does, with a line for the user in it where they were another checkout's before.
+    """
+    asyncio.run(_serve(root, ready))
+
+
+async def _serve(root: Path, ready: Path) -> None:
+    from prefect.runner import Runner
+
+    here = Serving.here(root)
+    await asyncio.to_thread(_write, here)
+    runner = Runner(name="stillroom", pause_on_shutdown=False)
+    ids, earlier = [], set()
+    for entry in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]:
+        deployment_id, path = await register(runner, entry)
+        ids.append(deployment_id)
+        earlier |= {path} - {None, str(PROJECT)}
+    await crash_left_runs(root, ids)
+    places = ", ".join(sorted(map(str, earlier)))
+    line = f"deployments registered for {PROJECT}, no longer for {places}" if earlier else ""
+    ready.write_text(line, encoding="utf-8")
+    beat = asyncio.create_task(_renew(here, root, runner))
+    try:
+        await runner.start()
+    finally:
+        beat.cancel()
+        ready.unlink(missing_ok=True)
+        with suppress(Exception):  # the server may be gone already
+            if here.same_process(await asyncio.to_thread(find_serving, root)):
+                await asyncio.to_thread(_remove)
+
+
+async def register(runner: Any, entry: dict[str, Any]) -> tuple[Any, str | None]:
+    """Register one deployment for this checkout. Returns its id, and the path that it had before."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentUpdate
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.exceptions import ObjectNotFound
+
+    deployment = RunnerDeployment.from_entrypoint(
+        entry["entrypoint"],  # below the working directory, which is the checkout
+        name=entry["name"],
+        parameters=entry.get("parameters"),
+        description=entry.get("description"),
+    )
+    async with get_client() as client:
+        try:
+            before = (await client.read_deployment_by_name(deployment.full_name)).path
+        except ObjectNotFound:
+            before = None
+        deployment_id = await runner.aadd_deployment(deployment)
+        # Registering again does not renew the path, and a deployment without pull steps copies that whole folder
+        # into the working directory before each run.
+        step = {"prefect.deployments.steps.set_working_directory": {"directory": str(PROJECT)}}
+        await client.update_deployment(deployment_id, DeploymentUpdate(path=str(PROJECT), pull_steps=[step]))
+    return deployment_id, before
+
+
+async def crash_left_runs(root: Path, deployment_ids: Sequence[Any]) -> None:
+    """End the flow runs of these deployments that no process is at: this is the only one that serves them."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    alive = {run.flow_run_id for run in active.running(root)}
+    chosen = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=list(deployment_ids)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType(name) for name in WORKING])),
+    )
+    async with get_client() as client:
+        for run in await client.read_flow_runs(flow_run_filter=chosen):
+            if str(run.id) not in alive and not _is_at_work(run.infrastructure_pid):
+                message = "its process is gone; what it finished is kept"
+                await client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+
+
+def _is_at_work(infrastructure_pid: str | None) -> bool:
+    """Whether Prefect's `host:pid` names a process of this machine that lives."""
+    _, _, number = (infrastructure_pid or "").rpartition(":")
+    return number.isdigit() and psutil.pid_exists(int(number)) and int(number) != os.getpid()
+
+
+async def _renew(here: Serving, root: Path, runner: Any) -> None:
+    """Renew the variable; stop serving once another process is named there, or the server is gone."""
+    lost = 0
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        try:
+            serving = await asyncio.to_thread(find_serving, root)
+            if serving is not None and not here.same_process(serving):
+                log.warning("%s serves the deployments now; this process ends", serving.checkout)
+                break
+            await asyncio.to_thread(_write, Serving(**{**asdict(here), "seen": time.time()}))
+            lost = 0
+        except Exception as error:  # whatever the client raises where no server answers
+            lost += 1
+            log.debug("the Prefect server did not answer: %s", error)
+            if lost == LOST_BEATS:
+                log.warning("the Prefect server is gone; this process ends")
+                break
+    await runner.astop()

@@ -1,1 +1,0 @@
-"""What a person or another program gets to see of it: tables, comparisons, exports."""

@@ -1,0 +1,1 @@
+"""Reports to MLflow and to Prefect."""

@@ -1,0 +1,150 @@
+"""The MLflow database below the data root: made whole or not at all, with artifact locations that follow the root.
+
+MLflow keeps absolute locations. A data root that was copied or moved has those of its first place, where artifacts
+would be looked for and written. `open_database` rewrites them before anything else reads the database.
+"""
+
+import logging
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from filelock import FileLock
+
+from data_catalog.config.errors import UserError
+from data_catalog.store.store import writing
+
+log = logging.getLogger(__name__)
+
+FOLDER, DATABASE, ARTIFACTS = "mlflow", "mlflow.db", "artifacts"
+# Columns with an address below the data root. `datasets` holds the addresses of our snapshots inside JSON.
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("datasets", "dataset_source"),
+)
+
+
+def database_path(root: Path) -> Path:
+    return root.resolve() / FOLDER / DATABASE
+
+
+def artifacts_uri(root: Path) -> str:
+    """Address of the artifacts below this data root."""
+    return (root.resolve() / FOLDER / ARTIFACTS).as_uri()
+
+
+def open_database(root: Path) -> str:
+    """Make the database unless it is there, and let its locations lie below this root. Returns MLflow's URI of it."""
+    path = database_path(root)
+    with writing(root):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                _make(path)
+            elif not is_finished(path):
+                _replace_unfinished(path)
+            for place in places(path):
+                if place != root.resolve().as_uri():
+                    _move_locations(path, place, root)
+    return database_uri(path)
+
+
+def database_uri(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def places(path: Path) -> list[str]:
+    """Data roots (URIs) that the experiments' artifact locations lie below."""
+    ending = f"/{FOLDER}/{ARTIFACTS}"
+    with _connected(path) as database:
+        rows = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+    return sorted({text.removesuffix(ending) for (text,) in rows if text and text.endswith(ending)})
+
+
+def look_at_locations(root: Path) -> list[str]:
+    """List what MLflow would not find below this root: artifacts elsewhere, and models whose files are gone."""
+    path = database_path(root)
+    if not path.exists():
+        return []
+    own, found = root.resolve().as_uri(), []
+    for place in places(path):
+        if place != own:
+            found.append(f"artifacts are looked for below {place}")
+    with _connected(path) as database:
+        models = database.execute("SELECT model_id, artifact_location FROM logged_models").fetchall()
+    for name, location in models:
+        if location and location.startswith(f"{own}/") and not Path(unquote(urlparse(location).path)).is_dir():
+            found.append(f"the model {name} has no files in {location}")
+    return found
+
+
+def is_finished(path: Path) -> bool:
+    """Whether MLflow made all its tables. It stamps its schema's version when one step of many is done."""
+    with _connected(path) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {"experiments", "runs", "alembic_version"} <= tables:
+            return False
+        # The default experiment comes last, when the schema is complete.
+        return database.execute("SELECT count(*) FROM experiments").fetchone()[0] > 0
+
+
+def _make(path: Path) -> None:
+    """Make the tables in a file of another name, and rename it: a kill leaves no half of a database."""
+    from mlflow import MlflowClient
+
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink()  # of a process that died: we hold the lock
+    try:
+        MlflowClient(tracking_uri=database_uri(temporary)).search_experiments(max_results=1)
+        with _connected(temporary) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        temporary.replace(path)
+    finally:
+        for left in path.parent.glob(f"{temporary.name}*"):
+            left.unlink()
+
+
+def _replace_unfinished(path: Path) -> None:
+    """Put a whole database in the place of one that a dead process left unfinished and that holds no run."""
+    with _connected(path) as database:
+        try:
+            runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
+        except sqlite3.OperationalError:  # no such table yet
+            runs = 0
+    if runs:
+        hint = f"put a backup in its place, or move it away: mv {path} {path}.damaged"
+        raise UserError("the MLflow database is incomplete and holds runs", path=path, runs=runs, hint=hint)
+    log.warning("the MLflow database was left unfinished and holds no run; it is made again: %s", path)
+    path.unlink()
+    _make(path)
+
+
+def _move_locations(path: Path, old: str, root: Path) -> None:
+    """Rewrite the addresses below the root `old` to the same places below `root`, in one transaction."""
+    new = root.resolve().as_uri()
+    with _connected(path) as database, database:
+        for table, column in LOCATIONS:
+            # A dataset's address stands inside JSON, everything else begins with it.
+            database.execute(
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?) > 0",
+                (f"{old}/", f"{new}/", f"{old}/"),
+            )
+    log.info("MLflow's artifacts of the data root's earlier place are found here now: %s -> %s", old, new)
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as database:
+            yield database
+    except sqlite3.DatabaseError as error:
+        hint = f"put a backup in its place, or move it away: mv {path} {path}.damaged"
+        raise UserError("the MLflow database cannot be read", path=path, cause=error, hint=hint) from error

@@ -1,0 +1,107 @@
+"""Students among MLflow's registered models, looked up in our own sqlite without importing MLflow.
+
+Versions name their student by the tag `stillroom.student.digest`, of their own or of the run that logged them. A
+tracking store that is no sqlite file is not asked.
+"""
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.places import shown_path
+from data_catalog.config.settings import Settings
+from flows.track.mlflow_runs import tracking_uri
+
+log = logging.getLogger(__name__)
+
+TAG = "stillroom.student.digest"
+DELETED = "Deleted_Internal"  # the stage in which MLflow keeps a version that was deleted
+BUSY_S = 10.0  # how long a version may be waited for while another process writes
+VERSIONS = f"""
+    SELECT v.name, v.version, COALESCE(own.value, run.value)
+    FROM model_versions AS v
+    LEFT JOIN model_version_tags AS own ON own.name = v.name AND own.version = v.version AND own.key = '{TAG}'
+    LEFT JOIN tags AS run ON run.run_uuid = v.run_id AND run.key = '{TAG}'
+    WHERE v.current_stage IS NOT '{DELETED}' AND COALESCE(own.value, run.value) IS NOT NULL
+    ORDER BY v.name, v.version
+"""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a registered model, and the digest of the student that it holds."""
+
+    name: str
+    version: int
+    student: str
+    aliases: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}" + "".join(f" @{alias}" for alias in self.aliases)
+
+
+def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
+    """Versions that hold a student, by name and number; none where there is no sqlite of MLflow's."""
+    path = _find_database(root, settings)
+    if path is None:
+        return []
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_S)) as database:
+            found = database.execute(VERSIONS).fetchall()
+            aliases = database.execute("SELECT name, version, alias FROM registered_model_aliases").fetchall()
+    except sqlite3.Error as error:
+        if "no such table" in str(error):  # a store that is being made
+            return []
+        hint = "end what writes to it, and try again; a file that is damaged may be moved away"
+        raise UserError("MLflow's database cannot be read", file=shown_path(path), cause=error, hint=hint) from error
+    return [
+        ModelVersion(name, version, student, tuple(sorted(a for n, v, a in aliases if (n, v) == (name, version))))
+        for name, version, student in found
+    ]
+
+
+def _find_database(root: Path, settings: Settings) -> Path | None:
+    given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not given and not (root / "mlflow" / "mlflow.db").is_file():
+        return None  # `tracking_uri` would make its folder
+    uri = tracking_uri(root, settings)
+    scheme, _, place = uri.partition(":///")
+    if scheme != "sqlite":
+        log.warning("models registered in %s are not looked up: it is no sqlite file", uri)
+        return None
+    return Path(place) if Path(place).is_file() else None
+
+
+def move_alias(root: Path, settings: Settings, alias: str, student: str, before: str | None) -> list[str]:
+    """Let an alias of MLflow's registered models mean a student. Returns what was done, a sentence each.
+
+    before: the student that had the name; versions of it lose the alias where the new one has none in their model.
+    """
+    known = model_versions(root, settings)
+    newest = {each.name: each for each in known if each.student == student}  # the last of a name is the newest
+    left = [each for each in known if alias in each.aliases and each.student == before and each.name not in newest]
+    told = (
+        [] if newest else ["no version of a registered model in MLflow holds this student, so no alias was set there"]
+    )
+    if not newest and not left:
+        return told
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=tracking_uri(root, settings))
+    for each in left:
+        client.delete_registered_model_alias(each.name, alias)
+        told.append(f"the alias '{alias}' was taken from {each.name} version {each.version}")
+    for each in newest.values():
+        try:
+            client.set_registered_model_alias(each.name, alias, str(each.version))
+            told.append(f"models:/{each.name}@{alias} is version {each.version}")
+        except MlflowException as error:
+            told.append(f"MLflow takes no such alias for {each.name}: {error.message}")
+    return told

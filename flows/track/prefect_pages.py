@@ -1,0 +1,169 @@
+"""What Prefect's pages show of a run: a task run per piece of work with a telling state, the plan, progress.
+
+Without Prefect (a flow called as a plain function) the same work runs and nothing is shown.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed, Failed
+
+from flows.mistakes import MISTAKES
+
+PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
+LOG_SECONDS = 15.0  # between two log lines about a stage that is still at work
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What became of the partitions of one piece of work."""
+
+    made: int = 0
+    cached: int = 0
+    failed: int = 0
+    blocked: int = 0
+    samples: int = 0
+    rejected: int = 0
+    asking: int = 0  # made, and judged again once further attempts are made
+    what: str = "samples"
+
+    @property
+    def text(self) -> str:
+        words = [f"{self.cached} up to date"] if self.cached or not (self.made or self.asking) else []
+        words += [f"{self.made} made with {self.samples} {self.what}"] if self.made else []
+        for count, word in (
+            (self.asking, "too few samples: further attempts follow"),
+            (self.rejected, f"{self.what} rejected"),
+            (self.failed, "failed"),
+            (self.blocked, "blocked"),
+        ):
+            words += [f"{count} {word}"] if count else []
+        return ", ".join(words)
+
+
+def flow_run_id() -> str | None:
+    """The id of the Prefect flow run that this code is in, or None."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context is not None and context.flow_run is not None else None
+
+
+def crash_flow_run(run_id: str, message: str) -> None:
+    """Set a flow run to Crashed, unless it ended. Needs the Prefect API of this process's settings."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run_id)).state
+        except ObjectNotFound:
+            return
+        if state is None or not state.is_final():
+            client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
+
+
+def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
+    """Do a piece of work as a task run whose state tells what it did. An exception of the work is raised."""
+    if flow_run_id() is None:
+        work()
+        return
+    errors: list[Exception] = []
+
+    # Prefect's cache believes a result file, not the store: ours is the only one.
+    @task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+    def carry_out() -> State[Any]:
+        try:
+            return _state(work())
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    # Prefect would raise for a state that only tells of failed partitions; the run goes on after those.
+    carry_out(return_state=True)
+    if errors:
+        raise errors[0]
+
+
+def _state(tally: Tally) -> State[Any]:
+    if tally.failed or tally.blocked:
+        return Failed(message=tally.text)
+    busy = tally.made or tally.asking
+    return Completed(message=tally.text) if busy else Completed(name="Cached", message=tally.text)
+
+
+def show_plan(rows: list[dict[str, Any]]) -> None:
+    """The plan as a table on the flow run's page."""
+    if flow_run_id() is None:
+        return
+    table = [{**row, "reasons": "; ".join(row["reasons"][:3])} for row in rows]
+    create_table_artifact(table=table, key="plan", description="What this run makes, and why")
+
+
+def show_funnels(rows: list[dict[str, Any]]) -> None:
+    """What the gates left of each style, as a table on the flow run's page."""
+    if flow_run_id() is not None:
+        create_table_artifact(table=rows, key="funnels", description="Pseudo-labels left after each check")
+
+
+class ProgressBar:
+    """A log line now and then and, in a flow run, a progress artifact, once there is something to tell."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._logged = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first message came, and how much was done by then
+        self._artifact: UUID | None = None
+        self._told = 0.0
+        self._active = flow_run_id() is not None
+
+    def update(self, done: int, total: int) -> None:
+        """`done` of `total` steps; the last one is always told."""
+        now = time.monotonic()
+        began, before = self._first = self._first or (now, done)  # what preceded it says nothing of the pace
+        if before < done < total and now - self._logged >= LOG_SECONDS:
+            self._logged, left = now, (now - began) * (total - done) / (done - before)
+            log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
+        if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
+            return
+        self._told, percent = now, 100 * done / max(total, 1)
+        if self._artifact is None:
+            made = create_progress_artifact(percent, key=f"{self.stage}-progress", description=self.stage)
+            assert isinstance(made, UUID)
+            self._artifact = made
+        else:
+            update_progress_artifact(self._artifact, progress=percent)
+
+
+class WithoutUserTracebacks(logging.Filter):
+    """A mistake of the user's is a message; Prefect would print where in our code it was noticed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if isinstance(error, MISTAKES):
+            record.exc_info, record.exc_text = None, None
+            record.msg, record.args = f"error: {error}", ()
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(WithoutUserTracebacks())
+
+
+def log_plainly() -> None:
+    """Let our log lines through; to stderr where nobody set up logging, as in a process of Prefect's."""
+    for name in ("flows", "tasks", "data_catalog"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")

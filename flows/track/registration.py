@@ -1,0 +1,87 @@
+"""Register a student in MLflow: a model with signature, input example, weights and code of its own."""
+
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from data_catalog.config.places import PROJECT
+from data_catalog.config.settings import Settings
+from flows.track.mlflow_runs import Tracker
+from flows.track.student_model import COLUMNS
+from tasks.student.export import save_export
+
+CODE = ("stillroom.py", "data_catalog", "models", "tasks")  # what the student's code imports
+NEEDS = (  # the distributions that this code imports
+    *("huggingface_hub", "mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml"),
+    *("safetensors", "scipy", "torch", "transformers"),
+)
+
+
+def register(tracker: Tracker, settings: Settings, folder: Path, digest: str) -> None:
+    """Log a student of the store in the tracker's run, and register it as the profile's newest."""
+    from tasks.student.api import Student
+    from tasks.student.companions import find_companions
+    from tasks.training.student_files import load_student
+
+    mlflow.set_tracking_uri(tracker.uri)
+    student = Student(load_student(folder), find_companions(settings), settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        export = Path(scratch) / "student"
+        save_export(student, export, digest)
+        with mlflow.start_run(run_id=tracker.run_id):
+            log_student(export, copy_code(Path(scratch)), digest, f"stillroom-{settings.profile}")
+
+
+def log_student(export: Path, code: list[str], digest: str, registered_name: str | None = None) -> Any:
+    """Log an exported student in the active run. Returns MLflow's description of the model."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = Schema([ColSpec(kind, name) for name, kind in COLUMNS.items()])
+    signature = ModelSignature(inputs=inputs, outputs=Schema([ColSpec("binary", "image")]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="mlflow")
+        return mlflow.pyfunc.log_model(
+            name="student",
+            python_model=str(Path(__file__).with_name("student_model.py")),
+            artifacts={"student": str(export)},
+            code_paths=code,
+            signature=signature,
+            input_example=example(),
+            pip_requirements=[f"{name}=={version(name)}" for name in NEEDS],
+            registered_model_name=registered_name,
+            tags={"stillroom.student.digest": digest},
+        )
+
+
+def copy_code(folder: Path) -> list[str]:
+    """The code that a model needs, without weights. Returns the paths of the copies."""
+    copies = []
+    for name in CODE:
+        source, target = PROJECT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("weights", "__pycache__", "lab"))
+        else:
+            shutil.copyfile(source, target)
+        copies.append(str(target))
+    return copies
+
+
+def example() -> pd.DataFrame:
+    """A portrait of the procedural world, asked for from the front and from a side."""
+    from data_catalog.samples.encoding import encode_png
+    from models import procedural
+    from models.camera import orbit_label
+    from models.pixels import to_levels
+
+    rgb = procedural.render(procedural.portrait(0), orbit_label(0.0, 0.0)[0], 64).rgb
+    png = encode_png(to_levels(rgb))
+    return pd.DataFrame(
+        {"image": [png] * 2, "prompt": ["make the hair red"] * 2, "yaw": [0.0, 0.3], "pitch": [0.0, 0.1]}
+    )

@@ -1,1 +1,0 @@
-"""What MLflow and Prefect are told."""

@@ -1,0 +1,1 @@
+"""Landmarks, crops and the camera of a face."""

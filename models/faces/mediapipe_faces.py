@@ -1,0 +1,64 @@
+"""Faces in photographs by MediaPipe's FaceLandmarker, an optional package with a model file that the user gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from models.checkpoints import WeightsError
+from models.faces.landmark_layouts import to_five
+
+MOST_FACES = 5  # looked for in a picture; more than one is a reason to reject it
+
+
+class MediaPipeFaces:
+    """A face landmarker that also does as `landmarks.LandmarkNet` does."""
+
+    def __init__(self, landmarker: Any) -> None:
+        self.landmarker = landmarker
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From `face_landmarker.task`. Raises WeightsError where the package is missing or cannot read the file."""
+        try:
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError as error:
+            raise WeightsError(
+                f"landmarks by MediaPipe need its package\n  cause     {error}\n"
+                "  hint      pip install 'stillroom[mediapipe]', or give landmarks: align.landmarks"
+            ) from None
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(path)),
+            running_mode=vision.RunningMode.IMAGE,
+            num_faces=MOST_FACES,
+        )
+        try:
+            return cls(vision.FaceLandmarker.create_from_options(options))
+        except (ValueError, RuntimeError, OSError) as error:
+            raise WeightsError(
+                f"{path.name} is not a model of MediaPipe's FaceLandmarker\n  file      {path}\n"
+                f"  cause     {(str(error).splitlines() or ['-'])[0][:160]}\n"
+                "  expected  face_landmarker.task"
+            ) from None
+
+    def faces(self, rgb: np.ndarray) -> list[np.ndarray]:
+        """Landmarks (478, 2), px, of every face in a picture (H, W, 3) uint8."""
+        import mediapipe
+
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
+        found = self.landmarker.detect(picture).face_landmarks
+        size = np.array([rgb.shape[1], rgb.shape[0]], dtype=np.float64)
+        return [np.array([[point.x, point.y] for point in face]) * size for face in found]
+
+    def detect(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """images: (B, H, W, 3) uint8.  Points (B, 5, 2) in [0, 1] of the largest face, and 1 or, without any, 0."""
+        points, sure = np.zeros((len(images), 5, 2)), np.zeros(len(images))
+        for index, rgb in enumerate(images):
+            found = self.faces(rgb)
+            if found:
+                largest = max(found, key=lambda face: float(np.ptp(face, axis=0).prod()))
+                points[index] = to_five(largest) / [rgb.shape[1], rgb.shape[0]]
+                sure[index] = 1.0
+        return points, sure

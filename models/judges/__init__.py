@@ -1,0 +1,1 @@
+"""Networks that measure a picture: CLIP, identity, LPIPS, safety."""

@@ -1,0 +1,241 @@
+"""Every network by name: where its weights come from, their digest, and how to load it.
+
+`configs/models.yaml`, or the file that STILLROOM_MODELS names, lists the networks of each world. Weights are part of
+every fingerprint that depends on them, so their digest is taken from the files (or from the hub id and revision)
+without loading torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from models.checkpoints import WeightsError, file_digest
+
+if TYPE_CHECKING:
+    from models.three_d.live3d import Live3D
+    from models.three_d.mae import Mae
+
+__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "modules"]
+
+ROOT = Path(__file__).resolve().parents[2]
+REGISTRY = ROOT / "configs" / "models.yaml"
+NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "mae", "lpips", "safety")
+MODULES: dict[str, tuple[str, ...]] = {
+    "editor": ("models.editing.editor",),
+    "teacher": ("models.three_d.live3d",),
+    "clip": ("models.judges.clip",),
+    "identity": ("models.judges.identity",),
+    "landmarks": ("models.faces.landmarks",),
+    "mae": ("models.three_d.mae",),
+    "lpips": ("models.judges.perceptual",),
+    "safety": ("models.judges.safety",),
+}
+PAPER_MODULES = {
+    "landmarks": ("models.faces.mediapipe_faces",),
+    "identity": ("models.judges.arcface",),
+    "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
+}
+ABSENT = "absent"  # digest of a network that a world can do without and was not given
+
+
+def modules(name: str, world: str = "embedded") -> tuple[str, ...]:
+    """The first-party modules that a network is made of."""
+    return MODULES[name] if world == "embedded" else PAPER_MODULES.get(name, MODULES[name])
+
+
+def digest(name: str, world: str) -> str:
+    """Identity of a network's weights: sha256 over its files, or hub id and revision.
+
+    Raises WeightsError when files are missing or are not the ones that the registry names.
+    """
+    entry = _entry(name, world)
+    if _is_absent(entry):
+        return ABSENT
+    if "hub" in entry:
+        return hashlib.sha256(f"{entry['hub']}@{entry['revision']}".encode()).hexdigest()
+    found = _checked_digest(name, world)
+    expected = entry.get("sha256")
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"the weights of {name} ({world}) are not the ones in configs/models.yaml\n"
+            f"  folder    {_folder(entry)}\n  expected  sha256:{expected}\n  found     sha256:{found}\n"
+            f"  hint      git checkout -- {entry['path']}    or, if you trained them yourself: stillroom run "
+            "pretrain-embedded    (writes the new digest)"
+        )
+    return found
+
+
+def files_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's files, or of one file."""
+    whole = hashlib.sha256()
+    for file in _files(folder):
+        name = file.relative_to(folder).as_posix() if folder.is_dir() else ""
+        stat = file.stat()
+        whole.update(f"{name}\0{_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return whole.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, in order; of a file, itself."""
+    return sorted(file for file in (folder.rglob("*") if folder.is_dir() else [folder]) if file.is_file())
+
+
+def describe(world: str) -> list[dict[str, Any]]:
+    """One row a network: name, source, size in bytes, digest, state and what is wrong, if anything."""
+    rows = []
+    for name in NAMES:
+        if name not in _registry(registry_file())[world]:
+            continue
+        entry = _entry(name, world)
+        row: dict[str, Any] = {"name": name, "source": entry.get("hub") or entry.get("path") or "not given"}
+        row["hub"] = [entry["hub"], entry["revision"]] if "hub" in entry else None
+        row["listed"] = entry.get("sha256")
+        try:
+            row |= {"digest": digest(name, world), "state": ABSENT if _is_absent(entry) else "ready", "problem": ""}
+        except WeightsError as error:
+            row |= {"digest": "", "state": "missing", "problem": str(error)}
+        folder = _folder(entry)
+        row["bytes"] = sum(file.stat().st_size for file in _files(folder)) if folder else 0
+        rows.append(row)
+    return rows
+
+
+@cache
+def load(name: str, world: str, device: str = "cpu") -> Any:
+    """The network of a name, in evaluation mode, once per process; None where the world does without it."""
+    entry = _entry(name, world)
+    if digest(name, world) == ABSENT:
+        return None
+    source = _folder(entry) or entry["hub"]
+    revision = entry.get("revision")
+    if name == "editor":
+        from models.editing.editor import Editor
+
+        return Editor.load(source, device, revision)
+    if name == "clip":
+        from models.judges.clip import Clip
+
+        return Clip.load(source, revision).to(device)
+    if name == "safety":
+        from models.judges.safety import SafetyChecker
+
+        return SafetyChecker.load(source, device, revision)
+    return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
+
+
+def _load_own(name: str, folder: Path, device: str) -> Any:
+    import torch
+    from safetensors.torch import load_file
+
+    def state(file: str) -> dict[str, torch.Tensor]:
+        return {key: value.float() for key, value in load_file(folder / file).items()}
+
+    if name == "teacher":
+        return _load_teacher(folder, state("teacher.safetensors")).to(device)
+    if name == "mae":
+        return _load_mae(folder, state("mae.safetensors"))
+    if name == "lpips":
+        from models.judges.perceptual import Perceptual
+
+        return Perceptual.load(folder).to(device)
+    if name == "identity":
+        from models.judges.identity import IdentityNet as Network
+    else:
+        from models.faces.landmarks import LandmarkNet as Network  # type: ignore[assignment]
+    network = Network()
+    network.load_state_dict(state(f"{name}.safetensors"))
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _load_public(name: str, file: Path, device: str) -> Any:
+    """A network of the paper from the file that its authors published."""
+    from models.zoo import public
+
+    if name == "teacher":
+        return public.load_live3d(file).to(device)
+    if name == "identity":
+        return public.load_arcface(file).to(device)
+    if name == "lpips":
+        return public.load_lpips(file).to(device)
+    if name == "mae":
+        mae = public.load_mae(file)
+        mae.encoder.to(device)
+        return mae
+    if name == "landmarks":
+        from models.faces.mediapipe_faces import MediaPipeFaces
+
+        return MediaPipeFaces.load(file)
+    raise WeightsError(f"{name} of the world 'paper' cannot be loaded by this version")
+
+
+def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
+    from models.three_d.live3d import Live3D, Live3DConfig
+
+    teacher = Live3D(Live3DConfig.from_dict(json.loads((folder / "config.json").read_text())))
+    teacher.load_state_dict(state)
+    return teacher.eval().requires_grad_(False)
+
+
+def _load_mae(folder: Path, state: dict[str, Any]) -> Mae:
+    from models.three_d.mae import Mae
+
+    return Mae.from_state(json.loads((folder / "config.json").read_text()), state)
+
+
+def registry_file() -> Path:
+    """The file that lists the networks: STILLROOM_MODELS, or the project's own."""
+    given = os.environ.get("STILLROOM_MODELS")
+    return Path(given).expanduser() if given else REGISTRY
+
+
+@cache
+def _registry(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _entry(name: str, world: str) -> dict[str, Any]:
+    path = registry_file()
+    worlds = _registry(path)
+    if world not in worlds or name not in worlds[world]:
+        raise WeightsError(f"{path} has no {name} for the world {world!r}; worlds: {', '.join(worlds)}")
+    return worlds[world][name]
+
+
+def _is_absent(entry: dict[str, Any]) -> bool:
+    """Nobody gave it, and nothing needs it."""
+    return bool(entry.get("optional")) and not entry.get("path") and "hub" not in entry
+
+
+def _folder(entry: dict[str, Any]) -> Path | None:
+    if not entry.get("path"):
+        return None
+    path = Path(entry["path"]).expanduser()
+    return path if path.is_absolute() else ROOT / path
+
+
+def _checked_digest(name: str, world: str) -> str:
+    entry = _entry(name, world)
+    folder = _folder(entry)
+    if folder is None:
+        raise WeightsError(
+            f"no weights given for {name} ({world})\n  file      configs/models.yaml, {world}.{name}.path\n"
+            f"  hint      {entry.get('get', 'set the path to the file')}"
+        )
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        raise WeightsError(
+            f"the weights of {name} ({world}) are missing\n  expected  {folder}\n"
+            f"  hint      {entry.get('get', 'git checkout -- ' + str(entry['path']))}"
+        )
+    return files_digest(folder)
+
+
+@cache
+def _file_digest(file: Path, size: int, mtime_ns: int) -> str:
+    return file_digest(file)

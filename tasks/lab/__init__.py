@@ -1,0 +1,1 @@
+"""The laboratory: ablations, the paper's claims, and training of the embedded networks."""

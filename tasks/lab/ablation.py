@@ -1,0 +1,71 @@
+"""What the ablations of the paper vary (3DPE, Tables 2 and 3): the styles of the base, and the number of pairs.
+
+Their students and deltas are kept under names of their own, `base` and `arm`, so that no one who asks for the newest
+student gets one of three styles. An arm's budget is of one thread's work rather than of the wall's clock, since arms
+that are compared may run beside other work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from data_catalog.config.errors import UserError
+from data_catalog.samples.seeds import derive
+from data_catalog.store.stage import Need, Summary, Work
+from tasks import distill
+from tasks.adaptation import adapt
+
+BASE_STYLES = (3, 6, 10)  # Table 2
+PAIRS = (2, 5, 10, 20, 50)  # Table 3
+USUAL_PAIRS = 10  # of Table 2
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One adaptation: a base of some styles, a number of pairs, and the seed that draws them."""
+
+    styles: int
+    pairs: int
+    seed: int
+
+
+def run(work: Work) -> Summary:
+    """Adapt on one thread, by the clock of its work."""
+    from tasks.evaluation.stopwatch import one_thread
+
+    with one_thread():
+        return adapt.run(work, time.process_time)
+
+
+BASE = replace(distill.STAGE, name="base")
+ARM = replace(adapt.STAGE, name="arm", needs=(Need("pairs"), Need("dataset"), Need("base")), run=run)
+
+
+def draw_styles(known: Sequence[str], novel: str | None) -> tuple[str, list[list[str]]]:
+    """The style that is adapted to, and the styles of each base, each among those of the next.
+
+    The order is drawn by the names, once for ever, not chosen by what comes out best. A world with fewer styles than
+    the largest base has one base of all that are left.
+    """
+    order = sorted(known, key=lambda style: derive("ablate", style))
+    chosen = novel or order[0]
+    if chosen not in order:
+        raise UserError(f"there is no style '{chosen}' to adapt to", styles=", ".join(sorted(known)))
+    order.remove(chosen)
+    sizes = sorted({min(size, len(order)) for size in BASE_STYLES})
+    if len(sizes) < 2:
+        raise UserError("there are too few styles to compare bases", found=len(known), expected="5 or more")
+    return chosen, [sorted(order[:size]) for size in sizes]
+
+
+def list_arms(bases: Sequence[Sequence[str]], seeds: int) -> list[Arm]:
+    """The arms of both tables, each once: Table 3 takes the largest base. Seed by seed, so that an end in the middle
+    leaves whole tables of fewer seeds."""
+    largest = len(bases[-1])
+    arms: dict[Arm, None] = {}
+    for seed in range(seeds):
+        arms |= dict.fromkeys(Arm(len(styles), USUAL_PAIRS, seed) for styles in bases)
+        arms |= dict.fromkeys(Arm(largest, pairs, seed) for pairs in PAIRS)
+    return list(arms)

@@ -1,0 +1,1 @@
+"""The claims of the paper: arms, measures and the page."""

@@ -1,0 +1,110 @@
+"""The stages of the claims: one training each, measured while it learns and at its end.
+
+Their students are kept under names of their own, so that no one who asks for the newest student gets one without a
+loss. They learn on one thread, and their seconds are those of the process's work, not of the wall's clock: arms are
+compared by them, and other work may run beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.config.settings import Settings
+from data_catalog.samples.encoding import encode_json
+from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from tasks import evaluate
+from tasks.distill import chosen_settings
+from tasks.evaluation.table import STUDENT, TEACHERS
+from tasks.training.student_files import save_student
+
+if TYPE_CHECKING:
+    from tasks.lab.claims.exam import Bench
+
+NO_HIGH, NO_LOW = "E_high off", "E_low off"  # a branch of the student switched off when it is used
+ROWS, CURVE, TIMING = "rows.parquet", "curve.parquet", "timing.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a stage does besides training as `distill` does."""
+
+    everything_learns: bool = False
+    methods: tuple[str, ...] = (STUDENT,)
+    timed: bool = False
+
+
+FROZEN = Kind()
+WHOLE = Kind(everything_learns=True)
+TABLE = Kind(methods=(STUDENT, TEACHERS, NO_HIGH, NO_LOW), timed=True)
+
+
+def run_frozen(work: Work) -> Summary:
+    """E_p and E_t learn."""
+    return run(work, FROZEN)
+
+
+def run_whole(work: Work) -> Summary:
+    """E_low and E_high learn, too."""
+    return run(work, WHOLE)
+
+
+def run_table(work: Work) -> Summary:
+    """As `run_frozen`; the student is measured beside its teachers, timed, and used without a branch."""
+    return run(work, TABLE)
+
+
+def run(work: Work, kind: Kind) -> Summary:
+    """Load what all arms share, learn, measure."""
+    from tasks.evaluation.stopwatch import one_thread
+    from tasks.lab.claims.exam import open_bench
+
+    with one_thread():
+        return learn_and_measure(work, kind, open_bench(work))
+
+
+def learn_and_measure(work: Work, kind: Kind, bench: Bench) -> Summary:
+    """One arm, from the newest checkpoint that an interrupted run left in `work.working`."""
+    from tasks.lab.claims.exam import Exam
+    from tasks.lab.claims.training import learn
+    from tasks.pictures.sheets import write_png
+
+    student, curve = learn(work, bench, kind.everything_learns)
+    exam = Exam(bench, student)
+    for method in exam.methods_to_draw(kind.methods):
+        write_png(work.folder / picture_name(method), exam.draw(method))
+    if kind.timed:
+        (work.folder / TIMING).write_bytes(encode_json(exam.time()))
+    save_student(student, work.folder)
+    pq.write_table(pa.Table.from_pylist(exam.take(kind.methods)), work.folder / ROWS)
+    pq.write_table(pa.Table.from_pylist(curve), work.folder / CURVE)
+    last = [row for row in curve if row["step"] == work.settings.distill.iterations]
+    metrics = {"learning_seconds": last[0]["seconds"], "lpips": sum(row["lpips"] for row in last) / len(last)}
+    return Summary(samples=len(bench.tested), metrics=metrics)
+
+
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+    """What the stages distill and evaluate read; and the styles, since an arm may take some of a dataset's alone."""
+    measured = evaluate.reads(settings, partition)
+    return {"distill": chosen_settings(settings), "evaluate": measured, "styles": settings.prompts.styles}
+
+
+def picture_name(method: str) -> str:
+    """The strip of a method in an arm's folder."""
+    return method.replace("+", "-").replace(" ", "-") + ".png"
+
+
+FROZEN_ARM = Stage(
+    name="claim",
+    version=1,
+    needs=(Need("dataset"),),
+    reads=reads,
+    models=evaluate.STAGE.models,
+    run=run_frozen,
+    resumes=True,
+)
+WHOLE_ARM = replace(FROZEN_ARM, name="claimwhole", run=run_whole)
+TABLE_ARM = replace(FROZEN_ARM, name="claimtable", run=run_table)

@@ -1,0 +1,199 @@
+"""How the arms of the claims are measured: on held-out portraits and prompts, against the true styled heads.
+
+The measures are those of the stage evaluate; `colours` stands beside them, which sees appearance and no structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import DistillSettings, Settings
+from data_catalog.store.stage import Work
+from models.pixels import signed, to_levels
+from models.three_d.student import Features
+from tasks.evaluate import choose_tested
+from tasks.evaluation.methods import Evaluation, Models
+from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
+from tasks.evaluation.stopwatch import time_all
+from tasks.evaluation.table import STUDENT, TEACHERS
+from tasks.lab.claims.arm import NO_HIGH, NO_LOW
+from tasks.pictures.sheets import contact_sheet
+from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
+
+if TYPE_CHECKING:
+    from models.three_d.student import Student
+
+NETWORKS = ("editor", "teacher", "clip", "mae", "identity", "lpips")
+SHOWN = 3  # samples in a strip, of one portrait
+NOVEL = 1  # the view that a strip shows beside the input view
+TRUE = "truth"
+PAPER_EDITOR_STEPS = 100
+NEAR, FAR = 2.35, 2.85  # world units from the camera: the front of a head, and behind its ears
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all arms share: networks, samples, truth."""
+
+    models: Models  # its student is that of no arm
+    settings: Settings
+    samples: list[SampleRef]
+    tested: list[SampleRef]
+    fields: dict[str, Fields]  # of the tested ones
+    truths: dict[str, Truth]
+
+
+def open_bench(work: Work) -> Bench:
+    """The bench of an arm; made once in a process for arms that differ in their training alone."""
+    settings = work.settings.model_copy(update={"distill": DistillSettings()})
+    return _load_bench(work.input("dataset").folder, work.root, settings.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _load_bench(folder: Path, root: Path, settings_json: str) -> Bench:
+    from models.zoo import zoo
+
+    settings = Settings.model_validate_json(settings_json)
+    editor, teacher, clip, mae, identity, lpips = (
+        zoo.load(name, settings.world, settings.run.device) for name in NETWORKS
+    )
+    judges = Judges(identity, clip, lpips)
+    return make_bench(folder, root, settings, Models(teacher, teacher, editor, clip, mae, judges))
+
+
+def make_bench(folder: Path, root: Path, settings: Settings, models: Models) -> Bench:
+    """Read the dataset in `folder`, only the chosen styles of it, and render the truth."""
+    styles = settings.prompts.styles
+    samples = [s for s in read_samples(folder, root) if styles is None or s.style in styles]
+    if not samples:
+        raise UserError("the dataset has none of the chosen styles", styles=", ".join(styles or []))
+    check_no_leakage(samples)
+    tested = choose_tested(samples, settings.evaluate.max_samples_per_style)
+    truths = Evaluation(models, settings, {}, {}).find_truths(tested)
+    return Bench(models, settings, samples, tested, {s.key: read_fields(s) for s in tested}, truths)
+
+
+class Exam:
+    """A student at the tested samples."""
+
+    def __init__(self, bench: Bench, student: Student) -> None:
+        self.bench, self.student = bench, student
+        self.evaluation = Evaluation(replace(bench.models, student=student), bench.settings, {}, {})
+
+    def take(self, methods: Sequence[str]) -> list[Row]:
+        """One row for each sample and method."""
+        judges, rows = self.bench.models.judges, []
+        for sample in self.bench.tested:
+            fields, truth = self.bench.fields[sample.key], self.bench.truths.get(sample.key)
+            own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id}
+            for method in methods:
+                views = self.views(method, sample)
+                found = measure(judges, views, fields.portrait, sample.prompt, fields.pseudo_label, truth)
+                shown = _aim(fields, truth)
+                rows.append({**own, "method": method, **found, "colours": colours(views.pictures[0], shown)})
+        return rows
+
+    def look(self) -> list[Row]:
+        """LPIPS from the portrait's camera, one row for each sample: cheap enough to be taken on the way."""
+        rows = []
+        for sample in self.bench.tested:
+            fields, truth = self.bench.fields[sample.key], self.bench.truths.get(sample.key)
+            triplane = self.evaluation.edit(fields, sample.prompt)
+            picture = look(self.student, triplane, self.evaluation.cameras(sample)[:1]).pictures
+            pair = [signed(each, triplane.device) for each in (picture, _aim(fields, truth)[None])]
+            with torch.no_grad():
+                lpips = float(self.bench.models.judges.lpips(*pair).mean())
+            rows.append({"key": sample.key, "portrait_id": sample.portrait_id, "lpips": lpips})
+        return rows
+
+    def views(self, method: str, sample: SampleRef) -> Views:
+        """What a method shows of a sample, from the portrait's camera and the novel ones."""
+        fields, cameras = self.bench.fields[sample.key], self.evaluation.cameras(sample)
+        if method == TEACHERS:
+            return look(self.bench.models.teacher, self.evaluation.taught(fields), cameras)
+        if method in (NO_HIGH, NO_LOW):
+            return look(self.student, self._edit_without(method, fields, sample), cameras)
+        return look(self.student, self.evaluation.edit(fields, sample.prompt), cameras)
+
+    def _edit_without(self, method: str, fields: Fields, sample: SampleRef) -> torch.Tensor:
+        """The student's triplane (1, 3*C, h, w) with the features of one frozen branch set to 0."""
+        device = self.bench.settings.run.device
+        seen = self.student.features(signed(fields.portrait[None], device))
+        low, high = (part * (method != off) for part, off in zip(seen, (NO_LOW, NO_HIGH), strict=True))
+        tokens = self.bench.models.clip.text_tokens([sample.prompt]).to(device)
+        with torch.no_grad():
+            return self.student.edit(Features(low, high), tokens, "text")
+
+    def draw(self, method: str) -> np.ndarray:
+        """A strip (H, W, 3) uint8: of some styles of the first portrait the input view, a novel one and its depth."""
+        rows = []
+        for sample in self._shown():
+            views = _true_views(self.bench.truths[sample.key]) if method == TRUE else self.views(method, sample)
+            pictures, side = views.pictures, views.pictures.shape[1]
+            depth = np.where(views.opacity[NOVEL] > 0.5, views.depth[NOVEL], np.inf)
+            rows.append([pictures[0], pictures[NOVEL], _grow(shade(depth), side)])
+        return contact_sheet(rows)
+
+    def methods_to_draw(self, methods: Sequence[str]) -> list[str]:
+        """The methods, and the truth where it is known."""
+        known = all(sample.key in self.bench.truths for sample in self._shown())
+        return [*([TRUE] if known else []), *methods]
+
+    def _shown(self) -> list[SampleRef]:
+        first = self.bench.tested[0].portrait_id
+        return [sample for sample in self.bench.tested if sample.portrait_id == first][:SHOWN]
+
+    def time(self) -> list[Row]:
+        """Seconds for one picture, each repetition on its own: at the paper's editor steps, and at the profile's."""
+        from models.three_d.inference import for_use
+
+        settings, models = self.bench.settings, replace(self.bench.models, student=for_use(self.student))
+        once = settings.evaluate.model_copy(update={"timing_repeats": 1, "timed_editor_steps": None})
+        rows = []
+        for steps in sorted({PAPER_EDITOR_STEPS, settings.edit.steps}):
+            chosen = {"edit": settings.edit.model_copy(update={"steps": steps}), "evaluate": once}
+            for _ in range(settings.evaluate.timing_repeats):
+                seconds = time_all(models, self.bench.tested[0], settings.model_copy(update=chosen))
+                rows.append({"editor_steps": steps, STUDENT: seconds[STUDENT], TEACHERS: seconds[TEACHERS]})
+        return rows
+
+
+def colours(picture: np.ndarray, aim: np.ndarray) -> float:
+    """How far the colours of two pictures (H, W, 3) uint8 lie apart, wherever in the picture they are: the mean over
+    the channels of the Wasserstein distance of their levels, in [0, 1]."""
+    ordered = [np.sort(each.reshape(-1, 3).astype(float), axis=0) for each in (picture, aim)]
+    return float(np.abs(ordered[0] - ordered[1]).mean() / 255.0)
+
+
+def shade(depth: np.ndarray) -> np.ndarray:
+    """depth: (h, w), world units along the ray, inf off the head.  Returns (h, w, 3) uint8, the same grey for the same
+    depth in every picture: near is bright."""
+    nearness = np.clip((FAR - depth) / (FAR - NEAR), 0.0, 1.0)
+    levels = to_levels(nearness)
+    return np.repeat(levels[..., None], 3, axis=-1)
+
+
+def _aim(fields: Fields, truth: Truth | None) -> np.ndarray:
+    """(H, W, 3) uint8: the true styled head, or the pseudo-label where that is not known."""
+    return fields.pseudo_label if truth is None else truth.pictures[0]
+
+
+def _true_views(truth: Truth) -> Views:
+    assert truth.depth is not None
+    head = np.isfinite(truth.depth)
+    return Views(truth.pictures, np.where(head, truth.depth, 0.0), head.astype(np.float32))
+
+
+def _grow(picture: np.ndarray, side: int) -> np.ndarray:
+    factor = side // picture.shape[0]
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,0 +1,1 @@
+"""Exam of the embedded networks."""

@@ -1,0 +1,1 @@
+"""Pages and documents about datasets, evaluations and students."""

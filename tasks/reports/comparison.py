@@ -1,0 +1,158 @@
+"""Comparisons as pages with pictures that need nothing but themselves: of two datasets, of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.products.snapshot import Snapshot
+from data_catalog.samples.encoding import decode_rgb
+from data_catalog.samples.shard_index import INDEX
+from data_catalog.samples.shards import ShardEntry, entries_from_table, read_sample
+from tasks.datasets.diff import SampleDiff
+from tasks.datasets.origins import root_of
+from tasks.pictures.inline import embed_picture, make_strip
+from tasks.reports.dataset import render
+
+CHANGED_PER_STYLE, ALONE_PER_STYLE = 6, 6
+PICTURES = ("portrait.png", "pseudo_label.png")
+METRIC_GROUPS = (  # title and prefix; the first that fits
+    ("The student", "evaluate.student."),
+    ("Its teachers", "evaluate.editor_teacher."),
+    ("No edit", "evaluate.no_edit."),
+    ("Evaluation", "evaluate."),
+    ("Training", "distill."),
+    ("Dataset stages", ""),
+)
+BOOKKEEPING = "How the runs went"
+SMALL_EFFECT = 0.2  # Cohen: a shift below it is hardly one; the page marks those above
+
+Row = dict[str, Any]
+
+
+def dataset_page(a: Snapshot, b: Snapshot, samples: SampleDiff, diff: Row) -> bytes:
+    """The page of `describe_diff`."""
+    pictures = show_samples(a, b, samples, diff)
+    return render("dataset_diff.html.j2", diff=diff, pictures=pictures, small_effect=SMALL_EFFECT).encode()
+
+
+def run_page(comparison: Row, pictures: list[Row], students: list[Row], files: list[Row]) -> bytes:
+    """The page of two runs. students: of `compare_evaluations`.  files: pictures that the runs logged."""
+    shown = {"run": comparison, "diff": comparison["dataset"], "groups": group_metrics(comparison["metrics"])}
+    drawn = {"pictures": pictures, "students": students, "files": files}
+    return render("run_comparison.html.j2", **shown, **drawn, small_effect=SMALL_EFFECT).encode()
+
+
+def group_metrics(metrics: list[Row]) -> list[Row]:
+    """Metrics in groups that a reader looks for one after the other; those that are equal only counted."""
+    titles = [*(title for title, _ in METRIC_GROUPS), BOOKKEEPING]
+    groups: dict[str, Row] = {title: {"title": title, "rows": [], "equal": 0} for title in titles}
+    for row in metrics:
+        title, prefix = next(each for each in METRIC_GROUPS if row["metric"].startswith(each[1]))
+        if row["bookkeeping"]:
+            title, prefix = BOOKKEEPING, ""
+        if row["a"] == row["b"]:
+            groups[title]["equal"] += 1
+        else:
+            groups[title]["rows"].append(row | {"name": row["metric"].removeprefix(prefix)})
+    return [group for group in groups.values() if group["rows"] or group["equal"]]
+
+
+def show_samples(a: Snapshot, b: Snapshot, samples: SampleDiff, diff: Row) -> list[Row]:
+    """For each style with differences: strips of changed, added and removed samples."""
+    roots = root_of(a), root_of(b)
+    shown = []
+    for style in (row["style"] for row in diff["styles"]):
+        changed = choose_changed(samples, style)
+        strips = {
+            "changed": [show_changed(samples, place, roots) for place in changed],
+            "added": [show_alone(row, roots[1]) for row in _first(samples.added, style)],
+            "removed": [show_alone(row, roots[0]) for row in _first(samples.removed, style)],
+        }
+        if any(strips.values()):
+            shown.append({"style": style, **strips})
+    return shown
+
+
+def choose_changed(samples: SampleDiff, style: str) -> list[int]:
+    """Places of the changed samples of a style to show: those whose pseudo-label is another, most moved first."""
+    styles = samples.before["style"]
+    mine = [int(place) for place in samples.changed if styles[int(place)].as_py() == style]
+    repainted = samples.changes.get("pseudo-label")
+    distance = moved_scores(samples)
+    mine.sort(key=lambda place: (repainted is None or not repainted[place], -distance[place], place))
+    return mine[:CHANGED_PER_STYLE]
+
+
+def moved_scores(samples: SampleDiff) -> np.ndarray:
+    """(samples in both,) how far each one's scores moved, in units of each score's spread, summed."""
+    total: np.ndarray = np.zeros(len(samples.before))
+    for name in samples.before.column_names:
+        column = samples.before.schema.field(name)
+        if name.startswith("score_") and pa.types.is_floating(column.type) and name in samples.after.column_names:
+            then, now = (np.asarray(table[name], dtype=np.float64) for table in (samples.before, samples.after))
+            spread = np.nanstd(then) if np.isfinite(then).any() else 0.0
+            total += np.nan_to_num(np.abs(now - then)) / (spread or 1.0)
+    return total
+
+
+def show_changed(samples: SampleDiff, place: int, roots: tuple[Path | None, Path | None]) -> Row:
+    """Portrait, pseudo-label A, pseudo-label B; and the scores that moved."""
+    then, now = (table.slice(place, 1).to_pylist()[0] for table in (samples.before, samples.after))
+    found = [read_pictures(row, root) for row, root in zip((then, now), roots, strict=True)]
+    known = [pictures for pictures in found if pictures]
+    cells = [known[-1][0], *(pseudo_label for _, pseudo_label in known)] if known else []
+    scores = [
+        {"name": name, "a": then[name], "b": now.get(name)}
+        for name in ("score_clip_direction", "score_identity", "score_lpips")
+        if then.get(name) != now.get(name)
+    ]
+    prompts = list(dict.fromkeys(row.get("prompt", "") for row in (then, now)))
+    own = {"key": then["key"], "split": now.get("split"), "what": samples.what_changed(place), "prompts": prompts}
+    return own | {"scores": scores, "strip": _strip(cells), "missing": _missing(found)}
+
+
+def show_alone(row: Row, root: Path | None) -> Row:
+    """Portrait and pseudo-label of a sample that is in one dataset only."""
+    pictures = read_pictures(row, root)
+    return {"key": row["key"], "prompt": row.get("prompt", ""), "strip": _strip(pictures or [])}
+
+
+def read_pictures(row: Row, root: Path | None) -> list[np.ndarray] | None:
+    """Portrait and pseudo-label, each (H, W, 3) uint8, from the sample's shard; None where that is gone."""
+    if root is None or not row.get("shard"):
+        return None
+    shard = root / row["shard"]
+    entry = _index(shard).get(row["key"])
+    if entry is None or not shard.is_file():
+        return None
+    content = read_sample(shard, entry, PICTURES)
+    return [decode_rgb(content[name]) for name in PICTURES]
+
+
+@lru_cache(maxsize=32)
+def _index(shard: Path) -> dict[str, ShardEntry]:
+    path = shard.parent / INDEX
+    if not path.is_file():
+        return {}
+    return {entry.key: entry for entry in entries_from_table(pq.read_table(path))}
+
+
+def _first(table: pa.Table, style: str) -> list[Row]:
+    mine = table.filter(pa.compute.equal(table["style"], style))
+    rows: list[Row] = mine.slice(0, ALONE_PER_STYLE).to_pylist()
+    return rows
+
+
+def _strip(cells: Sequence[np.ndarray]) -> str | None:
+    return embed_picture(make_strip(cells)) if cells else None
+
+
+def _missing(found: Sequence[object | None]) -> list[str]:
+    return [side for side, pictures in zip("AB", found, strict=True) if pictures is None]

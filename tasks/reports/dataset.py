@@ -1,0 +1,158 @@
+"""The documents beside a dataset: its card (README.md) and a report with pictures that needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+
+from data_catalog.products.snapshot import MANIFEST, SAMPLES, snapshot_digest
+from data_catalog.store.catalog import Catalog
+from data_catalog.store.store import Store, read_record
+from tasks.dataset import REJECTED
+from tasks.pictures.inline import colour_depth, embed_picture, make_strip
+from tasks.reports.evaluation import describe_evaluation
+from tasks.reports.rejected import show_reasons, show_rejected
+from tasks.score import median_of_known
+from tasks.training.data import SampleRef, read_fields, read_samples
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+ROWS_PER_STYLE, TEST_ROWS = 6, 2
+REJECTED_PER_STYLE = 6
+VIEWS_SHOWN = 4
+STEP_LABELS = {"clip": "CLIP"}
+
+Row = dict[str, Any]
+
+
+def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) -> dict[str, bytes]:
+    """README.md, report.html and rejected.html of the dataset in `folder`, a partition of the stage dataset.
+
+    root: the data root, where the shards are.  evaluation: the folder of the evaluation that the report shows;
+    when None, the newest one of a student that learned from this dataset, if there is any.
+    """
+    evaluation = evaluation or find_evaluation(folder, root)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    samples = read_samples(folder, root)
+    rejected: list[Row] = pq.read_table(folder / REJECTED).to_pylist()
+    shared = {"manifest": manifest, "digest": snapshot_digest(folder), "rejected": count_rejected(rejected)}
+    card = render("card.md.j2", **shared, **describe_files(folder, samples))
+    page = render(
+        "report.html.j2",
+        **shared,
+        styles=[show_style(style, samples, rejected, manifest, root) for style in manifest["styles"]],
+        evaluation=None if evaluation is None else describe_evaluation(evaluation),
+        settings=flatten(manifest["settings"]),
+        splits=Counter(sample.split for sample in samples),
+    )
+    lost = render("rejected.html.j2", **shared, groups=show_reasons(rejected, root))
+    return {"README.md": card.encode(), "report.html": page.encode(), "rejected.html": lost.encode()}
+
+
+def find_evaluation(folder: Path, root: Path) -> Path | None:
+    """The newest evaluation on the dataset in `folder`: making the report again must not lose it."""
+    dataset, catalog = read_record(folder), Catalog(Store(root))
+    for entry in catalog.history("evaluate/all") if dataset else []:
+        inputs = catalog.read(entry).fingerprint_inputs.get("inputs", {})
+        if dataset and inputs.get("dataset/all") == dataset.digest and not catalog.problems(entry):
+            return catalog.folder(entry)
+    return None
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template; a name that it lacks is an error, not a gap in the page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = format_number
+    environment.filters["title"] = lambda slug: slug.replace("-", " ").capitalize()
+    environment.filters["step"] = lambda name: STEP_LABELS.get(name, name)
+    return environment.get_template(template).render(**values)
+
+
+def format_number(value: float | None, digits: int = 3) -> str:
+    """A measured value as a reader wants it; a dash where there is none."""
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
+
+
+def count_rejected(rejected: list[Row]) -> list[Row]:
+    """How many were lost, by stage and reason, most first."""
+    counts = Counter((row["stage"], row["reason"]) for row in rejected)
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return [{"stage": stage, "reason": reason, "count": count} for (stage, reason), count in ordered]
+
+
+def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
+    """What the card says about columns, shard fields and size."""
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
+    category = next((name for bound, name in bounds if len(samples) < bound), "100K<n<1M")
+    return {
+        "columns": pq.read_schema(folder / SAMPLES).names,
+        "fields": sorted(samples[0].entry.fields) if samples else [],
+        "size_category": category,
+    }
+
+
+def flatten(settings: Row, prefix: str = "") -> list[tuple[str, str]]:
+    """("edit.steps", "20") for every setting, in order."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            rows += flatten(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False)))
+    return rows
+
+
+def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manifest: Row, root: Path) -> Row:
+    """All that the report says about one style."""
+    mine = [sample for sample in samples if sample.style == style]
+    lost = [row for row in rejected if row["style"] == style]
+    chosen = choose_samples(mine)
+    return {
+        "slug": style,
+        "counts": manifest["styles"][style],
+        "funnel": manifest["funnels"][style],
+        "rows": [show_sample(sample) for sample in chosen],
+        "columns": sample_columns(chosen),
+        "teacher": {
+            name: median_of_known([sample.row[name] for sample in mine])
+            for name in ("score_teacher_lpips", "score_view_identity")
+        },
+        "rejected": [shown for row in lost[:REJECTED_PER_STYLE] if (shown := show_rejected(row, root))],
+        "rejected_count": len(lost),
+    }
+
+
+def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:
+    """A fair choice: from the best to the worst of what was kept, then the first of the test split."""
+    learned = sorted((s for s in samples if s.split != "test"), key=lambda s: (s.row["rank"], s.key))
+    tested = [sample for sample in samples if sample.split == "test"][:TEST_ROWS]
+    count = min(ROWS_PER_STYLE - len(tested), len(learned))
+    places: np.ndarray = np.linspace(0, len(learned) - 1, count).round().astype(int)
+    return [learned[place] for place in dict.fromkeys(places)] + tested
+
+
+def sample_columns(samples: list[SampleRef]) -> list[str]:
+    """What the cells of a sample's strip show."""
+    count = len(read_fields(samples[0]).views[:VIEWS_SHOWN]) if samples else 0
+    return ["portrait", "pseudo-label", *(f"teacher view {i + 1}" for i in range(count)), "depth"]
+
+
+def show_sample(sample: SampleRef) -> Row:
+    """One strip: portrait, pseudo-label, the teacher's views, depth from the portrait's camera."""
+    fields = read_fields(sample)
+    cells = [fields.portrait, fields.pseudo_label, *fields.views[:VIEWS_SHOWN], colour_depth(fields.depths[0])]
+    scores = {name: value for name, value in sample.row.items() if name.startswith("score_")}
+    own = {"key": sample.key, "prompt": sample.prompt, "split": sample.split, "scores": scores}
+    return own | {"strip": embed_picture(make_strip(cells)), "image_prompt": sample.image_prompt}

@@ -1,0 +1,181 @@
+"""What `plan`, `why` and `accept` say and do, on the real stages as declared."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_catalog.config.settings import load_settings
+from data_catalog.store.stage import Partition
+from data_catalog.store.store import Store
+from flows.ask.plan import describe_plan
+from flows.ask.price import Price, Prices
+from flows.ask.why import accept_stage, explain_partition
+from tests.tasks.test_what_runs_again import change_a_helper
+from tests.worlds.declared import BY_NAME, Workshop
+
+STEPS = load_settings("demo").edit.steps  # of the profile, which these tests change
+
+SECONDS = 4.0  # that each past edit took
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Each past edit made two samples in four seconds on a CPU."""
+    shop = Workshop(tmp_path_factory.mktemp("built"))
+    shop.build()
+    set_past(shop, seconds=SECONDS)
+    return shop
+
+
+@pytest.fixture
+def shop(built: Workshop, tmp_path: Path) -> Workshop:
+    copy = Workshop(tmp_path)
+    shutil.copytree(built.root, copy.root)
+    copy.styles = built.styles  # its path is a setting
+    return copy
+
+
+def set_past(shop: Workshop, **values: Any) -> None:
+    store = Store(shop.root)
+    for step in shop.plan().by_stage["edit"]:
+        assert step.near is not None
+        record = store.find(step.partition, step.near.fingerprint)
+        assert record is not None
+        for name, value in values.items():
+            setattr(record, name, value)
+        store.write_record(record)
+    shop.plan().save()
+
+
+def price(shop: Workshop, stage: str, state: str = "run", **options: object) -> Price:
+    return Prices(shop.plan(**options)).price(BY_NAME[stage], state)
+
+
+def test_the_price_comes_from_past_records_on_this_kind_of_device(shop: Workshop) -> None:
+    shop.overrides = ["edit.steps=7", "run.workers=2"]
+    found = price(shop, "edit")
+    assert (found.partitions, found.samples, found.seconds) == (4, 8, 4 * SECONDS / 2)
+    past = [step.near.bytes for step in shop.plan().by_stage["edit"] if step.near]
+    assert found.bytes == sum(past)
+    assert price(shop, "score") == Price()
+    assert price(shop, "score", "maybe").samples == 8
+    set_past(shop, device="cuda")
+    assert price(shop, "edit").unknown == ("edit",)
+    shop.overrides = [*shop.overrides, "run.device=cuda:1"]
+    assert price(shop, "edit").seconds == 4 * SECONDS / 2
+
+
+def test_records_with_the_present_settings_are_asked_first(shop: Workshop) -> None:
+    shop.overrides = ["edit.steps=40"]
+    shop.build(until="edit")
+    set_past(shop, seconds=10 * SECONDS)
+    shop.overrides = ["run.workers=1"]
+    assert price(shop, "edit", force=["edit/zombie/0000"]).seconds == SECONDS
+    shop.overrides = ["run.workers=1", "edit.steps=40"]
+    assert price(shop, "edit", force=["edit/zombie/0000"]).seconds == 10 * SECONDS
+
+
+def test_a_new_style_costs_what_the_others_did(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    fresh = price(shop, "edit")
+    assert (fresh.partitions, fresh.samples, fresh.unknown) == (4, 8, ("edit",))
+    shop.build()
+    set_past(shop, seconds=SECONDS)
+    shop.add_style("neon")
+    shop.overrides = ["run.workers=1"]
+    found = price(shop, "edit")
+    assert (found.partitions, found.samples, found.seconds) == (2, 4, 2 * SECONDS)
+
+
+def test_tokens_of_a_language_model_come_from_what_it_used_before(shop: Workshop) -> None:
+    shop.overrides = ["prompts.backend=openai"]
+    guessed = price(shop, "prompts").llm_tokens
+    assert 500 < guessed < 2000
+    for step in shop.plan().by_stage["prompts"]:
+        assert step.near is not None
+        folder = shop.plan().catalog.folder(step.near)
+        answers = [{"tokens_in": 50, "tokens_out": 20}, {"tokens_in": 20, "tokens_out": 10}]
+        (folder / "llm.json").write_text(json.dumps(answers))
+    assert price(shop, "prompts").llm_tokens == 200
+    shop.overrides = []
+    assert price(shop, "prompts").llm_tokens == 0
+
+
+@pytest.fixture
+def own_code(tmp_path: Path) -> Workshop:
+    shop = Workshop(tmp_path)
+    shop.copy_code()
+    shop.build()
+    return shop
+
+
+def as_commands(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the functions behind the commands plan with this workshop's code and settings."""
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    monkeypatch.setattr("flows.ask.why.open_plan", lambda settings, root: shop.plan())
+
+
+def test_accept_blesses_what_the_last_code_made_and_nothing_older(
+    own_code: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = own_code
+    as_commands(shop, monkeypatch)
+    shop.overrides = ["teach.views=3"]
+    shop.build()  # records by the first code, which the second changes for good
+    shop.overrides = []
+    change_a_helper(shop, "2")
+    assert "teach/zombie/0000" in shop.build()
+    (shop.styles / "zombie.txt").rename(shop.styles / "zombie.off")
+    change_a_helper(shop, "3")  # a refactoring of the second code
+    assert shop.plan().steps["teach/red-hair/0000"].state == "run"
+    outcome = accept_stage("teach", "demo", [])
+    assert outcome["accepted"] == 4, "also those of a style that has no file now"
+    assert outcome["changed"][0].startswith("code models.three_d.segformer.MixMlp.forward: ")
+    assert shop.plan().steps["teach/red-hair/0000"].state == "cached"
+    (shop.styles / "zombie.off").rename(shop.styles / "zombie.txt")
+    assert shop.plan().steps["teach/zombie/0001"].state == "cached"
+    assert shop.plan().steps["dataset/all"].state == "run", "only the stage that was named"
+    shop.overrides = ["teach.views=3"]
+    assert shop.plan().steps["teach/red-hair/0000"].state == "run", "the first code's bytes were never vouched for"
+    assert accept_stage("dataset", "demo", [])["accepted"] == 1
+
+
+def test_why_names_every_input_then_and_now(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_commands(shop, monkeypatch)
+    shop.overrides, shop.weights = ["edit.steps=7"], {"editor": "others"}
+    told = explain_partition("edit/zombie/0001", "demo", [])
+    assert told["state"] == "run"
+    assert told["changed"] == [
+        {"what": "setting steps", "then": str(STEPS), "now": "7"},
+        {"what": "weights editor", "then": "weights of e", "now": "others"},
+    ]
+    inputs = {row["what"]: row for row in told["inputs"]}
+    named = {"stage version", "setting steps", "setting seed", "upstream align/0001", "upstream prompts/zombie", "code"}
+    assert named <= inputs.keys()
+    assert {what for what, row in inputs.items() if not row["same"]} == {"setting steps", "weights editor"}
+    assert told["compared_with"]["seconds"] == SECONDS
+    assert Path(told["compared_with"]["folder"]).is_dir()
+    later = explain_partition("score/zombie/0001", "demo", [])
+    assert (later["state"], later["changed"][0]["what"]) == ("maybe", "upstream edit/zombie/0001 runs")
+    (unknown,) = [row for row in later["inputs"] if row["what"] == "upstream edit/zombie/0001"]
+    assert unknown["now"] == "(not known yet)"
+
+
+def test_plan_lists_every_partition_when_asked(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    overrides = ["portraits.count=4", "portraits.block_size=2", f"prompts.styles_dir={shop.styles}"]
+    document = describe_plan("demo", overrides, ["edit/zombie"], partitions=True)
+    listed = {row["partition"]: row for row in document["partitions"]}
+    assert len(listed) == sum(row["partitions"] for row in document["stages"])
+    assert Partition("edit", "zombie", 1).key in listed
+    assert "forced" in listed["edit/zombie/0001"]["reasons"]
+    assert "forced" not in listed["edit/red-hair/0001"]["reasons"]
+    for row in document["stages"]:
+        assert row["price"]["partitions"] == row["run"]
+    total = sum(row["price"]["samples"] for row in document["stages"])
+    assert document["estimate"]["samples"] == total > 0
+    assert document["at_most"]["partitions"] == sum(row["run"] + row["maybe"] for row in document["stages"])
+    assert "partitions" not in describe_plan("demo", overrides)

@@ -1,0 +1,128 @@
+"""The command line: each command has help and stands in the README; mistakes are messages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from data_catalog.config.places import PROJECT
+from flows.cli import app
+
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed")
+
+
+def stillroom(*arguments: str, root: Path) -> "subprocess.CompletedProcess[str]":
+    """The real command in a process of its own, on a data root of its own."""
+    environment = {**os.environ, "STILLROOM_DATA": str(root), "COLUMNS": "120", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=PROJECT, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_the_common_options(name: str) -> None:
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert command.help
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {"--profile", "--set", "--json"} <= options
+    assert all(parameter.help for parameter in command.params if parameter.name != "flow")
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in COMMANDS if f"stillroom {name}" not in readme]
+    assert not missing
+
+
+def test_help_and_plan_import_no_engine(tmp_path: Path) -> None:
+    script = (
+        "import sys, contextlib, io\n"
+        "from flows.cli import main\n"
+        "for arguments in (['--help'], ['plan', '--json']):\n"
+        "    try:\n"
+        "        with contextlib.redirect_stdout(io.StringIO()): main(arguments)\n"
+        "    except SystemExit as stop: assert not stop.code, stop.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "STILLROOM_DATA": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=PROJECT, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "[]"
+
+
+def test_plan_json_counts_every_stage_and_writes_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    ended = stillroom("plan", "--json", root=root)
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert document["profile"] == "demo"
+    stages = {row["stage"]: row for row in document["stages"]}
+    names = "portraits align prompts edit score select teach dataset distill evaluate"
+    assert list(stages) == names.split()
+    for row in document["stages"]:
+        assert row["cached"] + row["run"] + row["maybe"] == row["partitions"]
+    assert stages["edit"]["reasons"] == [f"new ({stages['edit']['partitions']} partitions)"]
+    assert not root.exists()
+
+
+def test_an_unknown_setting_is_one_message_and_exit_1(tmp_path: Path) -> None:
+    for command in ("plan", "build"):
+        ended = stillroom(command, "--set", "edit.stesp=3", "--json", root=tmp_path)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == ("error: --set edit.stesp=3, edit: unknown key 'stesp'; did you mean 'steps'?\n")
+
+
+@pytest.mark.parametrize("arguments", [["bulid"], ["plan", "--frobnicate"], ["why"], ["edit", "portrait.png"]])
+def test_wrong_usage_is_exit_2(arguments: list[str], tmp_path: Path) -> None:
+    ended = stillroom(*arguments, root=tmp_path)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_why_names_what_is_new(tmp_path: Path) -> None:
+    ended = stillroom("why", "edit/zombie/0000", "--json", root=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert (document["partition"], document["state"]) == ("edit/zombie/0000", "run")
+    assert document["changed"] == [{"what": "new", "then": None, "now": None}]
+
+
+def test_why_of_an_unknown_partition_says_which_there_are(tmp_path: Path) -> None:
+    ended = stillroom("why", "edit/zombi/0000", root=tmp_path)
+    assert ended.returncode == 1
+    assert "there is no partition 'edit/zombi/0000'" in ended.stderr
+    assert "edit/" in ended.stderr.split("hint", 1)[1]
+
+
+def test_styles_and_models_list_what_the_profile_uses(tmp_path: Path) -> None:
+    styles = json.loads(stillroom("styles", "--json", root=tmp_path).stdout)["styles"]
+    assert {"zombie", "red-hair"} <= {row["style"] for row in styles}
+    models = json.loads(stillroom("models", "--json", root=tmp_path).stdout)["models"]
+    assert {"editor", "teacher", "clip", "identity", "landmarks"} <= {row["model"] for row in models}
+
+
+def test_verify_of_an_empty_root_finds_nothing_damaged(tmp_path: Path) -> None:
+    document = json.loads(stillroom("verify", "--json", root=tmp_path).stdout)
+    assert (document["checked"], document["damaged"]) == (0, [])
+
+
+def test_distill_without_a_dataset_says_to_build_first(tmp_path: Path) -> None:
+    ended = stillroom("distill", root=tmp_path)
+    assert ended.returncode == 1
+    assert "stillroom build" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_run_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
+    ended = stillroom("run", "build-dataset", root=tmp_path)
+    assert ended.returncode == 1
+    assert "make up" in ended.stderr

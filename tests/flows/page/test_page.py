@@ -1,0 +1,369 @@
+"""The page of `stillroom serve`, in a real browser: what a visitor does, and what nobody may do."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from data_catalog.config.places import PROJECT
+from data_catalog.samples.encoding import encode_png
+from flows.run import processes
+from tests.worlds import page_world, pupil
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+needs_browser = pytest.mark.skipif(
+    not CHROMIUM, reason="NO BROWSER, THE PAGE IS NOT TESTED: install Chromium, such as `apt-get install chromium`"
+)
+SANDBOXLESS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+WAIT_MS = 60_000  # at most; a loaded machine is slow, not wrong
+
+
+@dataclass(frozen=True)
+class Server:
+    """The real command in a process of its own, and the empty folders that it might be tempted to write to."""
+
+    url: str
+    root: Path
+    elsewhere: tuple[Path, ...]
+    process: "subprocess.Popen[str]"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    base = tmp_path_factory.mktemp("page")
+    root = page_world.make(base / "data")
+    elsewhere = tuple(base / name for name in ("home", "tmp", "cwd"))
+    for folder in elsewhere:
+        folder.mkdir()
+    home, temporary, cwd = (str(folder) for folder in elsewhere)
+    environment = {**os.environ, "STILLROOM_DATA": str(root), "HOME": home, "TMPDIR": temporary}
+    environment |= {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "flows.cli", "serve", "--json", "--port", str(processes.free_port(0))]
+    with (base / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=cwd)
+    try:
+        assert process.stdout is not None
+        printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        url = json.loads(printed)["url"]
+        wait_for(url, process, base / "log")
+        yield Server(url, root, elsewhere, process)
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        process.kill()
+        process.communicate()
+
+
+def wait_for(url: str, process: "subprocess.Popen[str]", log: Path) -> None:
+    ends = time.monotonic() + 180
+    while time.monotonic() < ends and process.poll() is None:
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, trust_env=False).status_code == 200:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"the page did not come up:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=SANDBOXLESS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def visits(browser: Any, server: Server) -> Iterator[Callable[[], Any]]:
+    """Opens the page for one more visitor; where each of its requests went is in `requested` of the page."""
+    contexts = []
+
+    def visit() -> Any:
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": 940}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.requested, page.mistakes = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("pageerror", lambda error: page.mistakes.append(str(error)))
+        page.goto(server.url)
+        page.wait_for_selector("#depth img")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def page(visits: Callable[[], Any]) -> Any:
+    """One visitor, whom several tests follow: each says itself what it starts from."""
+    return visits()
+
+
+def source(page: Any, where: str) -> str:
+    return str(page.get_attribute(f"{where} img >> nth=-1", "src"))
+
+
+def becomes_another(page: Any, where: str, act: Callable[[], Any]) -> None:
+    """Do something and wait until the last picture there is another."""
+    before = source(page, where)
+    act()
+    script = "([where, before]) => { const last = [...document.querySelectorAll(where + ' img')].pop();"
+    page.wait_for_function(script + " return last && last.src !== before; }", arg=[where, before])
+
+
+def keep(page: Any, name: str) -> None:
+    """A screenshot, for people, where STILLROOM_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("STILLROOM_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(300)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def choose(page: Any, where: str, text: "str | re.Pattern[str]") -> None:
+    """Pick an option of a menu."""
+    page.click(f"{where} input")
+    page.get_by_role("option", name=text).first.click()
+
+
+def say(page: Any, prompt: str) -> None:
+    open_tab(page, "Edit a portrait")
+    page.locator("#edit-way").get_by_label("In words").check()
+    page.fill("#edit-prompt textarea", prompt)
+    page.press("#edit-prompt textarea", "Enter")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_opens_with_an_edited_portrait_and_asks_nobody_else(page: Any, server: Server) -> None:
+    assert page.title() == "stillroom"
+    assert page.locator("#edit-portraits img").count() >= 4
+    assert page.locator("#still img").count() == 2
+    assert re.search(r"Portrait to picture \d+\.\d\d s", page.inner_text("#facts"))
+    asked = [url for url in page.requested if not url.startswith((server.url, "data:", "blob:"))]
+    assert asked == []
+    assert page.mistakes == []
+    keep(page, "edit")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_words_a_picked_prompt_and_a_picture_each_edit(page: Any) -> None:
+    becomes_another(page, "#still", lambda: say(page, "make the hair red"))
+    becomes_another(page, "#still", lambda: page.get_by_role("button", name="turn him into a zombie").first.click())
+    assert page.input_value("#edit-prompt textarea") == "turn him into a zombie"
+    page.locator("#edit-way").get_by_label("By a picture").check()
+    becomes_another(page, "#still", lambda: page.click("#edit-references button >> nth=1"))
+    keep(page, "edit-by-picture")
+    photo = {"name": "me.png", "mimeType": "image/png", "buffer": encode_png(pupil.aligned_portrait(5))}
+    becomes_another(page, "#still", lambda: page.set_input_files("#edit-portrait input[type=file]", photo))
+
+
+@pytest.mark.browser
+@needs_browser
+def test_dragging_a_slider_turns_the_head_and_edits_nothing(page: Any) -> None:
+    open_tab(page, "Edit a portrait")
+    still, facts, slider = (
+        source(page, "#still"),
+        page.inner_text("#facts"),
+        page.locator("#edit-yaw input[type=range]"),
+    )
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for share in (0.5, 0.3, 0.1):
+        point = box["x"] + box["width"] * share, box["y"] + box["height"] / 2
+        becomes_another(page, "#view", lambda point=point: page.mouse.move(*point))
+    page.mouse.up()
+    assert float(page.input_value("#edit-yaw input[type=number]")) < -20
+    assert (source(page, "#still"), page.inner_text("#facts")) == (still, facts)
+    keep(page, "turned")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_another_student_makes_another_picture(page: Any) -> None:
+    becomes_another(page, "#still", lambda: say(page, "as a sad zombie"))
+    becomes_another(page, "#still", lambda: choose(page, "#edit-student", re.compile("^student")))
+    becomes_another(page, "#still", lambda: choose(page, "#edit-student", re.compile("^student")))
+
+
+@pytest.mark.browser
+@needs_browser
+def test_mistakes_are_said_and_change_nothing(page: Any) -> None:
+    becomes_another(page, "#still", lambda: say(page, "give her a beard"))
+    still = source(page, "#still")
+    for data, said in (
+        (b"no picture at all", "not an image"),
+        (encode_png(pupil.aligned_portrait())[:500], "truncated|corrupt"),
+        (huge_png(60_000), "too large"),
+    ):
+        page.set_input_files(
+            "#edit-portrait input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": data}
+        )
+        page.wait_for_function(
+            "(said) => new RegExp(said).test(document.querySelector('#edit-problem').innerText)", arg=said
+        )
+    keep(page, "bad-upload")
+    say(page, "   ")
+    page.wait_for_function("() => document.querySelector('#edit-problem').innerText.includes('prompt is empty')")
+    assert source(page, "#still") == still
+    becomes_another(page, "#still", lambda: say(page, "as a statue"))
+    assert page.locator("#edit-problem .problem").count() == 0
+
+
+@pytest.mark.browser
+@needs_browser
+def test_two_visitors_do_not_meet(page: Any, visits: Callable[[], Any]) -> None:
+    other = visits()
+    becomes_another(page, "#still", lambda: say(page, "as a clown, please"))
+    mine = source(page, "#still")
+    becomes_another(other, "#still", lambda: say(other, "as a neon sign"))
+    assert source(other, "#still") != mine
+    for visitor, yaw in ((page, "10"), (other, "10")):
+        becomes_another(visitor, "#view", lambda visitor=visitor, yaw=yaw: turn(visitor, yaw))
+    assert source(page, "#view") != source(other, "#view")
+    assert source(page, "#still") == mine
+
+
+def turn(page: Any, yaw: str) -> None:
+    page.fill("#edit-yaw input[type=number]", yaw)
+    page.press("#edit-yaw input[type=number]", "Enter")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_turntable_is_a_video_to_download(page: Any) -> None:
+    import av
+
+    open_tab(page, "Edit a portrait")
+    page.click("#film")
+    with page.expect_download() as download:
+        page.click("#turntable a.save")
+    assert download.value.suggested_filename == "turntable.mp4"
+    shown = b64decode(page.get_attribute("#turntable video", "src").partition(",")[2])
+    with av.open(io.BytesIO(shown)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 72
+
+
+@pytest.mark.browser
+@needs_browser
+def test_datasets_are_browsed_by_style_split_and_score_and_the_rejected_have_reasons(page: Any) -> None:
+    open_tab(page, "Browse datasets")
+    page.wait_for_selector("#browse-rows article")
+    counted = "(text) => document.querySelector('#browse-count').innerText.includes(text)"
+    page.wait_for_function(counted, arg="1 to 8 of 14")
+    keep(page, "browse")
+    page.click("#browse-next")
+    page.wait_for_function(counted, arg="9 to 14 of 14")
+    choose(page, "#browse-style", "clown")
+    page.wait_for_function(counted, arg="of 7")
+    choose(page, "#browse-split", "test")
+    page.wait_for_function(counted, arg="of 2")
+    choose(page, "#browse-split", "any")
+    choose(page, "#browse-order", "identity")
+    page.fill("#browse-low input", "0.18")
+    page.press("#browse-low input", "Enter")
+    page.wait_for_function(counted, arg="of 3")
+    page.locator("#browse-which").get_by_label("Rejected").check()
+    page.fill("#browse-low input", "")
+    page.press("#browse-low input", "Enter")
+    page.wait_for_selector("#browse-rows .reason")
+    assert "identity 0.02 below 0.1" in page.inner_text("#browse-rows")
+    assert "landmarks" not in page.inner_text("#browse-rows")  # of a portrait, which has no style
+    keep(page, "browse-rejected")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_two_students_are_compared_on_the_same_portrait_and_prompt(page: Any) -> None:
+    open_tab(page, "Compare students")
+    page.wait_for_selector("#sheet img")
+    pictures = page.eval_on_selector_all("#sheet img", "all => all.map(each => each.src)")
+    assert len(set(pictures)) == len(pictures) == 5
+    becomes_another(page, "#sheet", lambda: page.press("#compare-yaw input[type=range]", "ArrowLeft"))
+    turned = page.eval_on_selector_all("#sheet img", "all => all.map(each => each.src)")
+    assert [a == b for a, b in zip(pictures, turned, strict=True)] == [True, True, True, False, False]
+    keep(page, "compare")
+
+
+def test_no_file_of_the_machine_can_be_read_through_the_page(server: Server) -> None:
+    secret = server.root / "store" / "secret.txt"
+    secret.write_text("secret")
+    record = next(server.root.glob("datasets/*/manifest.json"))
+    upload = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")}, trust_env=False).json()[
+        0
+    ]
+    known = httpx.get(f"{server.url}/gradio_api/file={upload}", trust_env=False)
+    assert (known.status_code, known.content) == (200, b"mine")
+    inside = Path(upload).parents[1]
+    for path in ("/etc/passwd", secret, record, f"{inside}/../../../store/secret.txt", PROJECT / "pyproject.toml"):
+        for route in ("file=", "file/", "proxy=", "stream/", ""):
+            answer = httpx.get(f"{server.url}/gradio_api/{route}{path}", trust_env=False)
+            assert answer.status_code in (403, 404), (route, path)
+    for address in ("http://example.org/", "https://127.0.0.1/"):
+        assert httpx.get(f"{server.url}/gradio_api/file={address}", trust_env=False).status_code == 404
+    config = httpx.get(f"{server.url}/config", trust_env=False).json()
+    drops = [each["id"] for each in config["components"] if each["type"] == "file"]
+    handlers = [each["id"] for each in config["dependencies"] if each["inputs"][:1] == drops[:1]]
+    given = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    for handler in handlers:
+        body = {"data": [given], "fn_index": handler, "session_hash": "stranger"}
+        answer = httpx.post(f"{server.url}/gradio_api/run/predict", json=body, trust_env=False)
+        assert answer.status_code >= 400, answer.text
+    assert handlers
+
+
+def test_uploads_are_bounded(server: Server) -> None:
+    from flows.page.doors import MAX_UPLOAD
+
+    large = {"files": ("a.png", bytes(MAX_UPLOAD + 1))}
+    assert httpx.post(f"{server.url}/gradio_api/upload", files=large, trust_env=False).status_code == 413
+    body = {"data": ["x" * (MAX_UPLOAD + 200_000)]}
+    assert httpx.post(f"{server.url}/gradio_api/run/predict", json=body, trust_env=False).status_code == 413
+
+
+def test_nothing_is_written_outside_the_data_root_and_uploads_go_with_the_process(server: Server) -> None:
+    """Last: it ends the server."""
+    httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")}, trust_env=False)
+    assert list(server.root.glob("page/run-*/files/*/a.png"))
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(60)
+    assert [path for folder in server.elsewhere for path in folder.rglob("*")] == []
+    assert list(server.root.glob("page/run-*")) == []
+
+
+def huge_png(side: int) -> bytes:
+    """The beginning of a picture of side x side pixels: what it would take to decode stands in its header."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )

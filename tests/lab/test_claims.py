@@ -1,0 +1,188 @@
+"""The claims: what is compared, how it is judged, and what the page says of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_catalog.config.settings import Settings, load_settings
+from tasks.evaluation.table import STUDENT, TEACHERS
+from tasks.lab.claims.arm import NO_HIGH, NO_LOW, WHOLE_ARM, picture_name
+from tasks.lab.claims.claims import (
+    ARMS,
+    BOTH,
+    CLAIMS,
+    NO_2D,
+    NO_3D,
+    WHOLE,
+    Difference,
+    areas,
+    compare,
+    judge,
+    judge_all,
+    judge_speed,
+)
+from tasks.lab.claims.exam import TRUE
+from tasks.lab.claims.page import PAGE, Trained, sentence, write_page
+from tasks.pictures.sheets import write_png
+
+Row = dict[str, Any]
+MEASURES = ("id", "clip", "three_d", "lpips", "depth_error", "silhouette_iou", "psnr_novel", "colours")
+
+
+def rows(values: Mapping[tuple[int, int], float | None], measure: str = "clip") -> list[Row]:
+    """One sample of each seed and portrait."""
+    return [
+        {"seed": seed, "key": f"k{portrait}", "portrait_id": f"p{portrait}", measure: value}
+        for (seed, portrait), value in values.items()
+    ]
+
+
+def grid(value: float, seeds: int = 3, portraits: int = 8) -> dict[tuple[int, int], float]:
+    """The same value everywhere, but for a spread over the portraits."""
+    return {(seed, p): value + 0.3 * p for seed in range(seeds) for p in range(portraits)}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claimed", "verdict"),
+    [
+        (0.1, 0.3, 1, "reproduced"),
+        (0.1, 0.3, -1, "opposite"),
+        (-0.3, -0.1, -1, "reproduced"),
+        (-0.3, -0.1, 1, "opposite"),
+        (-0.1, 0.3, 1, "not reproduced"),
+        (-0.1, 0.3, -1, "not reproduced"),
+        (0.0, 0.3, 1, "not reproduced"),
+    ],
+)
+def test_the_rule_reads_nothing_but_the_interval_and_the_claimed_direction(
+    low: float, high: float, claimed: int, verdict: str
+) -> None:
+    assert judge(Difference((low + high) / 2, low, high), claimed) == verdict
+
+
+def test_what_was_not_measured_is_not_reproduced() -> None:
+    unknown = rows(dict.fromkeys(grid(0.0)))
+    assert compare(unknown, unknown, "clip") is None
+    assert judge(None, 1) == "not reproduced"
+
+
+def test_a_claim_is_what_all_of_its_measures_are() -> None:
+    assert judge_all(["reproduced", "reproduced"]) == "reproduced"
+    assert judge_all(["opposite", "opposite"]) == "opposite"
+    assert judge_all(["reproduced", "opposite"]) == "not reproduced"
+    assert "1 as the paper says, 1 the other way" in sentence("not reproduced", ["reproduced", "opposite"])
+
+
+def test_speed_is_reproduced_at_the_papers_number_and_opposite_below_one() -> None:
+    assert judge_speed([251.0, 300.0]) == "reproduced"
+    assert judge_speed([131.0, 300.0]) == "not reproduced"
+    assert judge_speed([0.5, 0.9]) == "opposite"
+
+
+def test_a_difference_is_taken_pair_by_pair() -> None:
+    # The portraits differ by far more than the arms do; only pairs can see it.
+    found = compare(rows(grid(1.05)), rows(grid(1.0)), "clip")
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
+
+
+def test_what_one_training_shows_alone_is_no_evidence() -> None:
+    lucky = {place: value + (0.5 if place[0] == 0 else -0.01) for place, value in grid(1.0).items()}
+    found = compare(rows(lucky), rows(grid(1.0)), "clip")
+    assert found is not None
+    assert found.mean > 0.1
+    assert judge(found, 1) == "not reproduced"
+
+
+def test_pairs_that_one_side_lacks_are_left_out() -> None:
+    ours, theirs = rows(grid(1.1)), rows(grid(1.0))
+    theirs[0]["clip"] = None
+    found = compare(ours, theirs[:-1], "clip")
+    assert found is not None
+    assert found.mean == pytest.approx(0.1)
+
+
+def test_equal_seconds_end_where_the_first_arm_does() -> None:
+    def curve(seconds: list[float], values: list[float]) -> list[Row]:
+        own = {"seed": 0, "key": "k", "portrait_id": "p"}
+        points = zip(seconds, values, strict=True)
+        return [{"step": step, "seconds": second, "lpips": v, **own} for step, (second, v) in enumerate(points)]
+
+    found = areas({"quick": curve([0, 1, 2], [4, 2, 0]), "slow": curve([0, 2, 4], [4, 2, 0])})
+    (quick,), (slow,) = found["quick"], found["slow"]
+    assert (quick["lpips_over_steps"], slow["lpips_over_steps"]) == pytest.approx((2.0, 2.0))
+    assert quick["lpips_over_seconds"] == pytest.approx(2.0)
+    assert slow["lpips_over_seconds"] == pytest.approx(3.0)  # from 4 to 2, at half the speed
+
+
+def test_arms_that_are_compared_differ_in_what_they_are_named_for_alone() -> None:
+    own = load_settings("demo", []).distill
+    chosen = {arm.name: load_settings("demo", arm.overrides(1, 90, own.iterations)).distill for arm in ARMS}
+    both = chosen[BOTH].model_dump()
+    assert {name for name, value in chosen[NO_3D].model_dump().items() if value != both[name]} == {"lambda_3d"}
+    assert {name for name, value in chosen[NO_2D].model_dump().items() if value != both[name]} == {"lambda_2d"}
+    assert chosen[WHOLE] == chosen[BOTH]
+    assert next(arm.stage for arm in ARMS if arm.name == WHOLE) is WHOLE_ARM
+    assert (both["iterations"], both["triplane_iterations"], both["seed"]) == (90, 0, 1)
+    profile = own.model_dump(exclude={"seed", "grid_every"})
+    assert chosen[STUDENT].model_dump(exclude={"seed", "grid_every"}) == profile
+
+
+def trained(folder: Path, means: dict[tuple[str, str], float]) -> list[Trained]:
+    """All arms with two seeds. `means`: by method and measure, where it is not 1."""
+    made = []
+    rng = np.random.default_rng(0)
+    for arm in ARMS:
+        for seed in range(2):
+            own = folder / f"{arm.name}-{seed}"
+            own.mkdir(parents=True)
+            methods = (STUDENT, TEACHERS, NO_HIGH, NO_LOW) if arm.name == STUDENT else (STUDENT,)
+            found: list[Row] = []
+            for method in methods:
+                write_png(own / picture_name(method), np.zeros((8, 24, 3), np.uint8))
+                for portrait in range(4):
+                    name = arm.name if method == STUDENT else method
+                    values = {m: means.get((name, m), 1.0) + 0.01 * rng.normal() for m in MEASURES}
+                    row = {"key": f"k{portrait}", "portrait_id": f"p{portrait}", "style": "zombie", "seed": seed}
+                    found.append({**row, "method": method, **values})
+            write_png(own / picture_name(TRUE), np.zeros((8, 24, 3), np.uint8))
+            pace = means.get((arm.name, "pace"), 1.0)
+            curve = [
+                {"step": s, "seconds": s * pace, "key": r["key"], "portrait_id": r["portrait_id"], "seed": seed}
+                | {"lpips": 4.0 - s + (0.2 if arm.name == WHOLE and s else 0.0)}
+                for s in range(3)
+                for r in found[:4]
+            ]
+            timing = [{"editor_steps": 100, STUDENT: 0.01, TEACHERS: 1.5}] if arm.name == STUDENT else []
+            run = f"run-{arm.name}-{seed}"
+            made.append(Trained(arm.name, seed, found, curve, timing, own, Settings(), 60.0, run))
+    return made
+
+
+def test_the_page_says_of_each_claim_what_came_out(tmp_path: Path) -> None:
+    means = {
+        (STUDENT, "id"): 1.5,  # of three, one as claimed, one the other way, one neither
+        (STUDENT, "clip"): 0.5,
+        (NO_3D, "depth_error"): 2.0,
+        (NO_3D, "psnr_novel"): 0.5,
+        (NO_2D, "clip"): 2.0,
+        (NO_2D, "lpips"): 0.5,
+        (WHOLE, "pace"): 2.0,
+    }
+    document, files = write_page(tmp_path / "page", "the command", trained(tmp_path, means))
+    verdicts = {claim["number"]: claim["verdict"] for claim in document["claims"]}
+    assert verdicts == {1: "not reproduced", 2: "reproduced", 3: "opposite", 4: "reproduced", 5: "not reproduced"}
+    assert all(path.stat().st_size for path in files)
+    assert {path.name for path in files} == {PAGE, *(claim.figure for claim in CLAIMS)}
+    page = (tmp_path / "page" / PAGE).read_text(encoding="utf-8")
+    for claim in CLAIMS:
+        assert f"## {claim.number}. {claim.title}" in page
+        assert f"]({claim.figure})" in page
+    assert "`the command`" in page
+    assert "of 4 measures 1 as the paper says, 1 the other way, 2 undecided" in page  # speed is the fourth: 150 times
+    assert "| 100 | 150 | 150 to 150 | 250 | not reproduced |" in page
+    assert "Opposite: every measure goes the other way." in page
+    assert f"`run-{WHOLE}-1`" in page

@@ -1,0 +1,292 @@
+"""The student learns: what moves, what does not, and that a killed run continues as if nothing had happened."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import DistillSettings, Settings
+from data_catalog.store.fingerprint import digest_file
+from models.camera import mirror_label
+from models.pixels import signed, to_bytes
+from models.precision import Precision
+from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
+from tasks.training import loop as training
+from tasks.training.batches import Prompts
+from tasks.training.data import read_fields, read_samples
+from tasks.training.mirroring import learned_samples
+from tasks.training.student_files import WEIGHTS, load_student
+from tests.worlds import taught
+
+SETTINGS = DistillSettings(
+    iterations=6,
+    triplane_iterations=2,
+    batch_size=3,  # of eight samples: four steps end inside an epoch
+    log_every=2,
+    grid_every=3,
+    checkpoint_every=2,
+    image_prompt_fraction=0.5,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The sum of a parallel loop depends on how it was cut."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> Path:
+    work = taught.work_on("distill", root, dataset, Settings(distill=settings))
+    work.folder = root / folder
+    work.folder.mkdir(exist_ok=True)
+    work.working = root / f"{folder}-working"
+    distill(work, networks)
+    return work.folder
+
+
+@pytest.mark.parametrize(("optimizer", "mirror"), [("adamw", False), ("muon", True)])
+def test_a_killed_run_continues_to_the_same_bits(
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, optimizer: str, mirror: bool
+) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "mirror": mirror, "ema_decay": 0.5 * mirror})
+    whole = distil_into(f"whole-{optimizer}", root, dataset, networks, settings)
+    take_step = training.Trainer.take_step
+
+    def die_in_the_fifth(self: training.Trainer) -> dict[str, float]:
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return take_step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "take_step", die_in_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
+    working = root / f"killed-{optimizer}-working"
+    left = sorted(path.name for path in working.glob("checkpoint-*"))
+    assert left == ["checkpoint-00000002.pt", "checkpoint-00000004.pt"]
+    # Half a checkpoint, as a full disk leaves it: the one before is taken.
+    (working / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
+    continued = distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
+    files = sorted(path.name for path in whole.iterdir())
+    assert files == ["config.json", "curve.parquet", "samples.png", "student.safetensors", "training.json"]
+    assert {name: digest_file(continued / name) for name in files} == {
+        name: digest_file(whole / name) for name in files
+    }
+
+
+def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
+    root: Path, dataset: Path, networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = {"iterations": 3, "ema_decay": 0.75, "log_every": 3, "grid_every": 3}
+    trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
+    weight = trainer.student.encoder.Final_encoder.net[0].weight
+    seen: list[torch.Tensor] = []
+    take_step = trainer.take_step
+
+    def take_step_and_remember() -> dict[str, object]:
+        losses = take_step()
+        seen.append(weight.detach().clone())
+        return losses
+
+    monkeypatch.setattr(trainer, "take_step", take_step_and_remember)
+    trainer.run(tmp_path, None)
+    first, second, third = seen
+    wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+    torch.testing.assert_close(weight.detach(), wanted)
+    assert not torch.allclose(wanted, third)
+
+
+def test_checkpoints_more_or_less_often_do_not_change_the_student(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    often = SETTINGS.model_copy(update={"checkpoint_every": 1, "memory_mb": 0})
+    first = distil_into("seldom", root, dataset, networks, SETTINGS)
+    second = distil_into("often", root, dataset, networks, often)
+    assert digest_file(first / WEIGHTS) == digest_file(second / WEIGHTS)
+    partition = taught.work_on("distill", root, dataset, Settings()).partition
+    assert STAGE.reads(Settings(distill=SETTINGS), partition) == STAGE.reads(Settings(distill=often), partition)
+
+
+def test_every_training_sample_is_learned_mirrored_too_and_no_other(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    samples = read_samples(dataset, root)
+    twice = Settings(distill=DistillSettings(mirror=True))
+    once, both = (
+        learned_samples(samples, networks.teacher, settings, root / "mirrors") for settings in (Settings(), twice)
+    )
+    assert once == [sample for sample in samples if sample.split == "train"]
+    assert both[: len(once)] == once
+    assert [sample.key for sample in both[len(once) :]] == [f"{sample.key}-mirrored" for sample in once]
+    for sample, mirrored in zip(once, both[len(once) :], strict=True):
+        assert (read_fields(mirrored).portrait == read_fields(sample).portrait[:, ::-1]).all()
+
+
+def test_a_mirrored_sample_is_what_the_teacher_sees_in_a_mirror(root: Path, dataset: Path, networks: Networks) -> None:
+    samples = read_samples(dataset, root)
+    mirrored = learned_samples(samples, networks.teacher, Settings(distill=DistillSettings(mirror=True)), root / "two")
+    for sample in mirrored[len(mirrored) // 2 :]:
+        fields = read_fields(sample)
+        alone = networks.teacher.encode(signed(fields.pseudo_label[None], "cpu"))
+        torch.testing.assert_close(torch.from_numpy(fields.triplane)[None], alone, rtol=1e-2, atol=1e-2)  # stored fp16
+        plain = next(each for each in samples if f"{each.key}-mirrored" == sample.key)
+        stored = torch.from_numpy(read_fields(plain).triplane)[None]
+        # The scene in a mirror: the triplane of the picture as it is, seen from the camera before it was mirrored.
+        cameras = mirror_label(torch.from_numpy(np.concatenate([sample.camera[None], fields.view_cameras])))
+        with torch.no_grad():
+            seen = networks.teacher.render(stored.expand(len(cameras), -1, -1, -1), cameras.float())
+        difference = np.abs(to_bytes(seen.image[1:])[:, :, ::-1].astype(int) - fields.views)
+        assert difference.mean() < 1.0
+        torch.testing.assert_close(seen.depth[:, 0].flip(-1), torch.from_numpy(fields.depths), rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"batch_size": 4}))
+    before = {name: value.clone() for name, value in trainer.student.state_dict().items()}
+    trainer.student.train()
+    for trainer.step in range(4):  # the zero-initialised last layer opens the way for the others
+        trainer.take_step()
+    moved = {name for name, value in trainer.student.state_dict().items() if not value.equal(before[name])}
+    assert moved
+    assert all(name.startswith(("encoder.Ref_encoder.", "encoder.Final_encoder.")) for name in moved)
+    for part in ("Ref_encoder.project.text", "Ref_encoder.project.image", "Ref_encoder.pre_conv", "Final_encoder"):
+        assert any(name.startswith(f"encoder.{part}") for name in moved), part
+
+
+def test_each_part_learns_at_its_own_rate_with_muon_for_matrices_and_kernels(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": "muon", "lr": 4e-3, "lr_transformer": 1e-3})
+    trainer = make_trainer(root, dataset, networks, settings)
+    names = {parameter: name for name, parameter in trainer.student.named_parameters()}
+    groups = trainer.optimizer.param_groups
+    assert {names[p]: (group["initial_lr"], group["use_muon"]) for group in groups for p in group["params"]} == {
+        names[p]: (4e-3 if "Ref_encoder" in names[p] else 1e-3, p.ndim > 1) for p in trainer.parameters
+    }
+
+
+def test_muon_moves_a_matrix_in_all_directions_alike_and_as_far_as_its_rate_says(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": "muon"})
+    trainer = make_trainer(root, dataset, networks, settings)
+    kernel = trainer.student.encoder.Ref_encoder.patch_emb.proj.weight
+    before, rows = kernel.detach().clone(), len(kernel)
+    torch.manual_seed(0)
+    directions = torch.linalg.svd(torch.randn(rows, kernel[0].numel()), full_matrices=False)
+    kernel.grad = ((directions.U * torch.logspace(-1, 1, rows)) @ directions.Vh).view_as(kernel)
+    trainer.optimizer.step()
+    moved = (kernel.detach() - before).flatten(1) / settings.lr
+    lengths = torch.linalg.svdvals(moved) / (0.2 * moved.shape[1] ** 0.5)  # as long as a step of AdamW's
+    assert 0.5 < lengths.min() < lengths.max() < 1.5  # the gradient's are a hundred times apart
+
+
+def test_the_student_overfits_one_batch(root: Path, dataset: Path, networks: Networks) -> None:
+    update = {"iterations": 40, "batch_size": 4, "warmup": 10, "lr_end_fraction": 1.0, "image_prompt_fraction": 0.0}
+    # An untrained teacher's triplane follows the smallest step wildly; this learns as fast as it bears.
+    settings = SETTINGS.model_copy(update=update | {"lr": 5e-4, "lr_transformer": 2e-5, "triplane_iterations": 0})
+    trainer = make_trainer(root, dataset, networks, settings)
+    draw = trainer.sampler.draw(0, trainer.stored_views)
+    trainer.sampler.draw = lambda step, stored: draw  # type: ignore[method-assign]
+    trainer.student.train()
+    losses = []
+    for trainer.step in range(settings.iterations):
+        losses.append(trainer.take_step()["loss"])
+    assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
+
+
+@pytest.mark.parametrize(
+    ("precision", "capable", "kind"),
+    [
+        ("float32", True, torch.float32),
+        ("auto", False, torch.float32),
+        ("auto", True, torch.bfloat16),
+        ("bfloat16", False, torch.bfloat16),
+    ],
+)
+def test_the_student_learns_in_bfloat16_where_the_processor_computes_in_it(
+    precision: Precision,
+    capable: bool,
+    kind: torch.dtype,
+    root: Path,
+    dataset: Path,
+    networks: Networks,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    update = {"precision": precision, "triplane_iterations": 1, "batch_size": 4}
+    trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
+    kinds = set()
+    convolution = next(
+        part for part in trainer.student.encoder.Final_encoder.modules() if type(part) is torch.nn.Conv2d
+    )
+    convolution.register_forward_hook(lambda module, seen, made: kinds.add(made.dtype))
+    for trainer.step in range(2):  # of triplanes, of views
+        losses = trainer.take_step()
+        assert all(
+            value.dtype == torch.float32 and value.isfinite() for value in losses.values() if torch.is_tensor(value)
+        )
+    assert kinds == {kind}
+    assert all(weight.dtype == torch.float32 for weight in trainer.student.parameters())
+
+
+def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> training.Trainer:
+    from accelerate import Accelerator
+
+    samples = read_samples(dataset, root)
+    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    student = make_student(networks.teacher, prompts, Settings(distill=settings))
+    learned = [sample for sample in samples if sample.split == "train"]
+    teachers = networks.teacher, networks.perceptual
+    return training.Trainer(student, *teachers, prompts, learned, [], settings, "cpu", Accelerator(cpu=True))
+
+
+def test_a_new_student_is_its_teacher(networks: Networks, root: Path, dataset: Path) -> None:
+    trainer = make_trainer(root, dataset, networks, SETTINGS)
+    portrait = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tokens = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(trainer.student.encode(portrait, tokens, "text"), networks.teacher.encode(portrait))
+
+
+def test_what_is_saved_loads_as_the_same_student(root: Path, dataset: Path, networks: Networks) -> None:
+    folder = distil_into("saved", root, dataset, networks, SETTINGS)
+    student = load_student(folder)
+    assert not student.training
+    assert student.config.text_token_size == 32
+    curve = pq.read_table(folder / CURVE).to_pylist()
+    assert [row["step"] for row in curve] == [2, 3, 4, 6]
+    assert [row["val_l1"] is not None for row in curve] == [False, True, False, True]
+    assert (folder / SAMPLES_PICTURE).stat().st_size > 1000
+    with pytest.raises(UserError, match="no student here"):
+        load_student(root)
+
+
+def test_progress_is_told_while_it_trains(root: Path, dataset: Path, networks: Networks) -> None:
+    from tasks.progress import Progress, listening
+
+    heard: list[Progress] = []
+    with listening(heard.append):
+        distil_into("heard", root, dataset, networks, SETTINGS)
+    assert [message.step for message in heard] == [2, 3, 4, 6]
+    assert all(message.total == 6 and "loss" in message.metrics for message in heard)
+    assert ["samples" in message.pictures for message in heard] == [False, True, False, True]
+
+
+def test_looks_compare_with_the_teachers_view_whatever_l2d_compares_with(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    looks = [
+        make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"l2d_target": target})).watch()
+        for target in ("teacher", "pseudo_label")
+    ]
+    assert looks[0] == looks[1]

@@ -1,0 +1,83 @@
+"""Several processes that share the batches of a training make the student that one makes."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import DistillSettings, RunSettings, Settings
+from data_catalog.store.stage import Work
+from models.zoo import zoo
+from tasks import distill
+from tasks.progress import Progress, listening
+from tests.worlds import taught
+
+LEARNING = DistillSettings(
+    precision="float32",  # two processes round otherwise than one, in bfloat16 by more
+    iterations=4,
+    triplane_iterations=1,
+    batch_size=4,
+    log_every=1,
+    grid_every=4,
+    checkpoint_every=2,
+    image_prompt_fraction=0.5,
+    mirror=True,
+    warmup=0,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> Path:
+    return taught.write_dataset(root, zoo.load("teacher", "embedded"))
+
+
+def work_of(processes: int, root: Path, dataset: Path, batch_size: int = 4) -> Work:
+    settings = Settings(
+        distill=LEARNING.model_copy(update={"batch_size": batch_size}), run=RunSettings(training_processes=processes)
+    )
+    work = taught.work_on("distill", root, dataset, settings)
+    work.folder, work.working = root / f"by-{processes}", root / f"by-{processes}-working"
+    work.folder.mkdir(exist_ok=True)
+    return work
+
+
+def test_two_processes_learn_what_one_learns_from_twice_the_batch(root: Path, dataset: Path) -> None:
+    torch.set_num_threads(1)
+    alone, together = work_of(1, root, dataset), work_of(2, root, dataset)
+    distill.run(alone)
+    heard: list[Progress] = []
+    with listening(heard.append):
+        summary = distill.run(together)
+    assert [message.step for message in heard] == [1, 2, 3, 4]  # of the first process, heard in this one
+    assert summary.samples == 8
+
+    curves = [pq.read_table(work.folder / distill.CURVE).to_pylist() for work in (alone, together)]
+    for one, two in zip(*curves, strict=True):
+        for name in ("loss", "loss_triplane", "loss_2d", "loss_view", "loss_depth"):
+            assert one[name] == (None if two[name] is None else pytest.approx(two[name], rel=1e-3)), (one["step"], name)
+    # Without the other's gradients, the first process would have learned from half of each batch.
+    before = distill.make_student(zoo.load("teacher", "embedded"), _Tokens, alone.settings).state_dict()
+    students = [load_file(work.folder / "student.safetensors") for work in (alone, together)]
+    for name, value in students[0].items():
+        moved = (value - before[name]).norm()
+        assert (value - students[1][name]).norm() <= 0.02 * moved + 1e-6 * value.norm(), name
+
+
+class _Tokens:
+    """The sizes of the embedded prompts."""
+
+    text_token_size = 96
+    image_token_size = 96
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_a_mistake(root: Path, dataset: Path) -> None:
+    with pytest.raises(UserError, match="cannot be shared evenly"):
+        distill.run(work_of(3, root, dataset))
+
+
+def test_the_number_of_processes_is_in_no_fingerprint(root: Path, dataset: Path) -> None:
+    one, two = work_of(1, root, dataset), work_of(2, root, dataset)
+    assert distill.STAGE.reads(one.settings, one.partition) == distill.STAGE.reads(two.settings, two.partition)

@@ -1,0 +1,105 @@
+"""A student that is quick to make: the shipped teacher's head and companions, its prompt encoder untrained but felt."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from data_catalog.config.settings import Settings, load_settings
+from data_catalog.products.snapshot import write_snapshot_files
+from data_catalog.samples.encoding import encode_json, encode_png
+from data_catalog.store.fingerprint import digest_json
+from data_catalog.store.record import Record
+from data_catalog.store.stage import Partition
+from data_catalog.store.store import Store
+from models import procedural
+from models.camera import orbit_label
+from models.pixels import to_levels
+from models.procedural.photo import raw_photo
+from models.three_d.student import EMBEDDED
+from models.three_d.student import Student as Network
+from models.zoo import zoo
+from tasks.datasets.made import dataset_settings, student_settings
+from tasks.student.api import Student
+from tasks.student.companions import find_companions
+from tasks.training.student_files import save_student
+
+SIZE = 64
+
+
+@cache
+def network(seed: int = 0) -> Network:
+    """Its prompts turn the triplane a little, each its own way."""
+    with torch.random.fork_rng(devices=[]):
+        teacher = zoo.load("teacher", "embedded")  # the first time it is loaded, it draws numbers
+        torch.manual_seed(seed)
+        made = Network.from_teacher(teacher, EMBEDDED)
+        torch.nn.init.normal_(made.encoder.Ref_encoder.proj_tail.weight, std=0.02)
+    return made.eval().requires_grad_(False)
+
+
+def student() -> Student:
+    """A new one, so that it remembers no edits."""
+    return Student(network(), find_companions(Settings()), Settings())
+
+
+def aligned_portrait(seed: int = 0) -> np.ndarray:
+    """(64, 64, 3) uint8."""
+    rgb = procedural.render(procedural.portrait(seed), orbit_label(0.1, 0.0)[0], SIZE).rgb
+    return to_levels(rgb)
+
+
+def write_photos(folder: Path, count: int) -> list[Path]:
+    """Raw photographs, not aligned: photo_0.png and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"photo_{seed}.png" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(encode_png(raw_photo(seed).rgb))
+    return paths
+
+
+def store_dataset(root: Path) -> Record:
+    """A dataset without samples, made by the profile demo."""
+    store, partition = Store(root), Partition("dataset")
+    inputs = {"stage": "dataset", "settings": dataset_settings(load_settings("demo")), "inputs": {}}
+    fingerprint = digest_json(inputs)
+    if (found := store.find(partition, fingerprint)) is not None:
+        return found
+    folder = store.begin(partition, fingerprint)
+    write_snapshot_files(folder, pa.table({"key": pa.array([], pa.string())}), {"samples": 0})
+    record = Record(
+        partition=partition.key,
+        stage="dataset",
+        version=1,
+        fingerprint=fingerprint,
+        fingerprint_inputs=inputs,
+        digest="",
+        files={},
+    )
+    return store.commit(folder, record)
+
+
+def store_student(root: Path, seed: int = 0) -> Record:
+    """The student as the stage distill leaves it in the store of a data root. Another seed is another student."""
+    store, partition = Store(root), Partition("distill")
+    weights = {name: zoo.digest(name, "embedded") for name in ("clip", "mae")}
+    learned = {"dataset/all": store_dataset(root).digest}
+    chosen = student_settings(load_settings("demo"))["distill"]
+    inputs = {"stage": "distill", "settings": chosen, "inputs": learned, "weights": weights, "seed": seed}
+    folder = store.begin(partition, digest_json(inputs))
+    save_student(network(seed), folder)
+    settings = Settings().distill.model_dump(mode="json")
+    (folder / "training.json").write_bytes(encode_json({"settings": settings, "styles": ["zombie"]}))
+    record = Record(
+        partition=partition.key,
+        stage="distill",
+        version=1,
+        fingerprint=digest_json(inputs),
+        fingerprint_inputs=inputs,
+        digest="",
+        files={},
+        metrics={"val_l1": 0.25},
+    )
+    return store.commit(folder, record)
