@@ -114,7 +114,7 @@ def paint_photo(number: int, painter: Callable[[Canvas], Tensor]) -> np.ndarray:
 
 def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_out: int) -> Measured:
     """Adapt a student, or take what an earlier call made of the same."""
-    from data_catalog.config.settings import load_settings
+    from data_catalog.config.profiles import load_settings
     from data_catalog.store.stage import Need
     from flows.lab.arms import ArmWork, keep_arm
     from flows.run.adaptation import adapt_shape

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import open_snapshot
 from models.zoo import zoo
 from tasks.distill import Networks, make_student

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rows import RESULTS, Row, show_rows, write_results
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from models import camera, procedural
 from models.editing.editor import Editor, Scales
 from models.pixels import to_levels

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import SAMPLES, write_snapshot_files
 from data_catalog.store.execute import execute
 from flows.ask.plan import open_plan

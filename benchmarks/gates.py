@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gate_pool import OPEN, VARIANTS, Pool, Row, kept_by, make_pool, measure_truth, read_pool, write_dataset
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.samples.seeds import fraction
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Input, Partition, Work

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 import tasks.stages
 from benchmarks.instant_stages import STAGES
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import SAMPLES, Snapshot, write_samples
 from data_catalog.store.execute import execute
 from flows.ask.plan import open_plan

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_array, encode_json, encode_png
 from data_catalog.samples.shard_index import read_index
 from data_catalog.samples.shards import Sample, write_shard

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from flows.run.products import find_dataset, register_student
 from flows.run.session import open_run
 

@@ -8,7 +8,8 @@ from prefect import flow
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.store.store import check_writable
 from flows.run.lifecycle import tracked
 from flows.track.prefect_pages import ProgressBar, log_plainly

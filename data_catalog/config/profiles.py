@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +42,7 @@ def list_profiles(folder: Path = PROFILES) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def read_settings(profile: str, overrides: list[str], folder: Path = PROFILES) -> Settings:
+def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PROFILES) -> Settings:
     """Defaults, then the profile, then the overrides in their order."""
     path = folder / f"{profile}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", profile) or not path.is_file():

@@ -301,10 +301,3 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     llm: LlmSettings = LlmSettings()
     run: RunSettings = RunSettings()
-
-
-def load_settings(profile: str, overrides: list[str] | None = None) -> Settings:
-    """The settings of a profile with `stage.key=value` overrides."""
-    from data_catalog.config.profiles import read_settings
-
-    return read_settings(profile, overrides or [])

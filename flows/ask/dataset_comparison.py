@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.store.fingerprint import write_atomically
 from data_catalog.store.store import writing
 

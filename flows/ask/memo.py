@@ -50,7 +50,7 @@ def remember(profile: str, overrides: list[str]) -> None:
     """Note the plan as it is now, unless the note that is there still holds."""
     if recall(profile, overrides) is not None:
         return
-    from data_catalog.config.settings import load_settings
+    from data_catalog.config.profiles import load_settings
     from data_catalog.store.fingerprint import write_atomically
     from flows.ask.plan import describe_plan, open_plan
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.plan.plan import Plan, make_plan
 from data_catalog.plan.steps import Step

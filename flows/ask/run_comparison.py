@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlparse
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import Snapshot
 from flows.ask.dataset_comparison import write_page
 from flows.track.mlflow_runs import tracking_uri

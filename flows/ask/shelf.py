@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.names import check_name, give_name, names_of, read_exports
 from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots, recorded_digest
 from data_catalog.products.students import DATASET, adapted_styles, list_students, student_entry

@@ -6,7 +6,8 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root, shown_path
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import StyleFile, check_slug, read_style, styles_folder
 from data_catalog.samples.images import Rejected, read_image
 from tasks.language.checks import changes_identity, not_face_safe, people_named

@@ -7,7 +7,8 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root, shown_path
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import (
     SLUG_MAX,
     StyleFile,

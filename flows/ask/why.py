@@ -4,7 +4,7 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.reasons import Reason, compare
 from data_catalog.plan.steps import Step

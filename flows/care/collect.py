@@ -8,7 +8,8 @@ from typing import Any
 
 from data_catalog.care.gc import Findings, Waste, find_waste, remove_waste
 from data_catalog.config.places import PROFILES, data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.store.stage import PLACE
 from data_catalog.store.store import Store

@@ -13,7 +13,8 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
 from flows.ask.missing import disk_needed, find_missing
 from flows.run import server

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.samples.keys import KEY

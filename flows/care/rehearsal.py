@@ -19,7 +19,8 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import GATE_NAMES, list_styles
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.heap import give_back, kept_memory

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.places import PROJECT, data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import style_paths, styles_folder
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command

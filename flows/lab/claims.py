@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from flows.lab.claims_arms import list_trainings, publish_claims, train_arms
 from flows.run.products import find_dataset
 

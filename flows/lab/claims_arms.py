@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, Kept, keep_arms, tell_command
 from flows.run.lifecycle import tracked

@@ -14,7 +14,7 @@ from prefect import flow
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from flows.run.lifecycle import tracked
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import log_plainly

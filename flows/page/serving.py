@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import list_snapshots
 from flows.page.shelf import Shelf
 from flows.run.processes import free_port

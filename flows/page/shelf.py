@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.products.students import STUDENT, adapted_styles
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store

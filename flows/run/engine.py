@@ -11,7 +11,7 @@ import yaml
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from flows.run import server
 
 FLOWS = {

@@ -15,7 +15,8 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry

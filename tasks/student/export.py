@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.products.names import note_export
 from data_catalog.products.students import STUDENT, student_entry
 from data_catalog.store.catalog import Catalog

@@ -7,8 +7,8 @@ import pytest
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROFILES, data_root
-from data_catalog.config.profiles import list_profiles, read_settings
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import list_profiles, load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.samples.seeds import derive, fraction
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 def said(folder: Path, *overrides: str, profile: str = "demo") -> str:
     with pytest.raises(UserError) as caught:
-        read_settings(profile, list(overrides), folder)
+        load_settings(profile, list(overrides), folder)
     return str(caught.value)
 
 
@@ -31,16 +31,16 @@ def test_every_profile_loads_and_says_what_it_is_for(profile: str) -> None:
 
 
 def test_defaults_then_profile_then_overrides(folder: Path) -> None:
-    settings = read_settings("demo", ["edit.seed=3", "prompts.styles=[zombie, neon]", "world=paper"], folder)
+    settings = load_settings("demo", ["edit.seed=3", "prompts.styles=[zombie, neon]", "world=paper"], folder)
     assert (settings.edit.steps, settings.edit.seed, settings.world) == (7, 3, "paper")
     assert settings.edit.guidance_scale == Settings().edit.guidance_scale
     assert settings.prompts.styles == ["zombie", "neon"]
-    assert read_settings("demo", ["edit.steps=9", "edit.steps=10"], folder).edit.steps == 10
+    assert load_settings("demo", ["edit.steps=9", "edit.steps=10"], folder).edit.steps == 10
 
 
 def test_an_empty_profile_is_all_defaults(folder: Path) -> None:
     (folder / "empty.yaml").write_text("# Nothing differs.\n")
-    assert read_settings("empty", [], folder) == Settings(profile="empty")
+    assert load_settings("empty", [], folder) == Settings(profile="empty")
 
 
 @pytest.mark.parametrize(

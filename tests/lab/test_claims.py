@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.lab.claims.arm import NO_HIGH, NO_LOW, WHOLE_ARM, picture_name
 from tasks.lab.claims.claims import (

@@ -5,7 +5,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_catalog.config.settings import EditSettings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import EditSettings
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.stage import Partition
 from models.editing.editor import Editor

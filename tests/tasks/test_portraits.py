@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.stage import Partition, Summary, Work
 from tasks import portraits

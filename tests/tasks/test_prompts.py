@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.config.styles import StyleFile, list_styles, read_style, style_path
 from data_catalog.store.stage import Partition
 from tasks import edit, prompts

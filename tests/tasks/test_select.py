@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import SelectSettings, Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import SelectSettings, Settings
 from data_catalog.store.stage import Input, Partition, Work
 from tasks import select
 from tasks.gating.gates import Limits, gate_limits

@@ -14,7 +14,8 @@ import pytest
 
 from data_catalog.care.gc import find_waste
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import EditSettings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import EditSettings
 from data_catalog.plan.plan import Plan, make_plan
 from data_catalog.plan.source import SourceReader
 from data_catalog.products.snapshot import publish, write_snapshot_files

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import RECORD
 from tests.worlds.declared import STAGES, Workshop

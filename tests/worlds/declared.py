@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_catalog.config.places import PROJECT
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles, read_style
 from data_catalog.plan.plan import Plan, make_plan
 from data_catalog.plan.source import PACKAGES, SourceReader

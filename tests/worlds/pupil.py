@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import write_snapshot_files
 from data_catalog.samples.encoding import encode_json, encode_png
 from data_catalog.store.fingerprint import digest_json

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from flows.ask.forecast import forecast, taught_bytes, training_seconds
 from flows.ask.missing import find_missing, outlook
 from flows.cli import app

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from flows.ask.plan import describe_plan

@@ -14,7 +14,8 @@ from PIL import Image
 from rich.console import Console
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import Snapshot, publish, write_snapshot_files
 from data_catalog.store.record import Record
 from flows.ask.run_comparison import Runs, compare_runs

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from flows.ask.missing import disk_needed
 from flows.care.doctor import examine
 

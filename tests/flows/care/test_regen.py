@@ -9,7 +9,7 @@ import pytest
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.store.execute import execute
 from flows.ask.plan import open_plan
 from flows.care.regen import regenerate, split_key

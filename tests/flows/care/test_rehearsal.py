@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.samples.encoding import encode_png
 from flows.care import rehearsal
 from flows.care.rehearsal import rehearse, small, write_pictures

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.plan.plan import Plan
 from data_catalog.store.execute import execute
 from data_catalog.store.record import Record

@@ -16,7 +16,8 @@ from prefect.client.schemas.objects import State
 from data_catalog.care.mend import damaged_places
 from data_catalog.care.verify import note_damage, verify
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import make_plan
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.store.store import Store

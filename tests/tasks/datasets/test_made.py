@@ -13,7 +13,7 @@ import pytest
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import publish, snapshot_digest, write_snapshot_files
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.fingerprint import digest_json

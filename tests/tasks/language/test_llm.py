@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.config.styles import StyleFile
 from data_catalog.store.stage import Partition, Work
 from tasks import prompts

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.products.snapshot import SAMPLES, publish
 from data_catalog.samples.encoding import decode_rgb

@@ -10,7 +10,8 @@ import pytest
 import scipy.io
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings, load_settings
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
 from models.checkpoints import WeightsError
 from models.faces import alignment, pnp

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from models.pixels import signed, to_bytes
 from models.zoo import zoo
 from tasks.evaluation.metrics import Judges

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from models import procedural
 from models.pixels import signed
 from models.zoo import zoo

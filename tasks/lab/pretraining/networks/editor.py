@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_catalog.config.settings import load_settings
+from data_catalog.config.profiles import load_settings
 from models.editing.editor import Editor
 from models.judges.clip import Clip
 from models.judges.perceptual import Perceptual
