@@ -1,20 +1,17 @@
 """The yield funnel of each style: how many pseudo-labels are left after each check. Imports no engine."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from data_catalog.plan.plan import Plan
+if TYPE_CHECKING:
+    from data_catalog.plan.plan import Plan
 
 FUNNEL = "funnel.json"  # of the stage select
 
 Document = dict[str, Any]
 
 
-def read_funnels(plan: Plan) -> list[Document]:
+def read_funnels(plan: "Plan") -> list[Document]:
     """The funnel of each style's newest selection; `current` says whether it is that of these settings."""
     rows = []
     for step in plan.by_stage.get("select", []):
@@ -67,31 +64,3 @@ def kept_line(funnels: list[Document]) -> str:
         star = "" if funnel["current"] else "*"
         words.append(f"{funnel['style']}{star} {funnel['steps'][-1]['left']} of {funnel['steps'][0]['left']}{more}")
     return f"kept of made: {', '.join(words)}"
-
-
-def funnel_table(funnels: list[Document], console: Console) -> None:
-    """One row a style. A step that lost nothing is dim; most frequent reasons stand at the end."""
-    steps = list(dict.fromkeys(each["step"] for funnel in funnels for each in funnel["steps"]))
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("style", no_wrap=True)
-    for name in [*steps, "yield"]:
-        table.add_column(name, justify="right")
-    for funnel in funnels:
-        left = {each["step"]: each["left"] for each in funnel["steps"]}
-        cells = [_count(left.get(name), left.get(before)) for before, name in zip(["", *steps], steps, strict=False)]
-        name = funnel["style"] + ("" if funnel["current"] else " *")
-        table.add_row(Text(name), *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
-    console.print(table)
-    for funnel in funnels:
-        if len(funnel.get("attempts", [])) > 1:
-            made = " + ".join(str(count) for count in funnel["attempts"])
-            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}", highlight=False)
-        if funnel["reasons"]:
-            lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
-            console.print(lost, markup=False, highlight=False, soft_wrap=True)
-    if not all(funnel["current"] for funnel in funnels):
-        console.print("* of an earlier selection; stillroom plan says what is to be made again", highlight=False)
-
-
-def _count(left: int | None, before: int | None) -> Text:
-    return Text("-" if left is None else str(left), style="dim" if left == before else "")

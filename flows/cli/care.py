@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from flows.ask.funnels import Document, told_reasons
+from flows.care.collect import grouped
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
+from flows.cli.screen import fields, make_table, show_rows
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -18,7 +24,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
     """Say what there is: partitions, snapshots, the last runs, services."""
     from flows.ask.plan import describe_status
 
-    screen.show(describe_status(profile, overrides or []), as_json, screen.status_table)
+    screen.show(describe_status(profile, overrides or []), as_json, status_table)
 
 
 @app.command()
@@ -26,7 +32,7 @@ def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
     """List the models of the profile's world and whether their weights are there."""
     from flows.ask.plan import describe_models
 
-    screen.show(describe_models(profile, overrides or []), as_json, screen.models_table)
+    screen.show(describe_models(profile, overrides or []), as_json, models_table)
 
 
 @app.command()
@@ -35,7 +41,7 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
     from flows.ask.plan import verify_store
 
     document = verify_store(profile, overrides or [])
-    screen.show(document, as_json, screen.verify_table)
+    screen.show(document, as_json, verify_table)
     if document["damaged"]:
         raise typer.Exit(1)
 
@@ -47,7 +53,7 @@ def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
         from flows.run.engine import run_here
 
         document = run_here("repair", profile, overrides or [])
-    screen.show(document, as_json, screen.repair_table)
+    screen.show(document, as_json, repair_table)
     if document["left"]:
         raise typer.Exit(1)
 
@@ -68,23 +74,22 @@ def gc(
 ) -> None:
     """Say what nothing refers to any more, and delete it: with --yes, or, on a terminal, after a question."""
     from flows.care import collect
-    from flows.cli import waste_tables
 
     look = partial(collect.look_for_waste, profile, overrides or [], last, keep or [])
     findings = look()
     if as_json or yes:
         deleted = collect.delete(findings) if yes else None
-        screen.show(collect.describe(findings, deleted), as_json, waste_tables.deleted_table)
+        screen.show(collect.describe(findings, deleted), as_json, deleted_table)
         return
     found = collect.describe(findings, None)
-    screen.show(found, False, waste_tables.waste_table)
+    screen.show(found, False, waste_table)
     if not findings.items:
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        typer.echo(f"{waste_tables.amount(found)} may go; delete them with --yes")
-    elif typer.confirm(f"Delete {waste_tables.amount(found)}?", default=False):
+        typer.echo(f"{amount(found)} may go; delete them with --yes")
+    elif typer.confirm(f"Delete {amount(found)}?", default=False):
         findings = collect.both(findings, look())
-        screen.show(collect.describe(findings, collect.delete(findings)), False, waste_tables.deleted_lines)
+        screen.show(collect.describe(findings, collect.delete(findings)), False, deleted_lines)
     else:
         typer.echo("nothing was deleted")
 
@@ -110,19 +115,154 @@ def doctor(
             from flows.care.doctor import run_parity
 
             errors = run_parity(parity)
-        screen.show(errors, as_json, screen.parity_table)
+        screen.show(errors, as_json, parity_table)
         return
     if rehearse or random_weights:
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through
 
             document = take_portraits_through(profile, overrides or [], random_weights)
-        screen.show(document, as_json, screen.rehearsal_table)
+        screen.show(document, as_json, rehearsal_table)
         raise typer.Exit(0 if document["ok"] else 1)
     with screen.only_results_on_stdout():
         from flows.care.doctor import examine
 
         document = examine(profile, overrides or [])
-    screen.show(document, as_json, screen.doctor_table)
+    screen.show(document, as_json, doctor_table)
     if not document["ok"]:
         raise typer.Exit(1)
+
+
+def funnel_table(funnels: list[Document], console: Console) -> None:
+    """One row a style. A step that lost nothing is dim; most frequent reasons stand at the end."""
+    steps = list(dict.fromkeys(each["step"] for funnel in funnels for each in funnel["steps"]))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("style", no_wrap=True)
+    for name in [*steps, "yield"]:
+        table.add_column(name, justify="right")
+    for funnel in funnels:
+        left = {each["step"]: each["left"] for each in funnel["steps"]}
+        cells = [_count(left.get(name), left.get(before)) for before, name in zip(["", *steps], steps, strict=False)]
+        name = funnel["style"] + ("" if funnel["current"] else " *")
+        table.add_row(Text(name), *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
+    console.print(table)
+    for funnel in funnels:
+        if len(funnel.get("attempts", [])) > 1:
+            made = " + ".join(str(count) for count in funnel["attempts"])
+            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}", highlight=False)
+        if funnel["reasons"]:
+            lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
+            console.print(lost, markup=False, highlight=False, soft_wrap=True)
+    if not all(funnel["current"] for funnel in funnels):
+        console.print("* of an earlier selection; stillroom plan says what is to be made again", highlight=False)
+
+
+def _count(left: int | None, before: int | None) -> Text:
+    return Text("-" if left is None else str(left), style="dim" if left == before else "")
+
+
+def status_table(document: Document, console: Console) -> None:
+    table = make_table("stage", "partitions", "cached", "samples", "rejected", "MB")
+    for row in document["stages"]:
+        counts = [str(row[name]) for name in ("partitions", "cached", "samples", "rejected")]
+        table.add_row(row["stage"], *counts, f"{row['bytes'] / 1e6:.1f}")
+    console.print(table)
+    if document["funnels"]:
+        console.print()
+        funnel_table(document["funnels"], console)
+        console.print()
+    for state in ("running", "killed"):
+        for run in document[state]:
+            place = f"at {run['stage'] or 'its start'}, since {run['began']}, process {run['pid']} on {run['host']}"
+            console.print(f"{run['flow']:<14} {state:<10} {place}", highlight=False, soft_wrap=True)
+    for note in document["runs"]:
+        place = f"  at {note['stage']}" if note["stage"] else ""
+        console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s{place}")
+    fields({name: document[name] for name in ("data_root", "dataset", "student", "services")}, console)
+
+
+def models_table(document: Document, console: Console) -> None:
+    show_rows(document["models"], ("model", "state", "bytes", "digest", "source"), console)
+
+
+def verify_table(document: Document, console: Console) -> None:
+    console.print(f"{document['checked']} partitions checked, {len(document['damaged'])} damaged")
+    if document["damaged"]:
+        show_rows(document["damaged"], tuple(document["damaged"][0]), console)
+
+
+def repair_table(document: Document, console: Console) -> None:
+    counts = {name: len(document[name]) for name in ("damaged", "repaired", "snapshots", "changed", "left")}
+    fields({"checked": document["checked"], **counts, "seconds": document["seconds"]}, console)
+    for key in [*document["repaired"], *document["snapshots"]]:
+        changed = "   (other bytes than before: what depends on it runs with the next build)"
+        console.print(f"made again  {key}{changed if key in document['changed'] else ''}", highlight=False)
+    if document["left"]:
+        console.print("left, because these settings do not make it: repair with those that did, or remove it")
+        show_rows(document["left"], ("partition", "problem", "folder", "file"), console)
+
+
+def rehearsal_table(document: Document, console: Console) -> None:
+    """What each stage took and made, then what is wrong."""
+    rows = [row | {"CPU s": row["cpu_seconds"], "peak GB": row["peak_gb"]} for row in document["stages"]]
+    show_rows(rows, ("stage", "seconds", "CPU s", "peak GB", "made"), console)
+    for row in document["stages"]:
+        for problem in row["problems"]:
+            console.print(f"{row['stage']}: {problem}", markup=False, highlight=False)
+    fields({name: document[name] for name in ("ok", "seconds", "cpu_seconds", "peak_gb")}, console)
+
+
+def doctor_table(document: Document, console: Console) -> None:
+    show_rows(document["checks"], ("check", "state", "found", "hint"), console)
+
+
+def parity_table(document: Document, console: Console) -> None:
+    cases = document["cases"].items()
+    rows = [{"case": c, "output": o, "relative error": f"{e:.1e}"} for c, errors in cases for o, e in errors.items()]
+    show_rows(rows, ("case", "output", "relative error"), console)
+
+
+def waste_table(document: Document, console: Console) -> None:
+    """What nothing refers to, one row a stage and style, and what stays."""
+    _rows(document["items"], console)
+    _kept_lines(document["kept"], console)
+    if not document["items"]:
+        _line("nothing to delete", console)
+
+
+def deleted_table(document: Document, console: Console) -> None:
+    """What was deleted, one row a stage and style, and what stays."""
+    _rows([item for item in document["items"] if item["deleted"]], console)
+    _kept_lines(document["kept"], console)
+    deleted_lines(document, console)
+
+
+def deleted_lines(document: Document, console: Console) -> None:
+    """How much was deleted, and how much of what was found was not."""
+    if not document["items"]:
+        _line("nothing to delete", console)
+        return
+    _line(f"deleted {document['deleted']} folders with {document['deleted_bytes'] / 1e6:.1f} MB", console)
+    left = len(document["items"]) - document["deleted"]
+    if left:
+        _line(f"{left} folders were left: they changed meanwhile, or are being worked on", console)
+
+
+def amount(document: Document) -> str:
+    """How much was found."""
+    return f"{len(document['items'])} folders with {document['bytes'] / 1e6:.1f} MB"
+
+
+def _rows(items: list[Document], console: Console) -> None:
+    if items:
+        screen.show_rows(grouped(items), ("what", "where", "folders", "MB", "why"), console)
+
+
+def _kept_lines(kept: Document, console: Console) -> None:
+    _line(f"kept: {kept['partitions']} partitions, {kept['bytes'] / 1e6:.1f} MB", console)
+    for digest in kept["datasets"]:
+        _line(f"dataset {digest[:16]} stays: {'; '.join(kept['why'][digest])}", console)
+
+
+def _line(text: str, console: Console) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

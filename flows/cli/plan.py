@@ -1,11 +1,17 @@
 """What would run, and why."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from flows.ask.funnels import kept_line
 from flows.cli import screen
 from flows.cli.options import Force, Json, Overrides, Profile
+from flows.cli.screen import Document, make_table, show_rows
+
+REASONS_SHOWN = 2  # of a stage, most frequent first
+
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -20,7 +26,6 @@ def plan(
 ) -> None:
     """Say what would run, why, and what it costs, without running anything."""
     from flows.ask.memo import recall
-    from flows.cli.plan_tables import plan_table
 
     document = None if force or partitions else recall(profile, overrides or [])
     if document is None:
@@ -28,7 +33,7 @@ def plan(
         from flows.ask.plan import describe_plan
 
         document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
-    screen.show(document, as_json, screen.outlook_table if "missing" in document else plan_table)
+    screen.show(document, as_json, outlook_table if "missing" in document else plan_table)
 
 
 @app.command()
@@ -40,7 +45,6 @@ def why(
 ) -> None:
     """Say why one partition would run: each input of its fingerprint, then and now."""
     from flows.ask.why import explain_partition
-    from flows.cli.plan_tables import why_table
 
     screen.show(explain_partition(partition, profile, overrides or []), as_json, why_table)
 
@@ -56,3 +60,91 @@ def accept(
     from flows.ask.why import accept_stage
 
     screen.show(accept_stage(stage, profile, overrides or []), as_json, screen.fields)
+
+
+def outlook_table(document: Document, console: Console) -> None:
+    """A forecast, and what has to be there first."""
+    table = make_table("stage", "partitions", "samples", "GPU hours", "GB")
+    for row in document["stages"]:
+        price = row["price"]
+        hours, size = f"{price['seconds'] / 3600:.2f}", f"{price['bytes'] / 1e9:.2f}"
+        table.add_row(row["stage"], str(price["partitions"]), str(price["samples"]), hours, size)
+    console.print(table)
+    total = f"{document['gpu_hours']:.0f} GPU hours and {document['estimate']['bytes'] / 1e9:.0f} GB of disk"
+    console.print(f"in all about {total}, forecast at {document['forecast']}", markup=False, highlight=False)
+    console.print("still missing:", markup=False)
+    show_rows(document["missing"], ("what", "where", "get"), console)
+
+
+def plan_table(document: dict[str, Any], console: Console) -> None:
+    """Stages with their counts and prices, then each partition if asked for, then the sum."""
+    table = screen.make_table("stage", "partitions", "cached", "run", "maybe", "samples", "seconds", "MB", "why")
+    for row in document["stages"]:
+        counts = [str(row[name]) for name in ("partitions", "cached", "run", "maybe")]
+        table.add_row(row["stage"], *counts, *_price_cells(row), "; ".join(row["reasons"][:REASONS_SHOWN]))
+    console.print(table)
+    for step in document.get("partitions", []):
+        why = "; ".join(step["reasons"])
+        console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip(), markup=False, highlight=False)
+    for note in document.get("notes", []):
+        console.print(note, markup=False, highlight=False)
+    if document.get("funnels"):
+        console.print(kept_line(document["funnels"]), markup=False, highlight=False)
+    console.print(_sum(document), markup=False, highlight=False)
+
+
+def _price_cells(row: dict[str, Any]) -> list[str]:
+    """Samples, seconds and MB of what runs; of what only may run, in brackets."""
+    price, maybe = row["price"], row["price_maybe"]
+    shown, form = (price, "{}") if price["partitions"] else (maybe, "({})")
+    if not shown["partitions"]:
+        return ["", "", ""]
+    cells = [str(shown["samples"]), _seconds(shown), f"{shown['bytes'] / 1e6:.1f}"]
+    return [form.format("?" if number and shown["unknown"] else cell) for number, cell in enumerate(cells)]
+
+
+def _sum(document: dict[str, Any]) -> str:
+    run, most = document["estimate"], document["at_most"]
+    if not most["partitions"]:
+        return "nothing to run"
+    more = most["partitions"] > run["partitions"]
+    return f"to run: {_price(run)}" + (f"\nat most, if every maybe runs: {_price(most)}" if more else "")
+
+
+def _price(price: dict[str, Any]) -> str:
+    words = [f"{price['partitions']} partitions", f"{price['samples']} samples"]
+    words += [f"{price['llm_tokens']} LLM tokens"] if price["llm_tokens"] else []
+    words += [f"about {_seconds(price)} s", f"{price['bytes'] / 1e6:.1f} MB"]
+    unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
+    guessed = price.get("forecast")
+    unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
+    return ", ".join(words) + unknown
+
+
+def _seconds(price: dict[str, Any]) -> str:
+    return f"{price['seconds']:.0f}" if price["seconds"] >= 1 else f"{price['seconds']:.1f}"
+
+
+def why_table(document: dict[str, Any], console: Console) -> None:
+    """What changed first, then every input; an input that is the same on both sides has one value."""
+    console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
+    for change in document["changed"]:
+        pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"
+        console.print(f"  {change['what']}{pair}", markup=False, highlight=False)
+    if document["note"]:
+        console.print(f"  {document['note']}", markup=False, highlight=False)
+    past = document["compared_with"]
+    if past is not None:
+        made = f"made {past['created']} on {past['device']} in {past['seconds']:.1f} s: {past['samples']} samples"
+        console.print(
+            f"{made}, {past['bytes']} bytes\n  {past['folder']}", markup=False, highlight=False, soft_wrap=True
+        )
+    table = screen.make_table("input", "then", "now")
+    for row in document["inputs"]:
+        now = "same" if row["same"] else _shown(row["now"])
+        table.add_row(row["what"], _shown(row["then"]), now)
+    console.print(table)
+
+
+def _shown(value: str | None) -> str:
+    return "-" if value is None else value

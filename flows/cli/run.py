@@ -3,9 +3,13 @@
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.cli import screen
 from flows.cli.options import Cluster, DatasetName, Force, Json, Overrides, Profile, StudentName
+from flows.cli.screen import Document, fields, make_table
+
+EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -60,7 +64,7 @@ def evaluate(
         from flows.run.engine import run_here
 
         outcome = run_here("evaluate", profile, overrides or [], student=student, dataset=dataset, force=force)
-    screen.show(outcome, as_json, screen.evaluation_table)
+    screen.show(outcome, as_json, evaluation_table)
 
 
 @app.command()
@@ -95,4 +99,35 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
         from flows.care.retry import retry as try_again
 
         outcome = try_again(profile, overrides or [])
-    screen.show(outcome, as_json, screen.evaluation_table if "per_style" in outcome else screen.fields)
+    screen.show(outcome, as_json, evaluation_table if "per_style" in outcome else screen.fields)
+
+
+def evaluation_table(document: Document, console: Console) -> None:
+    """The README's columns, how the student differs, each style; `--json` has the rest."""
+    from tasks.evaluation.table import STUDENT, TEACHERS
+    from tasks.reports.evaluation import MEASURES, format_value, show_difference
+
+    shown = [measure for measure in MEASURES if measure.name in EVALUATION_COLUMNS]
+    table = make_table("method", *(measure.title for measure in shown))
+    for row in document["table"]:
+        table.add_row(row["method"], *(format_value(row.get(measure.name), measure) for measure in shown))
+    cells = show_difference(document["difference"], shown)
+    for column, cell in zip(table.columns[1:], cells, strict=True):
+        column.min_width = max(len("0.0000"), len(cell["text"]) + 1)
+    table.add_row("difference *", *(cell["text"] + "?" * bool(cell["text"] and not cell["sure"]) for cell in cells))
+    console.print(table)
+    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0", highlight=False)
+    console.print()
+    styles = make_table("style", f"{STUDENT} vs no edit", f"{TEACHERS} vs no edit")
+    gained = next(measure for measure in MEASURES if measure.name == "improvement")
+    for style, rows in sorted(document["per_style"].items()):
+        mine = {row["method"]: format_value(row["improvement"], gained) for row in rows}
+        styles.add_row(style, mine[STUDENT], mine[TEACHERS])
+    console.print(styles)
+    names = ("speedup", "timed_editor_steps"), ("speedup_as_edited", "edit_steps")
+    times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
+    faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
+    console.print(f"\nas fast as its teachers: {', '.join(faster)}\n", highlight=False)
+    told = {name for pair in names for name in pair}
+    rest = {name: value for name, value in document.items() if name not in told and not isinstance(value, dict | list)}
+    fields(rest, console)

@@ -1,11 +1,20 @@
 """What students and datasets there are, and names for students."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
+
+Document = dict[str, Any]
+SHORT = 16  # characters of a digest
+SETTINGS_SHOWN = 8  # of a row
+MEASURES = ("id", "clip", "three_d", "lpips")  # of an evaluation, as in the paper's table
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -14,7 +23,6 @@ app = typer.Typer(rich_markup_mode=None)
 def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """List the students: names, settings that differ from the profile, measures, what uses them."""
     from flows.ask.shelf import describe_students
-    from flows.cli.shelf_tables import students_table
 
     screen.show(describe_students(profile, overrides or []), as_json, students_table)
 
@@ -23,7 +31,6 @@ def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
 def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """List the datasets: settings that differ from the profile, samples, students that learned from them."""
     from flows.ask.shelf import describe_datasets
-    from flows.cli.shelf_tables import datasets_table
 
     screen.show(describe_datasets(profile, overrides or []), as_json, datasets_table)
 
@@ -39,7 +46,111 @@ def promote(
     """Give a student a name, which --student takes from then on, and --dataset for what it learned from."""
     with screen.only_results_on_stdout():
         from flows.ask.shelf import promote as give_name
-        from flows.cli.shelf_tables import promoted_lines
 
         document = give_name(student, name, profile, overrides or [])
     screen.show(document, as_json, promoted_lines)
+
+
+def students_table(document: Document, console: Console) -> None:
+    """One row a student, the newest first, and below it what there is to say."""
+    rows = [
+        {
+            "student": row["digest"][:SHORT],
+            "created": _when(row["created"]),
+            "dataset": row["dataset"][:SHORT] if row["dataset"] else "gone",
+            "names": ", ".join(row["names"]),
+        }
+        for row in document["students"]
+    ]
+    below = [
+        {"measures": _measures(row), "settings": _settings(row["settings"]), "used by": _uses_of_student(row)}
+        for row in document["students"]
+    ]
+    _show(rows, below, console, document["profile"], none="there is no student yet: stillroom distill")
+
+
+def datasets_table(document: Document, console: Console) -> None:
+    """One row a dataset, the newest first, and below it what there is to say."""
+    rows = [
+        {
+            "dataset": row["digest"][:SHORT],
+            "created": _when(row["created"]),
+            "samples": "-" if row["samples"] is None else str(row["samples"]),
+            "names": ", ".join(row["names"]),
+        }
+        for row in document["datasets"]
+    ]
+    below = [
+        {"styles": _styles(row["styles"]), "settings": _settings(row["settings"]), "used by": _uses_of_dataset(row)}
+        for row in document["datasets"]
+    ]
+    _show(rows, below, console, document["profile"], none="there is no dataset yet: stillroom build")
+
+
+def promoted_lines(document: Document, console: Console) -> None:
+    """From where to where a name moved, and what became of MLflow's alias."""
+    digest, before = document["student"][:SHORT], document["before"]
+    moved = (
+        f"{document['name']} was {before[:SHORT]} and is now {digest}" if before else f"{document['name']} is {digest}"
+    )
+    same = f"{document['name']} is {digest}, as before"
+    for line in (same if before == document["student"] else moved, *document["mlflow"]):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(
+    rows: list[dict[str, str]], below: list[dict[str, list[str]]], console: Console, profile: str, none: str
+) -> None:
+    """Rows under one head, each followed by indented lines of what is not empty."""
+    if not rows:
+        console.print(none, markup=False, highlight=False)
+        return
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    console.print(Text(_line({name: name for name in widths}, widths), style="bold"))
+    for row, lines in zip(rows, below, strict=True):
+        console.print(Text(_line(row, widths)), soft_wrap=True)
+        for name, words in lines.items():
+            if words:
+                console.print(Padding(Text(f"{name}: {', '.join(words)}"), (0, 0, 0, 4)))
+    console.print(f"settings: those that differ from the profile {profile}", markup=False, highlight=False)
+
+
+def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
+    return "  ".join(cells[name].ljust(width) for name, width in widths.items()).rstrip()
+
+
+def _when(created: str) -> str:
+    return created[:16].replace("T", " ")
+
+
+def _settings(rows: list[Document]) -> list[str]:
+    told = [f"{row['setting']}: {_value(row['value'])} (profile {_value(row['profile'])})" for row in rows]
+    more = [f"and {len(told) - SETTINGS_SHOWN} more (--json)"] if len(told) > SETTINGS_SHOWN else []
+    return told[:SETTINGS_SHOWN] + more
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _measures(row: Document) -> list[str]:
+    """The evaluation where there is one, then the last look at the val split."""
+    found = row["evaluation"] or {}
+    words = [f"{name} {found[name]:.3f}" for name in MEASURES if isinstance(found.get(name), int | float)]
+    return words + [f"{name} {value:.3g}" for name, value in row["metrics"].items() if name.startswith("val_")]
+
+
+def _styles(styles: list[str]) -> list[str]:
+    return [f"{len(styles)} ({', '.join(styles)})"] if styles else []
+
+
+def _uses_of_student(row: Document) -> list[str]:
+    words = [f"adapted to {style}" for style in row["adapted_styles"]]
+    words += ["evaluation"] if row["evaluation"] else []
+    for each in row["model_versions"]:
+        words.append(f"{each['name']} version {each['version']}" + "".join(f" @{alias}" for alias in each["aliases"]))
+    return words + [f"exported to {folder}" for folder in row["exports"]]
+
+
+def _uses_of_dataset(row: Document) -> list[str]:
+    return ["datasets/latest"] * row["latest"] + [f"student {digest[:SHORT]}" for digest in row["students"]]

@@ -1,7 +1,7 @@
 """What a student is for."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,11 @@ from flows.cli.options import (
     StudentName,
     check_one_asks,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FILES_SHOWN = 24
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -45,7 +50,7 @@ def edit(
     """Edit portraits with a student: the edited portrait, novel views, a turntable, a mesh."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
-        from tasks.student.edit_files import Products, edit_portraits, show_edit
+        from tasks.student.edit_files import Products, edit_portraits
 
         products = Products(views, video, mesh)
         outcome = edit_portraits(images, prompt, reference, out, products, student, profile, overrides or [], style)
@@ -75,3 +80,25 @@ def export(
         else:
             outcome = export_dataset(form, path, dataset, profile, overrides or [])
     screen.show(outcome, as_json, screen.fields)
+
+
+def show_edit(document: dict[str, Any], console: "Console") -> None:
+    """The document of `edit_portraits` for a person."""
+    files = document["files"]
+    for path in files[:FILES_SHOWN]:
+        console.print(path, markup=False, highlight=False, soft_wrap=True)
+    if len(files) > FILES_SHOWN:
+        console.print(f"and {len(files) - FILES_SHOWN} files more", highlight=False)
+    for image in document["rejected"]:
+        console.print(f"not edited: {image['reason']}", markup=False, highlight=False, soft_wrap=True)
+    aligned, camera = document["aligned_here"], document["camera_source"]
+    adapted = f", adapted to {document['style']}" if document["style"] else ""
+    rows = {
+        "student": f"{document['student']}{adapted}",
+        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way, camera: {camera}",
+        "portrait to picture": f"{document['seconds']} s",
+        "triplane": f"{document['seconds_triplane']} s, once for a portrait and prompt",
+        "another view": f"{document['seconds_view']} s, only rendered",
+    }
+    for name, text in rows.items():
+        console.print(f"{name:<20} {text}", markup=False, highlight=False, soft_wrap=True)

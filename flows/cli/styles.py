@@ -3,9 +3,11 @@
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
+from flows.cli.screen import Document, show_rows
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -19,7 +21,7 @@ def styles(
         return
     from flows.ask.styles import describe_styles
 
-    screen.show(describe_styles(profile, overrides or []), as_json, screen.styles_table)
+    screen.show(describe_styles(profile, overrides or []), as_json, styles_table)
 
 
 @app.command("add")
@@ -42,6 +44,19 @@ def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json
     from flows.ask.style_check import check_styles
 
     document = check_styles(profile, overrides or [])
-    screen.show(document, as_json, screen.style_check_table)
+    screen.show(document, as_json, style_check_table)
     if not document["ok"]:
         raise typer.Exit(1)
+
+
+def styles_table(document: Document, console: Console) -> None:
+    show_rows(document["styles"], ("style", "state", "train", "test", "kept", "yield", "seed_prompt"), console)
+    if "note" in document:
+        console.print(document["note"], markup=False, highlight=False)
+
+
+def style_check_table(document: Document, console: Console) -> None:
+    errors = sum(problem["level"] == "error" for problem in document["problems"])
+    console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors", highlight=False)
+    if document["problems"]:
+        show_rows(document["problems"], ("style", "level", "what"), console)

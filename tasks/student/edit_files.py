@@ -19,13 +19,10 @@ from tasks.student.mesh import check_mesh_name
 from tasks.student.user_portrait import SUFFIXES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tasks.student.api import Prompt, Student
     from tasks.student.portrait3d import Portrait3D
 
 GIF_FRAMES = 24
-FILES_SHOWN = 24
 MANY = 200  # portraits from which the seconds pay that the fastest form of the student takes to make
 
 log = logging.getLogger(__name__)
@@ -176,25 +173,3 @@ def summary(rows: list[dict[str, Any]], rejected: list[dict[str, str]]) -> dict[
         "rejected": rejected,
         **seconds,
     }
-
-
-def show_edit(document: dict[str, Any], console: "Console") -> None:
-    """The document of `edit_portraits` for a person."""
-    files = document["files"]
-    for path in files[:FILES_SHOWN]:
-        console.print(path, markup=False, highlight=False, soft_wrap=True)
-    if len(files) > FILES_SHOWN:
-        console.print(f"and {len(files) - FILES_SHOWN} files more", highlight=False)
-    for image in document["rejected"]:
-        console.print(f"not edited: {image['reason']}", markup=False, highlight=False, soft_wrap=True)
-    aligned, camera = document["aligned_here"], document["camera_source"]
-    adapted = f", adapted to {document['style']}" if document["style"] else ""
-    rows = {
-        "student": f"{document['student']}{adapted}",
-        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way, camera: {camera}",
-        "portrait to picture": f"{document['seconds']} s",
-        "triplane": f"{document['seconds_triplane']} s, once for a portrait and prompt",
-        "another view": f"{document['seconds_view']} s, only rendered",
-    }
-    for name, text in rows.items():
-        console.print(f"{name:<20} {text}", markup=False, highlight=False, soft_wrap=True)

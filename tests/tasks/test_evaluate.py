@@ -15,7 +15,7 @@ from rich.console import Console
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import DistillSettings, EvaluateSettings, Settings
-from flows.cli.screen import evaluation_table
+from flows.cli.run import evaluation_table
 from models.camera import orbit_label
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual

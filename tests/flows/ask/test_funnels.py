@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from data_catalog.samples.encoding import encode_json
-from flows.ask.funnels import flat_funnels, funnel_metrics, funnel_table, kept_line, read_funnels
+from flows.ask.funnels import flat_funnels, funnel_metrics, kept_line, read_funnels
 from flows.ask.plan import describe_plan, describe_status
-from flows.cli.plan_tables import plan_table
-from flows.cli.screen import status_table
+from flows.cli.care import funnel_table, status_table
+from flows.cli.plan import plan_table
 from tasks.select import count_funnel
 from tests.worlds.declared import Workshop
 

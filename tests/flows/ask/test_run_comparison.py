@@ -19,7 +19,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import Snapshot, publish, write_snapshot_files
 from data_catalog.store.record import Record
 from flows.ask.run_comparison import Runs, compare_runs
-from flows.cli.comparison_tables import compare_table
+from flows.cli.compare import compare_table
 from flows.track.mlflow_runs import Tracker
 from tasks.evaluation.table import METHODS
 from tasks.pictures.sheets import contact_sheet, write_gif, write_png
