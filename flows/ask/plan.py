@@ -1,11 +1,9 @@
 """What is there and what would run, as documents for the command line. Imports no engine."""
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,48 +134,6 @@ def find_step(plan: Plan, key: str) -> Step:
     return plan.steps[name]
 
 
-def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
-    from models.zoo import zoo
-
-    settings = load_settings(profile, overrides)
-    rows = [{"model": row.pop("name"), **row} for row in zoo.describe(settings.world)]
-    return {"profile": profile, "world": settings.world, "models": rows}
-
-
-def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """What is made, what ran last, which services are up."""
-    from flows.run import active
-    from flows.run.history import last_runs
-    from flows.run.processes import find_service
-
-    root = data_root()
-    plan = open_plan(load_settings(profile, overrides), root)
-    rows = []
-    for stage in plan.stages:
-        made = [step.entry for step in plan.by_stage[stage.name] if step.made and step.entry]
-        counts = {name: sum(getattr(entry, name) for entry in made) for name in ("samples", "rejected", "bytes")}
-        partitions = {"partitions": len(plan.by_stage[stage.name]), "cached": len(made)}
-        rows.append({"stage": stage.name, **partitions, **counts})
-    dataset, student = find_made(plan.catalog, plan.settings)
-    places = {"prefect": root / "prefect", "deployments": root / "prefect", "mlflow": root / "mlflow"}
-    names = {"prefect": "server", "deployments": "deployments", "mlflow": "ui"}
-    services = {name: find_service(folder, names[name]) for name, folder in places.items()}
-    return {
-        "profile": profile,
-        "data_root": str(root),
-        "dataset": dataset,
-        "student": student,
-        "stages": rows,
-        "funnels": read_funnels(plan),
-        "running": [asdict(run) for run in active.running(root)],
-        "killed": [asdict(run) for _, run in active.left_runs(root)],
-        "runs": [asdict(note) for note in last_runs(root)],
-        "services": {name: service.url if service else None for name, service in services.items()},
-        "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,
-    }
-
-
 def find_made(catalog: Catalog, settings: Settings) -> tuple[str | None, str | None]:
     """Find the digests of the dataset and the student that these settings made; None where there is none."""
     from data_catalog.products.snapshot import snapshot_digest
@@ -188,24 +144,3 @@ def find_made(catalog: Catalog, settings: Settings) -> tuple[str | None, str | N
         found[0] = snapshot_digest(catalog.folder(dataset_of(catalog, settings)))
         found[1] = student_of(catalog, settings).digest
     return found[0], found[1]
-
-
-def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
-    from data_catalog.care.verify import Damage, note_damage, verify
-    from flows.track.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
-
-    load_settings(profile, overrides)
-    started = time.perf_counter()
-    root = data_root()
-    seen = verify(root)
-    note_damage(root, seen.damaged)
-    if database_path(root).exists():
-        open_database(root)  # of a root that was moved, MLflow's locations follow
-    lost = [Damage("mlflow", str(root / FOLDER), DATABASE, problem) for problem in look_at_locations(root)]
-    return {
-        "checked": seen.records,
-        "files": seen.files,
-        "damaged": [asdict(damage) for damage in [*seen.damaged, *lost]],
-        "seconds": round(time.perf_counter() - started, 3),
-    }

@@ -22,7 +22,7 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Say what there is: partitions, snapshots, the last runs, services."""
-    from flows.ask.plan import describe_status
+    from flows.care.status import describe_status
 
     screen.show(describe_status(profile, overrides or []), as_json, status_table)
 
@@ -30,7 +30,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 @app.command()
 def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """List the models of the profile's world and whether their weights are there."""
-    from flows.ask.plan import describe_models
+    from flows.care.status import describe_models
 
     screen.show(describe_models(profile, overrides or []), as_json, models_table)
 
@@ -38,7 +38,7 @@ def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 @app.command()
 def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Hash every file of every live record again and check keys, fields and splits."""
-    from flows.ask.plan import verify_store
+    from flows.care.verify import verify_store
 
     document = verify_store(profile, overrides or [])
     screen.show(document, as_json, verify_table)

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from data_catalog.samples.encoding import encode_json
 from flows.ask.funnels import flat_funnels, funnel_metrics, kept_line, read_funnels
-from flows.ask.plan import describe_plan, describe_status
+from flows.ask.plan import describe_plan
+from flows.care.status import describe_status
 from flows.cli.care import funnel_table, status_table
 from flows.cli.plan import plan_table
 from tasks.select import count_funnel

@@ -141,7 +141,7 @@ def test_the_command_line_refuses_what_other_settings_made(tmp_path: Path) -> No
 
 
 def test_status_names_the_dataset_and_student_of_the_settings(tmp_path: Path, catalog: Catalog) -> None:
-    from flows.ask.plan import describe_status
+    from flows.care.status import describe_status
 
     dataset, student = make(tmp_path, 1)
     make(tmp_path, 2, "edit.steps=3")

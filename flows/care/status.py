@@ -1,0 +1,53 @@
+"""State of a data root as a document: what is made, what ran last, which services and weights are there."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data_catalog.config.places import data_root
+from data_catalog.config.profiles import load_settings
+from flows.ask.funnels import read_funnels
+from flows.ask.plan import find_made, open_plan
+
+
+def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
+    from models.zoo import zoo
+
+    settings = load_settings(profile, overrides)
+    rows = [{"model": row.pop("name"), **row} for row in zoo.describe(settings.world)]
+    return {"profile": profile, "world": settings.world, "models": rows}
+
+
+def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """What is made, what ran last, which services are up."""
+    from flows.run import active
+    from flows.run.history import last_runs
+    from flows.run.processes import find_service
+
+    root = data_root()
+    plan = open_plan(load_settings(profile, overrides), root)
+    rows = []
+    for stage in plan.stages:
+        made = [step.entry for step in plan.by_stage[stage.name] if step.made and step.entry]
+        counts = {name: sum(getattr(entry, name) for entry in made) for name in ("samples", "rejected", "bytes")}
+        partitions = {"partitions": len(plan.by_stage[stage.name]), "cached": len(made)}
+        rows.append({"stage": stage.name, **partitions, **counts})
+    dataset, student = find_made(plan.catalog, plan.settings)
+    places = {"prefect": root / "prefect", "deployments": root / "prefect", "mlflow": root / "mlflow"}
+    names = {"prefect": "server", "deployments": "deployments", "mlflow": "ui"}
+    services = {name: find_service(folder, names[name]) for name, folder in places.items()}
+    return {
+        "profile": profile,
+        "data_root": str(root),
+        "dataset": dataset,
+        "student": student,
+        "stages": rows,
+        "funnels": read_funnels(plan),
+        "running": [asdict(run) for run in active.running(root)],
+        "killed": [asdict(run) for _, run in active.left_runs(root)],
+        "runs": [asdict(note) for note in last_runs(root)],
+        "services": {name: service.url if service else None for name, service in services.items()},
+        "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,
+    }

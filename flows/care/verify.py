@@ -1,0 +1,29 @@
+"""Verify the store and note what is damaged."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from data_catalog.config.places import data_root
+from data_catalog.config.profiles import load_settings
+
+
+def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
+    from data_catalog.care.verify import Damage, note_damage, verify
+    from flows.track.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
+
+    load_settings(profile, overrides)
+    started = time.perf_counter()
+    root = data_root()
+    seen = verify(root)
+    note_damage(root, seen.damaged)
+    if database_path(root).exists():
+        open_database(root)  # of a root that was moved, MLflow's locations follow
+    lost = [Damage("mlflow", str(root / FOLDER), DATABASE, problem) for problem in look_at_locations(root)]
+    return {
+        "checked": seen.records,
+        "files": seen.files,
+        "damaged": [asdict(damage) for damage in [*seen.damaged, *lost]],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
