@@ -1,11 +1,33 @@
 """The flow ablate: how many styles a base should know, and how many pairs a new style needs (3DPE, Tables 2 and 3)."""
 
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from flows.lab.ablation import adapt_arms, gather_styles, publish_ablation, train_base
-from tasks.lab.ablation import draw_styles, list_arms
+from data_catalog.config.places import PROJECT, data_root
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
+from data_catalog.config.styles import style_paths, styles_folder
+from flows.ask.plan import PlanShape
+from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command
+from flows.run.adaptation import adapt_shape
+from flows.run.lifecycle import tracked
+from tasks.adaptation.pairs import count_portraits
+from tasks.lab.ablation import ARM, BASE, PAIRS, Arm, draw_styles, list_arms
+from tasks.lab.ablation_page import PAGE, PICTURE, Result, write_page
+from tasks.sources.files import PROCEDURAL
+
+DATASET = "dataset/all"
+FOLDER = "ablation"  # below the data root
+MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # that the embedded editor knows besides those of the demo
+
+log = logging.getLogger(__name__)
 
 
 @flow(name="ablate", flow_run_name="ablate {profile}", validate_parameters=True)
@@ -21,3 +43,89 @@ def ablate(
     bases = [train_base(profile, chosen.overrides, each) for each in styles]
     results = adapt_arms(profile, chosen.overrides, novel, bases, list_arms(styles, seeds))
     return publish_ablation(profile, overrides or [], novel, bases, results)
+
+
+@dataclass(frozen=True)
+class Styles:
+    """The styles there are, and the settings that name their folder."""
+
+    known: list[str]
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A student that is adapted, by what it knows and what it was made from."""
+
+    styles: list[str]
+    pins: dict[str, str]
+    settings: Settings
+
+
+def gather_styles(profile: str, overrides: Sequence[str]) -> Styles:
+    """The profile's style files; in the embedded world with the others that its editor knows, in a folder of both."""
+    settings = load_settings(profile, list(overrides))
+    paths = style_paths(styles_folder(settings))
+    if settings.world != "embedded":
+        return Styles(list(paths), list(overrides))
+    folder = data_root() / FOLDER / "styles"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*paths.values(), *style_paths(MORE_STYLES).values()]:
+        shutil.copyfile(path, folder / path.name)
+    return Styles(list(style_paths(folder)), [*overrides, f"prompts.styles_dir={json.dumps(str(folder))}"])
+
+
+def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) -> Base:
+    """A student that knows these styles and no other."""
+
+    def shape(settings: Settings) -> PlanShape:
+        from tasks.portraits import blocks
+        from tasks.stages import STAGES
+
+        names = [stage.name for stage in STAGES]
+        stages = (*STAGES[: names.index("dataset") + 1], BASE)
+        return PlanShape(stages, sorted(styles), blocks(settings))
+
+    chosen = [*overrides, f"prompts.styles={json.dumps(sorted(styles))}"]
+    told = {"base_styles": ", ".join(styles)}
+    kept = keep_arm("ablate", ArmWork(profile, chosen, {}, shape, ["dataset", "base"], told))
+    return Base(list(styles), {DATASET: kept.digests["dataset"], "base/all": kept.digests["base"]}, kept.settings)
+
+
+def adapt_arms(
+    profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arms: Sequence[Arm]
+) -> list[Result]:
+    """Adapt to the style the base of each arm; returns what their records say."""
+    works = {arm: _arm_work(profile, overrides, style, bases, arm) for arm in arms}
+    results = {}
+    for arm, kept in keep_arms("ablate", works):
+        document = json.loads((kept.folder / "adapted.json").read_text(encoding="utf-8"))
+        log.info("arm        %s: %.3f to %.3f", arm, kept.metrics["lpips_before"], kept.metrics["lpips"])
+        results[arm] = Result(arm, document["curve"], kept.metrics, document["held_out"], kept.folder, kept.settings)
+    return [results[arm] for arm in arms]
+
+
+def _arm_work(profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arm: Arm) -> ArmWork:
+    base = next(base for base in bases if len(base.styles) == arm.styles)
+    chosen = [*overrides, f"adapt.pairs={arm.pairs}", f"adapt.seed={arm.seed}"]
+    if base.settings.portraits.source == PROCEDURAL:  # it has no end: there are as many people as the most pairs need
+        wanted = count_portraits(base.settings, PAIRS[-1])
+        chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
+    shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs
+    return ArmWork(profile, chosen, base.pins, shape, ["pairs", "arm"], {})
+
+
+def publish_ablation(
+    profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], results: Sequence[Result]
+) -> dict[str, Any]:
+    """Write the page, and log its tables. Returns what the command prints."""
+    root = data_root()
+    command = tell_command(f"stillroom ablate {style}", profile, overrides)
+    document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)
+    with tracked(root, load_settings(profile, list(overrides)), "ablate", overrides) as (tracker, _):
+        for name in ("styles", "pairs"):
+            tracker.table(document[name], f"{name}.json")
+        for path in (root / FOLDER / PAGE, root / FOLDER / PICTURE):
+            tracker.file(path)
+    files: list[Path] = [root / FOLDER / PAGE, root / FOLDER / PICTURE]
+    return {**document, "files": [str(path) for path in files], "mlflow_run_id": tracker.run_id}

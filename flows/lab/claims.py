@@ -1,12 +1,29 @@
 """The flow claims: five claims of the paper, each checked in this world, on one page (3DPE)."""
 
+import json
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+import pyarrow.parquet as pq
 from prefect import flow
 
+from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
-from flows.lab.claims_arms import list_trainings, publish_claims, train_arms
+from data_catalog.config.settings import Settings
+from flows.ask.plan import PlanShape
+from flows.lab.arms import ArmWork, Kept, keep_arms, tell_command
+from flows.run.lifecycle import tracked
 from flows.run.products import find_dataset
+from tasks import dataset as dataset_stage
+from tasks.lab.claims.arm import CURVE, ROWS, TIMING
+from tasks.lab.claims.claims import ARMS, Arm
+from tasks.lab.claims.page import Trained, write_page
+
+FOLDER = "claims"  # below the data root
+NOVEL_VIEWS = 8
+
+log = logging.getLogger(__name__)
 
 
 @flow(name="claims", flow_run_name="claims {profile}", validate_parameters=True)
@@ -27,3 +44,63 @@ def claims(
     pins = find_dataset(dataset, load_settings(profile, chosen))
     trained = train_arms(profile, chosen, pins, list_trainings(seeds), iterations)
     return publish_claims(profile, chosen, {"seeds": seeds, "iterations": iterations}, trained)
+
+
+def list_trainings(seeds: int) -> list[tuple[Arm, int]]:
+    """Every arm with every seed. Seed by seed, so that an end in the middle leaves whole tables of fewer seeds."""
+    return [(arm, seed) for seed in range(seeds) for arm in ARMS]
+
+
+def train_arms(
+    profile: str, overrides: Sequence[str], pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
+) -> list[Trained]:
+    """Train and measure the arms that are not done already."""
+    own = load_settings(profile, list(overrides)).distill
+    works = {
+        (arm.name, seed): _arm_work(profile, [*overrides, *arm.overrides(seed, steps, own.iterations)], pins, arm)
+        for arm, seed in trainings
+    }
+    trained = {}
+    for (name, seed), kept in keep_arms("claims", works):
+        log.info("claims     %s, seed %d: LPIPS %.3f", name, seed, kept.metrics["lpips"])
+        trained[name, seed] = _read_arm(name, seed, kept)
+    return [trained[asked] for asked in works]
+
+
+def _arm_work(profile: str, overrides: Sequence[str], pins: dict[str, str], arm: Arm) -> ArmWork:
+    def shape(settings: Settings) -> PlanShape:
+        return PlanShape((dataset_stage.STAGE, arm.stage), [], [])
+
+    chosen = [f"evaluate.novel_views={NOVEL_VIEWS}", *overrides]
+    return ArmWork(profile, chosen, pins, shape, [arm.stage.name], {"claims.arm": arm.name}, with_samples=False)
+
+
+def _read_arm(name: str, seed: int, kept: Kept) -> Trained:
+    timing = kept.folder / TIMING
+    rows, curve = (pq.read_table(kept.folder / name).to_pylist() for name in (ROWS, CURVE))
+    return Trained(
+        arm=name,
+        seed=seed,
+        rows=[row | {"seed": seed} for row in rows],
+        curve=[row | {"seed": seed} for row in curve],
+        timing=json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else [],
+        folder=kept.folder,
+        settings=kept.settings,
+        seconds=kept.seconds,
+        run_id=kept.run_id,
+    )
+
+
+def publish_claims(
+    profile: str, overrides: Sequence[str], parameters: dict[str, Any], trained: Sequence[Trained]
+) -> dict[str, Any]:
+    """Write the page, and log its tables and pictures. Returns what the command prints."""
+    root = data_root()
+    start = ["stillroom run claims", *(f"--param {name}={value}" for name, value in parameters.items())]
+    command = tell_command(" ".join(start), profile, overrides)
+    document, files = write_page(root / FOLDER, command, trained)
+    with tracked(root, load_settings(profile, list(overrides)), "claims", overrides) as (tracker, _):
+        tracker.document(document, "claims.json")
+        for path in files:
+            tracker.file(path)
+    return {**document, "files": [str(path) for path in files], "mlflow_run_id": tracker.run_id}

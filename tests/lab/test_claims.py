@@ -10,7 +10,7 @@ import pytest
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from tasks.evaluation.table import STUDENT, TEACHERS
-from tasks.lab.claims.arm import NO_HIGH, NO_LOW, WHOLE_ARM, picture_name
+from tasks.lab.claims.arm import WHOLE_ARM, picture_name
 from tasks.lab.claims.claims import (
     ARMS,
     BOTH,
@@ -25,7 +25,7 @@ from tasks.lab.claims.claims import (
     judge_all,
     judge_speed,
 )
-from tasks.lab.claims.exam import TRUE
+from tasks.lab.claims.exam import NO_HIGH, NO_LOW, TRUE
 from tasks.lab.claims.page import PAGE, Trained, sentence, write_page
 from tasks.pictures.sheets import write_png
 

@@ -21,18 +21,8 @@ from models.three_d.mae import Mae, MaeEncoder
 from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import STUDENT, TEACHERS
-from tasks.lab.claims.arm import (
-    CURVE,
-    FROZEN,
-    NO_HIGH,
-    NO_LOW,
-    ROWS,
-    WHOLE,
-    Kind,
-    learn_and_measure,
-    picture_name,
-)
-from tasks.lab.claims.exam import TRUE, Bench, Exam, colours, make_bench
+from tasks.lab.claims.arm import CURVE, FROZEN, ROWS, WHOLE, Kind, learn_and_measure, picture_name
+from tasks.lab.claims.exam import NO_HIGH, NO_LOW, TRUE, Bench, Exam, colours, make_bench
 from tasks.lab.claims.training import STEPS, WatchedTrainer, read_curve
 from tasks.training.student_files import load_student
 from tests.worlds import taught

@@ -8,7 +8,7 @@ compared by them, and other work may run beside.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +19,9 @@ from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks import evaluate
 from tasks.distill import chosen_settings
 from tasks.evaluation.table import STUDENT, TEACHERS
+from tasks.lab.claims.exam import NO_HIGH, NO_LOW, Bench
 from tasks.training.student_files import save_student
 
-if TYPE_CHECKING:
-    from tasks.lab.claims.exam import Bench
-
-NO_HIGH, NO_LOW = "E_high off", "E_low off"  # a branch of the student switched off when it is used
 ROWS, CURVE, TIMING = "rows.parquet", "curve.parquet", "timing.json"
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from data_catalog.store.stage import Stage
 from tasks.evaluation.table import STUDENT, TEACHERS
-from tasks.lab.claims.arm import FROZEN_ARM, NO_HIGH, NO_LOW, TABLE_ARM, WHOLE_ARM
+from tasks.lab.claims.arm import FROZEN_ARM, TABLE_ARM, WHOLE_ARM
+from tasks.lab.claims.exam import NO_HIGH, NO_LOW
 
 BOTH, NO_3D, NO_2D, WHOLE = "both losses", "without L3D", "without L2D", "everything learns"
 PAPER_SPEEDUP = 250.0  # at 100 steps of the editor

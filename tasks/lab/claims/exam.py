@@ -24,13 +24,13 @@ from tasks.evaluation.methods import Evaluation, Models
 from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
 from tasks.evaluation.stopwatch import time_all
 from tasks.evaluation.table import STUDENT, TEACHERS
-from tasks.lab.claims.arm import NO_HIGH, NO_LOW
 from tasks.pictures.sheets import contact_sheet
 from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
 
 if TYPE_CHECKING:
     from models.three_d.student import Student
 
+NO_HIGH, NO_LOW = "E_high off", "E_low off"  # a branch of the student switched off when it is used
 NETWORKS = ("editor", "teacher", "clip", "mae", "identity", "lpips")
 SHOWN = 3  # samples in a strip, of one portrait
 NOVEL = 1  # the view that a strip shows beside the input view
