@@ -23,8 +23,8 @@ from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 from tasks.dataset import REJECTED
 from tasks.pictures.inline import embed_picture, make_strip
-from tasks.reports.dataset import format_number, render
 from tasks.score import MEASURES
+from tasks.templates import format_number, render
 
 VIEWS_SHOWN = 4
 PICTURES = ("portrait.png", "pseudo_label.png", "views.npy")

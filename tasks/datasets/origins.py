@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from tasks.dataset import STAGE
-from tasks.reports.dataset import flatten
 
 PROVENANCE = ("name", "profile", "world", "licence")  # of the manifest, told among the settings
 
@@ -95,3 +95,14 @@ def root_of(dataset: Snapshot) -> Path | None:
     first = str(shards[0].as_py()) if len(shards) else "store"
     places = [*dataset.folder.parents, data_root()]
     return next((place for place in places if (place / first).exists()), None)
+
+
+def flatten(settings: Row, prefix: str = "") -> list[tuple[str, str]]:
+    """("edit.steps", "20") for every setting, in order."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            rows += flatten(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False)))
+    return rows

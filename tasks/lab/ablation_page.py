@@ -14,9 +14,10 @@ from jinja2 import Environment, StrictUndefined
 
 from data_catalog.config.settings import Settings
 from tasks.lab.ablation import USUAL_PAIRS, Arm
+from tasks.templates import TEMPLATES
 
 PAGE, PICTURE = "ablations.md", "ablations.png"
-TEMPLATE = Path(__file__).parents[1] / "templates" / "ablations.md.j2"
+TEMPLATE = TEMPLATES / "ablations.md.j2"
 
 Row = dict[str, Any]
 

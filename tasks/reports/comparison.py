@@ -18,7 +18,7 @@ from data_catalog.samples.shards import ShardEntry, entries_from_table, read_sam
 from tasks.datasets.diff import SampleDiff
 from tasks.datasets.origins import root_of
 from tasks.pictures.inline import embed_picture, make_strip
-from tasks.reports.dataset import render
+from tasks.templates import render
 
 CHANGED_PER_STYLE, ALONE_PER_STYLE = 6, 6
 PICTURES = ("portrait.png", "pseudo_label.png")

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -15,17 +14,17 @@ from data_catalog.products.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store, read_record
 from tasks.dataset import REJECTED
+from tasks.datasets.origins import flatten
 from tasks.pictures.inline import colour_depth, embed_picture, make_strip
 from tasks.reports.evaluation import describe_evaluation
 from tasks.reports.rejected import show_reasons, show_rejected
 from tasks.score import median_of_known
+from tasks.templates import render
 from tasks.training.data import SampleRef, read_fields, read_samples
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
 ROWS_PER_STYLE, TEST_ROWS = 6, 2
 REJECTED_PER_STYLE = 6
 VIEWS_SHOWN = 4
-STEP_LABELS = {"clip": "CLIP"}
 
 Row = dict[str, Any]
 
@@ -64,27 +63,6 @@ def find_evaluation(folder: Path, root: Path) -> Path | None:
     return None
 
 
-def render(template: str, **values: Any) -> str:
-    """Fill in a template; a name that it lacks is an error, not a gap in the page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = format_number
-    environment.filters["title"] = lambda slug: slug.replace("-", " ").capitalize()
-    environment.filters["step"] = lambda name: STEP_LABELS.get(name, name)
-    return environment.get_template(template).render(**values)
-
-
-def format_number(value: float | None, digits: int = 3) -> str:
-    """A measured value as a reader wants it; a dash where there is none."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
-
-
 def count_rejected(rejected: list[Row]) -> list[Row]:
     """How many were lost, by stage and reason, most first."""
     counts = Counter((row["stage"], row["reason"]) for row in rejected)
@@ -101,17 +79,6 @@ def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
         "fields": sorted(samples[0].entry.fields) if samples else [],
         "size_category": category,
     }
-
-
-def flatten(settings: Row, prefix: str = "") -> list[tuple[str, str]]:
-    """("edit.steps", "20") for every setting, in order."""
-    rows: list[tuple[str, str]] = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            rows += flatten(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False)))
-    return rows
 
 
 def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manifest: Row, root: Path) -> Row:

@@ -24,6 +24,7 @@ from data_catalog.store.store import Store
 from tasks.student.companions import Companions, find_companions, load_companions, save_companions
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
+from tasks.templates import TEMPLATES
 from tasks.training.student_files import WEIGHTS as STORED_WEIGHTS
 from tasks.training.student_files import load_student
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from models.three_d.student import Student as Network
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # names that the hub expects
-CARD = Path(__file__).parents[1] / "templates" / "student_card.md.j2"
+CARD = TEMPLATES / "student_card.md.j2"
 HEADS_KEPT = 16  # edited heads remembered, the newest
 PROMPTS_KEPT = 64
 PAPER = "https://arxiv.org/abs/2402.14000"

@@ -29,9 +29,10 @@ from tasks.lab.claims.claims import (
 )
 from tasks.lab.claims.exam import PAPER_EDITOR_STEPS, TRUE
 from tasks.lab.claims.figures import draw_curves, draw_strips
+from tasks.templates import TEMPLATES
 
 PAGE = "claims.md"
-TEMPLATE = Path(__file__).parents[2] / "templates" / "claims.md.j2"
+TEMPLATE = TEMPLATES / "claims.md.j2"
 TITLES = {
     "id": "ID",
     "clip": "CLIP",

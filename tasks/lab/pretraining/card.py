@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.lab.pretraining import recipes
-from tasks.reports.dataset import render
+from tasks.templates import render
 
 FACTS = "card.json"
 

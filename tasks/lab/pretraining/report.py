@@ -10,7 +10,7 @@ from tasks.lab.pretraining.card import ABOUT, describe_bars, tabulate
 from tasks.lab.pretraining.curve import HEIGHT, LEFT, RIGHT, WIDTH, draw_curve
 from tasks.lab.pretraining.marks import Examined
 from tasks.pictures.inline import embed_picture
-from tasks.reports.dataset import render
+from tasks.templates import render
 
 REPORT = "report.html"
 

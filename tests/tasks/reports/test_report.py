@@ -18,11 +18,12 @@ from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks import dataset, evaluate
 from tasks.dataset import REJECTED, SCHEMA
+from tasks.datasets.origins import flatten
 from tasks.distill import make_student
 from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import METHODS
-from tasks.reports.dataset import dataset_documents, find_evaluation, flatten
+from tasks.reports.dataset import dataset_documents, find_evaluation
 from tasks.reports.rejected import show_reasons
 from tasks.training.batches import Prompts
 from tasks.training.data import read_samples
