@@ -73,7 +73,8 @@ def export(
     if form not in ("hf", "eg3d", "3dpe"):
         raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
-        from tasks.student.export import export_dataset, export_student
+        from tasks.datasets.export import export_dataset
+        from tasks.student.export import export_student
 
         if form == "hf":
             outcome = export_student(path, student, profile, overrides or [])

@@ -6,6 +6,9 @@ project reads and the stage `portraits` does. Names have no underscore: to 3DPE,
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import data_root
+from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import SAMPLES, Snapshot
 from data_catalog.samples.encoding import encode_json
 from data_catalog.samples.shard_index import read_index
@@ -120,3 +125,42 @@ def _document(best: dict[str, dict[str, Row]], places: dict[str, str]) -> dict[s
         if any(row.get(column) for column in LICENCE_COLUMNS)
     }
     return document | ({"licences": licences} if licences else {})
+
+
+def export_dataset(layout: str, target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+    """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
+
+    layout: 3dpe or eg3d.  name: of the dataset, or its digest; None for the newest that these settings made.
+    """
+    if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
+        raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
+    from tasks.datasets.diff import find_dataset
+    from tasks.datasets.made import snapshot_of
+
+    root = data_root()
+    snapshot = find_dataset(name) if name else snapshot_of(root, load_settings(profile, overrides))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
+        whole = Path(part) / target.name
+        if target.suffix == ".zip":
+            with zipfile.ZipFile(whole, "w") as archive:
+                counts = write_layout(layout, snapshot, root, lambda name, data: _write_member(archive, name, data))
+        else:
+            counts = write_layout(layout, snapshot, root, lambda name, data: _write_below(whole, name, data))
+        if target.exists():
+            target.rmdir()
+        shutil.move(whole, target)
+    return {"path": str(target), "format": layout, "dataset": snapshot.digest, **counts}
+
+
+def _write_below(folder: Path, name: str, data: bytes) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Stored, since pictures are compressed already, and without a date: equal datasets give equal archives."""
+    member = zipfile.ZipInfo(name)
+    member.external_attr = 0o644 << 16  # without, nobody may read what is unpacked
+    archive.writestr(member, data)

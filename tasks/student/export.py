@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,46 +18,6 @@ if TYPE_CHECKING:
     from tasks.student.api import Student
 
 SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fraction", "seed")  # settings on the card
-
-
-def export_dataset(layout: str, target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
-
-    layout: 3dpe or eg3d.  name: of the dataset, or its digest; None for the newest that these settings made.
-    """
-    if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
-        raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
-    from tasks.datasets.diff import find_dataset
-    from tasks.datasets.export import write_layout
-    from tasks.datasets.made import snapshot_of
-
-    root = data_root()
-    snapshot = find_dataset(name) if name else snapshot_of(root, load_settings(profile, overrides))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
-        whole = Path(part) / target.name
-        if target.suffix == ".zip":
-            with zipfile.ZipFile(whole, "w") as archive:
-                counts = write_layout(layout, snapshot, root, lambda name, data: _write_member(archive, name, data))
-        else:
-            counts = write_layout(layout, snapshot, root, lambda name, data: _write_below(whole, name, data))
-        if target.exists():
-            target.rmdir()
-        shutil.move(whole, target)
-    return {"path": str(target), "format": layout, "dataset": snapshot.digest, **counts}
-
-
-def _write_below(folder: Path, name: str, data: bytes) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Stored, since pictures are compressed already, and without a date: equal datasets give equal archives."""
-    member = zipfile.ZipInfo(name)
-    member.external_attr = 0o644 << 16  # without, nobody may read what is unpacked
-    archive.writestr(member, data)
 
 
 def export_student(target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from data_catalog.products.snapshot import Snapshot, publish
 from data_catalog.samples.encoding import decode_rgb
 from flows.cli import app
 from tasks import dataset, portraits
-from tasks.datasets.export import _best_edits, _by_styles
+from tasks.datasets.export import _best_edits, _by_styles, export_dataset
 from tasks.sources.files import Licence, open_source
-from tasks.student.export import export_dataset
 from tests.tasks.test_align import align_all, intake
 from tests.worlds.chain import write_chain
 

@@ -24,9 +24,9 @@ from flows.ask.plan import open_plan
 from flows.care.regen import regenerate
 from models import procedural
 from tasks import dataset, edit
+from tasks.datasets.export import export_dataset
 from tasks.gating.shortfall import ask_for_more
 from tasks.sources.edits import find_edits, given_style
-from tasks.student.export import export_dataset
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import eg3d_label, picture
 from tests.worlds.chain import STYLES, Chain, write_chain
