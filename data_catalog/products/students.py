@@ -12,8 +12,8 @@ from data_catalog.store.catalog import Catalog, Entry
 
 STUDENT = "distill/all"  # the partition that holds them
 DATASET = "dataset/all"  # the partition that they learned from
-ADAPTED = "adapt"  # the stage whose partitions, one a style, hold what adapting left
-DOCUMENT = "adapted.json"
+ADAPT = "adapt"  # the stage whose partitions, one a style, hold what adapting left
+DELTA, ADAPTED = "delta.safetensors", "adapted.json"  # files of such a partition
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def learned_from(catalog: Catalog, student: Entry) -> Entry | None:
 
 def adapted_styles(catalog: Catalog) -> list[AdaptedStyle]:
     """All of them, the newest first."""
-    folder = catalog.store.folder_of_all / ADAPTED
-    keys = [f"{ADAPTED}/{path.name}" for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    folder = catalog.store.folder_of_all / ADAPT
+    keys = [f"{ADAPT}/{path.name}" for path in sorted(folder.iterdir())] if folder.is_dir() else []
     found = [_describe(catalog, entry) for key in keys for entry in catalog.history(key)]
     return sorted(found, key=lambda each: each.created, reverse=True)
 
@@ -84,5 +84,5 @@ def adapted_style(catalog: Catalog, name: str, base: str | None = None) -> Adapt
 
 def _describe(catalog: Catalog, entry: Entry) -> AdaptedStyle:
     folder = catalog.folder(entry)
-    document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    document = json.loads((folder / ADAPTED).read_text(encoding="utf-8"))
     return AdaptedStyle(document["style"], entry.digest, document["student"], folder, entry.created)

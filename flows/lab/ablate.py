@@ -14,6 +14,7 @@ from data_catalog.config.places import PROJECT, data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import style_paths, styles_folder
+from data_catalog.products.students import ADAPTED
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command
 from flows.run.adaptation import adapt_shape
@@ -99,7 +100,7 @@ def adapt_arms(
     works = {arm: _arm_work(profile, overrides, style, bases, arm) for arm in arms}
     results = {}
     for arm, kept in keep_arms("ablate", works):
-        document = json.loads((kept.folder / "adapted.json").read_text(encoding="utf-8"))
+        document = json.loads((kept.folder / ADAPTED).read_text(encoding="utf-8"))
         log.info("arm        %s: %.3f to %.3f", arm, kept.metrics["lpips_before"], kept.metrics["lpips"])
         results[arm] = Result(arm, document["curve"], kept.metrics, document["held_out"], kept.folder, kept.settings)
     return [results[arm] for arm in arms]

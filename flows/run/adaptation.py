@@ -64,7 +64,7 @@ def make_samples(run: FlowRun) -> None:
 
 def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
     """Tell MLflow of the adapted style; returns what the command prints."""
-    from tasks.adaptation.adapt import ADAPTED
+    from data_catalog.products.students import ADAPTED
 
     run.check()
     folder, entry = run.folder(stage), run.entry(stage)

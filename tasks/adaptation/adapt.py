@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.config.settings import AdaptSettings, DistillSettings, Settings
+from data_catalog.products.students import ADAPTED, DELTA
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, read_pairs
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.adaptation.exam import Exam
     from tasks.training.loop import Trainer
 
-DELTA, ADAPTED, CURVE, PICTURE = "delta.safetensors", "adapted.json", "curve.parquet", "samples.png"
+CURVE, PICTURE = "curve.parquet", "samples.png"
 PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints

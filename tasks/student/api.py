@@ -248,9 +248,8 @@ def find_student(catalog: Catalog, student: str | Path | None, settings: Setting
 def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> None:
     from safetensors.torch import load_file
 
-    from data_catalog.products.students import adapted_style
+    from data_catalog.products.students import DELTA, adapted_style
     from models.three_d.adaptation import apply_delta
-    from tasks.adaptation.adapt import DELTA
 
     found = adapted_style(catalog, adapted, base.digest)
     apply_delta(network, load_file(found.folder / DELTA))

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from data_catalog.products.snapshot import SAMPLES, publish, write_snapshot_files
+from data_catalog.products.students import ADAPTED, DELTA
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from models.three_d.adaptation import read_delta
-from tasks.adaptation.adapt import ADAPTED, DELTA
 from tasks.dataset import REJECTED, REJECTED_SCHEMA
 from tests.worlds import pupil, taught
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import AdaptSettings, Settings
+from data_catalog.products.students import ADAPTED, DELTA
 from data_catalog.store.fingerprint import digest_file
 from data_catalog.store.stage import Input, Partition, Work
 from flows.run.adaptation import adapt_shape
@@ -118,7 +119,7 @@ def test_exactly_the_prompt_encoder_and_the_normalisation_layers_of_e_t_learn(
 
     monkeypatch.setattr(adapt, "write_products", keep)
     longer = SETTINGS.model_copy(update={"distill": SETTINGS.distill.model_copy(update={"image_prompt_fraction": 1.0})})
-    delta = load_file(adapt_into("watched", root, networks, longer) / adapt.DELTA)
+    delta = load_file(adapt_into("watched", root, networks, longer) / DELTA)
     moved = {name for name, value in base.items() if not torch.equal(value, after[name])}
     e_p = {name for name in base if name.startswith("encoder.Ref_encoder.")}
     norms = {name for name in base if name.startswith("encoder.Final_encoder.") and "norm" in name}
@@ -133,27 +134,27 @@ def test_nothing_else_has_a_gradient(root: Path) -> None:
 
 
 def test_a_delta_put_into_its_base_is_the_adapted_student(root: Path, adapted: Path) -> None:
-    delta = load_file(adapted / adapt.DELTA)
+    delta = load_file(adapted / DELTA)
     again = apply_delta(load_student(root / "base"), delta)
     assert all(torch.equal(again.state_dict()[name], value) for name, value in delta.items())
     images, tokens = torch.rand(1, 3, 64, 64) * 2 - 1, torch.rand(1, 4, again.config.text_token_size)
     with torch.no_grad():
         before, after = (s.encode(images, tokens, "text") for s in (load_student(root / "base"), again))
     assert not torch.equal(before, after)
-    assert (adapted / adapt.DELTA).stat().st_size < 0.5 * (root / "base" / "student.safetensors").stat().st_size
+    assert (adapted / DELTA).stat().st_size < 0.5 * (root / "base" / "student.safetensors").stat().st_size
 
 
 def test_a_delta_of_another_student_is_refused(root: Path, adapted: Path, networks: Networks) -> None:
     base = load_student(root / "base")
     with pytest.raises(ValueError, match="other sizes"):
-        apply_delta(base, dict(list(load_file(adapted / adapt.DELTA).items())[1:]))
+        apply_delta(base, dict(list(load_file(adapted / DELTA).items())[1:]))
     other = Student(dataclasses.replace(base.config, pre_channels=base.config.pre_channels + 8))
     with pytest.raises(ValueError, match="other sizes"):
-        apply_delta(other, load_file(adapted / adapt.DELTA))
+        apply_delta(other, load_file(adapted / DELTA))
 
 
 def test_the_clock_ends_it_and_looks_are_where_they_were_asked_for(adapted: Path) -> None:
-    document = json.loads((adapted / adapt.ADAPTED).read_text(encoding="utf-8"))
+    document = json.loads((adapted / ADAPTED).read_text(encoding="utf-8"))
     assert [point["seconds"] for point in document["curve"]] == [0.0, 1.0, 3.0]
     steps = pq.read_table(adapted / adapt.CURVE).to_pydict()["step"]
     assert steps == [0, 1, 3]
@@ -196,7 +197,7 @@ def test_what_the_teachers_reach_is_the_teacher_s_view_of_the_pseudo_label(root:
 def test_a_step_that_outlasts_several_looks_leaves_a_row_for_each(root: Path, networks: Networks) -> None:
     own = SETTINGS.adapt.model_copy(update={"seconds": 1.0, "looks_s": (0.2, 0.4), "rehearsals": 0})
     folder = adapt_into("coarse", root, networks, SETTINGS.model_copy(update={"adapt": own}))
-    curve = json.loads((folder / adapt.ADAPTED).read_text(encoding="utf-8"))["curve"]
+    curve = json.loads((folder / ADAPTED).read_text(encoding="utf-8"))["curve"]
     assert [point["seconds"] for point in curve] == [0.0, 1.0, 1.0, 1.0]
     assert len({point["lpips"] for point in curve}) == 2
 
@@ -216,7 +217,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_its_time_counts(
         with pytest.raises(KeyboardInterrupt):
             adapt_into("killed", root, networks)
     again = adapt_into("killed", root, networks)
-    for name in (adapt.DELTA, adapt.ADAPTED, adapt.CURVE, adapt.PICTURE):
+    for name in (DELTA, ADAPTED, adapt.CURVE, adapt.PICTURE):
         assert digest_file(again / name) == digest_file(adapted / name), name
 
 
@@ -268,7 +269,7 @@ def test_mirrored_pairs_are_learned_from_unless_that_is_switched_off(root: Path,
     adapt_into("no-mirrors", root, networks, plain)
     assert (root / "mirrors-working" / "mirrored").is_dir()
     assert not (root / "no-mirrors-working" / "mirrored").exists()
-    deltas = [digest_file(root / name / adapt.DELTA) for name in ("mirrors", "no-mirrors")]
+    deltas = [digest_file(root / name / DELTA) for name in ("mirrors", "no-mirrors")]
     assert deltas[0] != deltas[1]
 
 
