@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.rows import describe_machine
 from data_catalog.config.places import data_root
+from data_catalog.products.keys import STUDENT
 from data_catalog.samples.encoding import encode_png
 from models.pixels import to_levels
 from models.procedural import raw_photo, shading
@@ -131,7 +132,7 @@ def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_ou
     pins, shape = find_student(student, load_settings("demo")), adapt_shape(style, learner)
     work = ArmWork("demo", chosen, pins, shape, ["pairs", "arm"], {}, with_samples=style not in DRAWN)
     kept = keep_arm("bench-adapt", work)
-    return Measured(pins["distill/all"][:8], style, seed, kept.metrics)
+    return Measured(pins[STUDENT][:8], style, seed, kept.metrics)
 
 
 def show(measured: Sequence[Measured], console: Console) -> None:

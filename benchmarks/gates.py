@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.gate_pool import OPEN, VARIANTS, Pool, Row, kept_by, make_pool, measure_truth, read_pool, write_dataset
 from data_catalog.config.profiles import load_settings
+from data_catalog.products.keys import DATASET
 from data_catalog.samples.seeds import fraction
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Input, Partition, Work
@@ -135,7 +136,7 @@ def train_student(root: Path, name: str, rows: list[Row], pool: Pool, seed: int)
     folder = root / "gates" / name / "student"
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(
-        partition="dataset/all",
+        partition=DATASET,
         stage="dataset",
         version=1,
         fingerprint="",

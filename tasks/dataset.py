@@ -21,6 +21,8 @@ from tasks.portraits import LICENCE_FIELDS
 from tasks.score import MEASURES
 from tasks.teach import SHARD
 
+# Stages of a sample, in their order.
+MADE_FROM = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -92,7 +94,7 @@ def chosen_settings(settings: Settings) -> dict[str, Any]:
 STAGE = Stage(
     name="dataset",
     version=1,
-    needs=tuple(Need(name) for name in ("portraits", "align", "prompts", "edit", "score", "select", "teach")),
+    needs=tuple(Need(name) for name in MADE_FROM),
     reads=reads,
     run=run,
 )
@@ -100,8 +102,7 @@ STAGE = Stage(
 
 def recipe(settings: Settings) -> dict[str, Any]:
     """The settings that the samples came from; how the work was carried out is not among them."""
-    stages = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
-    return {stage: getattr(settings, stage).model_dump(mode="json", exclude={"batch_size"}) for stage in stages}
+    return {stage: getattr(settings, stage).model_dump(mode="json", exclude={"batch_size"}) for stage in MADE_FROM}
 
 
 def style_licences(settings: Settings) -> dict[str, Any]:

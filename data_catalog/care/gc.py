@@ -22,9 +22,10 @@ from typing import Literal
 
 from data_catalog.care.references import References
 from data_catalog.plan.plan import Plan
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import read_exports, read_names
 from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot, recorded_digest
-from data_catalog.products.students import DATASET, STUDENT, adapted_styles, list_students
+from data_catalog.products.students import adapted_styles, list_students
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.stage import Stage
 from data_catalog.store.store import FOLDER_CHARS, RECORD, Store, writing

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.config.errors import UserError
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import LATEST, read_names
 from data_catalog.store.catalog import Catalog, Entry
 
-STUDENT = "distill/all"  # the partition that holds them
-DATASET = "dataset/all"  # the partition that they learned from
 ADAPT = "adapt"  # the stage whose partitions, one a style, hold what adapting left
 DELTA, ADAPTED = "delta.safetensors", "adapted.json"  # files of such a partition
 

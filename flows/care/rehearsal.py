@@ -26,13 +26,14 @@ from data_catalog.samples.encoding import encode_png
 from data_catalog.store.heap import give_back, kept_memory
 from flows.run import server
 from flows.run.usage import UsageWatch
+from tasks.dataset import MADE_FROM
 
 log = logging.getLogger(__name__)
 
 PORTRAITS = 2  # the least that gives somebody to train on and somebody to test on
 NEEDED_BYTES = {"embedded": 1e9, "paper": 9e9}  # of disk: weights in half precision, shards, a student, its export
 TRACKING = "MLFLOW_TRACKING_URI"  # MLflow sets it where a student is registered; the folder it names goes
-BUILD = ("portraits", "align", "prompts", "edit", "score", "select", "teach", "dataset")
+BUILD = (*MADE_FROM, "dataset")
 
 Row = dict[str, Any]
 

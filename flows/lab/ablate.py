@@ -14,6 +14,7 @@ from data_catalog.config.places import PROJECT, data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import style_paths, styles_folder
+from data_catalog.products.keys import DATASET
 from data_catalog.products.students import ADAPTED
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command
@@ -24,7 +25,6 @@ from tasks.lab.ablation import ARM, BASE, PAIRS, Arm, draw_styles, list_arms
 from tasks.lab.ablation_page import PAGE, PICTURE, Result, write_page
 from tasks.sources.files import PROCEDURAL
 
-DATASET = "dataset/all"
 FOLDER = "ablation"  # below the data root
 MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # that the embedded editor knows besides those of the demo
 

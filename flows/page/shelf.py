@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
-from data_catalog.products.students import STUDENT, adapted_styles
+from data_catalog.products.keys import STUDENT
+from data_catalog.products.students import adapted_styles
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 

@@ -13,8 +13,6 @@ from flows.ask.plan import PlanShape
 from flows.run.products import log_pictures
 from flows.run.session import FlowRun
 
-MADE_BY_EDITOR = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
-
 
 def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | None) -> list[str]:
     """The overrides, with the pairs of one's own among them."""
@@ -44,7 +42,7 @@ def adapt_shape(
 
         if settings.adapt.pairs_folder is not None:
             return PlanShape((dataset.STAGE, ends[0], adapt_folder.STAGE, ends[1]), [style], [])
-        made = tuple(stage for stage in STAGES if stage.name in MADE_BY_EDITOR)
+        made = tuple(stage for stage in STAGES if stage.name in dataset.MADE_FROM)
         stages = (*made, dataset.STAGE, ends[0], adapt_pairs.STAGE, ends[1])
         known = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"styles": [style]})})
         wanted = adapt_pairs.count_portraits(settings, pairs or settings.adapt.pairs)

@@ -13,8 +13,9 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
-from data_catalog.products.students import DATASET, STUDENT, student_entry
+from data_catalog.products.students import student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 from flows.run.session import FlowRun

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
+from data_catalog.products.keys import DATASET
 from data_catalog.products.snapshot import SAMPLES, Snapshot, snapshot_digest
 from data_catalog.samples.encoding import decode_field
 from data_catalog.samples.images import Rejected, read_image
@@ -28,7 +29,6 @@ from tasks.templates import format_number, render
 
 VIEWS_SHOWN = 4
 PICTURES = ("portrait.png", "pseudo_label.png", "views.npy")
-DATASET = "dataset/all"  # the partition that snapshots are copied from
 
 Row = dict[str, Any]
 _index = lru_cache(32)(read_index)

@@ -14,8 +14,9 @@ from typing import Any
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.plan.reasons import differences
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import Snapshot, open_snapshot, snapshot_digest
-from data_catalog.products.students import DATASET, STUDENT, learned_from
+from data_catalog.products.students import learned_from
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.fingerprint import canonical_json
 from data_catalog.store.stage import Partition

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from data_catalog.products.keys import DATASET, EVALUATION
 from data_catalog.products.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store, read_record
@@ -56,9 +57,9 @@ def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) 
 def find_evaluation(folder: Path, root: Path) -> Path | None:
     """The newest evaluation on the dataset in `folder`: making the report again must not lose it."""
     dataset, catalog = read_record(folder), Catalog(Store(root))
-    for entry in catalog.history("evaluate/all") if dataset else []:
+    for entry in catalog.history(EVALUATION) if dataset else []:
         inputs = catalog.read(entry).fingerprint_inputs.get("inputs", {})
-        if dataset and inputs.get("dataset/all") == dataset.digest and not catalog.problems(entry):
+        if dataset and inputs.get(DATASET) == dataset.digest and not catalog.problems(entry):
             return catalog.folder(entry)
     return None
 

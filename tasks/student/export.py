@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
+from data_catalog.products.keys import DATASET, EVALUATION, STUDENT
 from data_catalog.products.names import note_export
-from data_catalog.products.students import STUDENT, student_entry
+from data_catalog.products.students import student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 
@@ -54,7 +55,7 @@ def save_export(student: "Student", folder: Path, digest: str, shown_folder: Pat
     facts = {
         "folder": shown_folder,
         "digest": entry.digest,
-        "dataset": record.fingerprint_inputs.get("inputs", {}).get("dataset/all", ""),
+        "dataset": record.fingerprint_inputs.get("inputs", {}).get(DATASET, ""),
         "styles": training["styles"],
         "training": {name: training["settings"][name] for name in SHOWN},
         "metrics": {name: value for name, value in record.metrics.items() if name.startswith("val_")},
@@ -65,7 +66,7 @@ def save_export(student: "Student", folder: Path, digest: str, shown_folder: Pat
 
 def find_evaluation(catalog: Catalog, digest: str) -> list[dict[str, Any]]:
     """The rows of the newest evaluation of a student; none where it was not evaluated."""
-    for entry in catalog.history("evaluate/all"):
+    for entry in catalog.history(EVALUATION):
         if catalog.read(entry).fingerprint_inputs.get("inputs", {}).get(STUDENT) == digest:
             document = json.loads((catalog.folder(entry) / "table.json").read_text(encoding="utf-8"))
             rows: list[dict[str, Any]] = document["table"]

@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 from data_catalog.care.gc import Findings, find_waste, remove_waste
 from data_catalog.care.verify import verify
 from data_catalog.config.places import PROJECT
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import give_name, note_export
 from data_catalog.products.snapshot import list_snapshots, publish
-from data_catalog.products.students import DATASET, STUDENT, list_students
+from data_catalog.products.students import list_students
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 from flows.track.model_versions import TAG

@@ -16,9 +16,10 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import DistillSettings
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import NAMES, give_name, names_of, read_exports, read_names
 from data_catalog.products.snapshot import list_snapshots, open_snapshot
-from data_catalog.products.students import DATASET, STUDENT, list_students, student_entry
+from data_catalog.products.students import list_students, student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.fingerprint import digest_json
