@@ -24,10 +24,10 @@ from data_catalog.catalog import Catalog, Entry
 from data_catalog.names import read_exports, read_names
 from data_catalog.plan import Plan
 from data_catalog.references import References
-from data_catalog.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot, recorded_digest
+from data_catalog.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot
 from data_catalog.stage import Stage
 from data_catalog.store import FOLDER_CHARS, RECORD, Store, writing
-from data_catalog.students import DATASET, STUDENT, adapted_styles, list_students
+from data_catalog.students import DATASET, STUDENT, adapted_styles, list_students, open_dataset, recorded_digest
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _reasons_for_snapshots(
     if snapshots and (root / "datasets" / "latest").is_file():
         why.setdefault(open_snapshot(root).digest, []).append("it is datasets/latest")
     for name in keep:
-        why.setdefault(open_snapshot(root, name).digest, []).append(f"--keep {name}")
+        why.setdefault(open_dataset(root, name).digest, []).append(f"--keep {name}")
     for snapshot in snapshots:
         if (snapshot.folder / PINNED).exists():
             why.setdefault(snapshot.digest, []).append(f"its folder has a file '{PINNED}'")

@@ -20,13 +20,15 @@ from data_catalog.names import NAMES, give_name, names_of, read_exports, read_na
 from data_catalog.places import PROJECT
 from data_catalog.record import Record
 from data_catalog.settings import DistillSettings, load_settings
-from data_catalog.snapshot import list_snapshots, open_snapshot
+from data_catalog.snapshot import list_snapshots
+from data_catalog.source import SourceReader
 from data_catalog.stage import Partition
 from data_catalog.store import Store
-from data_catalog.students import DATASET, STUDENT, list_students, student_entry
+from data_catalog.students import DATASET, STUDENT, list_students, open_dataset, student_entry
 from flows.running.products import find_dataset, find_student
 from flows.showing.shelf import compare_with_profile, describe_datasets, describe_students, promote
 from flows.tracking.model_versions import TAG, model_versions
+from tasks.stages import STAGES
 from tests import pupil
 from tests.declared import Workshop
 from tests.test_cli import HEAVY, stillroom
@@ -153,10 +155,17 @@ def test_a_name_stands_for_a_student_and_for_the_dataset_it_learned_from(shop: W
     for given in ("champion", old.digest, old.digest[:12]):
         assert student_entry(catalog, given).digest == old.digest
     assert student_entry(catalog).digest == student_entry(catalog, "latest").digest == pair[0].digest
-    assert open_snapshot(shop.root, "champion") == list_snapshots(shop.root)[0]
+    assert open_dataset(shop.root, "champion") == list_snapshots(shop.root)[0]
     learned = catalog.read(old).fingerprint_inputs["inputs"][DATASET]
     assert find_dataset("champion") == {DATASET: learned}
     assert find_student("champion") == {STUDENT: old.digest, DATASET: learned}
+
+
+def test_how_things_are_found_is_no_code_of_any_stage() -> None:
+    reader = SourceReader()
+    reached = {name for stage in STAGES for name in reader.digest([stage.run.__module__]).definitions}
+    assert any(name.startswith("data_catalog.snapshot.") for name in reached)
+    assert not [name for name in reached if name.startswith(("data_catalog.names.", "data_catalog.students."))]
 
 
 def test_an_unknown_name_is_answered_with_the_names_and_digests_there_are(shop: Workshop, pair: list[Entry]) -> None:
@@ -185,7 +194,7 @@ def test_a_beginning_of_two_digests_and_a_name_of_a_student_that_is_gone_are_sai
     give_name(shop.root, "champion", pair[1].digest)
     shutil.rmtree(shop.root / "store" / "dataset")
     with pytest.raises(UserError, match="no longer holds the dataset that the student 'champion' learned from"):
-        open_snapshot(shop.root, "champion")
+        open_dataset(shop.root, "champion")
 
 
 def test_promote_moves_a_name_and_says_from_where_to_where(shop: Workshop, pair: list[Entry]) -> None:

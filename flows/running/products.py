@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.places import data_root
-from data_catalog.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
+from data_catalog.snapshot import SAMPLES, Snapshot, publish, snapshot_digest
 from data_catalog.store import Store
-from data_catalog.students import DATASET, STUDENT, student_entry
+from data_catalog.students import DATASET, STUDENT, open_dataset, student_entry
 from flows.running.session import FlowRun
 
 Pins = dict[str, str]
@@ -33,7 +33,7 @@ class TrainedStudent:
 def find_dataset(name: str) -> Pins:
     """Fix the plan to the dataset of a snapshot: `latest`, a digest or its beginning, or the name of its student."""
     root = data_root()
-    snapshot = open_snapshot(root, None if name == "latest" else name)
+    snapshot = open_dataset(root, name)
     catalog = Catalog(Store(root))
     for entry in catalog.history(DATASET):
         if snapshot_digest(catalog.folder(entry)) == snapshot.digest:

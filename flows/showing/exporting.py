@@ -11,9 +11,8 @@ from data_catalog.catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.names import note_export
 from data_catalog.places import data_root
-from data_catalog.snapshot import open_snapshot
 from data_catalog.store import Store
-from data_catalog.students import STUDENT, student_entry
+from data_catalog.students import STUDENT, open_dataset, student_entry
 
 if TYPE_CHECKING:
     from tasks.student.api import Student
@@ -31,7 +30,7 @@ def export_dataset(layout: str, target: Path, name: str) -> dict[str, Any]:
     from tasks.datasets.export import write_layout
 
     root = data_root()
-    snapshot = open_snapshot(root, None if name == "latest" else name)
+    snapshot = open_dataset(root, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / target.name

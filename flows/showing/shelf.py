@@ -9,9 +9,9 @@ from data_catalog.catalog import Catalog, Entry
 from data_catalog.names import check_name, give_name, names_of, read_exports
 from data_catalog.places import data_root
 from data_catalog.settings import Settings, load_settings
-from data_catalog.snapshot import MANIFEST, Snapshot, list_snapshots, recorded_digest
+from data_catalog.snapshot import MANIFEST, Snapshot, list_snapshots
 from data_catalog.store import Store
-from data_catalog.students import DATASET, adapted_styles, list_students, student_entry
+from data_catalog.students import DATASET, adapted_styles, list_students, recorded_digest, student_entry
 
 Document = dict[str, Any]
 
