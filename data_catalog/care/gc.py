@@ -24,8 +24,8 @@ from data_catalog.care.references import References
 from data_catalog.plan.plan import Plan
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import read_exports, read_names
-from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot, recorded_digest
-from data_catalog.products.students import adapted_styles, list_students
+from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots, open_snapshot
+from data_catalog.products.students import adapted_styles, list_students, open_dataset, recorded_digest
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.stage import Stage
 from data_catalog.store.store import FOLDER_CHARS, RECORD, Store, writing
@@ -161,7 +161,7 @@ def _reasons_for_snapshots(
     if snapshots and (root / "datasets" / "latest").is_file():
         why.setdefault(open_snapshot(root).digest, []).append("it is datasets/latest")
     for name in keep:
-        why.setdefault(open_snapshot(root, name).digest, []).append(f"--keep {name}")
+        why.setdefault(open_dataset(root, name).digest, []).append(f"--keep {name}")
     for snapshot in snapshots:
         if (snapshot.folder / PINNED).exists():
             why.setdefault(snapshot.digest, []).append(f"its folder has a file '{PINNED}'")

@@ -21,13 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.products.names import read_names
-from data_catalog.products.students import learned_from, student_entry
 from data_catalog.samples.encoding import encode_json
-from data_catalog.store.catalog import Catalog
 from data_catalog.store.fingerprint import digest_file, digest_files, sync_folder, write_atomically
-from data_catalog.store.record import Record
-from data_catalog.store.store import Store, writing
+from data_catalog.store.store import writing
 
 SAMPLES, MANIFEST = "samples.parquet", "manifest.json"
 FOLDER_CHARS = 16  # of the digest, in a folder's name
@@ -73,12 +69,6 @@ def snapshot_digest(folder: Path) -> str:
     return digest_files({name: digest_file(folder / name) for name in (SAMPLES, MANIFEST)})
 
 
-def recorded_digest(record: Record) -> str | None:
-    """`snapshot_digest` of a dataset's partition as its record promises; nothing is hashed. None for another record."""
-    files = {name: record.files[name].sha256 for name in (SAMPLES, MANIFEST) if name in record.files}
-    return digest_files(files) if len(files) == 2 else None
-
-
 def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = None, as_latest: bool = True) -> Snapshot:
     """Take the samples and manifest in `source` into the datasets, with documents, and as the latest if told so.
 
@@ -121,31 +111,25 @@ def mend_snapshot(folder: Path, source: Path) -> None:
 
 def list_snapshots(root: Path) -> list[Snapshot]:
     """All snapshots, the newest last."""
-    found = [path.parent for path in (root / "datasets").glob(f"[!.]*/{MANIFEST}")]
-    folders = [folder for folder in found if (folder / SAMPLES).is_file()]
+    folders = [path.parent for path in (root / "datasets").glob(f"[!.]*/{MANIFEST}")]
     folders.sort(key=lambda folder: ((folder / MANIFEST).stat().st_mtime_ns, folder.name))
     return [Snapshot(snapshot_digest(folder), folder) for folder in folders]
 
 
-def open_snapshot(root: Path, name: str | None = None) -> Snapshot:
-    """The latest snapshot; or by the beginning of its digest, or by the name of a student that learned from it."""
-    names = read_names(root)
-    if name is None:
-        latest = root / "datasets" / "latest"
+def open_snapshot(root: Path, digest: str | None = None) -> Snapshot:
+    """The snapshot whose digest starts with `digest`, or the latest."""
+    latest = root / "datasets" / "latest"
+    if digest is None:
         if not latest.is_file():
             raise UserError("there is no dataset yet", root=root, hint="stillroom build")
         digest = latest.read_text(encoding="utf-8").strip()
-    elif name in names:
-        digest = _dataset_of_student(root, name)
-    else:
-        digest = name
     prefix = digest[:FOLDER_CHARS]
     found = sorted(path.parent for path in (root / "datasets").glob(f"[!.]*/{MANIFEST}"))
     matches = [folder for folder in found if prefix and folder.name.startswith(prefix)]
     if len(matches) != 1:
         word = "two datasets start" if matches else "no dataset starts"
-        known = {"names": ", ".join(sorted(names)) or "none", "datasets": ", ".join(f.name for f in found) or "none"}
-        raise UserError(f"{word} with the digest '{digest}'", root=root, **known, hint="stillroom build")
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise UserError(f"{word} with the digest '{digest}'", root=root, datasets=names, hint="stillroom build")
     whole = snapshot_digest(matches[0])
     if not whole.startswith(digest):
         raise UserError(
@@ -156,18 +140,6 @@ def open_snapshot(root: Path, name: str | None = None) -> Snapshot:
             hint="stillroom build    (publishes it again)",
         )
     return Snapshot(whole, matches[0])
-
-
-def _dataset_of_student(root: Path, name: str) -> str:
-    """Digest of the dataset that a student learned from."""
-    catalog = Catalog(Store(root))
-    student = student_entry(catalog, name)
-    entry = learned_from(catalog, student)
-    digest = None if entry is None else recorded_digest(catalog.read(entry))
-    if digest is None:
-        message = f"the store no longer holds the dataset that the student '{name}' learned from"
-        raise UserError(message, student=student.digest, hint="name a dataset: stillroom datasets lists them")
-    return digest
 
 
 def _copy_synced(source: Path, target: Path) -> None:

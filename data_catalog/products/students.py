@@ -1,4 +1,7 @@
-"""Trained students in the store, by name or digest, and the styles that they were adapted to, by name."""
+"""Trained students in the store and the datasets that they learned from, by name or digest; their adapted styles.
+
+Apart from `snapshot`, which stages import: code that only finds things must not count as theirs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ from pathlib import Path
 from data_catalog.config.errors import UserError
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import LATEST, read_names
+from data_catalog.products.snapshot import MANIFEST, SAMPLES, Snapshot, open_snapshot
 from data_catalog.store.catalog import Catalog, Entry
+from data_catalog.store.fingerprint import digest_files
+from data_catalog.store.record import Record
+from data_catalog.store.store import Store
 
 ADAPT = "adapt"  # the stage whose partitions, one a style, hold what adapting left
 DELTA, ADAPTED = "delta.safetensors", "adapted.json"  # files of such a partition
@@ -54,6 +61,35 @@ def learned_from(catalog: Catalog, student: Entry) -> Entry | None:
     """The dataset's partition that a student learned from; None where the store no longer holds it."""
     digest = catalog.read(student).fingerprint_inputs.get("inputs", {}).get(DATASET)
     return next((entry for entry in catalog.history(DATASET) if entry.digest == digest), None)
+
+
+def open_dataset(root: Path, name: str = LATEST) -> Snapshot:
+    """The latest dataset, or one by its digest (or the beginning), or by the name of a student that learned from it."""
+    names = read_names(root)
+    try:
+        return open_snapshot(root, _dataset_of(root, name) if name in names else None if name == LATEST else name)
+    except UserError as error:
+        if name != LATEST:
+            error.fields["names"] = ", ".join(sorted(names)) or "none"
+        raise
+
+
+def recorded_digest(record: Record) -> str | None:
+    """`snapshot_digest` of a dataset's partition as its record promises; nothing is hashed. None for another record."""
+    files = {name: record.files[name].sha256 for name in (SAMPLES, MANIFEST) if name in record.files}
+    return digest_files(files) if len(files) == 2 else None
+
+
+def _dataset_of(root: Path, name: str) -> str:
+    """Digest of the dataset that a named student learned from."""
+    catalog = Catalog(Store(root))
+    student = student_entry(catalog, name)
+    entry = learned_from(catalog, student)
+    digest = None if entry is None else recorded_digest(catalog.read(entry))
+    if digest is None:
+        message = f"the store no longer holds the dataset that the student '{name}' learned from"
+        raise UserError(message, student=student.digest, hint="name a dataset: stillroom datasets lists them")
+    return digest
 
 
 def adapted_styles(catalog: Catalog) -> list[AdaptedStyle]:

@@ -10,8 +10,8 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET
 from data_catalog.products.names import check_name, give_name, names_of, read_exports
-from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots, recorded_digest
-from data_catalog.products.students import adapted_styles, list_students, student_entry
+from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots
+from data_catalog.products.students import adapted_styles, list_students, recorded_digest, student_entry
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.store import Store
 

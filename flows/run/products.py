@@ -14,8 +14,8 @@ from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET, STUDENT
-from data_catalog.products.snapshot import SAMPLES, Snapshot, open_snapshot, publish, snapshot_digest
-from data_catalog.products.students import student_entry
+from data_catalog.products.snapshot import SAMPLES, Snapshot, publish, snapshot_digest
+from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 from flows.run.session import FlowRun
@@ -43,7 +43,7 @@ def find_dataset(digest: str | None, settings: Settings) -> Pins:
     catalog = Catalog(Store(root))
     if digest is None:
         return {DATASET: dataset_of(catalog, settings).digest}
-    snapshot = open_snapshot(root, None if digest == "latest" else digest)
+    snapshot = open_dataset(root, digest)
     for entry in catalog.history(DATASET):
         if snapshot_digest(catalog.folder(entry)) == snapshot.digest:
             return {DATASET: entry.digest}

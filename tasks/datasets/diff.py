@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
-from data_catalog.products.snapshot import MANIFEST, SAMPLES, Snapshot, open_snapshot, snapshot_digest
+from data_catalog.products.snapshot import MANIFEST, SAMPLES, Snapshot, snapshot_digest
+from data_catalog.products.students import open_dataset
 from tasks.datasets.origins import compare_partitions, compare_settings, find_causes, recipe
 
 # What a change of a column means to a reader; of other columns, their own name.
@@ -68,7 +69,7 @@ def find_dataset(name: str) -> Snapshot:
             expected=f"a folder with {SAMPLES} and {MANIFEST}",
             hint="a folder of datasets/, a digest or its beginning, a student's name, or latest",
         )
-    return open_snapshot(data_root(), None if name == "latest" else name)
+    return open_dataset(data_root(), name)
 
 
 def pair_samples(a: Snapshot, b: Snapshot) -> SampleDiff:

@@ -263,7 +263,7 @@ def at_a_terminal(shop: Workshop, answer: str, meanwhile: Callable[[], object] =
     with subprocess.Popen(command, env=environment, cwd=PROJECT, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         seen = b""
-        while not seen.endswith(b"[y/N]: "):
+        while not seen.endswith(b"]: "):
             seen += (more := read(ours))
             assert more, f"it ended without a question: {seen.decode()}"
         meanwhile()

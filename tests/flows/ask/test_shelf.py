@@ -15,11 +15,12 @@ from mlflow import MlflowClient
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.profiles import load_settings
-from data_catalog.config.settings import DistillSettings
+from data_catalog.config.settings import DistillSettings, Settings
+from data_catalog.plan.source import SourceReader
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import NAMES, give_name, names_of, read_exports, read_names
-from data_catalog.products.snapshot import list_snapshots, open_snapshot
-from data_catalog.products.students import list_students, student_entry
+from data_catalog.products.snapshot import list_snapshots
+from data_catalog.products.students import list_students, open_dataset, student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.fingerprint import digest_json
@@ -29,6 +30,7 @@ from data_catalog.store.store import Store
 from flows.ask.shelf import compare_with_profile, describe_datasets, describe_students, promote
 from flows.run.products import find_dataset, find_student
 from flows.track.model_versions import TAG, model_versions
+from tasks.stages import STAGES
 from tests.flows.cli.test_cli import HEAVY, stillroom
 from tests.worlds import pupil
 from tests.worlds.declared import Workshop
@@ -155,10 +157,19 @@ def test_a_name_stands_for_a_student_and_for_the_dataset_it_learned_from(shop: W
     for given in ("champion", old.digest, old.digest[:12]):
         assert student_entry(catalog, given).digest == old.digest
     assert student_entry(catalog).digest == student_entry(catalog, "latest").digest == pair[0].digest
-    assert open_snapshot(shop.root, "champion") == list_snapshots(shop.root)[0]
+    assert open_dataset(shop.root, "champion") == list_snapshots(shop.root)[0]
     learned = catalog.read(old).fingerprint_inputs["inputs"][DATASET]
-    assert find_dataset("champion") == {DATASET: learned}
-    assert find_student("champion") == {STUDENT: old.digest, DATASET: learned}
+    assert find_dataset("champion", Settings()) == {DATASET: learned}
+    assert find_student("champion", Settings()) == {STUDENT: old.digest, DATASET: learned}
+
+
+def test_how_things_are_found_is_no_code_of_any_stage() -> None:
+    reader = SourceReader()
+    reached = {name for stage in STAGES for name in reader.digest([stage.run.__module__]).definitions}
+    assert any(name.startswith("data_catalog.products.snapshot.") for name in reached)
+    assert not [
+        name for name in reached if name.startswith(("data_catalog.products.names.", "data_catalog.products.students."))
+    ]
 
 
 def test_an_unknown_name_is_answered_with_the_names_and_digests_there_are(shop: Workshop, pair: list[Entry]) -> None:
@@ -187,7 +198,7 @@ def test_a_beginning_of_two_digests_and_a_name_of_a_student_that_is_gone_are_sai
     give_name(shop.root, "champion", pair[1].digest)
     shutil.rmtree(shop.root / "store" / "dataset")
     with pytest.raises(UserError, match="no longer holds the dataset that the student 'champion' learned from"):
-        open_snapshot(shop.root, "champion")
+        open_dataset(shop.root, "champion")
 
 
 def test_promote_moves_a_name_and_says_from_where_to_where(shop: Workshop, pair: list[Entry]) -> None:
