@@ -51,9 +51,8 @@ def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> 
     load_settings(profile, overrides)  # the same mistakes are said everywhere
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
-    shelf = Shelf(profile, overrides)
-    students, datasets = len(shelf.choices()), len(list_snapshots(data_root()))
-    if not students and not datasets:
+    choices, datasets = Shelf(profile, overrides).choices(), len(list_snapshots(data_root()))
+    if not choices and not datasets:
         raise UserError("there is no student and no dataset yet", root=data_root(), hint="make demo")
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:
@@ -64,7 +63,11 @@ def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> 
         )
     check_port(address, port)
     shown = f"[{host}]" if ":" in host else host
-    return {"url": f"http://{shown}:{port}", "host": host, "port": port, "students": students, "datasets": datasets}
+    student = choices[0].student if choices and choices[0].own else None
+    if student is None:
+        log.warning("there is no student of these settings; the page shows those of other settings")
+    counts = {"student": student, "students": len(choices), "datasets": datasets}
+    return {"url": f"http://{shown}:{port}", "host": host, "port": port, **counts}
 
 
 def serve(host: str, port: int, profile: str, overrides: list[str]) -> None:

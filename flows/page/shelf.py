@@ -27,6 +27,7 @@ class Choice:
     label: str
     student: str  # digest
     adapted: str | None = None  # digest of the adapted style
+    own: bool = True  # made by the settings that the page was started with
 
     @property
     def key(self) -> str:
@@ -53,7 +54,8 @@ class Shelf:
         found = []
         for other, entry in sorted(students, key=lambda each: each[0]):
             kind = "other settings' student" if other else "student"
-            found.append(Choice(f"{kind} {entry.digest[:SHORT]} · {_when(entry.created)}", entry.digest))
+            label = f"{kind} {entry.digest[:SHORT]} · {_when(entry.created)}"
+            found.append(Choice(label, entry.digest, own=not other))
             found += [
                 Choice(f"adapted to {adapted.style} · {_when(adapted.created)}", entry.digest, adapted.digest)
                 for adapted in adapted_styles(catalog)
