@@ -15,6 +15,7 @@ from urllib.parse import quote
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
 from data_catalog.config.settings import Settings
+from flows.track.mlflow_database import database_path, database_uri
 from flows.track.mlflow_runs import tracking_uri
 
 log = logging.getLogger(__name__)
@@ -67,12 +68,9 @@ def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
 
 def _find_database(root: Path, settings: Settings) -> Path | None:
     given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not given and not (root / "mlflow" / "mlflow.db").is_file():
-        return None  # `tracking_uri` would make its folder
-    uri = tracking_uri(root, settings)
-    scheme, _, place = uri.partition(":///")
+    scheme, _, place = (given or database_uri(database_path(root))).partition(":///")
     if scheme != "sqlite":
-        log.warning("models registered in %s are not looked up: it is no sqlite file", uri)
+        log.warning("models registered in %s are not looked up: it is no sqlite file", given)
         return None
     return Path(place) if Path(place).is_file() else None
 

@@ -17,6 +17,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
+from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
@@ -91,7 +92,7 @@ class Student(
         adapted: a style that the student was adapted to, or the digest of that.
         Raises UserError where there is no such student or style.
         """
-        if student is not None and adapted is None and Path(student).is_dir():
+        if student is not None and adapted is None and Path(student).is_dir() and not _is_name(student):
             return cls._load_folder(Path(student), profile, overrides)
         settings = load_settings(profile, list(overrides))
         catalog = Catalog(Store(data_root()))
@@ -236,6 +237,11 @@ class Student(
         if prompt.text is not None:
             return self.companions.clip.text_tokens([prompt.text])
         return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
+
+
+def _is_name(student: str | Path) -> bool:
+    """Whether a student was promoted to this name, which then counts more than a folder of that name."""
+    return str(student) in read_names(data_root())
 
 
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:

@@ -131,7 +131,7 @@ def test_evaluate_fills_the_table_and_the_plan_is_empty(stillroom: Run, distille
     assert all(len(rows) == len(evaluated["table"]) for rows in evaluated["per_style"].values())
     assert {"intervals", "difference", "speedup", "timing"} <= set(evaluated)
     assert all(row["run"] == row["maybe"] == 0 for row in stillroom("plan")["stages"])
-    report = open_snapshot(root / "data").folder / "report.html"
+    report = open_snapshot(root / "data", evaluated["dataset"]).folder / "report.html"
     assert "editor+teacher" in report.read_text(encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ from data_catalog.plan.source import SourceReader
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import NAMES, give_name, names_of, read_exports, read_names
 from data_catalog.products.snapshot import list_snapshots
-from data_catalog.products.students import list_students, open_dataset, student_entry
+from data_catalog.products.students import list_students, open_dataset, recorded_digest, student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.fingerprint import digest_json
@@ -123,7 +123,8 @@ def test_metrics_of_a_student_are_those_of_its_record(tmp_path: Path, monkeypatc
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     record = pupil.store_student(tmp_path)
     (row,) = describe_students("demo", [])["students"]
-    assert (row["digest"], row["metrics"], row["dataset"]) == (record.digest, {"val_l1": 0.25}, None)
+    learned_from = recorded_digest(pupil.store_dataset(tmp_path))
+    assert (row["digest"], row["metrics"], row["dataset"]) == (record.digest, {"val_l1": 0.25}, learned_from)
 
 
 def test_datasets_tell_their_samples_settings_and_students(shop: Workshop, pair: list[Entry]) -> None:
