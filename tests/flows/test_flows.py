@@ -177,7 +177,7 @@ def test_adapt_makes_pairs_of_a_dropped_style_and_a_delta_that_edit_takes(
 def test_a_student_is_examined_on_portraits_of_another_dataset(stillroom: Run, distilled: Document) -> None:
     others = ["--set", "portraits.seed=900", "--set", "portraits.test_fraction=0.9"]
     dataset = stillroom("build", *others)["dataset"]
-    evaluated = stillroom("evaluate", "--dataset", dataset, *others)
+    evaluated = stillroom("evaluate", "--student", distilled["student"], "--dataset", dataset, *others)
     assert {row["method"] for row in evaluated["table"]} == {"student", "editor+teacher", "no edit"}
     assert evaluated["partitions_run"] == 1
 
