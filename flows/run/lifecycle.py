@@ -42,16 +42,16 @@ def tracked(
         overrides=list(overrides),
         parameters=parameters or {},
     )
-    try:
-        with active.noted(root, run) as note:
-            yield tracker, note
-    except BaseException as error:
+    with active.noted(root, run) as note:  # until MLflow knows of the end: a second signal may come before that
         try:
-            tracker.finish(ending(error))
-        except Exception as second:  # the first error matters more
-            log.warning("MLflow could not be told that the run ended: %s", second)
-        raise
-    tracker.finish()
+            yield tracker, note
+        except BaseException as error:
+            try:
+                tracker.finish(ending(error))
+            except Exception as second:  # the first error matters more
+                log.warning("MLflow could not be told that the run ended: %s", second)
+            raise
+        tracker.finish()
 
 
 def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
