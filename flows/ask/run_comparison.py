@@ -35,6 +35,7 @@ class Runs:
             raise UserError("there is no run yet", root=root, hint="stillroom build")
         from mlflow import MlflowClient
 
+        self.root = root
         self.client = MlflowClient(tracking_uri=tracking_uri(root, settings))
         found = self.client.search_experiments(filter_string="name LIKE 'stillroom/%'")
         self.experiments = {each.experiment_id: each.name for each in found}
@@ -90,7 +91,8 @@ class Runs:
             if "partitions.json" in paths:
                 text = Path(self.client.download_artifacts(child.info.run_id, "partitions.json")).read_text()
                 for partition in json.loads(text)["partitions"]:
-                    folder = Path(unquote(urlparse(partition["uri"]).path))
+                    # Below the data root; runs of earlier versions have absolute addresses.
+                    folder = self.root / unquote(urlparse(partition["uri"]).path)
                     if (folder / "table.json").is_file():
                         return folder
         return None

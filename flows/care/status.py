@@ -46,7 +46,7 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
         "stages": rows,
         "funnels": read_funnels(plan),
         "running": [asdict(run) for run in active.running(root)],
-        "killed": [asdict(run) for _, run in active.left_runs(root)],
+        "killed": [asdict(run) for run in active.killed(root)],
         "runs": [asdict(note) for note in last_runs(root)],
         "services": {name: service.url if service else None for name, service in services.items()},
         "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,

@@ -38,6 +38,7 @@ class ActiveRun:
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
     began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    ended: str | None = None  # completed | failed | cancelled | killed: told to every record but Prefect's
 
     def belongs_to(self, root: Path) -> bool:
         """Whether it ran on this data root, here or before the root was moved; not on one that this is a copy of."""
@@ -56,6 +57,11 @@ class ActiveNote:
         self.run.stage = stage
         self._write()
 
+    def keep(self, ended: str) -> None:
+        """Keep the note after the end, for a start that can tell it to Prefect."""
+        self.run.ended = ended
+        self._write()
+
     def _write(self) -> None:
         write_atomically(self.path, json.dumps(asdict(self.run), indent=1).encode())
 
@@ -70,7 +76,8 @@ def noted(root: Path, run: ActiveRun) -> Iterator[ActiveNote]:
         try:
             yield note
         finally:
-            path.unlink(missing_ok=True)
+            if run.ended is None:
+                path.unlink(missing_ok=True)
             _lock(path).unlink(missing_ok=True)
 
 
@@ -81,8 +88,13 @@ def running(root: Path) -> list[ActiveRun]:
 
 
 def left_runs(root: Path) -> list[tuple[Path, ActiveRun]]:
-    """Notes whose processes died, with their paths."""
+    """Notes whose processes died or could not tell Prefect how they ended, with their paths."""
     return [(path, run) for path, run in _read_all(root) if not _is_held(path)]
+
+
+def killed(root: Path) -> list[ActiveRun]:
+    """Runs whose processes died, and whose records do not say so yet."""
+    return [run for _, run in left_runs(root) if run.ended is None]
 
 
 def forget(path: Path) -> None:

@@ -2,17 +2,24 @@
 
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
+from flows.mistakes import MISTAKES
 from flows.run import server
+from flows.run.history import last_runs
+
+log = logging.getLogger(__name__)
 
 FLOWS = {
     "build-dataset": "flows.build_dataset:build_dataset",
@@ -39,8 +46,32 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     module, function = HERE[name].split(":")
     flow = getattr(importlib.import_module(module), function)
     run = getattr(flow, "fn", flow) if api_url is None else flow
-    outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    began = datetime.now(UTC).replace(microsecond=0)
+    try:
+        outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    except httpx.TransportError as error:
+        if api_url is None or server.healthy(api_url):
+            raise
+        outcome = find_outcome(root, name, began, api_url, error)
     return outcome
+
+
+def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: BaseException) -> dict[str, Any]:
+    """Outcome of a run whose Prefect server went away: Prefect raises `error` instead, at the very end.
+
+    Raises the mistake that ended the run, if it did not complete.
+    """
+    earlier: BaseException | None = error
+    while earlier is not None:
+        if isinstance(earlier, MISTAKES):
+            raise earlier from None
+        earlier = earlier.__cause__ or earlier.__context__
+    for note in last_runs(root):
+        if note.flow == name and note.state == "completed" and datetime.fromisoformat(note.ended) >= began:
+            log.warning("the run is complete; Prefect's page of it says so after the next start of the server: make up")
+            return note.outcome
+    hint = "make up, then the same command: what is finished is kept"
+    raise UserError("the Prefect server went away during the run", prefect=api_url, hint=hint) from error
 
 
 def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:

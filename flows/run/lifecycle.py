@@ -12,7 +12,7 @@ from flows.run import active
 from flows.run.active import ActiveNote, ActiveRun
 from flows.run.history import RunNote, last_runs, note_run
 from flows.track.mlflow_runs import Tracker, end_left_run, ending, tracking_uri
-from flows.track.prefect_pages import crash_flow_run, flow_run_id
+from flows.track.prefect_pages import end_flow_run, flow_run_id, lose_server, server_answers
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,17 @@ def tracked(
                 tracker.finish(ending(error))
             except Exception as second:  # the first error matters more
                 log.warning("MLflow could not be told that the run ended: %s", second)
+            _keep_for_prefect(note, "failed" if isinstance(error, Exception) else "cancelled")
             raise
         tracker.finish()
+        _keep_for_prefect(note, "completed")
+
+
+def _keep_for_prefect(note: ActiveNote, ended: str) -> None:
+    """Keep the note of a flow run whose server is gone: Prefect cannot be told how it ended before a later start."""
+    if note.run.flow_run_id and not server_answers():
+        lose_server()
+        note.keep(ended)
 
 
 def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
@@ -63,22 +72,38 @@ def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
     ended = []
     for path, run in active.left_runs(root):
         ours = mlflow_uri is None or run.belongs_to(root)
-        if run.mlflow_uri != mlflow_uri:
+        if run.mlflow_uri != mlflow_uri and run.ended is None:
             if not run.belongs_to(root):
                 active.forget(path)  # the original's, in a copied data root
             continue
-        try:
-            if ours:
-                end_left_run(mlflow_uri or tracking_uri(root), run.mlflow_run_id)
-            if run.flow_run_id and run.belongs_to(root):
-                crash_flow_run(run.flow_run_id, f"its process died at {run.stage or 'its start'}")
-        except Exception as error:
-            log.warning("the records of a dead process, MLflow run %s: %s", run.mlflow_run_id, error)
-        note_killed(root, run, last_touched(path))
-        active.forget(path)
-        log.info("%s was killed at %s; its records say so now", run.flow, run.stage or "its start")
-        ended.append(run)
+        if run.ended is None:
+            _end_killed(root, path, run, mlflow_uri, ours)
+            run.ended = "killed"
+            ended.append(run)
+        if _told_prefect(root, run):
+            active.forget(path)
+        else:
+            ActiveNote(path, run)
     return ended
+
+
+def _end_killed(root: Path, path: Path, run: ActiveRun, mlflow_uri: str | None, ours: bool) -> None:
+    try:
+        if ours:
+            end_left_run(mlflow_uri or tracking_uri(root), run.mlflow_run_id)
+    except Exception as error:
+        log.warning("the records of a dead process, MLflow run %s: %s", run.mlflow_run_id, error)
+    note_killed(root, run, last_touched(path))
+    log.info("%s was killed at %s; its records say so now", run.flow, run.stage or "its start")
+
+
+def _told_prefect(root: Path, run: ActiveRun) -> bool:
+    """Tell Prefect how a run ended that its process could not tell of. Returns False where no server answers."""
+    if run.flow_run_id is None or not run.belongs_to(root):
+        return True
+    where = run.stage or "its start"
+    said = f"its process died at {where}" if run.ended == "killed" else f"{run.ended} while the server was away"
+    return end_flow_run(run.flow_run_id, run.ended or "killed", said)
 
 
 def note_killed(root: Path, run: ActiveRun, ended: datetime) -> None:

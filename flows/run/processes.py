@@ -36,8 +36,15 @@ class Service:
         return is_alive(self.pid, self.started)
 
     def moved(self, folder: Path) -> bool:
-        """Whether the note lies elsewhere than it was written, and nothing is left at that place."""
-        return Path(self.home) != folder.resolve() and not Path(self.home).exists()
+        """Whether the note lies elsewhere than it was written, and not at that place as well.
+
+        The folder itself may be there again: a service that runs while its root is moved makes folders of its own.
+        """
+        return Path(self.home) != folder.resolve() and not _note(Path(self.home), self.name).exists()
+
+
+def _note(folder: Path, name: str) -> Path:
+    return folder / f"{name}.service.json"
 
 
 def is_alive(pid: int, started: float) -> bool:
@@ -51,7 +58,7 @@ def is_alive(pid: int, started: float) -> bool:
 
 def find_service(folder: Path, name: str) -> Service | None:
     """Find the running service noted in `folder`; remove the note of a dead process, or of a copied folder."""
-    note = folder / f"{name}.service.json"
+    note = _note(folder, name)
     try:
         service = Service(**json.loads(note.read_text()))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
@@ -87,7 +94,7 @@ def start_service(
         )
     created = psutil.Process(process.pid).create_time()
     service = Service(name, process.pid, created, url, str(log), str(folder), str(cwd or Path.cwd()))
-    write_atomically(folder / f"{name}.service.json", json.dumps(asdict(service)).encode())
+    write_atomically(_note(folder, name), json.dumps(asdict(service)).encode())
     return service
 
 
@@ -113,7 +120,7 @@ def stop_service(folder: Path, name: str, seconds: float = 10) -> bool:
     if service is None:
         return False
     end_process(service.pid, seconds)
-    (folder / f"{name}.service.json").unlink(missing_ok=True)
+    _note(folder, name).unlink(missing_ok=True)
     return True
 
 

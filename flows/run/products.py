@@ -103,7 +103,7 @@ def publish_dataset(run: FlowRun) -> Snapshot:
     folder = run.folder("dataset")
     snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest=is_own(run.settings))
     samples = snapshot.samples(["key"]).num_rows
-    run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder.as_uri(), samples)
+    run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder, samples)
     for name in ("README.md", "report.html"):
         run.tracker.file(snapshot.folder / name)
     return snapshot
@@ -131,8 +131,8 @@ def register_student(run: FlowRun) -> TrainedStudent:
 def name_inputs(run: FlowRun) -> str:
     """Name dataset and student of a run in MLflow. Returns the dataset's digest."""
     digest = snapshot_digest(run.folder("dataset"))
-    uri = (run.root / "datasets" / digest[:16]).as_uri()
-    run.tracker.dataset(run.settings.dataset.name, digest, uri, run.entry("dataset").samples)
+    folder = run.root / "datasets" / digest[:16]
+    run.tracker.dataset(run.settings.dataset.name, digest, folder, run.entry("dataset").samples)
     run.tracker.tag("student.digest", run.entry("distill").digest)
     return digest
 

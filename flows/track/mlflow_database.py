@@ -57,7 +57,9 @@ def open_database(root: Path) -> str:
 
 
 def database_uri(path: Path) -> str:
-    return f"sqlite:///{path}"
+    """MLflow's URI of the file. SQLAlchemy decodes it, and takes what follows a question mark for options."""
+    encoded = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{encoded}"
 
 
 def places(path: Path) -> list[str]:

@@ -116,11 +116,12 @@ class Tracker:
             raise
         self.client.set_terminated(run_id, "FINISHED")
 
-    def dataset(self, name: str, digest: str, uri: str, samples: int) -> None:
-        """Name the dataset as an input of this run."""
+    def dataset(self, name: str, digest: str, folder: Path, samples: int) -> None:
+        """Name the dataset in `folder` as an input of this run."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        source = json.dumps({"uri": uri, "digest": f"sha256:{digest}"})
+        # Without links, as all addresses below the root are written: they follow it when it is moved.
+        source = json.dumps({"uri": folder.resolve().as_uri(), "digest": f"sha256:{digest}"})
         profile = json.dumps({"num_rows": samples})
         entity = Dataset(name, digest[:DIGEST_LENGTH], "stillroom", source, profile=profile)
         self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])

@@ -47,7 +47,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> World:
     dataset = write_dataset(root, ["zombie"] * 3)
     folders = draw(root / "evaluate-1", student=50), draw(root / "evaluate-2", student=200)
     first = track(root, dataset, folders[0], "1" * 64, {"student.lpips": 0.9, "student.psnr_novel": 20.0})
-    second = track(root, dataset, folders[1], "2" * 64, {"student.lpips": 0.7, "student.psnr_novel": 19.0}, steps=30)
+    better = {"student.lpips": 0.7, "student.psnr_novel": 19.0}
+    earlier = folders[1].as_uri()  # an address as earlier versions wrote it
+    second = track(root, dataset, folders[1], "2" * 64, better, steps=30, address=earlier)
     trained = Tracker(root, Settings(), "distill")
     trained.tag("student.digest", "2" * 64)
     trained.metrics(trained.run_id, {"distill.loss": 0.25})
@@ -87,10 +89,18 @@ def draw(folder: Path, student: int, keys: list[str] = KEYS, frames: int = FRAME
     return folder
 
 
-def track(root: Path, dataset: Snapshot, folder: Path, student: str, metrics: dict[str, float], steps: int = 20) -> str:
-    """A run as the flow evaluate tracks it."""
+def track(
+    root: Path,
+    dataset: Snapshot,
+    folder: Path,
+    student: str,
+    metrics: dict[str, float],
+    steps: int = 20,
+    address: str | None = None,
+) -> str:
+    """A run as the flow evaluate tracks it. `address`: of the folder, which else is named below the data root."""
     tracker = Tracker(root, load_settings("demo", [f"edit.steps={steps}"]), "evaluate")
-    tracker.dataset("faces", dataset.digest, dataset.folder.as_uri(), 3)
+    tracker.dataset("faces", dataset.digest, dataset.folder, 3)
     tracker.tag("student.digest", student)
     record = Record(
         partition="evaluate/all",
@@ -103,7 +113,7 @@ def track(root: Path, dataset: Snapshot, folder: Path, student: str, metrics: di
         metrics=metrics,
     )
     with tracker.stage("evaluate") as stage_log:
-        stage_log.summary({"seconds": float(steps)}, [(record, folder.as_uri())])
+        stage_log.summary({"seconds": float(steps)}, [(record, address or folder.relative_to(root).as_posix())])
     tracker.finish()
     return tracker.run_id
 
