@@ -10,9 +10,12 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Only formats that Pillow decodes itself: its EPS reader, for one, starts a program on the file.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -41,6 +44,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) -
     """
     if not data:
         return Rejected("empty file")
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             # Both of Pillow's bomb limits are global; the size is checked below, before any pixel is decoded.
@@ -93,6 +98,8 @@ def _to_rgb(image: Image.Image) -> Decoded | Rejected:
     if image.mode == "F":
         return Rejected("unsupported pixels", "floating-point pixels have no known range")
     if image.mode in ("LA", "PA", "RGBa", "La", "RGBA") or "transparency" in image.info:
+        from PIL import Image
+
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Image.alpha_composite(page, layer)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from data_catalog.config.errors import UserError
@@ -82,6 +81,8 @@ class Store:
     @contextmanager
     def lock(self, partition: Partition, fingerprint: str) -> Iterator[None]:
         """Hold a partition as one intent makes it against other processes. The lock of a dead process is free."""
+        from filelock import FileLock, Timeout
+
         path = self.lock_file(self.place(partition, fingerprint))
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,8 @@ class Store:
     @contextmanager
     def lock_if_free(self, place: str) -> Iterator[bool]:
         """Hold the lock of a place and say True, or say at once that a live process has it."""
+        from filelock import FileLock, Timeout
+
         path = self.lock_file(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)

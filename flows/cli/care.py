@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.ask.funnels import Document, told_reasons
-from flows.care.collect import grouped
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import fields, make_table, show_rows
@@ -254,6 +253,8 @@ def amount(document: Document) -> str:
 
 
 def _rows(items: list[Document], console: Console) -> None:
+    from flows.care.collect import grouped
+
     if items:
         screen.show_rows(grouped(items), ("what", "where", "folders", "MB", "why"), console)
 

@@ -25,14 +25,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what would run, why, and what it costs, without running anything."""
-    from flows.ask.memo import recall
+    from flows.ask.missing import outlook
+    from flows.ask.plan import describe_plan
 
-    document = None if force or partitions else recall(profile, overrides or [])
-    if document is None:
-        from flows.ask.missing import outlook
-        from flows.ask.plan import describe_plan
-
-        document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
+    document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
     screen.show(document, as_json, outlook_table if "missing" in document else plan_table)
 
 

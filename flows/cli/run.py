@@ -24,11 +24,9 @@ def build(
 ) -> None:
     """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
     with screen.only_results_on_stdout():
-        from flows.ask.memo import remember
         from flows.run.engine import run_here
 
         outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
-        remember(profile, overrides or [])
     screen.show(outcome, as_json, screen.fields)
 
 

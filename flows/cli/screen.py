@@ -18,7 +18,7 @@ def show(document: Document, as_json: bool, render: Callable[[Document, Console]
     if as_json:
         sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     else:
-        render(document, Console(soft_wrap=False))
+        render(document, Console(soft_wrap=False, emoji=False))
 
 
 @contextmanager

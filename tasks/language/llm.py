@@ -16,7 +16,6 @@ from typing import Any
 from data_catalog.config.settings import PromptsSettings, Settings
 from data_catalog.store.fingerprint import digest_json, write_atomically
 from tasks.language.budget import Budget, most_tokens
-from tasks.language.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,8 @@ class LanguageModel:
     """Asks for paraphrases of one style. Open it with `with`; `answers` is the folder of kept answers."""
 
     def __init__(self, settings: Settings, answers: Path) -> None:
+        from tasks.language.server import Server  # with asyncio, which a plan does without
+
         self.settings: PromptsSettings = settings.prompts
         self.answers = answers
         self.budget = Budget(settings.llm)

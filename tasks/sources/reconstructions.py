@@ -11,7 +11,6 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import Settings
-from models.faces.reconstruction import camera_pose
 from tasks.sources.files import PROCEDURAL, open_source
 
 CAMERAS = "cameras.json"
@@ -74,6 +73,8 @@ def _read_cameras(path: Path) -> dict[str, np.ndarray | str]:
 
 def _read_one(path: Path) -> np.ndarray | str:
     """A result holds `angle` (1, 3) in rad and `trans` (1, 3); a .json may hold them as lists, or the `pose` itself."""
+    from models.faces.reconstruction import camera_pose  # needs SciPy, which a plan does without
+
     try:
         held: dict[str, Any]
         if path.suffix == ".mat":

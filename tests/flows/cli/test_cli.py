@@ -13,7 +13,7 @@ from data_catalog.config.places import PROJECT
 from flows.cli import app
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed")
+HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed", "scipy", "cv2", "skimage", "PIL")
 
 
 def stillroom(*arguments: str, root: Path) -> "subprocess.CompletedProcess[str]":
