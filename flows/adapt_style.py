@@ -7,7 +7,7 @@ from prefect import flow
 from data_catalog.config.profiles import load_settings
 from flows.run.adaptation import adapt_settings, adapt_shape, make_samples, publish_adapted
 from flows.run.products import find_student
-from flows.run.session import open_run
+from flows.run.run import open_run
 
 
 @flow(name="adapt-style", flow_run_name="adapt-style {style} {profile}", validate_parameters=True)

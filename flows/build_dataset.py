@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows.run.products import publish_dataset
-from flows.run.session import on_cluster, open_run
+from flows.run.run import on_cluster, open_run
 
 
 @flow(name="build-dataset", flow_run_name="build-dataset {profile}", validate_parameters=True)

@@ -6,7 +6,7 @@ from prefect import flow
 
 from data_catalog.config.profiles import load_settings
 from flows.run.products import find_dataset, register_student
-from flows.run.session import open_run
+from flows.run.run import open_run
 
 
 @flow(name="distill", flow_run_name="distill {profile}", validate_parameters=True)

@@ -97,6 +97,7 @@ STAGE = Stage(
     needs=tuple(Need(name) for name in MADE_FROM),
     reads=reads,
     run=run,
+    command="build",
 )
 
 

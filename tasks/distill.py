@@ -105,6 +105,7 @@ STAGE = Stage(
     models=lambda settings: ("teacher", "clip", "mae", "lpips"),
     run=run,
     resumes=True,
+    command="distill",
 )
 
 

@@ -74,6 +74,7 @@ STAGE = Stage(
     sources=sources,
     models=lambda settings: ("clip",) if settings.prompts.max_clip_text is not None else (),
     run=run,
+    what="prompts",
 )
 
 

@@ -119,6 +119,7 @@ class Stage:
     `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the
     outside files whose content does, `models` the names of the weights. Its author bumps `version` when the
     meaning changes. A stage with `resumes` finds in `work.working` what an interrupted attempt left there.
+    For messages, `what` names the things that its records count, and `command` the command that makes it.
     """
 
     name: str
@@ -130,6 +131,8 @@ class Stage:
     sources: Callable[[Settings, Partition], dict[str, Path]] = no_sources
     models: Callable[[Settings], tuple[str, ...]] = no_models
     resumes: bool = False
+    what: str = "samples"
+    command: str | None = None
 
     def partitions(self, styles: list[str], blocks: list[int]) -> list[Partition]:
         """All partitions of this stage, in order of style, then block; further attempts come while a plan is made."""

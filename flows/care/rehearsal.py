@@ -99,7 +99,7 @@ class _Rehearsal:
     def run_flow(self, flow: str, stages: tuple[str, ...]) -> None:
         """The stages of a flow as the flow itself has them made, and what it hands on at the end."""
         from flows.run import products
-        from flows.run.session import FlowRun, open_run
+        from flows.run.run import FlowRun, open_run
 
         ends: dict[str, tuple[str, Callable[[FlowRun], Any]]] = {
             "build-dataset": ("snapshot", products.publish_dataset),

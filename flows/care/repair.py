@@ -8,7 +8,7 @@ from data_catalog.care.mend import damaged_places, mend_indexes, mend_snapshots,
 from data_catalog.care.verify import note_damage, verify
 from data_catalog.config.places import data_root
 from flows.run.products import DATASET
-from flows.run.session import FlowRun, open_run
+from flows.run.run import FlowRun, open_run
 
 
 def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from data_catalog.store.store import Store
 from flows.ask.plan import PlanShape
 from flows.run.adaptation import make_samples
 from flows.run.products import log_pictures
-from flows.run.session import FlowRun, open_run
+from flows.run.run import FlowRun, open_run
 
 Name = TypeVar("Name")
 

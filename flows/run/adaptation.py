@@ -11,7 +11,7 @@ from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
 from flows.ask.plan import PlanShape
 from flows.run.products import log_pictures
-from flows.run.session import FlowRun
+from flows.run.run import FlowRun
 
 
 def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | None) -> list[str]:

@@ -6,7 +6,6 @@ again, unless `--leave-up` is given or it was up before.
 
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -14,55 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import PROJECT, data_root, shown_path
+from data_catalog.config.places import data_root, shown_path
 from flows.run import server
+from flows.run.engine import trigger
 from flows.run.history import last_run
 from flows.run.processes import find_service
+from flows.run.signals import ending_by_signal
 
 FLOWS = ("build-dataset", "distill", "evaluate")
-NOISE = re.compile(r"heartbeat|prefect\.artifact|task-run\.(Pending|Running)")
 OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
 
 
-def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo") -> float:
-    """Trigger `<flow>/<profile>` and watch it to its end. Returns the seconds it took."""
+def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
+    """Start `<flow>/<profile>` and wait for its end, repeating its lines. Returns the seconds it took."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "prefect", "deployment", "run", f"{flow}/{profile}", "--watch"]
-    log = Path(environment["PREFECT_HOME"]) / "deployments.log"
-    variables = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
-    flow_run = ""
+    say(f"\n{flow}")
     with following(log):
-        watch = subprocess.Popen(
-            command, env=variables, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert watch.stdout is not None
-        for line in watch.stdout:
-            found = re.search(r"UUID: ([0-9a-f-]{36})", line)
-            flow_run = found.group(1) if found else flow_run
-            if not NOISE.search(line):
-                say(line.rstrip())
-        # On a busy machine the watch loses its stream of events before the run ends; the run itself counts.
-        completed = watch.wait() == 0 or (flow_run and final_state(environment, flow_run) == "COMPLETED")
-    if not completed:
-        hint = "mend the cause, then `make demo` again: what is finished is kept"
-        raise UserError(f"the flow {flow}/{profile} did not complete", log=log, hint=hint)
+        ended = trigger(flow, profile, [], watch=True, force=[])
+    if ended["state"] != "COMPLETED":
+        hint = "fix the cause, then run: make demo    (what is finished is kept)"
+        raise UserError(f"the flow {flow}/{profile} did not complete", says=ended["message"], log=log, hint=hint)
     return time.monotonic() - started
-
-
-def final_state(environment: dict[str, str], flow_run: str) -> str:
-    """Wait for the end of a flow run; its state's type."""
-    while True:
-        try:
-            answer = httpx.get(f"{environment['PREFECT_API_URL']}/flow_runs/{flow_run}", timeout=60, trust_env=False)
-            state = str(answer.raise_for_status().json()["state_type"])
-        except httpx.TimeoutException:
-            state = "UNKNOWN"  # the server is busy
-        if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return state
-        time.sleep(2)
 
 
 @contextmanager
@@ -109,8 +81,8 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
         if news:
             say(news)
         say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")
-        environment = server.environment(root, api_url)
-        seconds = {flow: run_deployment(flow, environment) for flow in FLOWS}
+        log = server.prefect_home(root) / "deployments.log"
+        seconds = {flow: run_deployment(flow, log) for flow in FLOWS}
         if leave_up:
             server.start_mlflow(root)
         summarise(root, seconds)
@@ -151,7 +123,8 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
+        with ending_by_signal():
+            demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)

@@ -139,7 +139,9 @@ def trigger(
     check_will_run(f"{name}/{profile}", root, api_url, take_over)
     parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
     parameters |= read_parameters(name, given)
-    started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)
+    started: Any = run_deployment(
+        f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0, poll_interval=2
+    )
     state = started.state
     return {
         "flow": name,

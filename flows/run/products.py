@@ -18,7 +18,7 @@ from data_catalog.products.snapshot import SAMPLES, Snapshot, publish, snapshot_
 from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
-from flows.run.session import FlowRun
+from flows.run.run import FlowRun
 from tasks.datasets.made import dataset_of, dataset_settings, student_of
 
 Pins = dict[str, str]

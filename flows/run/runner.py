@@ -6,14 +6,12 @@ outlive a stage.
 """
 
 import logging
-import signal
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +28,7 @@ from flows.run.clusters import (
     start_cluster,
     thread_limits,
 )
+from flows.run.signals import ending_by_signal
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Workers:
             dask.config.set(
                 {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
             )
-            self._signals.enter_context(_ending_by_signal())
+            self._signals.enter_context(ending_by_signal())
             self._cluster, self._client = start_cluster(self.spec, self.run)
             self._attendance = Attendance(self._client, self._cluster, self.spec, self.run)
             self._make_ready()
@@ -189,25 +188,6 @@ class Workers:
             raise
         except Exception as error:
             return Outcome(key, error=error)
-
-
-@contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP end the process by an exception, so that its workers are ended too."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
-    # Prefect has a handler of its own, which raises too; nohup ignores SIGHUP.
-    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _close(cluster: Any) -> None:

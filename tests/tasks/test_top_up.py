@@ -26,8 +26,11 @@ from data_catalog.store.execute import Job, execute
 from data_catalog.store.record import Summary
 from data_catalog.store.stage import Partition, Work
 from data_catalog.store.store import Store
+from flows.run.active import ActiveNote, ActiveRun
+from flows.run.fan_out import FanOut
+from flows.run.recording import Recording
+from flows.run.run import FlowRun
 from flows.run.runner import Workers
-from flows.run.session import FlowRun
 from flows.track.mlflow_runs import Tracker
 from models.zoo import zoo
 from tasks import edit, score, select
@@ -287,7 +290,9 @@ def test_a_run_tops_up_and_tells_the_funnel(scene: Scene, mlflow_uri: str) -> No
     plan = make_plan(*given, source=SOURCE)
     tracker = Tracker(scene.root, settings, "build-dataset")
     with Workers(settings.run) as workers:
-        run = FlowRun("build-dataset", scene.root, plan, tracker, workers)
+        about = ActiveRun("build-dataset", "demo", str(scene.root), None, tracker.run_id, None)
+        recording = Recording(plan, tracker, ActiveNote(scene.root / "active.json", about))
+        run = FlowRun(plan, recording, FanOut(workers, scene.root))
         for name in ("portraits", "align", "prompts", "edit", "score", "select"):
             run.stage(name)
         assert run.results["select"].tally.asking == len(STYLES)

@@ -24,9 +24,12 @@ from data_catalog.store.store import Store
 from flows.ask.plan import stage_rows
 from flows.care.repair import make_again
 from flows.care.retry import last_failed
+from flows.run.active import ActiveNote, ActiveRun
+from flows.run.fan_out import FanOut
 from flows.run.history import RunNote, note_run
+from flows.run.recording import Recording
+from flows.run.run import FlowRun
 from flows.run.runner import Workers
-from flows.run.session import FlowRun
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import ProgressBar, show_plan
 from tasks import progress
@@ -73,7 +76,10 @@ def start(tmp_path: Path, workers: Workers, mlflow_uri: str) -> Start:
     def start_run(*overrides: str) -> FlowRun:
         settings = load_settings("demo", list(overrides))
         plan = make_plan(FAKE_STAGES, settings, Store(tmp_path), STYLES, BLOCKS, lambda name: "")
-        return FlowRun("build-dataset", tmp_path, plan, Tracker(tmp_path, settings, "build-dataset"), workers)
+        tracker = Tracker(tmp_path, settings, "build-dataset")
+        about = ActiveRun("build-dataset", "demo", str(tmp_path), None, tracker.run_id, None, list(overrides))
+        recording = Recording(plan, tracker, ActiveNote(tmp_path / "active.json", about))
+        return FlowRun(plan, recording, FanOut(workers, tmp_path))
 
     return start_run
 
@@ -105,7 +111,8 @@ def test_a_run_makes_only_what_it_may_and_remembers_what_failed(start: Start) ->
     first = start("edit.seed=13")
     first.stage("draw")
     first.stage("count")
-    note = first.note("demo", ["edit.seed=13"], {}, "failed")
+    note = first.recording.note("failed")
+    assert (note.stage, note.overrides) == ("count", ["edit.seed=13"])
     assert note.failed == {"draw/zombie/0001": "the pencil broke"}
     assert note.blocked == ["count/all"]
     later = start("edit.seed=14")
