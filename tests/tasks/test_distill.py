@@ -180,7 +180,7 @@ def test_each_part_learns_at_its_own_rate_with_muon_for_matrices_and_kernels(
 def test_muon_moves_a_matrix_in_all_directions_alike_and_as_far_as_its_rate_says(
     root: Path, dataset: Path, networks: Networks
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": "muon"})
+    settings = SETTINGS.model_copy(update={"optimizer": "muon", "warmup": 0})
     trainer = make_trainer(root, dataset, networks, settings)
     kernel = trainer.student.encoder.Ref_encoder.patch_emb.proj.weight
     before, rows = kernel.detach().clone(), len(kernel)
