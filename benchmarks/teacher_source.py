@@ -39,9 +39,11 @@ from tasks.distill import make_student
 from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import Judges, Truth, measure, render_views, true_heads
 from tasks.teach import Lesson, Teachers, draw_view_cameras, encode_lesson, teach_sample
-from tasks.training.batches import Prompts
+from tasks.training.batches import BatchMaker, Prompts
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.data import SampleRef, read_fields, read_samples
-from tasks.training.loop import Trainer
+from tasks.training.loop import course_of
+from tasks.training.trainer import Trainer
 
 STYLES = ("bronze-statue", "elf-ears", "red-hair")  # a recolouring of everything, a change of shape, a small edit
 SEEDS = (0, 1, 2)
@@ -159,9 +161,9 @@ def learn(bench: Bench, prompts: Prompts, learned: Sequence[SampleRef], source: 
         first.mkdir(parents=True, exist_ok=True)
         trainer = make_trainer(bench, prompts, learned, "cached", seed)
         take_steps(trainer, start)
-        trainer.save(first)
+        Checkpoints(first, {"trainer": trainer}).save(start)
     trainer = make_trainer(bench, prompts, learned, source.teacher, seed)
-    trainer.resume(first)
+    Checkpoints(first, {"trainer": trainer}).resume()
     seconds = take_steps(trainer, bench.distill.iterations)
     trainer.student.eval()
     rows = [examine(bench, trainer, sample) for sample in bench.tested]
@@ -172,18 +174,18 @@ def make_trainer(bench: Bench, prompts: Prompts, learned: Sequence[SampleRef], t
     """A trainer with a student that has learned nothing yet."""
     settings = bench.distill.model_copy(update={"teacher": teacher, "seed": seed})
     student = make_student(bench.teachers.teacher, prompts, Settings(distill=settings))
-    teachers = bench.teachers.teacher, bench.perceptual
-    return Trainer(student, *teachers, prompts, learned, (), settings, "cpu", Accelerator(cpu=True))
+    maker = BatchMaker(student, bench.teachers.teacher, prompts, settings)
+    return Trainer(maker, bench.perceptual, learned, settings, course_of(settings), Accelerator(cpu=True))
 
 
 def take_steps(trainer: Trainer, until: int) -> list[float]:
     """Seconds of CPU of each step."""
     seconds = []
     trainer.student.train()
-    while trainer.step < until:
+    while trainer.taken < until:
         began = time.process_time()
-        trainer.take_step()
-        trainer.step += 1
+        trainer.step(with_views=trainer.taken >= trainer.settings.triplane_iterations)
+        trainer.schedule.step()
         seconds.append(time.process_time() - began)
     trainer.maker.loader.close()
     return seconds

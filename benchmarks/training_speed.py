@@ -26,9 +26,10 @@ from models.three_d.live3d import Live3D
 from models.three_d.student import Student
 from models.zoo.random_weights import write_alexnet
 from tasks.teach import Lesson, draw_view_cameras, encode_lesson
-from tasks.training.batches import Prompts
+from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import SampleRef
-from tasks.training.loop import Trainer
+from tasks.training.loop import course_of
+from tasks.training.trainer import Trainer
 
 SOURCES = ("cached", "online")
 BLOCK = 16  # pixels of one colour in the made-up pictures: they are to take as long to decode as portraits do
@@ -52,8 +53,8 @@ def training_speed(
             trainer = make_trainer(settings_of(source, batch), teacher, student, perceptual, prompts, samples)
 
             def step(trainer: Trainer = trainer) -> None:
-                trainer.take_step()
-                trainer.step += 1
+                trainer.step(with_views=trainer.taken >= trainer.settings.triplane_iterations)
+                trainer.schedule.step()
 
             speeds[source] = 1 / timer(step)
             trainer.maker.loader.close()
@@ -74,7 +75,9 @@ def make_trainer(
     device = str(next(iter(prompts.text.values())).device)
     accelerator = Accelerator(cpu=device == "cpu")
     student.train()
-    return Trainer(student, teacher, perceptual, prompts, samples, (), settings.distill, device, accelerator)
+    own = settings.distill
+    maker = BatchMaker(student, teacher, prompts, own, device)
+    return Trainer(maker, perceptual, samples, own, course_of(own), accelerator)
 
 
 def make_samples(folder: Path, teacher: Live3D, count: int) -> list[SampleRef]:

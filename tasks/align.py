@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import decode_rgb, encode_png
@@ -25,33 +24,14 @@ from tasks.sources.cropping import Unusable, cut, middle_square
 from tasks.sources.files import PROCEDURAL
 from tasks.sources.landmarks import find_landmark_files, read_landmarks
 from tasks.sources.reconstructions import PREFIX, find_reconstructions, read_reconstructions
+from tasks.tables.faces import FACES, Face
+from tasks.tables.portraits import PORTRAITS, Portrait
 
 if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
     from models.faces.mediapipe_faces import MediaPipeFaces
 
 log = logging.getLogger(__name__)
-
-# Not fixed-size lists, which Parquet readers refuse where a value is null.
-NUMBERS = pa.list_(pa.float64())
-SCHEMA = pa.schema(
-    [
-        ("portrait_id", pa.string()),
-        ("split", pa.string()),
-        ("name", pa.string()),
-        ("camera", NUMBERS),  # of the aligned picture, EG3D's intrinsics unless given
-        ("crop", NUMBERS),  # affine 2x3, raw px -> [0, 1] of the crop, row by row
-        ("landmarks", NUMBERS),  # raw px, x then y of each; null without
-        ("camera_source", pa.string()),  # given, reconstruction, pnp or assumed_frontal
-        ("reprojection", pa.float64()),  # of the PnP, root mean square, in crop sides; null without
-        ("rotation_error_deg", pa.float64()),  # to true_camera; null where that is unknown
-        ("true_camera", NUMBERS),  # the exact camera of the crop, its own intrinsics; null where unknown
-        ("seed", pa.int64()),  # of the procedural world; null elsewhere
-        ("status", pa.string()),  # ok or rejected
-        ("reason", pa.string()),
-    ]
-)
-Row = dict[str, Any]
 
 
 class Aligned(NamedTuple):
@@ -75,16 +55,16 @@ class Clues(NamedTuple):
 def run(work: Work) -> Summary:
     """Align the portraits of one block."""
     folder, settings = work.input("portraits").folder, work.settings
-    portraits = [r for r in pq.read_table(folder / "portraits.parquet").to_pylist() if r["status"] == "ok"]
+    portraits = {str(row.portrait_id): row for row in PORTRAITS.read(folder) if row.status == "ok"}
     clues = _gather(work)
     (work.folder / "aligned").mkdir()
     rows = []
-    for portrait in sorted(portraits, key=lambda row: row["portrait_id"]):
-        rgb = decode_rgb((folder / "images" / f"{portrait['portrait_id']}.png").read_bytes())
+    for portrait_id, portrait in sorted(portraits.items()):
+        rgb = decode_rgb((folder / "images" / f"{portrait_id}.png").read_bytes())
         rows.append(align_portrait(portrait, rgb, clues, settings, work.folder / "aligned"))
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "align.parquet")
-    good = [row for row in rows if row["status"] == "ok"]
-    reasons = Counter(row["reason"].partition(":")[0] for row in rows if row["status"] != "ok")
+    FACES.write(work.folder, rows)
+    good = [row for row in rows if row.status == "ok"]
+    reasons = Counter(row.reason.partition(":")[0] for row in rows if row.status != "ok")
     return Summary(samples=len(good), rejected=dict(reasons), metrics=_metrics(good))
 
 
@@ -119,25 +99,25 @@ STAGE = Stage(
 )
 
 
-def align_portrait(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> Row:
-    """The row of one portrait, its crop written into `folder`.  portrait: row of portraits.parquet.  rgb: uint8."""
-    row = {name: portrait[name] for name in ("portrait_id", "split", "name", "seed")}
+def align_portrait(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> Face:
+    """The row of one portrait, its crop written into `folder`.  rgb: (H, W, 3) uint8."""
+    row = Face(portrait_id=str(portrait.portrait_id), split=portrait.split, name=portrait.name, seed=portrait.seed)
     size = (rgb.shape[1], rgb.shape[0])
     try:
         found = find_camera(portrait, rgb, clues, settings)
         picture = cut(rgb, found.crop, settings.align.size)
     except Unusable as error:
-        log.info("%s is rejected: %s", portrait["name"], error)
-        return row | {"status": "rejected", "reason": str(error)}
-    (folder / f"{portrait['portrait_id']}.png").write_bytes(encode_png(picture))
-    return row | _described(found) | _truth(portrait["camera_true"], found, size)
+        log.info("%s is rejected: %s", portrait.name, error)
+        return replace(row, status="rejected", reason=str(error))
+    (folder / f"{portrait.portrait_id}.png").write_bytes(encode_png(picture))
+    return _compare(_describe(row, found), portrait.camera_true, found, size)
 
 
-def find_camera(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings) -> Aligned:
+def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings) -> Aligned:
     """Crop and camera by the first of the ways that the module's docstring lists."""
-    name, size = portrait["name"], (rgb.shape[1], rgb.shape[0])
-    if portrait["camera_given"] is not None:
-        return use_label(portrait["camera_given"], size)
+    name, size = portrait.name, (rgb.shape[1], rgb.shape[0])
+    if portrait.camera_given is not None:
+        return use_label(portrait.camera_given, size)
     if clues.poses is not None:
         points = None if clues.landmarks is None else _of(name, clues.landmarks, "landmarks")
         return use_reconstruction(_of(name, clues.poses, "reconstruction"), points, size)
@@ -263,30 +243,30 @@ def _detect_one(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray) -> tupl
     return points[0].astype(np.float64) * [rgb.shape[1], rgb.shape[0]], float(confidence[0])
 
 
-def _described(found: Aligned) -> Row:
-    return {
-        "camera": found.camera.tolist(),
-        "crop": found.crop.ravel().tolist(),
-        "landmarks": None if found.landmarks is None else found.landmarks.ravel().tolist(),
-        "camera_source": found.camera_source,
-        "reprojection": found.reprojection,
-        "status": "ok",
-        "reason": "",
-    }
+def _describe(row: Face, found: Aligned) -> Face:
+    """The row with what was found."""
+    return replace(
+        row,
+        camera=found.camera.tolist(),
+        crop=found.crop.ravel().tolist(),
+        landmarks=None if found.landmarks is None else found.landmarks.ravel().tolist(),
+        camera_source=found.camera_source,
+        reprojection=found.reprojection,
+    )
 
 
-def _truth(camera_true: list[float] | None, found: Aligned, size: tuple[int, int]) -> Row:
-    """The exact camera of the crop, and how far the found one is turned from it."""
+def _compare(row: Face, camera_true: list[float] | None, found: Aligned, size: tuple[int, int]) -> Face:
+    """The row with the exact camera of the crop, and how far the found one is turned from it."""
     if camera_true is None:
-        return {"true_camera": None, "rotation_error_deg": None}
+        return row
     true = alignment.effective_camera(camera_true, found.crop, size)
     error = alignment.rotation_angle_deg(alignment.centred_rotation(found.camera), alignment.centred_rotation(true))
-    return {"true_camera": true.tolist(), "rotation_error_deg": error}
+    return replace(row, true_camera=true.tolist(), rotation_error_deg=error)
 
 
-def _metrics(rows: list[Row]) -> dict[str, float]:
-    metrics = {f"camera_{kind}": float(n) for kind, n in Counter(row["camera_source"] for row in rows).items()}
-    errors = [row["rotation_error_deg"] for row in rows if row["rotation_error_deg"] is not None]
+def _metrics(rows: list[Face]) -> dict[str, float]:
+    metrics = {f"camera_{kind}": float(n) for kind, n in Counter(row.camera_source for row in rows).items()}
+    errors = [row.rotation_error_deg for row in rows if row.rotation_error_deg is not None]
     if errors:
         metrics["rotation_error_deg_median"] = float(np.median(errors))
         metrics["rotation_error_deg_p90"] = float(np.percentile(errors, 90))

@@ -16,9 +16,9 @@ from data_catalog.config.settings import DatasetSettings, Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
 from data_catalog.products.snapshot import write_snapshot_files
 from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Work
-from tasks.edit import GIVEN_FIELDS
-from tasks.portraits import LICENCE_FIELDS
 from tasks.score import MEASURES
+from tasks.tables.edits import GIVEN
+from tasks.tables.portraits import LICENCE
 from tasks.teach import SHARD
 
 # Stages of a sample, in their order.
@@ -72,7 +72,7 @@ def run(work: Work) -> Summary:
     taught = join_samples(work.inputs)
     reasons = {row["key"]: teacher_verdict(row, work.settings.dataset) for row in taught}
     rows = [row for row in taught if not reasons[row["key"]]]
-    optional = [field for group in (LICENCE_FIELDS, GIVEN_FIELDS) if _any_has(rows, group[0][0]) for field in group]
+    optional = [(name, pa.string()) for group in (LICENCE, GIVEN) if _any_has(rows, group[0]) for name in group]
     schema = pa.schema([*SCHEMA, *optional])
     write_snapshot_files(work.folder, pa.Table.from_pylist(rows, schema=schema), make_manifest(rows, work))
     lost = list_rejected(work.inputs, reasons)
@@ -137,7 +137,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
                 "portrait_seed": portrait["seed"],
             }
             photograph = taken[portrait["portrait_id"]]
-            face |= {name: photograph[name] for name, _ in LICENCE_FIELDS if name in photograph}
+            face |= {name: photograph[name] for name in LICENCE if name in photograph}
             samples.append(scores[key] | row | edits[key] | face | own | {"image_prompt": key in image_prompts})
     return sorted(samples, key=lambda row: row["key"])
 

@@ -68,20 +68,25 @@ def distill(work: Work, networks: Networks) -> Summary:
     """Train to the last iteration, from the newest checkpoint that an interrupted run left in `work.working`."""
     from accelerate import PartialState
 
-    from tasks.training.batches import Prompts
-    from tasks.training.loop import train
+    from tasks.training.batches import BatchMaker, Prompts
+    from tasks.training.looks import Looks
+    from tasks.training.loop import course_of, train
     from tasks.training.mirroring import learned_samples
+    from tasks.training.processes import make_accelerator
+    from tasks.training.trainer import Trainer
 
-    settings = work.settings
+    settings, own, device = work.settings, work.settings.distill, work.settings.run.device
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     check_stored(samples)
     learned = learned_samples(samples, networks.teacher, settings, work.working)
-    watched = [sample for sample in samples if sample.split == "val"]
-    prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
+    watched = [sample for sample in samples if sample.split == "val"] or learned
+    prompts = Prompts.read(samples, networks.clip, networks.mae, device)
     student = make_student(networks.teacher, prompts, settings)
-    teachers = networks.teacher, networks.perceptual
-    curve = train(student, *teachers, prompts, learned, watched, settings, work.working, report)
+    maker = BatchMaker(student, networks.teacher, prompts, own, device)
+    trainer = Trainer(maker, networks.perceptual, learned, own, course_of(own), make_accelerator(settings))
+    looks = Looks(maker, networks.perceptual, watched)
+    curve = train(trainer, own, work.working, looks.measure, looks.draw, report)
     if PartialState().is_main_process:
         write_products(work, student, curve, learned)
     return Summary(samples=sum(sample.split == "train" for sample in samples), metrics=curve.last())

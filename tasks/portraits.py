@@ -12,12 +12,11 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PortraitsSettings, Settings
@@ -29,35 +28,12 @@ from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
 from tasks.sources.licences import read_licences
 from tasks.sources.repeats import find_repeats
+from tasks.tables.portraits import PORTRAITS, Portrait
 
 log = logging.getLogger(__name__)
 
-# 25 numbers; not a fixed-size list, which Parquet readers refuse where a value is null.
-LABEL = pa.list_(pa.float64())
-SCHEMA = pa.schema(
-    [
-        (
-            "portrait_id",
-            pa.string(),
-        ),  # "p" and 10 hex digits of sha256; null where there are no pixels of its own
-        ("split", pa.string()),  # train, val or test; null where rejected
-        ("source", pa.string()),  # procedural, folder or zip
-        ("seed", pa.int64()),  # of the procedural world; null elsewhere
-        ("name", pa.string()),  # path below the source; of a seed, its number
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sha256", pa.string()),  # of size and pixels
-        ("camera_true", LABEL),  # of the whole picture; null outside the procedural world
-        ("camera_given", LABEL),  # from dataset.json; null without
-        ("status", pa.string()),  # ok or rejected
-        ("reason", pa.string()),
-    ]
-)
-# Further columns, where licences are given; empty for a portrait without.
-LICENCE_FIELDS = tuple((name, pa.string()) for name in Licence._fields)
 SPLITS = ("train", "val", "test")
 MIRRORED = "_mirror"  # ends the name, before its suffix
-Row = dict[str, Any]
 
 
 class Photo(NamedTuple):
@@ -72,25 +48,36 @@ class Photo(NamedTuple):
     licence: Licence | None = None
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A photo's row, and what its split depends on."""
+
+    row: Portrait
+    split_given: str | None = None
+    mirror_of: str | None = None  # id of the picture that it mirrors
+
+    @property
+    def person(self) -> str:
+        """Whom a portrait shows, as far as is known: a mirrored picture shows whom the other one shows."""
+        return str(self.mirror_of or self.row.portrait_id)
+
+
 def run(work: Work) -> Summary:
     """Take in the pictures of one block."""
     settings = work.settings.portraits
     number = work.partition.block or 0
     photos = _rendered(settings, number) if settings.source == PROCEDURAL else _read(work, number)
-    rows = take_in(photos, work.folder)
-    for row, split in split_rows(rows, settings, first_block=number == 0):
-        row["split"] = split
+    taken = take_in(photos, work.folder)
+    splits = split_portraits(taken, settings, first_block=number == 0)
     kind = _kind(settings)
-    rows.sort(key=lambda row: (row["portrait_id"] or "~", row["name"]))
-    licensed = any("licence" in row for row in rows)
-    schema = pa.schema([*SCHEMA, *LICENCE_FIELDS]) if licensed else SCHEMA
-    table = pa.Table.from_pylist([row | {"source": kind} for row in rows], schema=schema)
-    pq.write_table(table, work.folder / "portraits.parquet")
-    good = [row for row in rows if row["status"] == "ok"]
+    rows = [replace(each.row, source=kind, split=splits.get(each.row.portrait_id or "")) for each in taken]
+    rows.sort(key=lambda row: (row.portrait_id or "~", row.name))
+    PORTRAITS.write(work.folder, rows, further=any(row.licence is not None for row in rows))
+    good = [row for row in rows if row.status == "ok"]
     # "duplicate of a.png" is counted as "duplicate", "corrupt: details" as "corrupt".
-    reasons = Counter(_counted(row["reason"]) for row in rows if row["status"] != "ok")
-    splits = Counter(row["split"] for row in good)
-    metrics = {f"portraits_{split}": float(splits[split]) for split in SPLITS}
+    reasons = Counter(_counted(row.reason) for row in rows if row.status != "ok")
+    sizes = Counter(row.split for row in good)
+    metrics = {f"portraits_{split}": float(sizes[split]) for split in SPLITS}
     return Summary(samples=len(good), rejected=dict(reasons), metrics=metrics)
 
 
@@ -154,33 +141,45 @@ def blocks(settings: Settings) -> list[int]:
     return list(range(-(-total // own.block_size)))
 
 
-def take_in(photos: Iterator[Photo], folder: Path) -> list[Row]:
-    """Write images/ and return a row for each photo, splits still missing. Of equal pictures the first one stays."""
+def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
+    """Write images/ and return a row for each photo, source and split still missing.
+
+    Of equal pictures the first one stays.
+    """
     (folder / "images").mkdir()
-    rows: list[Row] = []
+    taken: list[Taken] = []
     names: dict[str, str] = {}
     for photo in photos:
-        row: Row = {"name": photo.name, "seed": photo.seed, "camera_true": photo.camera_true}
-        row |= {"camera_given": photo.camera_given, "status": "rejected", "split": None, "portrait_id": None}
-        row |= {"split_given": photo.split_given} | (photo.licence._asdict() if photo.licence else {})
-        rows.append(row)
-        if isinstance(photo.picture, Rejected):
-            picture = photo.picture
-            row["reason"] = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
-            log.info("%s is rejected: %s", photo.name, row["reason"])
-            continue
-        rgb = photo.picture.rgb
-        digest = content_digest(rgb)
-        row |= {"width": rgb.shape[1], "height": rgb.shape[0], "sha256": digest}
-        first = names.setdefault(digest, photo.name)
-        if first != photo.name:
-            row["reason"] = f"duplicate of {first}"
-            continue
-        row |= {"portrait_id": f"p{digest[:10]}", "status": "ok", "reason": ""}
-        if PurePosixPath(photo.name).stem.endswith(MIRRORED):
-            row["mirror_of"] = f"p{content_digest(rgb[:, ::-1])[:10]}"
-        (folder / "images" / f"{row['portrait_id']}.png").write_bytes(encode_png(rgb))
-    return rows
+        own = photo.licence._asdict() if photo.licence else {}
+        row = Portrait(
+            portrait_id=None,
+            name=photo.name,
+            seed=photo.seed,
+            camera_true=photo.camera_true,
+            camera_given=photo.camera_given,
+            **own,
+        )
+        taken.append(_take(photo, row, names, folder))
+    return taken
+
+
+def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> Taken:
+    """Complete the row of a photo and write its picture.  names: of the photos before it, by their digest."""
+    if isinstance(photo.picture, Rejected):
+        picture = photo.picture
+        reason = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
+        log.info("%s is rejected: %s", photo.name, reason)
+        return Taken(replace(row, reason=reason))
+    rgb = photo.picture.rgb
+    digest = content_digest(rgb)
+    row = replace(row, width=rgb.shape[1], height=rgb.shape[0], sha256=digest)
+    first = names.setdefault(digest, photo.name)
+    if first != photo.name:
+        return Taken(replace(row, reason=f"duplicate of {first}"))
+    row = replace(row, portrait_id=f"p{digest[:10]}", status="ok")
+    (folder / "images" / f"{row.portrait_id}.png").write_bytes(encode_png(rgb))
+    mirrored = PurePosixPath(photo.name).stem.endswith(MIRRORED)
+    return Taken(row, photo.split_given, f"p{content_digest(rgb[:, ::-1])[:10]}" if mirrored else None)
 
 
 def content_digest(rgb: np.ndarray) -> str:
@@ -189,24 +188,19 @@ def content_digest(rgb: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(rgb).tobytes()).hexdigest()
 
 
-def split_rows(rows: list[Row], settings: PortraitsSettings, first_block: bool) -> list[tuple[Row, str]]:
-    """The split of every portrait that was taken, as the module's docstring says."""
-    taken = [row for row in rows if row["status"] == "ok"]
-    lots = {_person(row): fraction("split", _person(row)) for row in taken if row.get("split_given") is None}
+def split_portraits(photos: list[Taken], settings: PortraitsSettings, first_block: bool) -> dict[str, str]:
+    """The split of every portrait that was taken, by its id, as the module's docstring says."""
+    taken = [each for each in photos if each.row.status == "ok"]
+    lots = {each.person: fraction("split", each.person) for each in taken if each.split_given is None}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
     splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
-    if first_block and len(lots) == len({_person(row) for row in taken}) > 0:
+    if first_block and len(lots) == len({each.person for each in taken}) > 0:
         lowest, highest = min(lots, key=lots.__getitem__), max(lots, key=lots.__getitem__)
         if test_end > 0 and len(lots) > 1 and "test" not in splits.values():
             splits[lowest] = "test"
         if "train" not in splits.values():
             splits[highest] = "train"
-    return [(row, row.get("split_given") or splits[_person(row)]) for row in taken]
-
-
-def _person(row: Row) -> str:
-    """Whom a portrait shows, as far as is known: a mirrored picture shows whom the other one shows."""
-    return str(row.get("mirror_of") or row["portrait_id"])
+    return {str(each.row.portrait_id): each.split_given or splits[each.person] for each in taken}
 
 
 def _seeds(settings: PortraitsSettings, number: int) -> range:

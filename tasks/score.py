@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from data_catalog.config.settings import ScoreSettings, Settings
 from data_catalog.samples.images import Decoded, Rejected, read_image
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,13 +125,13 @@ def score_block(
 
     edit, align: folders of these partitions.  captions: of an unedited portrait and of the style.
     """
-    portraits = {row["portrait_id"]: row for row in pq.read_table(align / "align.parquet").to_pylist()}
+    portraits = {row.portrait_id: row for row in FACES.read(align)}
     rows: dict[str, dict[str, Any]] = {}
     pairs: list[Pair] = []
-    for made in pq.read_table(edit / "edit.parquet").to_pylist():
-        key, portrait_id = made["key"], made["portrait_id"]
-        rows[key] = {"key": key, "split": made["split"], "decodes": False, "reason": made["reason"]}
-        if made["status"] != "ok":
+    for made in EDITS.read(edit):
+        key, portrait_id = made.key, made.portrait_id
+        rows[key] = {"key": key, "split": made.split, "decodes": False, "reason": made.reason}
+        if made.status != "ok":
             continue
         pseudo_label = read_image(edit / "pseudo_labels" / f"{key}.png")
         portrait = read_image(align / "aligned" / f"{portrait_id}.png")
@@ -138,7 +140,7 @@ def score_block(
             continue
         assert isinstance(portrait, Decoded), f"{portrait_id} was edited and is no picture"
         rows[key]["decodes"] = True
-        camera = np.array(portraits[portrait_id]["camera"])
+        camera = np.array(portraits[portrait_id].camera)
         pairs.append(Pair(key, portrait.rgb, pseudo_label.rgb, camera))
     for start in range(0, len(pairs), settings.score.batch_size):
         batch = pairs[start : start + settings.score.batch_size]

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import decode_field, decode_rgb
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES
+from tasks.tables.portraits import PORTRAITS
 
 Shape = tuple[int, ...]
 
@@ -37,18 +40,19 @@ def check_stage(folder: Path, stage: str, settings: Settings) -> Finding:
 
 
 def _check_portraits(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = pq.read_table(folder / "portraits.parquet").to_pylist()
-    finding.expect("portraits that were taken", sum(row["status"] == "ok" for row in rows), len(rows))
-    finding.made = f"{len(rows)} portraits, splits {', '.join(sorted({str(row['split']) for row in rows}))}"
+    rows = PORTRAITS.read(folder)
+    finding.expect("portraits that were taken", sum(row.status == "ok" for row in rows), len(rows))
+    finding.made = f"{len(rows)} portraits, splits {', '.join(sorted({str(row.split) for row in rows}))}"
 
 
 def _check_align(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = [row for row in pq.read_table(folder / "align.parquet").to_pylist() if row["status"] == "ok"]
+    rows = [row for row in FACES.read(folder) if row.status == "ok"]
     size = (settings.align.size, settings.align.size, 3)
     for row in rows:
-        finding.expect("aligned picture", _picture(folder / "aligned" / f"{row['portrait_id']}.png"), size)
-        finding.expect("camera", len(row["camera"]), 25)
-    finding.made = f"{len(rows)} pictures {_by(size[:2])}, cameras {', '.join({row['camera_source'] for row in rows})}"
+        finding.expect("aligned picture", _picture(folder / "aligned" / f"{row.portrait_id}.png"), size)
+        finding.expect("camera", len(row.camera or ()), 25)
+    kinds = ", ".join(sorted({str(row.camera_source) for row in rows}))
+    finding.made = f"{len(rows)} pictures {_by(size[:2])}, cameras {kinds}"
 
 
 def _check_prompts(folder: Path, settings: Settings, finding: Finding) -> None:
@@ -59,13 +63,13 @@ def _check_prompts(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_edit(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = pq.read_table(folder / "edit.parquet").to_pylist()
+    rows = EDITS.read(folder)
     size = (settings.align.size, settings.align.size, 3)
     for row in rows:
-        if row["status"] != "ok":
-            finding.problems.append(f"{row['key']}: {row['reason']}")
+        if row.status != "ok":
+            finding.problems.append(f"{row.key}: {row.reason}")
             continue
-        finding.expect("pseudo-label", _picture(folder / "pseudo_labels" / f"{row['key']}.png"), size)
+        finding.expect("pseudo-label", _picture(folder / "pseudo_labels" / f"{row.key}.png"), size)
     finding.made = f"{len(rows)} pseudo-labels {_by(size[:2])}"
 
 

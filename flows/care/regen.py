@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
@@ -15,6 +13,8 @@ from data_catalog.plan.steps import Step
 from data_catalog.samples.keys import KEY
 from data_catalog.store.fingerprint import write_atomically
 from flows.ask.plan import open_plan
+from tasks.tables.edits import EDITS, Edited
+from tasks.tables.faces import FACES
 
 
 def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[str, Any]:
@@ -22,17 +22,17 @@ def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[
     plan = open_plan(load_settings(profile, overrides), data_root())
     step, row = find_sample(plan, key)
     settings = plan.settings
-    png = take_again(plan, step, row) if row.get("edit_file") else edit_alone(plan, step, row)
+    png = take_again(plan, step, row) if row.edit_file else edit_alone(plan, step, row)
     path = out / f"{key}.png"
     write_atomically(path, png)
     assert step.entry is not None
-    made, recorded = hashlib.sha256(png).hexdigest(), row["pseudo_label_digest"]
+    made, recorded = hashlib.sha256(png).hexdigest(), row.pseudo_label_digest
     document = {"key": key, "file": str(path), "same": made == recorded, "digest": made, "recorded": recorded}
-    document |= {name: row[name] for name in ("style", "prompt", "split", "seed", "attempt")}
+    document |= {name: getattr(row, name) for name in ("style", "prompt", "split", "seed", "attempt")}
     return document | {"partition": step.key, "device": settings.run.device, "made_on": step.entry.device}
 
 
-def edit_alone(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
+def edit_alone(plan: Plan, step: Step, row: Edited) -> bytes:
     """The PNG of a sample, by the editor."""
     from models.zoo import zoo
     from tasks.edit import adjust_to_style, edit_again
@@ -44,16 +44,16 @@ def edit_alone(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
     return edit_again(editor, row, aligned, adjust_to_style(settings.edit, book))
 
 
-def take_again(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
+def take_again(plan: Plan, step: Step, row: Edited) -> bytes:
     """The PNG of a sample whose edit came with its portrait, from the file that it came in."""
     from tasks.edit import take_one
 
-    portraits = pq.read_table(_folder(plan, step, "align") / "align.parquet").to_pylist()
-    (portrait,) = [each for each in portraits if each["portrait_id"] == row["portrait_id"]]
+    portraits = FACES.read(_folder(plan, step, "align"))
+    (portrait,) = [each for each in portraits if each.portrait_id == row.portrait_id]
     return take_one(row, portrait, step.partition, plan.settings)
 
 
-def find_sample(plan: Plan, key: str) -> tuple[Step, dict[str, Any]]:
+def find_sample(plan: Plan, key: str) -> tuple[Step, Edited]:
     """The partition of edit that holds a sample, and the sample's row."""
     portrait, style, attempt = split_key(key)
     steps = [s for s in plan.by_stage["edit"] if (s.partition.style, s.partition.attempt) == (style, attempt)]
@@ -61,11 +61,11 @@ def find_sample(plan: Plan, key: str) -> tuple[Step, dict[str, Any]]:
     close: list[str] = []
     for step in made:
         assert step.entry is not None
-        rows = pq.read_table(plan.catalog.folder(step.entry) / "edit.parquet").to_pylist()
+        rows = EDITS.read(plan.catalog.folder(step.entry))
         for row in rows:
-            if row["key"] == key:
+            if row.key == key:
                 return step, row
-        close += [row["key"] for row in rows if row["portrait_id"] == portrait]
+        close += [row.key for row in rows if row.portrait_id == portrait]
     if not made:
         raise UserError(f"no partition of edit is made that could hold {key}", style=style, hint="stillroom build")
     raise UserError(

@@ -101,6 +101,14 @@ class Loader:
         self._lent = []
         return [self._take(sample, names) for sample, names in self._asked(samples, views)]
 
+    def forget(self) -> None:
+        """Give up what is read ahead: no step takes it."""
+        for reads in self._under_way.values():
+            for read in reads:
+                buffer = None if read.cancel() else read.result().buffer
+                self._lent += [] if buffer is None else [buffer]
+        self._under_way = {}
+
     def whole(self, sample: SampleRef) -> Fields:
         """All that is wanted of one sample, outside the steps."""
         return self._kept.get(sample.key) or read_fields(sample, {*self.wanted.names(sample), "pseudo_label.png"})

@@ -56,7 +56,7 @@ def check_devices(settings: Settings) -> None:
     """A GPU for each process, and an even share of a batch."""
     import torch
 
-    count, own = settings.run.training_processes, settings.distill.batch_size
+    count = settings.run.training_processes
     if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
         raise UserError(
             "run.training_processes: each process needs a GPU of its own",
@@ -64,10 +64,27 @@ def check_devices(settings: Settings) -> None:
             expected=f"{count}",
             hint=f"--set run.training_processes={max(1, torch.cuda.device_count())}",
         )
+    check_share(settings, count)
+
+
+def check_share(settings: Settings, count: int) -> None:
+    """A batch must be shared evenly."""
+    own = settings.distill.batch_size
     if own % count:
         raise UserError(
             "distill.batch_size cannot be shared evenly", found=own, expected=f"a multiple of {count} processes"
         )
+
+
+def make_accelerator(settings: Settings) -> Any:
+    """The accelerator of this process, by itself or one of several."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    # A step without image prompts leaves their projection without a gradient.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=settings.run.device == "cpu", kwargs_handlers=[unused])
+    check_share(settings, accelerator.num_processes)
+    return accelerator
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,6 +15,8 @@ from models.faces.landmarks import LandmarkNet
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from tasks.score import MEASURES, SCHEMA, Judges, camera_drifts, cosine, is_constant, score_block
+from tasks.tables.edits import EDITS, Edited
+from tasks.tables.faces import FACES, Face
 from tests.worlds.tiny import noise_picture, tiny_clip
 
 SETTINGS = Settings()
@@ -37,15 +38,27 @@ def write_pairs(folder: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray | No
     (align / "aligned").mkdir(parents=True)
     made, portraits = [], []
     for key, (portrait, pseudo_label) in sorted(pairs.items()):
-        row: dict[str, Any] = {"key": key, "portrait_id": f"of-{key}", "split": "train"}
         good = pseudo_label is not None
-        made.append(row | {"status": "ok" if good else "rejected", "reason": "" if good else "editor: ValueError"})
-        portraits.append({"portrait_id": f"of-{key}", "camera": CAMERA})
+        made.append(
+            Edited(
+                key=key,
+                portrait_id=f"of-{key}",
+                split="train",
+                style="zombie",
+                prompt="",
+                prompt_number=0,
+                prompt_split="train",
+                seed=0,
+                status="ok" if good else "rejected",
+                reason="" if good else "editor: ValueError",
+            )
+        )
+        portraits.append(Face(portrait_id=f"of-{key}", split="train", camera=CAMERA))
         (align / "aligned" / f"of-{key}.png").write_bytes(encode_png(portrait))
         if pseudo_label is not None:
             (edit / "pseudo_labels" / f"{key}.png").write_bytes(encode_png(pseudo_label))
-    pq.write_table(pa.Table.from_pylist(made), edit / "edit.parquet")
-    pq.write_table(pa.Table.from_pylist(portraits), align / "align.parquet")
+    EDITS.write(edit, made)
+    FACES.write(align, portraits)
     return edit, align
 
 

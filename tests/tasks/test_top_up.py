@@ -33,9 +33,11 @@ from flows.run.run import FlowRun
 from flows.run.runner import Workers
 from flows.track.mlflow_runs import Tracker
 from models.zoo import zoo
-from tasks import edit, score, select
+from tasks import score, select
 from tasks.edit import plan_edits
 from tasks.stages import STAGES
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES, Face
 
 STYLES, BLOCKS, PORTRAITS = ["red-hair", "zombie"], [0, 1, 2], 8
 SOURCE = SourceReader()
@@ -46,15 +48,15 @@ BOOK = {
 SHORT = ["select.keep=17", "select.min_identity=0.4", "select.min_clip_text=null"]
 
 
-def portraits(block: int) -> list[dict[str, str]]:
+def portraits(block: int) -> list[Face]:
     """Six of eight are for training."""
     splits = ["train"] * 6 + ["val", "test"]
-    return [{"portrait_id": f"p{10 * block + i:010x}", "split": s, "status": "ok"} for i, s in enumerate(splits)]
+    return [Face(portrait_id=f"p{10 * block + i:010x}", split=split) for i, split in enumerate(splits)]
 
 
 def write_faces(work: Work) -> Summary:
     rows = portraits(work.partition.block or 0)
-    pq.write_table(pa.Table.from_pylist(rows), work.folder / "align.parquet")
+    FACES.write(work.folder, rows)
     return Summary(samples=len(rows))
 
 
@@ -64,10 +66,10 @@ def write_book(work: Work) -> Summary:
 
 
 def draw_edits(work: Work) -> Summary:
-    people = pq.read_table(work.input("align").folder / "align.parquet").to_pylist()
+    people = FACES.read(work.input("align").folder)
     edits = plan_edits(people, {**BOOK, "style": work.partition.style}, work.settings.edit, work.partition.attempt)
     rows = [vars(each) | {"status": "ok", "reason": "", "pseudo_label_digest": ""} for each in edits]
-    pq.write_table(pa.Table.from_pylist(rows, schema=edit.SCHEMA), work.folder / "edit.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), work.folder / "edit.parquet")
     return Summary(samples=len(rows))
 
 

@@ -6,8 +6,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -24,6 +22,7 @@ from models.zoo.random_weights import draw
 from tasks.sources.files import open_source
 from tasks.stage_checks import CHECKS, check_stage, taught_fields
 from tasks.stages import STAGES
+from tasks.tables.faces import FACES, Face
 from tests.worlds.chain import SETTINGS, Chain, shared_chain
 
 
@@ -55,8 +54,7 @@ def test_a_sample_that_could_not_be_made_is_a_problem(chain: Chain) -> None:
 def test_a_picture_of_the_wrong_size_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "aligned").mkdir()
     (tmp_path / "aligned" / "p0.png").write_bytes(encode_png(np.zeros((32, 64, 3), np.uint8)))
-    row = {"portrait_id": "p0", "status": "ok", "camera": [0.0] * 24, "camera_source": "given"}
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "align.parquet")
+    FACES.write(tmp_path, [Face(portrait_id="p0", split="train", camera=[0.0] * 24, camera_source="given")])
     problems = check_stage(tmp_path, "align", SETTINGS).problems
     assert problems == ["aligned picture: (32, 64, 3) instead of (64, 64, 3)", "camera: 24 instead of 25"]
 

@@ -18,6 +18,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.products.snapshot import SAMPLES, publish
 from data_catalog.samples.encoding import decode_rgb
+from data_catalog.samples.tables import schema_of
 from data_catalog.store.execute import execute
 from data_catalog.store.stage import Partition
 from flows.ask.plan import open_plan
@@ -27,6 +28,7 @@ from tasks import dataset, edit
 from tasks.datasets.export import export_dataset
 from tasks.gating.shortfall import ask_for_more
 from tasks.sources.edits import find_edits, given_style
+from tasks.tables.edits import Edited
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import eg3d_label, picture
 from tests.worlds.chain import STYLES, Chain, write_chain
@@ -258,7 +260,7 @@ def test_the_samples_of_a_dataset_say_which_file_they_came_in(exported: Exported
     assert "edit_file" not in pq.read_schema(chain.folder("dataset/all") / SAMPLES).names
     path = chain.folder("edit/zombie/0001") / "edit.parquet"
     rows = [row | {"edit_file": "a_zombie/1.png", "edit_sha256": "ab"} for row in pq.read_table(path).to_pylist()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*edit.SCHEMA, *edit.GIVEN_FIELDS])), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(Edited)), path)
     again = chain.work(dataset.STAGE)
     dataset.run(again)
     for row in pq.read_table(again.folder / SAMPLES).to_pylist():

@@ -7,7 +7,7 @@ from models.camera import orbit_label
 from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
 from models.three_d.student import Features, PromptKind, Student
 from tasks.training.batches import Batch, PromptGroup
-from tasks.training.loop import Lesson
+from tasks.training.trainer import Lesson
 from tests.worlds import taught
 
 

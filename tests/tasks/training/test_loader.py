@@ -289,7 +289,9 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    from tasks.training.loop import Trainer
+    from tasks.training.batches import BatchMaker
+    from tasks.training.loop import course_of
+    from tasks.training.trainer import Trainer
 
     torch.set_num_threads(1)
     samples, teacher = samples_of(root), taught.untrained_teacher()
@@ -302,7 +304,8 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
     accelerator = Accelerator(cpu=True, kwargs_handlers=[unused])
     assert accelerator.num_processes == 2
     perceptual = Perceptual.untrained().eval()
-    trainer = Trainer(student, teacher, perceptual, prompts, learned, (), settings, "cpu", accelerator)
+    maker = BatchMaker(student, teacher, prompts, settings)
+    trainer = Trainer(maker, perceptual, learned, settings, course_of(settings), accelerator)
     read: list[list[str]] = []
     take = trainer.maker.loader.take
 
@@ -311,8 +314,8 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
         return take(chosen, views)  # type: ignore[arg-type]
 
     trainer.maker.loader.take = remember  # type: ignore[method-assign]
-    for trainer.step in range(4):
-        trainer.take_step()
+    for step in range(4):
+        trainer.step(with_views=step >= settings.triplane_iterations)
     return read
 
 

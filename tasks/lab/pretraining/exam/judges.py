@@ -22,6 +22,7 @@ from tasks.lab.pretraining.faces import Faces
 from tasks.lab.pretraining.marks import Examined, Mark, Sheet, Statistic, grade, mean_of, median_of
 from tasks.lab.pretraining.pictures import LOOKS, SIZE_PX, VALIDATION_SEEDS, Pictures
 from tasks.pictures.sheets import contact_sheet
+from tasks.tables.portraits import Portrait
 
 ALIGNED = 48  # people
 MAX_LANDMARK_PX, MAX_ROTATION_DEG = 1.5, 3.0
@@ -59,10 +60,9 @@ def _rotation_errors(people: int) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(VALIDATION_SEEDS, VALIDATION_SEEDS + people):
             photo = procedural.raw_photo(seed)
-            portrait = {"portrait_id": str(seed), "name": str(seed), "split": "test", "seed": seed}
-            given = {"camera_given": None, "camera_true": photo.label.tolist()}
-            row = align_portrait(portrait | given, photo.rgb, clues, settings, Path(folder))
-            errors.append(row["rotation_error_deg"] if row["status"] == "ok" else np.inf)
+            portrait = Portrait(portrait_id=str(seed), name=str(seed), seed=seed, camera_true=photo.label.tolist())
+            error = align_portrait(portrait, photo.rgb, clues, settings, Path(folder)).rotation_error_deg
+            errors.append(np.inf if error is None else error)
     return np.array(errors)
 
 
