@@ -2,7 +2,6 @@
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -99,9 +98,6 @@ def doctor(
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
-    parity: Annotated[
-        Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
-    ] = None,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Instead, take two portraits through every stage, on the CPU.")
     ] = False,
@@ -110,13 +106,6 @@ def doctor(
     ] = False,
 ) -> None:
     """Check this machine: packages, device, weights, disk, services."""
-    if parity is not None:
-        with screen.only_results_on_stdout():
-            from flows.care.doctor import run_parity
-
-            errors = run_parity(parity)
-        screen.show(errors, as_json, parity_table)
-        return
     if rehearse or random_weights:
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through
@@ -214,12 +203,6 @@ def rehearsal_table(document: Document, console: Console) -> None:
 
 def doctor_table(document: Document, console: Console) -> None:
     show_rows(document["checks"], ("check", "state", "found", "hint"), console)
-
-
-def parity_table(document: Document, console: Console) -> None:
-    cases = document["cases"].items()
-    rows = [{"case": c, "output": o, "relative error": f"{e:.1e}"} for c, errors in cases for o, e in errors.items()]
-    show_rows(rows, ("case", "output", "relative error"), console)
 
 
 def waste_table(document: Document, console: Console) -> None:

@@ -1,11 +1,5 @@
-"""The networks against what the reference implementations computed, under weights that a seed defines."""
+"""The 3D reconstructor: views, rays, resolutions, and what its keys tell."""
 
-import json
-import re
-from pathlib import Path
-
-import numpy as np
-import pytest
 import torch
 
 from models import procedural
@@ -13,82 +7,13 @@ from models.camera import orbit_label
 from models.three_d import live3d
 from models.three_d.encoder import Live3DEncoder
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, config_of_public
-from models.three_d.rendering import RayOptions, sample_planes
 from models.zoo import zoo
-from models.zoo.golden import Golden, weights
-from models.zoo.parity import BUILDERS, CASES, TOLERANCE, ParityError, run_cases
-
-DATA = Path(__file__).parents[1] / "data"
-GOLDEN = DATA / "golden"
-# At full size a case takes many seconds; of these families one case, or a part of the network, runs always.
-SLOW = re.compile(
-    r"editing_e|live3d_encoder|eg3d_synthesis|discriminator|eg3d_sr|eg3d_backbone_1|triplane_renderer"
-    r"|volume_renderer_[01]|live3d_sr_[02]"
-)
-
-
-def case_names(slow: bool) -> list[str]:
-    return [path.stem for path in sorted(GOLDEN.glob("*.npz")) if bool(SLOW.match(path.stem)) == slow]
-
-
-def assert_equal_to_reference(case: str) -> None:
-    errors = run_cases(GOLDEN, [case])[case]
-    assert errors
-    assert max(errors.values()) < TOLERANCE, errors
-
-
-@pytest.mark.parametrize("case", case_names(slow=False))
-def test_networks_compute_what_the_reference_computes(case: str) -> None:
-    assert_equal_to_reference(case)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", case_names(slow=True))
-def test_full_size_networks_compute_what_the_reference_computes(case: str) -> None:
-    assert_equal_to_reference(case)
-
-
-def test_every_family_has_a_golden_case() -> None:
-    families = {path.stem.rsplit("_", 1)[0] for path in GOLDEN.glob("*.npz")}
-    assert families == set(CASES)
-
-
-@pytest.mark.parametrize("name", sorted(BUILDERS))
-def test_public_state_dicts_load_strictly(name: str) -> None:
-    public = json.loads((DATA / "state_dict_shapes.json").read_text())[name]
-    with torch.device("meta"):
-        ours = {key: list(value.shape) for key, value in BUILDERS[name]().state_dict().items()}
-    assert ours == public
 
 
 def test_the_published_variant_is_told_from_its_keys() -> None:
     with torch.device("meta"):
         for config in (PAPER_LT, PAPER_NORMAL):
             assert config_of_public(Live3DEncoder(config.encoder).state_dict()) == config
-
-
-def test_a_wrong_third_plane_is_far_from_the_reference() -> None:
-    golden = Golden.load(GOLDEN / "plane_sampling_0.npz")
-    planes = torch.from_numpy(golden.normal("planes", (2, 3, 32, 64, 64))).flatten(1, 2)
-    points = torch.from_numpy(golden.uniform("xyz", (2, 500, 3), -0.62, 0.62))
-    right = sample_planes(planes, points, RayOptions())
-    wrong = sample_planes(planes, points, RayOptions(proper_axes=True))
-    assert float((right - wrong).square().mean().sqrt() / right.square().mean().sqrt()) > 0.1
-
-
-def test_fill_is_a_function_of_seed_and_key() -> None:
-    shapes = {"a.weight": (2, 3), "b.bias": (4,), "x.resample_filter": (4, 4)}
-    first, second = weights(shapes, 1), weights(shapes, 2)
-    assert sorted(first) == ["a.weight", "b.bias"]
-    assert np.array_equal(first["a.weight"], weights(shapes, 1)["a.weight"])
-    assert not np.array_equal(first["a.weight"], second["a.weight"])
-
-
-def test_an_empty_folder_or_an_unknown_case_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParityError, match="no golden files"):
-        run_cases(tmp_path)
-    with pytest.raises(ParityError, match="no golden file"):
-        run_cases(GOLDEN, ["camera_99"])
 
 
 def test_a_view_does_not_depend_on_its_batch() -> None:
