@@ -14,7 +14,7 @@ import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from flows.cli import adapt, care, compare, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.cli import adapt, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
 from flows.mistakes import MISTAKES
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
@@ -34,7 +34,7 @@ app = typer.Typer(
 for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
-for group in (compare, regen, pretrain, care):
+for group in (diff, regen, pretrain, care):
     app.add_typer(group.app)
 
 
