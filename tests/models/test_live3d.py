@@ -1,19 +1,11 @@
-"""The 3D reconstructor: views, rays, resolutions, and what its keys tell."""
+"""The 3D reconstructor: views, rays and resolutions."""
 
 import torch
 
 from models import procedural
 from models.camera import orbit_label
 from models.three_d import live3d
-from models.three_d.encoder import Live3DEncoder
-from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, config_of_public
 from models.zoo import zoo
-
-
-def test_the_published_variant_is_told_from_its_keys() -> None:
-    with torch.device("meta"):
-        for config in (PAPER_LT, PAPER_NORMAL):
-            assert config_of_public(Live3DEncoder(config.encoder).state_dict()) == config
 
 
 def test_a_view_does_not_depend_on_its_batch() -> None:

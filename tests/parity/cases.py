@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from models import camera
 from models.three_d import mae, stylegan
-from models.three_d.discriminator import Discriminator
-from models.three_d.eg3d import Generator
 from models.three_d.encoder import Live3DEncoder
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, Render, TriplaneRenderer
 from models.three_d.rendering import RayOptions, SamplingNoise, sample_planes, sample_rays
 from models.three_d.student import PAPER, EditingEncoder
+from tests.parity.cameras import eg3d_label, eg3d_look_at, focal_from_fov
+from tests.parity.discriminator import Discriminator
+from tests.parity.eg3d import Generator
 from tests.parity.golden import Golden, weights
 
 TOLERANCE = 1e-4  # relative, fp32 on a CPU: ten times the noise of another summation order
@@ -102,10 +103,10 @@ def _noise_mode(golden: Golden) -> stylegan.NoiseMode:
 def _camera(golden: Golden) -> Outputs:
     yaw, pitch = _stored(golden, "yaw_pitch").unbind(dim=1)
     radius, target = golden.meta["radius"], tuple(golden.meta["lookat"])
-    focals = [camera.focal_from_fov(fov) for fov in golden.meta["fovs"]]
+    focals = [focal_from_fov(fov) for fov in golden.meta["fovs"]]
     return {
-        "cam2world": camera.eg3d_look_at(yaw, pitch, radius, target),
-        "cam2world_origin": camera.eg3d_look_at(yaw, pitch, radius, (0.0, 0.0, 0.0)),
+        "cam2world": eg3d_look_at(yaw, pitch, radius, target),
+        "cam2world_origin": eg3d_look_at(yaw, pitch, radius, (0.0, 0.0, 0.0)),
         "intrinsics": torch.stack([camera.intrinsics(focal) for focal in focals]),
     }
 
@@ -115,9 +116,9 @@ def _multiview_cameras(golden: Golden) -> Outputs:
     phase = 2 * 3.14 * frames / 288
     half = math.pi / 2
     return {
-        "multi": camera.eg3d_label(half, half + torch.linspace(-math.pi / 6, math.pi / 6, golden.meta["n"])),
-        "video": camera.eg3d_label(1.57 - 0.05 + 0.25 * phase.cos(), 1.57 + 0.35 * phase.sin()),
-        "perturbed": camera.eg3d_label(half - 0.2, half + 0.3, 17.7, 0.45, 0.56).repeat(2, 1),
+        "multi": eg3d_label(half, half + torch.linspace(-math.pi / 6, math.pi / 6, golden.meta["n"])),
+        "video": eg3d_label(1.57 - 0.05 + 0.25 * phase.cos(), 1.57 + 0.35 * phase.sin()),
+        "perturbed": eg3d_label(half - 0.2, half + 0.3, 17.7, 0.45, 0.56).repeat(2, 1),
     }
 
 

@@ -1,6 +1,7 @@
 """Our networks compute what the reference implementations compute, under weights and inputs that a seed defines."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.camera import look_at
 from models.three_d.rendering import RayOptions, sample_planes
+from tests.parity.cameras import eg3d_look_at
 from tests.parity.cases import BUILDERS, CASES, TOLERANCE, golden_files, relative_errors
 from tests.parity.conftest import ERROR, OWN_GOLDENS
 from tests.parity.golden import Golden, weights
@@ -58,6 +61,10 @@ def test_a_wrong_third_plane_is_far_from_the_reference() -> None:
     right = sample_planes(planes, points, RayOptions())
     wrong = sample_planes(planes, points, RayOptions(proper_axes=True))
     assert float((right - wrong).square().mean().sqrt() / right.square().mean().sqrt()) > 0.1
+
+
+def test_eg3d_angles_agree_with_ours_at_the_horizon() -> None:
+    assert torch.allclose(eg3d_look_at(math.pi / 2 + 0.3, math.pi / 2), look_at(0.3, 0.0), atol=1e-6)
 
 
 def test_fill_is_a_function_of_seed_and_key() -> None:
