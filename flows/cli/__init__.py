@@ -27,7 +27,6 @@ app = typer.Typer(
     name="stillroom",
     help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

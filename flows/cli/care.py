@@ -12,6 +12,7 @@ from rich.text import Text
 from flows.ask.funnels import Document, told_reasons
 from flows.care.collect import grouped
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import fields, make_table, show_rows
 
@@ -63,7 +64,9 @@ def gc(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DATASET", help="Digest of a dataset to keep, or the name of its student; may be repeated."
+            metavar="DATASET",
+            help="Digest of a dataset to keep, or the name of its student; may be repeated.",
+            autocompletion=complete_dataset,
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it, without a question.")] = False,

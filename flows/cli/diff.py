@@ -10,6 +10,7 @@ from rich.text import Text
 
 from data_catalog.config.places import shown_path
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 
 Document = dict[str, Any]
@@ -32,9 +33,21 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Its digest (or the beginning), latest, or its folder.",
+            autocompletion=complete_dataset,
+        ),
+    ],
     b: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="The other one.  [default: the one of the settings]")
+        str | None,
+        typer.Argument(
+            metavar="DATASET",
+            help="The other one.  [default: the one of the settings]",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",
