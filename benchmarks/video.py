@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.flicker import error, motion, sharpness, tremor, warp_error
 from benchmarks.rows import RESULTS, Row, write_results
 from models import camera, procedural
 from models.faces import alignment
@@ -23,7 +24,6 @@ from models.pixels import to_levels
 from tasks.student.api import Student
 from tasks.video.edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times
 from tasks.video.example import Moment, talking_head, write_example
-from tasks.video.flicker import error, motion, sharpness, tremor, warp_error
 from tasks.video.source import Clip, open_clip
 from tasks.video.track import Sighting, smooth_track, track
 

@@ -91,13 +91,19 @@ def _check_select(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_teach(folder: Path, settings: Settings, finding: Finding) -> None:
-    from data_catalog.samples.shards import entries_from_table, read_sample
+    """The shard is read by webdataset, as other projects read it, and must hold what its index says."""
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    from data_catalog.samples.shards import entries_from_table
 
     entries = entries_from_table(pq.read_table(folder / "index.parquet"))
+    with (folder / "shard.tar").open("rb") as stream:
+        samples = list(group_by_keys(tar_file_expander([{"url": str(folder), "stream": stream}])))
+    finding.expect("keys", [sample["__key__"] for sample in samples], [entry.key for entry in entries])
     expected = taught_fields(settings)
-    for entry in entries:
-        data = read_sample(folder / "shard.tar", entry, list(entry.fields))
-        values = {name: np.asarray(decode_field(name, data[name])) for name in data if not name.startswith("meta.")}
+    for sample in samples:
+        arrays = {name: data for name, data in sample.items() if not name.startswith(("__", "meta."))}
+        values = {name: np.asarray(decode_field(name, data)) for name, data in arrays.items()}
         finding.expect("fields", {n: _typed(v.shape, v.dtype) for n, v in sorted(values.items())}, expected)
         for name, value in values.items():
             finding.expect(f"{name} is finite", bool(np.isfinite(value).all()), True)

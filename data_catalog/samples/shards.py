@@ -227,12 +227,6 @@ def _read_fully(descriptor: int, offset: int, buffer: memoryview) -> int:
     return done
 
 
-def read_shard(path: Path) -> Iterator[Sample]:
-    """All samples of a shard in their order."""
-    for entry in scan_shard(path):
-        yield Sample(entry.key, read_sample(path, entry))
-
-
 def scan_shard(path: Path) -> list[ShardEntry]:
     """The index of a shard, made again from its headers."""
     entries: list[ShardEntry] = []

@@ -168,13 +168,3 @@ def _tracking(settings: Settings) -> Iterator[Check]:
     problems = look_at_locations(root)
     hint = "stillroom verify    (lets the locations follow the data root, and names what is lost)"
     yield _check("mlflow", not problems, "; ".join(problems) or f"artifacts below {root}", hint, warn=True)
-
-
-def run_parity(folder: Path) -> dict[str, Any]:
-    """Every golden case of a folder through our networks: {"cases": {case: {output: largest relative error}}}."""
-    from models.zoo.parity import ParityError, run_cases
-
-    try:
-        return {"cases": run_cases(folder)}
-    except ParityError as error:
-        raise UserError(str(error)) from error

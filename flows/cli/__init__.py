@@ -12,7 +12,7 @@ import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from flows.cli import adapt, care, compare, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.cli import adapt, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
 from flows.mistakes import MISTAKES
 from flows.run.signals import EXIT_CODES, ending_by_signal
 
@@ -26,14 +26,13 @@ app = typer.Typer(
     name="stillroom",
     help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
-for group in (compare, regen, pretrain, care):
+for group in (diff, regen, pretrain, care):
     app.add_typer(group.app)
 
 

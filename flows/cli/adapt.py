@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import screen
+from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, Overrides, Profile, StudentName
 
 app = typer.Typer(rich_markup_mode=None)
@@ -13,7 +14,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def adapt(
-    style: Annotated[str, typer.Argument(help="A style file's name, or, with --pairs, a name for the new style.")],
+    style: Annotated[
+        str,
+        typer.Argument(
+            help="A style file's name, or, with --pairs, a name for the new style.", autocompletion=complete_style
+        ),
+    ],
     pairs: Annotated[
         Path | None, typer.Option(help="Folder with input/ and edited/ pictures of equal names; else the editor's.")
     ] = None,

@@ -2,7 +2,6 @@
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from flows.ask.funnels import Document, told_reasons
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import fields, make_table, show_rows
 
@@ -63,7 +63,9 @@ def gc(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DATASET", help="Digest of a dataset to keep, or the name of its student; may be repeated."
+            metavar="DATASET",
+            help="Digest of a dataset to keep, or the name of its student; may be repeated.",
+            autocompletion=complete_dataset,
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it, without a question.")] = False,
@@ -98,9 +100,6 @@ def doctor(
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
-    parity: Annotated[
-        Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
-    ] = None,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Instead, take two portraits through every stage, on the CPU.")
     ] = False,
@@ -109,13 +108,6 @@ def doctor(
     ] = False,
 ) -> None:
     """Check this machine: packages, device, weights, disk, services."""
-    if parity is not None:
-        with screen.only_results_on_stdout():
-            from flows.care.doctor import run_parity
-
-            errors = run_parity(parity)
-        screen.show(errors, as_json, parity_table)
-        return
     if rehearse or random_weights:
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through
@@ -213,12 +205,6 @@ def rehearsal_table(document: Document, console: Console) -> None:
 
 def doctor_table(document: Document, console: Console) -> None:
     show_rows(document["checks"], ("check", "state", "found", "hint"), console)
-
-
-def parity_table(document: Document, console: Console) -> None:
-    cases = document["cases"].items()
-    rows = [{"case": c, "output": o, "relative error": f"{e:.1e}"} for c, errors in cases for o, e in errors.items()]
-    show_rows(rows, ("case", "output", "relative error"), console)
 
 
 def waste_table(document: Document, console: Console) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from flows.ask.funnels import kept_line
 from flows.cli import screen
+from flows.cli.completion import complete_partition, complete_stage
 from flows.cli.options import Force, Json, Overrides, Profile
 from flows.cli.screen import Document, make_table, show_rows
 
@@ -34,7 +35,9 @@ def plan(
 
 @app.command()
 def why(
-    partition: Annotated[str, typer.Argument(help="For example edit/bronze-statue/0003.")],
+    partition: Annotated[
+        str, typer.Argument(help="For example edit/bronze-statue/0003.", autocompletion=complete_partition)
+    ],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -47,7 +50,7 @@ def why(
 
 @app.command()
 def accept(
-    stage: Annotated[str, typer.Argument(help="The stage whose partitions stay valid.")],
+    stage: Annotated[str, typer.Argument(help="The stage whose partitions stay valid.", autocompletion=complete_stage)],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Cluster, DatasetName, Force, Json, Overrides, Profile, StudentName
 from flows.cli.screen import Document, fields, make_table
 
@@ -50,7 +51,11 @@ def distill(
 def evaluate(
     student: StudentName = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Name or digest of a dataset of other portraits.  [default: the student's]")
+        str | None,
+        typer.Option(
+            help="Name or digest of a dataset of other portraits.  [default: the student's]",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     force: Force = None,
     profile: Profile = "demo",

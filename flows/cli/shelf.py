@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from flows.cli import screen
+from flows.cli.completion import complete_student
 from flows.cli.options import Json, Overrides, Profile
 
 Document = dict[str, Any]
@@ -37,7 +38,12 @@ def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
 
 @app.command()
 def promote(
-    student: Annotated[str, typer.Argument(help="Name or digest of a student (or its beginning), or latest.")],
+    student: Annotated[
+        str,
+        typer.Argument(
+            help="Name or digest of a student (or its beginning), or latest.", autocompletion=complete_student
+        ),
+    ],
     name: Annotated[str, typer.Argument(help="Such as champion; another student that has the name loses it.")],
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -267,11 +267,6 @@ class Live3D(TriplaneModel):
         return self.encoder(images)
 
 
-def config_of_public(encoder_keys: Mapping[str, Any]) -> Live3DConfig:
-    """Which published variant an encoder's state dict is: only its keys tell."""
-    return PAPER_NORMAL if any(key.startswith("F_encoder.blocks.4.") for key in encoder_keys) else PAPER_LT
-
-
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON's lists as the tuples they were."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -161,12 +161,6 @@ class Student(TriplaneModel):
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
         return self.edit(self.features(images), prompt_tokens, prompt_kind)
 
-    def image_tokens(self, images: Tensor) -> Tensor:
-        """Prompt tokens of images (B, 3, 224, 224), see `mae.normalise`; only where the student has its own MAE."""
-        encoder = self.encoder.Ref_encoder.mae_encoder
-        assert encoder is not None
-        return encoder(images)
-
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Exactly those of E_p and E_t."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

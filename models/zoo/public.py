@@ -17,7 +17,6 @@ from models.checkpoints import State, check_state, load_converted, read_checkpoi
 from models.judges import lpips_alex
 from models.judges.arcface import ArcFace
 from models.judges.perceptual import Perceptual
-from models.three_d.eg3d import Generator
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, Live3D, Live3DConfig
 from models.three_d.mae import Mae, MaeConfig, MaeEncoder
 from models.three_d.student import PAPER, Student, StudentConfig
@@ -54,18 +53,6 @@ def load_student(path: Path, config: StudentConfig = PAPER) -> Student:
         return state
 
     return _filled(lambda: Student(config), load_converted(path, read))
-
-
-def load_generator(path: Path) -> Generator:
-    """EG3D's generator, from the `ffhqrebalanced512-128.pth` that Live3D and 3DPE build theirs from."""
-
-    def read(path: Path) -> State:
-        content = read_checkpoint(path)
-        state = section(content, "G", path) if "G" in content else dict(content)
-        check_state(state, _shapes(Generator), "EG3D's generator", path)
-        return state
-
-    return _filled(Generator, load_converted(path, read)).requires_grad_(False)
 
 
 def load_mae(path: Path, config: MaeConfig | None = None) -> Mae:

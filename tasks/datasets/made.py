@@ -53,11 +53,6 @@ def student_of(catalog: Catalog, settings: Settings) -> Entry:
     return _newest(catalog, STUDENT, wanted, lambda entry: made_student_with(catalog, entry), "distill", "--student")
 
 
-def is_dataset_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
-    """Whether a dataset was made by these settings."""
-    return made_dataset_with(catalog, entry) == dataset_settings(settings)
-
-
 def is_student_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
     """Whether a student was made by these settings."""
     return made_student_with(catalog, entry) == student_settings(settings)

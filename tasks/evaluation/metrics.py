@@ -33,7 +33,6 @@ TRUE_MEASURES = (  # only where the true styled head is known
     "depth_error",  # median over the head's pixels of all views, relative
     "silhouette_iou",  # of the head and its background, over all views
 )
-HIGHER_IS_BETTER = frozenset({"id", "clip", "three_d", "psnr_input", "psnr_novel", "silhouette_iou"})
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.video.flicker import REACH, error, motion, sharpness, steady, tremor, warp_error
+from benchmarks.flicker import error, motion, sharpness, tremor, warp_error
+from tasks.video.flicker import REACH, steady
 from tests.worlds import clips
 
 SECONDS = np.arange(2 * REACH + 1) / 24

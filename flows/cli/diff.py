@@ -1,4 +1,4 @@
-"""Two datasets, or two runs, beside each other."""
+"""Two datasets beside each other."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from data_catalog.config.places import shown_path
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 
 Document = dict[str, Any]
@@ -32,9 +33,21 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Its digest (or the beginning), latest, or its folder.",
+            autocompletion=complete_dataset,
+        ),
+    ],
     b: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="The other one.  [default: the one of the settings]")
+        str | None,
+        typer.Argument(
+            metavar="DATASET",
+            help="The other one.  [default: the one of the settings]",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",
@@ -45,23 +58,6 @@ def diff(
     from flows.ask.dataset_comparison import diff_datasets
 
     screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or its beginning), name, or latest.")],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one, which it is compared with.")] = "latest",
-    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
-    profile: Profile = "demo",
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Say what differs between two runs: settings, datasets, metrics, and what their students draw."""
-    with screen.only_results_on_stdout():
-        from flows.ask.run_comparison import compare_runs
-
-        document = compare_runs(a, b, page, profile, overrides or [])
-    screen.show(document, as_json, compare_table)
 
 
 def diff_table(document: Document, console: Console) -> None:
@@ -81,45 +77,6 @@ def diff_table(document: Document, console: Console) -> None:
     if sum(count for word, count in document["samples"].items() if word != "unchanged"):
         _styles(document["styles"], console)
     _say_page(document, console)
-
-
-def compare_table(document: Document, console: Console) -> None:
-    """Settings that differ, the datasets in short, and the metrics that differ side by side."""
-    for side in "ab":
-        run = document[side]
-        digests = [f"{name} {run[name][:12]}" for name in ("dataset", "student") if run[name]]
-        words = [side.upper(), "", run["run_id"][:12], run["name"], run["started"], run["status"].lower(), *digests]
-        _line(console, " ".join(words))
-    settings_table(document["settings"], console)
-    _dataset_in_short(document, console)
-    differing = [row for row in document["metrics"] if row["a"] != row["b"]]
-    table = _table("metric", "A", "B", "B - A", numbers=True)
-    for row in differing:
-        change = "-" if row["change"] is None else f"{row['change']:+.4g}"
-        style = {"b": "green", "a": "red", None: ""}[row["better"]]
-        table.add_row(Text(row["metric"]), _number(row["a"]), _number(row["b"]), Text(change, style=style))
-    console.print()
-    console.print(table)
-    _line(console, f"{len(document['metrics']) - len(differing)} other metrics are equal")
-    _say_page(document, console)
-
-
-def _dataset_in_short(document: Document, console: Console) -> None:
-    console.print()
-    digests = [document[side]["dataset"] for side in "ab"]
-    if document["dataset"] is None:
-        known = [digest[:12] if digest else "none" for digest in digests]
-        gone = "" if None in digests else " (no longer here)"
-        _line(console, f"datasets: {known[0]} and {known[1]}{gone}")
-    elif digests[0] == digests[1]:
-        _line(console, f"both have the dataset {digests[0][:12]}")
-    else:
-        counts = ", ".join(f"{count} {word}" for word, count in document["dataset"]["samples"].items())
-        _line(console, f"datasets: {counts} samples (stillroom diff {digests[0][:12]} {digests[1][:12]})")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def settings_table(rows: list[Document], console: Console) -> None:

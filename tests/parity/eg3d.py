@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.camera import LABEL_SIZE
 from models.three_d.rendering import RayOptions, TriplaneDecoder, VolumeRenderer, sample_rays
-from models.three_d.stylegan import FullyConnected, NoiseMode, SynthesisBlock, normalise_second_moment
+from models.three_d.stylegan import FullyConnected, NoiseMode, SynthesisBlock
 from models.three_d.superresolution import SuperResolution
 
 LATENT_SIZE = 512
@@ -123,3 +123,8 @@ class Generator(nn.Module):
         features = (rays.features * 2 - 1).transpose(1, 2).reshape(shape)
         image = self.superresolution(features[:, :3], features, ws[:, -1])
         return Generated(image, features[:, :3], rays.depth.view(shape), rays.opacity.view(shape), features)
+
+
+def normalise_second_moment(x: Tensor) -> Tensor:
+    """x: (B, D), scaled to a mean square of 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()

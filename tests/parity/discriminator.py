@@ -12,9 +12,9 @@ from models.three_d.stylegan import (
     LEAKY_SLOPE,
     FullyConnected,
     filter_image,
-    normalise_second_moment,
     resampling_filter,
 )
+from tests.parity.eg3d import normalise_second_moment
 
 FEATURES = 512
 CONV_CLAMP = 256.0

@@ -1,9 +1,8 @@
-"""Do our networks compute what the reference implementations compute? Every golden case of a folder, by our code."""
+"""Golden cases computed by our networks: each family of cases by one function."""
 
-import logging
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,15 +12,14 @@ from torch import Tensor, nn
 
 from models import camera
 from models.three_d import mae, stylegan
-from models.three_d.discriminator import Discriminator
-from models.three_d.eg3d import Generator
 from models.three_d.encoder import Live3DEncoder
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, Render, TriplaneRenderer
 from models.three_d.rendering import RayOptions, SamplingNoise, sample_planes, sample_rays
 from models.three_d.student import PAPER, EditingEncoder
-from models.zoo.golden import Golden, weights
-
-logger = logging.getLogger(__name__)
+from tests.parity.cameras import eg3d_label, eg3d_look_at, focal_from_fov
+from tests.parity.discriminator import Discriminator
+from tests.parity.eg3d import Generator
+from tests.parity.golden import Golden, weights
 
 TOLERANCE = 1e-4  # relative, fp32 on a CPU: ten times the noise of another summation order
 
@@ -42,34 +40,23 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ParityError(Exception):
-    """A golden folder that cannot be run."""
-
-
-def run_cases(folder: Path, cases: Iterable[str] | None = None) -> dict[str, dict[str, float]]:
-    """{case: {output: largest relative error}} of every golden file in the folder, or of the named ones.
+def relative_errors(path: Path) -> dict[str, float]:
+    """Return the largest relative error of each output of a golden file.
 
     An output that has the wrong shape, or that we do not compute, counts as infinitely wrong.
     """
-    if cases is None:
-        chosen = sorted(folder.glob("*.npz"), key=_network_order)
-    else:
-        chosen = [folder / f"{case}.npz" for case in cases]
-    if not chosen:
-        raise ParityError(f"no golden files (*.npz) in {folder}")
-    errors = {}
-    for path in chosen:
-        if not path.is_file():
-            raise ParityError(f"no golden file {path}")
-        golden = Golden.load(path)
-        family = CASES.get(_family(golden.case))
-        if family is None:
-            raise ParityError(f"{path}: unknown case {golden.case!r}; known: {', '.join(sorted(CASES))}")
-        with torch.no_grad():
-            outputs = family(golden)
-        errors[golden.case] = {name: _error(golden, name, outputs) for name in golden.outputs}
-        logger.info("parity %s: %.1e", golden.case, max(errors[golden.case].values()))
-    return errors
+    golden = Golden.load(path)
+    compute = CASES.get(family(golden.case))
+    if compute is None:
+        raise ValueError(f"{path}: unknown case {golden.case!r}; known: {', '.join(sorted(CASES))}")
+    with torch.no_grad():
+        outputs = compute(golden)
+    return {name: _error(golden, name, outputs) for name in golden.outputs}
+
+
+def golden_files(folder: Path) -> list[Path]:
+    """List the golden files of a folder, cases of one network together, so that it is built once."""
+    return sorted(folder.glob("*.npz"), key=lambda path: (family(path.stem), path.stem))
 
 
 def _error(golden: Golden, name: str, outputs: Outputs) -> float:
@@ -79,13 +66,9 @@ def _error(golden: Golden, name: str, outputs: Outputs) -> float:
     return golden.error(name, outputs[name].numpy(), None if confidence is None else confidence.numpy())
 
 
-def _family(case: str) -> str:
+def family(case: str) -> str:
+    """Return the name of a case without its number."""
     return re.sub(r"_\d+$", "", case)
-
-
-def _network_order(path: Path) -> tuple[str, str]:
-    """Cases of one network together, so that it is built once."""
-    return _family(path.stem), path.stem
 
 
 @lru_cache(maxsize=2)
@@ -120,10 +103,10 @@ def _noise_mode(golden: Golden) -> stylegan.NoiseMode:
 def _camera(golden: Golden) -> Outputs:
     yaw, pitch = _stored(golden, "yaw_pitch").unbind(dim=1)
     radius, target = golden.meta["radius"], tuple(golden.meta["lookat"])
-    focals = [camera.focal_from_fov(fov) for fov in golden.meta["fovs"]]
+    focals = [focal_from_fov(fov) for fov in golden.meta["fovs"]]
     return {
-        "cam2world": camera.eg3d_look_at(yaw, pitch, radius, target),
-        "cam2world_origin": camera.eg3d_look_at(yaw, pitch, radius, (0.0, 0.0, 0.0)),
+        "cam2world": eg3d_look_at(yaw, pitch, radius, target),
+        "cam2world_origin": eg3d_look_at(yaw, pitch, radius, (0.0, 0.0, 0.0)),
         "intrinsics": torch.stack([camera.intrinsics(focal) for focal in focals]),
     }
 
@@ -133,9 +116,9 @@ def _multiview_cameras(golden: Golden) -> Outputs:
     phase = 2 * 3.14 * frames / 288
     half = math.pi / 2
     return {
-        "multi": camera.eg3d_label(half, half + torch.linspace(-math.pi / 6, math.pi / 6, golden.meta["n"])),
-        "video": camera.eg3d_label(1.57 - 0.05 + 0.25 * phase.cos(), 1.57 + 0.35 * phase.sin()),
-        "perturbed": camera.eg3d_label(half - 0.2, half + 0.3, 17.7, 0.45, 0.56).repeat(2, 1),
+        "multi": eg3d_label(half, half + torch.linspace(-math.pi / 6, math.pi / 6, golden.meta["n"])),
+        "video": eg3d_label(1.57 - 0.05 + 0.25 * phase.cos(), 1.57 + 0.35 * phase.sin()),
+        "perturbed": eg3d_label(half - 0.2, half + 0.3, 17.7, 0.45, 0.56).repeat(2, 1),
     }
 
 
@@ -164,7 +147,7 @@ def _volume_renderer(golden: Golden) -> Outputs:
     labels, size = _stored(golden, "c"), golden.meta["resolution"]
     planes = torch.from_numpy(golden.smooth_planes("planes", len(labels)))
     noise = None
-    if _family(golden.case).endswith("_injected"):
+    if family(golden.case).endswith("_injected"):
         jitter = torch.from_numpy(golden.uniform("jitter", (1, size * size, 48, 1), 0, 1))[..., 0]
         noise = SamplingNoise(jitter, torch.from_numpy(golden.uniform("u", (size * size, 48), 0, 1))[None])
     rays = _renderer(golden).render_rays(planes, labels, torch.arange(size * size), noise, size)
@@ -250,7 +233,7 @@ def _encoder_outputs(encoder: Live3DEncoder, images: Tensor) -> Outputs:
 
 
 def _live3d_encoder(golden: Golden) -> Outputs:
-    encoder = _network(_family(golden.case), golden.seed)
+    encoder = _network(family(golden.case), golden.seed)
     assert isinstance(encoder, Live3DEncoder)
     images = torch.from_numpy(golden.uniform("image", (1, 3, 512, 512), -1, 1))
     outputs = _encoder_outputs(encoder, images)
