@@ -34,7 +34,7 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture that this project wrote; for others see `images.decode_image`."""
+    """Decode a picture that this project wrote, (H, W, 3) uint8; for others see `images.decode_image`."""
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert("RGB"), dtype=np.uint8)
 

@@ -10,7 +10,7 @@ from models.three_d.stylegan import NoiseMode, SynthesisBlock
 
 
 class SuperResolution(nn.Module):
-    """Blocks `block0`, `block1`, ..., one an entry of `channels`. Each doubles the rendered features and the raw image."""
+    """Blocks `block0`, ..., one for each entry of `channels`. Each doubles the rendered features and the raw image."""
 
     def __init__(
         self,
