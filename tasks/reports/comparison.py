@@ -1,4 +1,4 @@
-"""Comparisons as pages with pictures that need nothing but themselves: of two datasets, of two runs."""
+"""Comparison pages, self-contained with their pictures: of two datasets, of two runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRIC_GROUPS = (  # title and prefix; the first that fits
     ("Dataset stages", ""),
 )
 BOOKKEEPING = "How the runs went"
-SMALL_EFFECT = 0.2  # Cohen: a shift below it is hardly one; the page marks those above
+SMALL_EFFECT = 0.2  # Cohen's d; the page marks larger shifts
 
 Row = dict[str, Any]
 

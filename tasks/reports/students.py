@@ -1,4 +1,4 @@
-"""Two students side by side: what two evaluations drew, cut apart and put together by sample."""
+"""Two students side by side: the pictures of two evaluations, cut apart and paired by sample."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def cut_sheet(path: Path, shown: Row) -> dict[str, Cells]:
 
 
 def _same_sample(a: Cells, b: Cells) -> Cells:
-    """One portrait, its truth, then what each student makes of it, view by view."""
+    """Pair a sample: portrait, truth, then both students' edits, view by view."""
     cells = {"portrait": b["portrait"]}
     if "true edit" in b:
         cells["true edit"] = b["true edit"]
@@ -101,7 +101,7 @@ def _other_samples(a: Cells, b: Cells) -> Cells:
 
 
 def turn_together(a: Path, b: Path) -> str | None:
-    """One animation of two turntables' students; None where their frames do not go together."""
+    """Join two turntables' students into one animation; None where their frames do not match."""
     frames = [_student_frames(path) for path in (a, b)]
     if len(frames[0]) != len(frames[1]) or frames[0][0].shape != frames[1][0].shape:
         return None

@@ -51,7 +51,7 @@ OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
 
 
 class Lesson(nn.Module):
-    """One forward pass of the student, in one call, so that a distributed wrapper sees it."""
+    """Forward pass of the student in one call, so that a distributed wrapper sees it."""
 
     def __init__(self, student: Student, patch_rays: int, precision: Precision) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class Trainer:
         return self.curve
 
     def take_step(self) -> dict[str, Any]:
-        """One update; returns its losses, on the device, and the learning rate."""
+        """Take one update; returns its losses, on the device, and the learning rate."""
         draw, with_views = self.next_draw(), self.has_views(self.step)
         batch = self.maker.make(self.learned, draw, self.share, with_views)
         places = range(len(draw.samples))[self.share]
@@ -264,7 +264,7 @@ class Trainer:
 
     @torch.no_grad()
     def watch(self) -> dict[str, float]:
-        """How near the student comes to the teacher on portraits it does not train on, by text prompts."""
+        """Measure the student against the teacher on portraits it does not train on, by text prompts."""
         l1, lpips = [], []
         for sample in self.watched:
             fields = self.maker.loader.whole(sample)
@@ -276,7 +276,7 @@ class Trainer:
 
     @torch.no_grad()
     def draw_grid(self, working: Path) -> Path:
-        """One row a style: portrait, pseudo-label, the teacher's view of it, the student's, a novel view."""
+        """Draw a row for each style: portrait, pseudo-label, the teacher's view of it, the student's, a novel view."""
         rows = []
         for sample in self.pictured:
             fields, camera = self.maker.loader.whole(sample), torch.from_numpy(sample.camera)[None]

@@ -1,6 +1,6 @@
-"""How much a video trembles that should not, and what steadies it.
+"""Flicker of a video: measures, and the filter that steadies it.
 
-`warp_error` needs nothing but the two clips: the edit should move as its input does (Lai et al. 2018, "Learning Blind
+`warp_error` needs only the two clips: the edit should move as its input does (Lai et al. 2018, "Learning Blind
 Video Temporal Consistency"). `tremor`, `motion` and `error` need the true edit of every frame, which the embedded
 world has.
 """
@@ -16,14 +16,14 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-FLOW_PX = 256  # pictures are enlarged to this side: optical flow does not see small ones well
+FLOW_PX = 256  # side to which pictures are enlarged: optical flow is unreliable on small ones
 OCCLUDED = 50.0  # weight exp(-50 d^2) where the input itself differs by d from its own warped past
-REACH = 3  # frames to each side that steady a frame
+REACH = 3  # frames to each side in the filter
 STEADY_SIGMA_S = 0.06
-# Where a neighbour differs by more than this part of the triplane's own size, something moved: a mouth, not an error.
-# Chosen by `python -m benchmarks.video`: much more stills a mouth that talks, much less leaves the tremor.
+# A neighbour that differs by more than this part of the triplane's own size has moved: a mouth, not an error.
+# Larger values still a talking mouth, smaller ones leave the tremor.
 TOLERANCE = 0.025
-MOVES = 8.0  # of 255, standard deviation over time of a pixel that moves
+MOVES = 8.0  # deviation over time, of 255, from which a pixel counts as moving
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -74,7 +74,7 @@ def tremor(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
 
 
 def motion(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """How much of the truth's own motion the edit shows, 1 for all of it: what a filter over time must not take away.
+    """Measure the share of the truth's motion that the edit shows; 1 for all of it. A filter over time must keep it.
 
     The slope of the edit over the truth, both less their means, where the truth moves. From a camera that stands still.
     """
