@@ -1,4 +1,7 @@
-"""Stage dataset: a row for each taught sample, and a manifest of its origin."""
+"""Stage dataset: a row for each taught sample, and a manifest of its origin.
+
+Card and report are documents beside the snapshot (see `tasks.reports.dataset`); they are in no digest.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan that a build left behind, shown again while nothing that a plan looks at has changed.
+"""Plan noted by a build, shown again while every file that it depends on is unchanged.
 
 A plan of a thousand partitions is quick; loading the libraries that it needs is not. So a build notes its plan
 with a stamp (mtime, ctime, size, inode) of every file that the plan depends on: code, configs, weights, styles, the
@@ -79,7 +79,7 @@ def _question(root: Path, profile: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _watched_files(plan: "Plan") -> list[str] | None:
-    """What the plan looked at below the data root; None where it is not sure to be all."""
+    """Return the files that the plan read below the data root; None where the list may be incomplete."""
     paths = ["catalog/records.parquet", "catalog/damaged.json"]
     paths += [f"store/{entry.partition}/{plan.catalog.folder(entry).name}/record.json" for entry in plan.passed]
     for step in plan.steps.values():

@@ -1,4 +1,4 @@
-"""Compare two MLflow runs: settings, datasets, metrics side by side, and what their students draw."""
+"""Comparison of two MLflow runs: settings, datasets, metrics and the pictures of their students."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from flows.track.mlflow_runs import tracking_uri
 FLOW, STAGE = "stillroom.flow", "stillroom.stage"  # tags of a flow's run and of its stages' child runs
 DATASET, STUDENT = "stillroom.dataset.digest", "stillroom.student.digest"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-RUNS_SHOWN = 10  # in a message
+RUNS_SHOWN = 10  # runs in a message
 
 Document = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Runs:
         self.all = self.search(f"tags.`{FLOW}` LIKE '%'")
 
     def search(self, condition: str) -> list[Any]:
-        """All runs that meet a condition, the newest first."""
+        """List the runs that meet a condition, the newest first."""
         found: list[Any] = []
         token = None
         while self.experiments:
@@ -54,7 +54,7 @@ class Runs:
         return found
 
     def find(self, name: str, profile: str) -> Any:
-        """A run by id or its beginning, by name, or the `latest` of a profile that finished."""
+        """Find a run by id or its beginning, by name, or as the `latest` of a profile that finished."""
         if name == "latest":
             mine = [run for run in self.all if self.experiments[run.info.experiment_id] == f"stillroom/{profile}"]
             finished = [run for run in mine if run.info.status == "FINISHED"]
@@ -74,7 +74,7 @@ class Runs:
         return self.search(f"tags.`mlflow.parentRunId` = '{run.info.run_id}' AND tags.`{STAGE}` = '{stage}'")
 
     def evaluation(self, run: Any) -> Any | None:
-        """The run that evaluated this run's student: itself, or the newest other one."""
+        """Return the run that evaluated this run's student: itself, or the newest other one."""
         if run.data.tags[FLOW] == "evaluate":
             return run
         student = run.data.tags.get(STUDENT)
@@ -84,7 +84,7 @@ class Runs:
         return next((each for each in known if each.data.tags.get(STUDENT) == student), None)
 
     def evaluation_folder(self, run: Any) -> Path | None:
-        """Where the store holds the evaluation of this run; None if it is gone."""
+        """Return the evaluation's folder in the store; None if it is deleted."""
         for child in self.children(run, "evaluate"):
             paths = {artifact.path for artifact in self.client.list_artifacts(child.info.run_id)}
             if "partitions.json" in paths:
@@ -96,7 +96,7 @@ class Runs:
         return None
 
     def pictures(self, run: Any) -> dict[str, Path]:
-        """The still pictures that a run logged, by name."""
+        """Fetch the still pictures of a run, by name."""
         found = [artifact.path for artifact in self.client.list_artifacts(run.info.run_id, "pictures")]
         stills = [path for path in found if path.endswith(".png")]
         return {Path(path).name: Path(self.client.download_artifacts(run.info.run_id, path)) for path in stills}
@@ -104,7 +104,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs. `evaluation` is the run that evaluated its student."""
+    """Side of the comparison. `evaluation` is the run that evaluated the side's student."""
 
     run: Any
     evaluation: Any | None
@@ -120,7 +120,7 @@ class Side:
 
 
 def compare_runs(a: str, b: str, page: Path | None, profile: str, overrides: list[str]) -> Document:
-    """What differs from run A to run B; also written as a page where one is asked for."""
+    """Describe the differences from run A to run B; also write them as a page if one is given."""
     settings, root = load_settings(profile, overrides), data_root()
     runs = Runs(root, settings)
     sides = [_side(runs, runs.find(name, profile), root) for name in (a, b)]
@@ -149,7 +149,7 @@ def compare_runs(a: str, b: str, page: Path | None, profile: str, overrides: lis
 
 
 def student_pictures(runs: Runs, a: Side, b: Side) -> tuple[list[Document], list[Document]]:
-    """What the students draw, sample by sample from their evaluations; else the pictures that both runs logged."""
+    """Pair the students' pictures, sample by sample from their evaluations; else pictures that both runs logged."""
     from tasks.reports.students import compare_evaluations, pair_files
 
     folders = [runs.evaluation_folder(side.evaluation) if side.evaluation else None for side in (a, b)]
@@ -163,7 +163,7 @@ def _side(runs: Runs, run: Any, root: Path) -> Side:
 
 
 def _dataset(run: Any, root: Path) -> Snapshot | None:
-    """The dataset that a run made or used, where it was or on this data root; None if it is gone."""
+    """Open the dataset that a run made or used, at its old place or on this data root; None if it is deleted."""
     from tasks.datasets.diff import find_dataset
 
     digest = run.data.tags.get(DATASET)
@@ -178,7 +178,7 @@ def _dataset(run: Any, root: Path) -> Snapshot | None:
 
 
 def describe_run(runs: Runs, side: Side) -> Document:
-    """What names a run."""
+    """Describe a run: names, times, digests."""
     info, tags = side.run.info, side.run.data.tags
     seconds = (info.end_time - info.start_time) / 1000 if info.end_time else None
     return {
@@ -197,7 +197,7 @@ def describe_run(runs: Runs, side: Side) -> Document:
 
 def compare_params(then: dict[str, str], now: dict[str, str]) -> list[Document]:
     """Settings that differ, by name; None where a run had no such setting."""
-    # A registered model logs parameters of its own: they are no settings.
+    # A registered model logs parameters of its own; they are not settings.
     names = sorted(n for n in then.keys() | now.keys() if "." in n or n in Settings.model_fields)
     return [{"setting": n, "a": then.get(n), "b": now.get(n)} for n in names if then.get(n) != now.get(n)]
 
@@ -226,7 +226,7 @@ def compare_metrics(then: dict[str, float], now: dict[str, float]) -> list[Docum
 
 
 def is_bookkeeping(metric: str) -> bool:
-    """Whether a metric tells how the work was carried out, and nothing of what came out."""
+    """Whether a metric describes the execution and not the results."""
     last = metric.rpartition(".")[2]
     return last == "seconds" or last.startswith("partitions")
 

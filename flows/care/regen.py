@@ -1,4 +1,4 @@
-"""Make one pseudo-label again, alone, and say whether its bytes are the ones in the store."""
+"""Remake of one pseudo-label, alone, and comparison of its bytes with the store's."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def edit_alone(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
 
 
 def take_again(plan: Plan, step: Step, row: dict[str, Any]) -> bytes:
-    """The PNG of a sample whose edit came with its portrait, from the file that it came in."""
+    """Return the PNG of a sample whose edit was supplied with its portrait, from the supplied file."""
     from tasks.edit import take_one
 
     portraits = pq.read_table(_folder(plan, step, "align") / "align.parquet").to_pylist()

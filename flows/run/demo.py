@@ -1,4 +1,4 @@
-"""`make demo`: build, distil and evaluate through Prefect deployments, then say where everything is.
+"""`make demo`: build, distil and evaluate through Prefect deployments, then print the places of the results.
 
 Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it
 again, unless `--leave-up` is given or it was up before.
@@ -44,7 +44,7 @@ def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo"
             flow_run = found.group(1) if found else flow_run
             if not NOISE.search(line):
                 say(line.rstrip())
-        # On a busy machine the watch loses its stream of events before the run ends; the run itself counts.
+        # On a busy machine the watch can lose its event stream before the run ends; only the run's state counts.
         completed = watch.wait() == 0 or (flow_run and final_state(environment, flow_run) == "COMPLETED")
     if not completed:
         hint = "mend the cause, then `make demo` again: what is finished is kept"
@@ -67,7 +67,7 @@ def final_state(environment: dict[str, str], flow_run: str) -> str:
 
 @contextmanager
 def following(log: Path) -> Iterator[None]:
-    """Repeat what our code says in a growing log; Prefect's own lines stay there."""
+    """Repeat our code's lines of a growing log; Prefect's own lines stay there."""
     ended = threading.Event()
 
     def repeat() -> None:
@@ -95,8 +95,8 @@ def following(log: Path) -> Iterator[None]:
 
 
 def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
-    """The three flows in their order, and a summary on stdout."""
-    # What stands before the demo stays; what the demo starts it ends.
+    """Run the three flows in their order, and print a summary on stdout."""
+    # Services that ran before the demo stay; services that it starts are ended.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
     preparing = threading.Thread(target=prepare_tracking, args=(root,))
@@ -132,7 +132,7 @@ def prepare_tracking(root: Path) -> None:
 
 
 def summarise(root: Path, seconds: dict[str, float]) -> None:
-    """Seconds per stage as the stages measured them, then the addresses of the results."""
+    """Print the seconds per stage as measured by the stages, then the addresses of the results."""
     say("\nseconds per stage")
     for flow in FLOWS:
         for stage, spent in last_run(root, flow).stage_seconds.items():

@@ -1,4 +1,4 @@
-"""One run of a flow: plan, then stage after stage what is left to do, told to MLflow and Prefect."""
+"""Run of a flow: the plan, then the missing work of each stage, reported to MLflow and Prefect."""
 
 import functools
 import logging
@@ -41,12 +41,12 @@ from tasks.progress import Progress, listening
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 10
-ASKING = ("run", "maybe")  # states of a step that is to be made yet
+ASKING = ("run", "maybe")  # states of a step that is still to be made
 
 
 @dataclass
 class StageResult:
-    """What a stage came to in this run."""
+    """Result of a stage in this run."""
 
     name: str
     steps: list[Step]
@@ -55,7 +55,7 @@ class StageResult:
 
 
 class FlowRun:
-    """The state of a running flow. A flow calls `stage` for each stage it consists of, in their order.
+    """State of a running flow. A flow calls `stage` for each of its stages, in order.
 
     `only`: the partitions that this run may make, as keys or as folders below the store; None for all.
     """
@@ -76,11 +76,11 @@ class FlowRun:
         self.results: dict[str, StageResult] = {}
         self.outcome: dict[str, Any] = {}
         self.active = active
-        self.at: str | None = None  # the stage that runs, or ran last
+        self.at: str | None = None  # the current stage, or the last one
         self._started = time.monotonic()
 
     def stage(self, name: str) -> StageResult:
-        """Make what is missing of a stage. A partition that fails stops only what depends on it."""
+        """Make the missing partitions of a stage. A failing partition stops only those that depend on it."""
         started = time.monotonic()
         self.at = name
         if self.active is not None:
@@ -100,7 +100,7 @@ class FlowRun:
         return self.results[name]
 
     def top_up(self, *names: str) -> None:
-        """Run these stages again as long as the last of them waits for further attempts and more gets made."""
+        """Run these stages again while the last one asks for further attempts and more are made."""
         made = -1
         while any(self._waits_for_attempts(step) for step in self.plan.by_stage[names[-1]]):
             before, made = made, sum(step.made for name in names for step in self.plan.by_stage[name])
@@ -111,7 +111,7 @@ class FlowRun:
         self._tell_funnels()
 
     def _tell_funnels(self) -> None:
-        """What the gates left of each style, on the pages of Prefect and MLflow."""
+        """Report the yield funnels of the styles on the pages of Prefect and MLflow."""
         funnels = [funnel for funnel in read_funnels(self.plan) if funnel["current"]]
         if funnels:
             show_funnels(flat_funnels(funnels))
@@ -130,7 +130,7 @@ class FlowRun:
     def _may_make(self, job: Job) -> bool:
         if self.only is None or job.key in self.only or f"{job.key}/{job.fingerprint[:FOLDER_CHARS]}" in self.only:
             return True
-        # A further attempt was not known when the list was written; it belongs to the style that asks for it.
+        # A further attempt is missing in the list written earlier; it belongs to the style that asks for it.
         return bool(job.partition.attempt) and f"select/{job.partition.style}" in self.only
 
     def _carry_out(self, name: str, jobs: list[Job], stage_log: StageLog) -> None:
@@ -144,7 +144,7 @@ class FlowRun:
                 show_work(name, name, functools.partial(self._run_here, job, stage_log))
 
     def _run_here(self, job: Job, stage_log: StageLog) -> Tally:
-        """A stage of one partition, or one that trains: in this process, with all its threads, heard meanwhile."""
+        """Run a stage of one partition, or a training, in this process with all its threads; report its progress."""
         bar = ProgressBar(job.partition.stage)
 
         def hear(progress: Progress) -> None:
@@ -161,7 +161,7 @@ class FlowRun:
         return tally_steps([self.plan.steps[job.key]], set())
 
     def _fan_out(self, name: str, jobs: list[Job]) -> None:
-        """All jobs go to the workers at once; each style's are awaited in a task run of its own."""
+        """Submit all jobs to the workers at once; each style's jobs are awaited in their own task run."""
         function = functools.partial(execute, root=self.root)
         by_key = {job.key: job for job in jobs}
         futures = self.workers.start(function, by_key)
@@ -215,7 +215,7 @@ class FlowRun:
         return next(stage for stage in self.plan.stages if stage.name == name)
 
     def entry(self, name: str) -> Entry:
-        """What is known of a stage that is one partition, once it is made."""
+        """Return the entry of a stage with one partition, once it is made."""
         (step,) = self.plan.by_stage[name]
         if not step.made or step.entry is None:
             hints = {"dataset": "stillroom build", "distill": "stillroom distill"}
@@ -227,7 +227,7 @@ class FlowRun:
         return self.plan.catalog.folder(self.entry(name))
 
     def conclude(self, **outcome: Any) -> dict[str, Any]:
-        """What the flow returns and the command line prints. Raises, with the list, if a partition failed."""
+        """Return the values that the command line prints. Raises, with the list, if a partition failed."""
         self.check()
         self.outcome = {**outcome, **self.counts()}
         return self.outcome
@@ -235,7 +235,7 @@ class FlowRun:
     def counts(self) -> dict[str, Any]:
         """Partitions made and cached, and samples rejected, over the stages of this run."""
         tallies = [result.tally for result in self.results.values()]
-        # A paraphrase that was refused is no sample that was lost.
+        # A refused paraphrase is no lost sample.
         steps = [s for name, r in self.results.items() if name != "prompts" for s in r.steps]
         entries = [step.entry for step in steps if step.made and step.entry]
         return {
@@ -261,7 +261,7 @@ class FlowRun:
         raise UserError(message, hint=hint, **listed)
 
     def note(self, profile: str, overrides: Sequence[str], parameters: dict[str, Any], state: str) -> RunNote:
-        """What is remembered of this run: enough to try again what failed in it."""
+        """Return the note of this run, with all that a retry needs."""
         seconds = round(time.monotonic() - self._started, 2)
         steps = self.plan.steps.values()
         return RunNote(
@@ -300,7 +300,7 @@ def tally_steps(steps: Sequence[Step], cached_before: set[str]) -> Tally:
 
 
 def on_cluster(overrides: Sequence[str] | None, cluster: str | None) -> list[str]:
-    """The overrides, with the cluster among them."""
+    """Return the overrides, with the cluster added."""
     return [*(overrides or []), *([f"run.cluster={cluster}"] if cluster else [])]
 
 
@@ -315,10 +315,10 @@ def open_run(
     parameters: dict[str, Any] | None = None,
     shape: Callable[[Settings], PlanShape] | None = None,
 ) -> Iterator[FlowRun]:
-    """Plan, open the tracking run and the workers; at the end check for failures and note what happened.
+    """Plan, open the tracking run and the workers; at the end check for failures and note the outcome.
 
     `parameters` are those of the flow beside profile and overrides: `stillroom retry` passes them again.  `shape`
-    says what the plan is made of, where that is not the whole main job.
+    defines the plan where it is not the whole main job.
     """
     log_plainly()
     settings = load_settings(profile, list(overrides))
@@ -343,7 +343,7 @@ def open_run(
 
 
 def _note_end(run: FlowRun, note: RunNote) -> None:
-    """Write how the run ended; of one that failed as far as that is possible, for its own error matters more."""
+    """Write the outcome of the run. For a failed run, errors of this step are ignored: its own error matters more."""
     try:
         note_run(run.root, note)
         run.tracker.metrics(run.tracker.run_id, {"seconds": note.seconds})
