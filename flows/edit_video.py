@@ -1,4 +1,4 @@
-"""The flow edit-video: a video and a prompt in, input | edited | from the side out."""
+"""Flow edit-video: from a video and a prompt to input | edited | from the side."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -66,7 +66,7 @@ def edit_video(
 
 
 def find_video(video: str | None, settings: Settings, root: Path) -> Path:
-    """The video named, or the embedded world's own, made at its first use."""
+    """Return the named video, or the embedded world's own, made at its first use."""
     if video is not None:
         return Path(video)
     if settings.world != "embedded":
@@ -86,7 +86,7 @@ def describe(clip: Clip, prompt: str | None, reference: str | None, student: str
 
 
 def summary(edited: Edited) -> dict[str, Any]:
-    """What the flow returns and the command prints."""
+    """Return the values that the flow returns and the command prints."""
     made = edited.frames - edited.resumed_at
     return {
         **asdict(edited),

@@ -72,7 +72,7 @@ def orbit_label(yaw: Angle, pitch: Angle, focal: float = FOCAL) -> Tensor:
 
 
 def project(points: Tensor, label: Tensor) -> Tensor:
-    """Where points land in the image.
+    """Project points into the image.
 
     points: (B, N, 3) or (N, 3), world.  label: (B, 25).  Returns (B, N, 2) in [0, 1] inside the image, x
     right, y down.

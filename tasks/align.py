@@ -1,9 +1,8 @@
 """Stage align: crop each portrait as FFHQ does and find its camera.
 
-Where the camera comes from, in this order: a label given with the picture, used as it is; a Deep3DFaceRecon result;
-landmarks (a landmark file, or the world's detector) and PnP; else the picture is taken as already aligned and frontal,
-which the record says. Everything is joined by name or id, never by order: one missed face must not move the others'
-cameras.
+Sources of the camera, the first that applies: a label given with the picture, used as it is; a Deep3DFaceRecon result;
+landmarks (a landmark file, or the world's detector) and PnP; else the picture counts as aligned and frontal, which the
+record says. Everything is joined by name or id, never by order: a missed face must not shift the other cameras.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Aligned(NamedTuple):
-    """Where to cut, and the camera of what is cut out."""
+    """Crop of a picture, and the camera of the crop."""
 
     crop: np.ndarray  # (2, 3) raw px -> [0, 1]
     camera: np.ndarray  # (25,)
@@ -45,7 +44,7 @@ class Aligned(NamedTuple):
 
 
 class Clues(NamedTuple):
-    """What is known of the faces in a block. By name, points (5, 2) px or a reason; poses (4, 4) or a reason."""
+    """Given information on the faces in a block. By name: points (5, 2) px or a reason; poses (4, 4) or a reason."""
 
     landmarks: dict[str, np.ndarray | str] | None = None  # None where no file gives any
     poses: dict[str, np.ndarray | str] | None = None  # None where no reconstructions are given
@@ -78,7 +77,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The landmark files of the settings, or what stands beside the portraits; and the reconstructions."""
+    """Return the landmark files (of the settings, or beside the portraits) and the reconstructions."""
     block = partition.block or 0
     return (find_landmark_files(settings, block) or {}) | (find_reconstructions(settings, block) or {})
 
@@ -201,7 +200,7 @@ def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Se
 
 
 def _of(name: str, given: dict[str, np.ndarray | str], what: str) -> np.ndarray:
-    """What a file gives for a picture."""
+    """Return the entry of a file for a picture. Raises Unusable where there is none."""
     if name not in given:
         raise Unusable(f"no {what} for this picture")
     found = given[name]
@@ -224,7 +223,7 @@ def _gather(work: Work) -> Clues:
 
 
 def _detects(settings: Settings) -> bool:
-    """The embedded detector knows the faces of the procedural world only; the paper's, photographs."""
+    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
     wild = settings.world == "paper" or settings.portraits.source == PROCEDURAL
     return wild and settings.align.landmarks is None
 

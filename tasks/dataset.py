@@ -1,6 +1,6 @@
-"""Stage dataset: one row per taught sample, and a manifest that says what it was made from.
+"""Stage dataset: a row for each taught sample, and a manifest of its origin.
 
-Card and report are documents beside the snapshot (see `report`); they are in no digest.
+Card and report are documents beside the snapshot (see `tasks.reports.dataset`); they are in no digest.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ STAGE = Stage(
 
 
 def recipe(settings: Settings) -> dict[str, Any]:
-    """The settings that the samples came from; how the work was carried out is not among them."""
+    """Return the settings that the samples were made with; settings of the execution are left out."""
     return {stage: getattr(settings, stage).model_dump(mode="json", exclude={"batch_size"}) for stage in MADE_FROM}
 
 
@@ -114,7 +114,7 @@ def style_licences(settings: Settings) -> dict[str, Any]:
 
 
 def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
-    """One row of `SCHEMA` for each sample that the teacher taught."""
+    """Return a row of `SCHEMA` for each sample that the teacher taught."""
     portraits = _rows_by(inputs["align"], "align.parquet", "portrait_id")
     taken = _rows_by(inputs["portraits"], "portraits.parquet", "portrait_id")
     edits = _rows_by(inputs["edit"], "edit.parquet", "key")
@@ -143,7 +143,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[Row]:
 
 
 def teacher_verdict(row: Row, settings: DatasetSettings) -> str:
-    """The gate that stops a taught sample, or "": here because the teacher's scores are known only now.
+    """Return the gate that stops a taught sample, or "". It is judged here because it needs the teacher's scores.
 
     Test samples pass, as they pass the gates of `select`.
     """
@@ -157,7 +157,7 @@ def teacher_verdict(row: Row, settings: DatasetSettings) -> str:
 
 
 def list_rejected(inputs: dict[str, list[Input]], gated: dict[str, str]) -> list[Row]:
-    """One row of `REJECTED_SCHEMA` for everything that was lost between the raw portraits and the snapshot.
+    """Return a row of `REJECTED_SCHEMA` for everything lost between the raw portraits and the snapshot.
 
     gated: the gate of `teacher_verdict` that stopped a sample, by key; "" where none did.
     """
@@ -214,7 +214,7 @@ def read_funnel(select: Input, rows: list[Row]) -> Row:
 
 
 def make_manifest(rows: list[Row], work: Work) -> dict[str, Any]:
-    """What the dataset is and came from: no date, no place, so that equal datasets have one digest."""
+    """Return the dataset's description and origin. It holds neither date nor path: equal datasets have one digest."""
     styles = sorted({row["style"] for row in rows})
     return {
         "name": work.settings.dataset.name,
@@ -239,7 +239,7 @@ def make_manifest(rows: list[Row], work: Work) -> dict[str, Any]:
 
 
 def portrait_licences(rows: list[Row]) -> dict[str, Any]:
-    """How many portraits are under which licence; nothing where none is given."""
+    """Return the number of portraits under each licence; empty where no licence is given."""
     of_portrait = {row["portrait_id"]: row["licence"] or "not given" for row in rows if "licence" in row}
     return {"portrait_licences": dict(Counter(of_portrait.values()))} if of_portrait else {}
 

@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
-OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # mean nothing where stored views are compared
+OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # without effect where stored views are compared
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What the student learns from, and the encoders of its prompts. All frozen."""
+    """Frozen networks of the training: teacher, metric, and encoders of prompts."""
 
     teacher: Live3D
     perceptual: PerceptualDistance
@@ -57,7 +57,7 @@ def run(work: Work) -> Summary:
 
 
 def train_alone(work: Work) -> Summary:
-    """Load the networks and train: all of a batch, or the share of one of several processes."""
+    """Load the networks and train on a batch, or on one process's share of it."""
     from models.zoo import zoo
 
     names = ("teacher", "lpips", "clip", "mae")
@@ -97,7 +97,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def chosen_settings(settings: Settings) -> dict[str, Any]:
-    """What decides on the student's bytes."""
+    """Return the settings that decide on the student's bytes."""
     unread = {*NOT_IN_FINGERPRINT, *(OF_NEW_VIEWS if settings.distill.teacher == "cached" else ())}
     return settings.distill.model_dump(mode="json", exclude=unread)
 
@@ -136,7 +136,7 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
 
 
 def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> None:
-    """The student, its curve and its last picture."""
+    """Write the student, its curve and its last picture."""
     from tasks.training.curve import COLUMNS
 
     save_student(student, work.folder)

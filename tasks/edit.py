@@ -1,8 +1,8 @@
-"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style, or takes those that came with it.
+"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style, or takes edits supplied with it.
 
-Every sample has a seed of its own, H(portrait, style, prompt, attempt), so that it can be made again alone
-and does not depend on the batch or the worker that made it. An edit that came with its portrait was made by nobody's
-seed; its prompt is one of the style's, drawn as for the others.
+Every sample has its own seed, H(portrait, style, prompt, attempt), so that it can be made again alone and does not
+depend on its batch or worker. An edit supplied with its portrait has no seed; its prompt is one of the style's, drawn
+as for the others.
 """
 
 from __future__ import annotations
@@ -70,18 +70,18 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
         return own | limits | {"edits": given.names}
     own = settings.edit.model_dump(mode="json", exclude={"batch_size"})
     if settings.edit.guidance_interval == (0.0, 1.0):
-        del own["guidance_interval"]  # as if it did not exist: what was made before it did stays valid
+        del own["guidance_interval"]  # left out at its default, so that fingerprints stay the same
     return own
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The files that the pseudo-labels are taken from; none where the editor makes them."""
+    """Return the files of given pseudo-labels; none where the editor makes them."""
     given = find_edits(settings, partition)
     return given.files() if given is not None else {}
 
 
 def models(settings: Settings) -> tuple[str, ...]:
-    """The editor, unless all edits come with the portraits."""
+    """Return the editor, unless all edits are supplied with the portraits."""
     if settings.edit.source == "editor":
         return ("editor",)
     files = styles_folder(settings).glob("*.yaml")
@@ -107,7 +107,7 @@ def adjust_to_style(settings: EditSettings, book: dict[str, Any]) -> EditSetting
 
 
 def check_scheduler(editor: Editor, settings: EditSettings) -> None:
-    """That the editor's network can be sampled by the scheduler of the settings."""
+    """Check that the scheduler of the settings can sample the editor's network."""
     try:
         editor.scheduler(settings.scheduler)
     except ValueError as error:
@@ -183,7 +183,7 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
             (folder / "pseudo_labels" / f"{edit.key}.png").write_bytes(png)
             digests[edit.key] = hashlib.sha256(png).hexdigest()
     if len(failures) == len(edits) > 1:
-        raise next(iter(failures.values()))  # Nobody was spared: the editor is at fault, not the samples.
+        raise next(iter(failures.values()))  # Every sample failed: the editor is broken, not the samples.
     return write_rows(folder, edits, digests, reasons)
 
 
@@ -299,5 +299,5 @@ def take_one(edit: Edited, portrait: Face, partition: Partition, settings: Setti
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """A full device says nothing about a sample."""
+    """Whether an error says that the device is full, which is no fault of the sample."""
     return "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()

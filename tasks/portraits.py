@@ -1,9 +1,9 @@
 """Stage portraits: take pictures in, decode, check, name them by their content, and freeze their splits.
 
-A portrait's id is of its pixels. Its split is a hash of its id, so that it stays whatever else is added; only block 0
-makes an exception, or a small set might have nobody to train or to test on: if the hash leaves block 0 without a test
-portrait, the one nearest to the test fraction becomes one, and likewise the furthest one for training. A mirrored
-picture (EG3D's `*_mirror.png`) goes where the picture goes that it mirrors. Splits that are given count instead.
+A portrait's id is a digest of its pixels. Its split is a hash of its id, so that it does not change when pictures are
+added. Block 0 is an exception, since a small set needs test and training portraits: if the hash leaves it without a
+test portrait, the portrait nearest to the test fraction becomes one, and likewise the furthest one for training. A
+mirrored picture (EG3D's `*_mirror.png`) has the split of the picture that it mirrors. Given splits replace the hash.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MIRRORED = "_mirror"  # ends the name, before its suffix
 
 
 class Photo(NamedTuple):
-    """A picture on its way in; rgb (H, W, 3) uint8, or why there is none."""
+    """Picture on its way in: rgb (H, W, 3) uint8, or the reason for its absence."""
 
     name: str
     picture: Decoded | Rejected
@@ -82,7 +82,7 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    """The block's own part of the source: growing the source leaves full blocks as they are."""
+    """Return the block's own part of the source: a growing source leaves full blocks as they are."""
     own, number = settings.portraits, partition.block or 0
     if own.val_fraction + own.test_fraction >= 1:
         raise UserError(
@@ -219,7 +219,7 @@ def _rendered(settings: PortraitsSettings, number: int) -> Iterator[Photo]:
 
 
 def _read(work: Work, number: int) -> Iterator[Photo]:
-    """One picture after the other, so that a block of any size needs the memory of one."""
+    """Read pictures one after the other: a block of any size needs the memory of one."""
     settings = work.settings.portraits
     source = open_source(settings)
     names, given = source.block(number, settings.block_size), read_given(source)

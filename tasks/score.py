@@ -1,4 +1,4 @@
-"""Stage score: what each pseudo-label is worth, measured once and judged later (see `select`)."""
+"""Stage score: scores of each pseudo-label, measured once and judged later (see `select`)."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ SCHEMA = pa.schema(
         ("key", pa.string()),
         ("split", pa.string()),
         ("decodes", pa.bool_()),
-        ("reason", pa.string()),  # why there is no picture to score
+        ("reason", pa.string()),  # reason why there is no picture to score
         *((name, pa.float64()) for name in MEASURES),
         ("score_constant", pa.bool_()),
-        ("score_unsafe", pa.bool_()),  # null: nobody checks
+        ("score_unsafe", pa.bool_()),  # null: there is no safety checker
     ]
 )
 UNREADABLE = "pseudo-label: "  # starts the reasons of this stage
@@ -53,11 +53,11 @@ DECIMALS = 5  # scores of one sample agree this far between batch sizes
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks that score."""
+    """Networks of the scores."""
 
     clip: Clip
     identity: IdentityNet
-    landmarks: LandmarkNet | None  # None: nobody finds the camera again
+    landmarks: LandmarkNet | None  # None: cameras are not found again
     lpips: Perceptual
     safety: SafetyChecker | None = None
 
@@ -90,7 +90,7 @@ def score(work: Work, judges: Judges) -> Summary:
     medians = {name: median_of_known([row[name] for row in scored]) for name in MEASURES}
     return Summary(
         samples=len(scored),
-        # What the editor could not make was counted there.
+        # The edit stage has counted the pictures that it could not make.
         rejected=dict(Counter(row["reason"] for row in rows if row["reason"].startswith(UNREADABLE))),
         metrics={name: value for name, value in medians.items() if value is not None},
     )
@@ -102,7 +102,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def models(settings: Settings) -> tuple[str, ...]:
-    """The judges. The procedural world shows nothing that a safety checker would look for."""
+    """Return the judges. The procedural world has no pictures for a safety checker."""
     judges = ("clip", "identity", "landmarks", "lpips")
     return judges if settings.world == "embedded" else (*judges, "safety")
 
@@ -188,10 +188,10 @@ def score_pairs(
 def camera_drifts(
     detector: LandmarkNet | None, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
 ) -> list[float | None]:
-    """Degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
+    """Return the degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
 
-    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None where no face is found, or nobody looks for it: a
-    sketch may hide its landmarks from the detector and yet have kept the camera, so that this is no proof of drift.
+    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None without a detector, or where no face is found: a
+    sketch may hide its landmarks from the detector and still keep the camera, so this is no proof of drift.
     """
     from models.faces import alignment, pnp
 
@@ -215,7 +215,7 @@ def is_constant(rgb: np.ndarray, settings: ScoreSettings) -> bool:
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two vectors (D,); 0 where one has no length: an edit that changed nothing has no direction."""
+    """Return the cosine of two vectors (D,); 0 where one has no length: an edit without change has no direction."""
     length = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / length if length > 1e-12 else 0.0
 

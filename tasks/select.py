@@ -1,6 +1,6 @@
 """Stage select: gates over the scores of a style, the yield funnel, and the choice of image prompts.
 
-A style that keeps too few samples asks for further attempts: its partition is judged again, with their scores among
+A style that keeps too few samples asks for further attempts. Its partition is then judged again with their scores among
 its inputs, until it has enough (see `shortfall`).
 """
 
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 def run(work: Work) -> Summary:
-    """Judge all blocks of one style, and say which attempts it needs besides."""
+    """Judge all blocks of one style, and list the further attempts that it needs."""
     style = work.partition.style
     assert style is not None
     settings = style_gates(work.settings, style)
@@ -70,7 +70,7 @@ def run(work: Work) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    # A gate in a style's file is a setting of this stage alone, and of this style: no image is edited again for it.
+    # A gate in a style's file is a setting of this stage and this style: no image is edited again for it.
     own = style_gates(settings, partition.style or "")
     unused = set() if own.calibration != "none" else {"quantile", "calibration_blocks"}
     chosen = own.model_dump(exclude=unused | (set() if own.keep is not None else {"keep", "attempts"}))
@@ -105,10 +105,10 @@ def judge(rows: Sequence[Row], limits: Limits) -> list[Row]:
 
 
 def count_funnel(judged: list[Row]) -> dict[str, Any]:
-    """How many train and val samples are left after each step; the test samples are counted beside it.
+    """Count the train and val samples left after each step; the test samples are counted beside it.
 
-    `attempts` says how many samples each attempt made, the first one first.
-    `scores` are the medians of the gated scores, for a reader who wonders why a gate took so many.
+    `attempts` holds the samples made by each attempt, the first one first.
+    `medians` are the medians of the gated scores, which explain why a gate stopped so many.
     """
     pool = [row for row in judged if row["split"] != "test"]
     names = [*(step for step, _, _ in CHECKS), FACE, *STEPS]
@@ -134,7 +134,7 @@ def count_funnel(judged: list[Row]) -> dict[str, Any]:
 
 
 def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings) -> None:
-    """Stop loudly where a style keeps too little to learn from."""
+    """Raise UserError where a style keeps too little to learn from."""
     if funnel["yield"] >= settings.min_yield:
         return
     medians = ", ".join(f"{name.removeprefix('score_')} {value:.3f}" for name, value in funnel["medians"].items())
@@ -155,7 +155,7 @@ def pick_image_prompts(judged: list[Row], count: int) -> list[str]:
 
 
 def block_digests(judged: list[Row]) -> dict[str, str]:
-    """A digest of the kept keys of each block: what the teacher's work on that block depends on."""
+    """Return a digest of the kept keys of each block; the teacher's work on the block depends on it."""
     blocks: dict[str, list[str]] = {}
     for row in judged:
         blocks.setdefault(row["place"], []).extend([row["key"]] if row["kept"] else [])

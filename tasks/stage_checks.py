@@ -1,4 +1,4 @@
-"""What a stage must leave behind: files, shapes, types and finite numbers, by the sizes of a profile's networks."""
+"""Checks of a stage's output: files, shapes, types and finite numbers, by the sizes of a profile's networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Finding:
-    """What lies in a partition's folder, in words, and what is wrong with it."""
+    """Description of a partition's folder, and its problems."""
 
     made: str = ""
     problems: list[str] = field(default_factory=list)
@@ -159,7 +159,7 @@ def _check_dataset(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_distill(folder: Path, settings: Settings, finding: Finding) -> None:
-    """The student has the keys of the public checkpoint, less the MAE, which stays a network of its own."""
+    """Check the student's keys against the public checkpoint's, less the MAE, which stays a separate network."""
     import torch
     from safetensors import safe_open
 

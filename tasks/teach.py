@@ -38,8 +38,8 @@ SCHEMA = pa.schema(
         ("key", pa.string()),
         ("status", pa.string()),  # ok or rejected
         ("reason", pa.string()),
-        ("score_teacher_lpips", pa.float64()),  # of its render from the portrait's camera to the pseudo-label
-        ("score_view_identity", pa.float64()),  # mean cosine of its views to the pseudo-label
+        ("score_teacher_lpips", pa.float64()),  # LPIPS of the render from the portrait's camera to the pseudo-label
+        ("score_view_identity", pa.float64()),  # mean cosine of the views to the pseudo-label
     ]
 )
 DECIMALS = 5
@@ -57,7 +57,7 @@ SAMPLE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Teachers:
-    """The teacher, and the networks that say how true it is to the pseudo-label."""
+    """Teacher, and the networks that compare its renderings with the pseudo-label."""
 
     teacher: Live3D
     identity: IdentityNet
@@ -66,7 +66,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the teacher makes of one pseudo-label."""
+    """Teacher's output for one pseudo-label."""
 
     triplane: np.ndarray  # (C, H, W) float32
     views: np.ndarray  # (n, H, W, 3) uint8
@@ -117,7 +117,7 @@ STAGE = Stage(
 
 
 def kept_samples(work: Work) -> list[dict[str, Any]]:
-    """The rows of edit, joined with score and the portrait's camera, of what was selected; sorted by key."""
+    """Return the rows of edit for selected samples, with score and the portrait's camera, sorted by key."""
     chosen = pq.read_table(work.input("select").folder / "select.parquet").to_pylist()
     kept = {row["key"] for row in chosen if row["kept"] and row["block"] == work.partition.block}
     portraits = {
@@ -240,7 +240,7 @@ def decode_triplane(fields: dict[str, bytes]) -> np.ndarray:
 
 
 def storing_errors(teacher: Live3D, lesson: Lesson, stored: np.ndarray) -> dict[str, float]:
-    """What is lost in the lesson's views where its triplane (C, H, W) is replaced by the stored one.
+    """Return the loss in the lesson's views when its triplane (C, H, W) is replaced by the stored one.
 
     PSNR of the pictures in dB, and the mean difference of depths in world units.
     """

@@ -1,1 +1,1 @@
-"""Verify what is stored, mend it, and delete what nothing refers to."""
+"""Verify stored partitions, mend them, and delete those that nothing refers to."""

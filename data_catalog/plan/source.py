@@ -51,7 +51,7 @@ class SourceDigest:
 
 @dataclass
 class _Module:
-    """What one file says: the first-party modules it may import, and a short digest per definition."""
+    """Imports of a file that may be first-party, and a short digest of each definition."""
 
     imports: list[str] = field(default_factory=list)
     definitions: dict[str, str] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def remember_definitions(source: SourceDigest, folder: Path) -> None:
 
 
 def recall_definitions(digest: str, folder: Path) -> dict[str, str] | None:
-    """The definitions that `remember` kept, or None."""
+    """Return the definitions that `remember_definitions` kept, or None."""
     try:
         definitions: dict[str, str] = json.loads((folder / f"{digest[:16]}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Decode any picture a user may hand in to RGB uint8, or say why not.
+"""Decode any picture from a user to RGB uint8, or say why not.
 
-Read right: palette, grey, CMYK and 16-bit pictures (scaled to 8 bits), EXIF rotation (applied), alpha
-(composited on white), a wrong file suffix (the content decides). Of an animation the first frame is taken.
+Supported: palette, grey, CMYK and 16-bit pictures (scaled to 8 bits), EXIF rotation (applied), alpha
+(composited on white), a wrong file suffix (the content decides). An animation gives its first frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-# Only formats that Pillow decodes itself: its EPS reader, for one, starts a program on the file.
+# Formats that Pillow decodes itself: others may start a program on the file, as its EPS reader does.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 50_000_000
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
@@ -25,21 +25,21 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF
 
 @dataclass(frozen=True)
 class Decoded:
-    """rgb: (H, W, 3) uint8."""
+    """Decoded picture, rgb (H, W, 3) uint8."""
 
     rgb: np.ndarray
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Why a picture was not taken: `reason` is one of a few that are counted, `detail` is for the reader."""
+    """Rejection of a picture: `reason` is one of a few that are counted, `detail` is for the reader."""
 
     reason: str
     detail: str = ""
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded | Rejected:
-    """The picture in `data`, or one of: empty file, not an image, truncated, corrupt, too large, too small,
+    """Decode a picture, or reject it as one of: empty file, not an image, truncated, corrupt, too large, too small,
     unsupported pixels.
     """
     if not data:
@@ -65,13 +65,13 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) -
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's readers raise nearly anything on hostile bytes; each is one portrait rejected.
+        # Pillow's readers raise nearly anything on hostile bytes; each is a rejected portrait.
         truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         return Rejected("truncated" if truncated else "corrupt", f"{type(error).__name__}: {error}")
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded | Rejected:
-    """As `decode_image`; a file that cannot be read is rejected as `unreadable`."""
+    """Decode a file's picture as `decode_image` does; an unreadable file is rejected as `unreadable`."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Make one pseudo-label again, alone, and say whether its bytes are the ones in the store."""
+"""Remake of one pseudo-label, alone, and comparison of its bytes with the store's."""
 
 import hashlib
 import json

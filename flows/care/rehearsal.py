@@ -1,8 +1,7 @@
-"""A rehearsal: two small portraits through every stage of a profile, with its networks at full size, on this machine.
+"""Rehearsal: two small portraits through every stage of a profile, with its networks at full size, on this machine.
 
-Nothing is computed by another path than in earnest: the stages, the plan, the store and the loaders of weights are the
-real ones, on a data root of the rehearsal's own. What is learned is that shapes, types and files fit together, what
-each stage takes and how much memory; not whether the pictures are any good.
+Stages, plan, store and loaders of weights are the real ones, on a data root of the rehearsal's own. It shows that
+shapes, types and files fit together, and each stage's time and memory; it says nothing about the pictures' quality.
 """
 
 import json
@@ -30,19 +29,19 @@ from tasks.dataset import MADE_FROM
 
 log = logging.getLogger(__name__)
 
-PORTRAITS = 2  # the least that gives somebody to train on and somebody to test on
-NEEDED_BYTES = {"embedded": 1e9, "paper": 9e9}  # of disk: weights in half precision, shards, a student, its export
-TRACKING = "MLFLOW_TRACKING_URI"  # MLflow sets it where a student is registered; the folder it names goes
+PORTRAITS = 2  # the least number with one portrait to train on and one to test on
+NEEDED_BYTES = {"embedded": 1e9, "paper": 9e9}  # bytes on disk: half-precision weights, shards, a student, its export
+TRACKING = "MLFLOW_TRACKING_URI"  # MLflow sets it when a student is registered; its folder is temporary here
 BUILD = (*MADE_FROM, "dataset")
 
 Row = dict[str, Any]
 
 
 def rehearse(profile: str, overrides: list[str], random_weights: bool) -> dict[str, Any]:
-    """One row a stage: what it took and what it made; `ok` is false if something is not as it should be.
+    """Rehearse; returns a row for each stage with its cost and output. `ok` is false if there was a problem.
 
-    random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. All that is
-    made lies in a temporary folder, which is deleted again.
+    random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. Everything is
+    made in a temporary folder, which is deleted at the end.
     """
     settings = load_settings(profile, overrides)
     if random_weights and settings.world != "paper":
@@ -55,7 +54,7 @@ def rehearse(profile: str, overrides: list[str], random_weights: bool) -> dict[s
 
 
 class _Rehearsal:
-    """The rows so far, and the way to add one."""
+    """State of a rehearsal: the rows so far, and the way to add one."""
 
     def __init__(self, profile: str, overrides: list[str], settings: Settings, folder: Path) -> None:
         self.profile, self.folder = profile, folder
@@ -84,11 +83,11 @@ class _Rehearsal:
         }
 
     def measured(self, name: str, work: Callable[[], tuple[str, list[str]]]) -> None:
-        """Do a piece of work and add its row: what it made, and what is wrong with that."""
+        """Do a piece of work and add its row: the description of its output, and the problems."""
         started = time.monotonic()
         with UsageWatch() as watch:
             made, problems = work()
-            give_back()  # what the next piece of work takes is counted from what is needed
+            give_back()  # memory is measured from the level before the next piece of work
         seconds = round(time.monotonic() - started, 1)
         took = {"seconds": seconds, "cpu_seconds": watch.cpu_seconds, "peak_gb": watch.peak_gb}
         self.rows.append({"stage": name, **took, "made": made, "problems": problems})
@@ -97,7 +96,7 @@ class _Rehearsal:
             log.error("%s: %s", name, problem)
 
     def run_flow(self, flow: str, stages: tuple[str, ...]) -> None:
-        """The stages of a flow as the flow itself has them made, and what it hands on at the end."""
+        """Make the stages of a flow as the flow does, and check its results at the end."""
         from flows.run import products
         from flows.run.run import FlowRun, open_run
 
@@ -115,7 +114,7 @@ class _Rehearsal:
             self.measured(name, lambda: (type(hand_on(run)).__name__, []))
 
     def make_stage(self, run: Any, name: str) -> tuple[str, list[str]]:
-        """Make a stage and look at what it left."""
+        """Make a stage and check its output."""
         from tasks.stage_checks import check_stage
 
         result = run.stage(name)
@@ -180,7 +179,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
 
 
 def write_pictures(path: Path, size: int) -> tuple[str, list[str]]:
-    """An EG3D zip of heads of the procedural world, with the labels of the cameras that saw them."""
+    """Write an EG3D zip of heads of the procedural world, with their cameras as labels."""
     from models import procedural
     from models.camera import orbit_label
     from models.pixels import to_levels
@@ -199,7 +198,7 @@ def write_pictures(path: Path, size: int) -> tuple[str, list[str]]:
 
 @contextmanager
 def _folder(settings: Settings) -> Iterator[Path]:
-    """An empty folder with room enough, for the time of the rehearsal."""
+    """Yield an empty temporary folder on a disk with enough space."""
     place = Path(tempfile.gettempdir())
     needed, free = NEEDED_BYTES[settings.world], shutil.disk_usage(place).free
     if free < needed:
@@ -216,7 +215,7 @@ def _folder(settings: Settings) -> Iterator[Path]:
 
 @contextmanager
 def _environment(folder: Path, random_weights: bool) -> Iterator[None]:
-    """A data root of its own, and its own registry of weights; worker processes inherit both."""
+    """Set a data root and a registry of weights for the rehearsal; worker processes inherit both."""
     given = {**server.QUIET, "STILLROOM_DATA": str(folder / "data")}
     if random_weights:
         given["STILLROOM_MODELS"] = str(folder / "weights" / "models.yaml")

@@ -1,4 +1,4 @@
-"""State of a data root as a document: what is made, what ran last, which services and weights are there."""
+"""State of a data root as a document: partitions made, last runs, services and weights."""
 
 import shutil
 from dataclasses import asdict
@@ -21,7 +21,7 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """What is made, what ran last, which services are up."""
+    """Describe the partitions made, the last runs, and the running services."""
     from flows.run import active
     from flows.run.history import last_runs
     from flows.run.processes import find_service

@@ -1,4 +1,4 @@
-"""The command line: every command reads its options, calls one function and prints what that returns.
+"""Command line: every command reads its options, calls one function and prints the result.
 
 Flows are imported inside their commands, so that `--help` and `plan` start without torch, Prefect or MLflow.
 """
@@ -37,7 +37,7 @@ for group in (diff, regen, pretrain, care):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
+    """Run the command line. A user's mistake is one message and exit 1; a bug keeps its traceback."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     for chatty in ("httpx", "distributed", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def check_checkout() -> None:
-    """Refuse to work in a copied checkout with the code of the original, which its scripts still name."""
+    """Refuse to run a copied checkout with the original's code, to which its scripts still point."""
     here = Path.cwd()
     if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
         message = "this command runs the code of another checkout than the one you are in"

@@ -1,4 +1,4 @@
-"""A style of one's own."""
+"""Commands for a user's own style."""
 
 from pathlib import Path
 from typing import Annotated

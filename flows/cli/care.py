@@ -1,4 +1,4 @@
-"""The store: what is there, whether it is whole, what can go; and this machine."""
+"""Commands for the store and this machine: state, verification, repair, deletion, checks."""
 
 import sys
 from functools import partial
@@ -20,7 +20,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say what there is: partitions, snapshots, the last runs, services."""
+    """Show the state: partitions, snapshots, the last runs, services."""
     from flows.care.status import describe_status
 
     screen.show(describe_status(profile, overrides or []), as_json, status_table)
@@ -73,7 +73,7 @@ def gc(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say what nothing refers to any more, and delete it: with --yes, or, on a terminal, after a question."""
+    """List folders that nothing refers to, and delete them: with --yes or, on a terminal, after a question."""
     from flows.care import collect
 
     look = partial(collect.look_for_waste, profile, overrides or [], last, keep or [])
@@ -125,7 +125,7 @@ def doctor(
 
 
 def funnel_table(funnels: list[Document], console: Console) -> None:
-    """One row a style. A step that lost nothing is dim; most frequent reasons stand at the end."""
+    """Print a row for each style. Steps that lost nothing are dim; the most frequent reasons follow at the end."""
     steps = list(dict.fromkeys(each["step"] for funnel in funnels for each in funnel["steps"]))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("style", no_wrap=True)
@@ -194,7 +194,7 @@ def repair_table(document: Document, console: Console) -> None:
 
 
 def rehearsal_table(document: Document, console: Console) -> None:
-    """What each stage took and made, then what is wrong."""
+    """Print the time and output of each stage, then the problems."""
     rows = [row | {"CPU s": row["cpu_seconds"], "peak GB": row["peak_gb"]} for row in document["stages"]]
     show_rows(rows, ("stage", "seconds", "CPU s", "peak GB", "made"), console)
     for row in document["stages"]:
@@ -208,7 +208,7 @@ def doctor_table(document: Document, console: Console) -> None:
 
 
 def waste_table(document: Document, console: Console) -> None:
-    """What nothing refers to, one row a stage and style, and what stays."""
+    """Print the deletable folders, a row for each stage and style, and the kept ones."""
     _rows(document["items"], console)
     _kept_lines(document["kept"], console)
     if not document["items"]:
@@ -216,14 +216,14 @@ def waste_table(document: Document, console: Console) -> None:
 
 
 def deleted_table(document: Document, console: Console) -> None:
-    """What was deleted, one row a stage and style, and what stays."""
+    """Print the deleted folders, a row for each stage and style, and the kept ones."""
     _rows([item for item in document["items"] if item["deleted"]], console)
     _kept_lines(document["kept"], console)
     deleted_lines(document, console)
 
 
 def deleted_lines(document: Document, console: Console) -> None:
-    """How much was deleted, and how much of what was found was not."""
+    """Print the numbers of deleted and remaining folders."""
     if not document["items"]:
         _line("nothing to delete", console)
         return
@@ -234,7 +234,7 @@ def deleted_lines(document: Document, console: Console) -> None:
 
 
 def amount(document: Document) -> str:
-    """How much was found."""
+    """Return the number and size of the findings."""
     return f"{len(document['items'])} folders with {document['bytes'] / 1e6:.1f} MB"
 
 

@@ -14,9 +14,9 @@ from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 
 Document = dict[str, Any]
-LARGE_EFFECT = 0.2  # a score that moved by more than this part of the samples' spread is set in bold
-STYLES_SHOWN = 3  # of a cause, by name
-SHORT = {  # names of scores that fit side by side
+LARGE_EFFECT = 0.2  # Cohen's d; larger shifts are printed in bold
+STYLES_SHOWN = 3  # names of styles listed for a cause
+SHORT = {  # short names of scores, for narrow columns
     "score_clip_image": "CLIP image",
     "score_clip_text": "CLIP text",
     "score_clip_direction": "CLIP dir",
@@ -54,7 +54,7 @@ def diff(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say what differs between two datasets: samples, scores by style, settings."""
+    """Show the differences between two datasets: samples, scores by style, settings."""
     from flows.ask.dataset_comparison import diff_datasets
 
     screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
@@ -99,7 +99,7 @@ def _causes(causes: list[Document], console: Console) -> None:
 
 
 def _styles(styles: list[Document], console: Console) -> None:
-    """Two narrow tables, so that they fit into a terminal of 80 columns."""
+    """Print two narrow tables, to fit a terminal of 80 columns."""
     counts = _table("style", "samples", "added", "removed", "changed", "yield", numbers=True)
     for row in styles:
         changes = [str(row[name]) for name in ("added", "removed", "changed")]
@@ -133,7 +133,7 @@ def _say_page(document: Document, console: Console) -> None:
 
 
 def _table(*columns: str, numbers: bool = False) -> Table:
-    """The first column is a name; with `numbers`, the others stand to the right."""
+    """Return a table whose first column is a name; with `numbers`, the others are right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 1 if numbers else 2, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
         justify = "right" if numbers and index else "left"

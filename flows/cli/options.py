@@ -1,4 +1,4 @@
-"""The options that many commands share."""
+"""Options shared by many commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +67,6 @@ AdaptedStyle = Annotated[
 
 
 def check_one_asks(prompt: str | None, reference: Path | None) -> None:
-    """An edit is asked for in words or by an image."""
+    """Check that an edit has either a text or a reference picture."""
     if (prompt is None) == (reference is None):
         raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")

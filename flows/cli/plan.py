@@ -1,4 +1,4 @@
-"""What would run, and why."""
+"""Commands that show the plan and its reasons."""
 
 from typing import Annotated, Any
 
@@ -42,7 +42,7 @@ def why(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say why one partition would run: each input of its fingerprint, then and now."""
+    """Show why one partition would run: each input of its fingerprint, then and now."""
     from flows.ask.why import explain_partition
 
     screen.show(explain_partition(partition, profile, overrides or []), as_json, why_table)
@@ -62,7 +62,7 @@ def accept(
 
 
 def outlook_table(document: Document, console: Console) -> None:
-    """A forecast, and what has to be there first."""
+    """Print a forecast, and the files that are missing."""
     table = make_table("stage", "partitions", "samples", "GPU hours", "GB")
     for row in document["stages"]:
         price = row["price"]
@@ -93,7 +93,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
 
 
 def _price_cells(row: dict[str, Any]) -> list[str]:
-    """Samples, seconds and MB of what runs; of what only may run, in brackets."""
+    """Return samples, seconds and MB of the partitions that run; those that may run are in brackets."""
     price, maybe = row["price"], row["price_maybe"]
     shown, form = (price, "{}") if price["partitions"] else (maybe, "({})")
     if not shown["partitions"]:
@@ -125,7 +125,7 @@ def _seconds(price: dict[str, Any]) -> str:
 
 
 def why_table(document: dict[str, Any], console: Console) -> None:
-    """What changed first, then every input; an input that is the same on both sides has one value."""
+    """Print the differences first, then every input; an input that is the same on both sides has one value."""
     console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
     for change in document["changed"]:
         pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"

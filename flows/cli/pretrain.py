@@ -1,4 +1,4 @@
-"""The embedded networks, trained again."""
+"""Command that trains the embedded networks again."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ def pretrain(
 
 
 def show_exam(document: dict[str, Any], console: Console) -> None:
-    """What reaches its bar, and where the rest is."""
+    """Print the numbers that reach their bar, and the rest."""
     table = Table(box=None, pad_edge=False)
     for column in ("network", "number", "bar", "reached", "the worst"):
         table.add_column(column)

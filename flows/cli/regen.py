@@ -1,4 +1,4 @@
-"""One sample again, by itself."""
+"""Command that makes one sample again."""
 
 from pathlib import Path
 from typing import Annotated

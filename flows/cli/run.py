@@ -1,4 +1,4 @@
-"""The flows: build, distil, evaluate, here or through Prefect."""
+"""Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
 from typing import Annotated
 
@@ -106,7 +106,7 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
 
 
 def evaluation_table(document: Document, console: Console) -> None:
-    """The README's columns, how the student differs, each style; `--json` has the rest."""
+    """Print the main columns, the student's differences and each style; `--json` has the rest."""
     from tasks.evaluation.table import STUDENT, TEACHERS
     from tasks.reports.evaluation import MEASURES, format_value, show_difference
 

@@ -1,4 +1,4 @@
-"""What a student is for."""
+"""Commands that use a student."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +69,7 @@ def export(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Write a student as a folder that stands alone, or a dataset as EG3D or 3DPE have theirs."""
+    """Write a student as a self-contained folder, or a dataset in the layout of EG3D or 3DPE."""
     if form not in ("hf", "eg3d", "3dpe"):
         raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
@@ -84,7 +84,7 @@ def export(
 
 
 def show_edit(document: dict[str, Any], console: "Console") -> None:
-    """The document of `edit_portraits` for a person."""
+    """Print the document of `edit_portraits`."""
     files = document["files"]
     for path in files[:FILES_SHOWN]:
         console.print(path, markup=False, highlight=False, soft_wrap=True)

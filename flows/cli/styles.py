@@ -1,4 +1,4 @@
-"""The styles of a profile."""
+"""Commands of a profile's styles."""
 
 from typing import Annotated
 
@@ -40,7 +40,7 @@ def styles_add(
 
 @app.command("check")
 def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say what is wrong with the style files; exit 1 if a build would stop or leak."""
+    """Check the style files; exit 1 if a build would stop or leak."""
     from flows.ask.style_check import check_styles
 
     document = check_styles(profile, overrides or [])

@@ -1,4 +1,4 @@
-"""Videos."""
+"""Command that edits videos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +43,7 @@ def edit_video(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Edit a video frame by frame with a student; sound and times stay. Interrupted, it goes on at its frame."""
+    """Edit a video frame by frame with a student; sound and times stay. An interrupted edit resumes at its frame."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
@@ -64,7 +64,7 @@ def edit_video(
 
 
 def show_video(document: dict[str, Any], console: "Console") -> None:
-    """The outcome of the flow for a person."""
+    """Print the outcome of the flow."""
     for path in document["files"]:
         console.print(path, markup=False, highlight=False, soft_wrap=True)
     made = document["frames"] - document["resumed_at"]

@@ -26,7 +26,7 @@ from tasks.lab.ablation_page import PAGE, PICTURE, Result, write_page
 from tasks.sources.files import PROCEDURAL
 
 FOLDER = "ablation"  # below the data root
-MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # that the embedded editor knows besides those of the demo
+MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # further styles that the embedded editor knows
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 def ablate(
     profile: str = "demo", overrides: list[str] | None = None, style: str | None = None, seeds: int = 3
 ) -> dict[str, Any]:
-    """Train bases of 3, 6 and 10 styles, adapt them to one more from 2 to 50 pairs, and write a page of what came out.
+    """Train bases of 3, 6 and 10 styles, adapt them to one more from 2 to 50 pairs, and write a page of the results.
 
-    `style`: the one to adapt to; null draws it. Everything is kept as it is made: a run that was killed goes on.
+    `style`: the style to adapt to; null draws it. Results are stored as they are made: a killed run resumes.
     """
     chosen = gather_styles(profile, overrides or [])
     novel, styles = draw_styles(chosen.known, style)
@@ -48,7 +48,7 @@ def ablate(
 
 @dataclass(frozen=True)
 class Styles:
-    """The styles there are, and the settings that name their folder."""
+    """Style files, and the settings that name their folder."""
 
     known: list[str]
     overrides: list[str]
@@ -56,7 +56,7 @@ class Styles:
 
 @dataclass(frozen=True)
 class Base:
-    """A student that is adapted, by what it knows and what it was made from."""
+    """Student to adapt, with its styles and its dataset."""
 
     styles: list[str]
     pins: dict[str, str]
@@ -77,7 +77,7 @@ def gather_styles(profile: str, overrides: Sequence[str]) -> Styles:
 
 
 def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) -> Base:
-    """A student that knows these styles and no other."""
+    """Train a student on these styles only."""
 
     def shape(settings: Settings) -> PlanShape:
         from tasks.portraits import blocks
@@ -96,7 +96,7 @@ def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) ->
 def adapt_arms(
     profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arms: Sequence[Arm]
 ) -> list[Result]:
-    """Adapt to the style the base of each arm; returns what their records say."""
+    """Adapt the base of each arm to the style; returns the records' values."""
     works = {arm: _arm_work(profile, overrides, style, bases, arm) for arm in arms}
     results = {}
     for arm, kept in keep_arms("ablate", works):
@@ -109,7 +109,7 @@ def adapt_arms(
 def _arm_work(profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arm: Arm) -> ArmWork:
     base = next(base for base in bases if len(base.styles) == arm.styles)
     chosen = [*overrides, f"adapt.pairs={arm.pairs}", f"adapt.seed={arm.seed}"]
-    if base.settings.portraits.source == PROCEDURAL:  # it has no end: there are as many people as the most pairs need
+    if base.settings.portraits.source == PROCEDURAL:  # endless: as many people as the most pairs need
         wanted = count_portraits(base.settings, PAIRS[-1])
         chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
     shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs

@@ -1,6 +1,6 @@
-"""An arm of an experiment: some settings and a seed, carried out as stages of the store.
+"""Arm of an experiment: some settings and a seed, carried out as stages of the store.
 
-So it is kept: the same arm is made once, and a run that was killed goes on with the arms that are missing.
+The store keeps each arm: it is made once, and a killed run continues with the missing arms.
 """
 
 import json
@@ -25,14 +25,14 @@ from flows.run.run import FlowRun, open_run
 
 Name = TypeVar("Name")
 
-RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
+RUNS = "mlflow/arms.json"  # file below the data root: the run that made each arm, by its digest
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ArmWork:
-    """What is to be made of an arm."""
+    """Work of an arm: settings, stages, and values for MLflow."""
 
     profile: str
     overrides: Sequence[str]
@@ -45,7 +45,7 @@ class ArmWork:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of an arm: of its last stage, but for the digests, which are of the named stages."""
+    """Stored arm: results of its last stage, and digests of the named stages."""
 
     folder: Path
     metrics: dict[str, float]
@@ -56,9 +56,9 @@ class Kept:
 
 
 def keep_arms(experiment: str, works: Mapping[Name, ArmWork]) -> Iterator[tuple[Name, Kept]]:
-    """Make the arms, unless they are made; each with its name, as they come.
+    """Make the missing arms; yields each with its name as it is done.
 
-    One that another process is at comes last: so calls of a flow share its arms, be they on a core or a GPU each.
+    An arm that another process is making comes last: several calls of a flow share the arms, on a core or GPU each.
     """
     waiting = dict(works)
     while waiting:
@@ -69,7 +69,7 @@ def keep_arms(experiment: str, works: Mapping[Name, ArmWork]) -> Iterator[tuple[
 
 
 def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
-    """The first arm that no other process is at, or the first of all as soon as it is left; its lock is held."""
+    """Return the first arm that no other process has locked, else wait for the first of all; its lock is held."""
     locks = {name: lock_arm(work) for name, work in works.items()}
     for name, lock in locks.items():
         with suppress(Timeout):
@@ -80,7 +80,7 @@ def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
 
 
 def lock_arm(work: ArmWork) -> FileLock:
-    """What a process holds while it makes an arm; that of a dead process is free."""
+    """Return the lock that a process holds while it makes an arm; that of a dead process is free."""
     asked = digest_json([work.profile, list(work.overrides), dict(work.pins), list(work.stages)])
     path = Store(data_root()).lock_file(f"arm/{asked}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def lock_arm(work: ArmWork) -> FileLock:
 
 
 def keep_arm(experiment: str, work: ArmWork) -> Kept:
-    """Make the stages of an arm, unless they are made."""
+    """Make the missing stages of an arm."""
     stages = work.stages
     with open_run(experiment, work.profile, work.overrides, dict(work.pins), shape=work.shape) as run:
         if work.with_samples:
@@ -105,7 +105,7 @@ def keep_arm(experiment: str, work: ArmWork) -> Kept:
 
 
 def _first_run(run: FlowRun, stage: str) -> str:
-    """The MLflow run that made an arm: this one, or that of an earlier call."""
+    """Return the MLflow run that made an arm: this one, or an earlier call's."""
     path = run.root / RUNS
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # other calls write here, too
@@ -118,6 +118,6 @@ def _first_run(run: FlowRun, stage: str) -> str:
 
 
 def tell_command(start: str, profile: str, overrides: Sequence[str]) -> str:
-    """The command that makes an experiment's page, as the page shows it."""
+    """Return the command that makes an experiment's page, as the page shows it."""
     told = [start, *(f"--set '{override}'" for override in overrides)]
     return " ".join([*told, *([] if profile == "demo" else [f"--profile {profile}"])])

@@ -34,11 +34,10 @@ def claims(
     seeds: int = 3,
     iterations: int = 400,
 ) -> dict[str, Any]:
-    """Train what the claims compare from a dataset; write table, figure and verdict of each.
+    """Train the arms of the claims from a dataset; write table, figure and verdict of each claim.
 
     `dataset`: null for the one of these settings.  `iterations`: of the arms that differ in their objective.
-    Everything is kept as it is made: a run that was killed goes on, and runs that are started side by side share the
-    trainings.
+    Results are stored as they are made: a killed run resumes, and runs side by side share the trainings.
     """
     chosen = overrides or []
     pins = find_dataset(dataset, load_settings(profile, chosen))
@@ -47,14 +46,14 @@ def claims(
 
 
 def list_trainings(seeds: int) -> list[tuple[Arm, int]]:
-    """Every arm with every seed. Seed by seed, so that an end in the middle leaves whole tables of fewer seeds."""
+    """List every arm with every seed, seed by seed: an interrupted run leaves complete tables of fewer seeds."""
     return [(arm, seed) for seed in range(seeds) for arm in ARMS]
 
 
 def train_arms(
     profile: str, overrides: Sequence[str], pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
 ) -> list[Trained]:
-    """Train and measure the arms that are not done already."""
+    """Train and measure the missing arms."""
     own = load_settings(profile, list(overrides)).distill
     works = {
         (arm.name, seed): _arm_work(profile, [*overrides, *arm.overrides(seed, steps, own.iterations)], pins, arm)

@@ -1,4 +1,4 @@
-"""The students that the page can show: those of the store and the styles that they were adapted to, a few loaded."""
+"""Students for the page: those of the store and their adapted styles; a few stay loaded."""
 
 import threading
 from collections import OrderedDict
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from tasks.student.api import Student
 
 KEPT = 3  # students in memory; two are compared while a third is edited with
-SHORT = 8  # characters of a digest that a person sees
+SHORT = 8  # characters of a digest on the page
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A student, or one that was adapted to a style. `key` names it in the page."""
+    """Student, or an adapted style of one. `key` names it on the page."""
 
     label: str
     student: str  # digest
@@ -35,7 +35,7 @@ class Choice:
 
 
 class Shelf:
-    """What there is to choose from, and the students that were chosen last. Safe to share between threads."""
+    """Choices of the page, and the last chosen students. Safe to share between threads."""
 
     def __init__(self, profile: str, overrides: list[str]) -> None:
         self.profile, self.overrides = profile, overrides
@@ -64,13 +64,13 @@ class Shelf:
         return found
 
     def options(self) -> list[tuple[str, str]]:
-        """The choices as a menu takes them: what is read, and the key."""
+        """Return the choices for a menu: label and key."""
         return [(choice.label, choice.key) for choice in self.choices()]
 
     def open(self, key: str) -> "Student":
-        """The student of a choice, loaded and warm. The first call of a student takes seconds.
+        """Return the student of a choice, loaded and warm. The first call for a student takes seconds.
 
-        Raises UserError where there is no such student any more.
+        Raises UserError if the student no longer exists.
         """
         with self._lock:
             if key not in self._loaded:

@@ -1,4 +1,4 @@
-"""`make demo`: build, distil and evaluate through Prefect deployments, then say where everything is.
+"""`make demo`: build, distil and evaluate through Prefect deployments, then print the places of the results.
 
 Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it
 again, unless `--leave-up` is given or it was up before.
@@ -39,7 +39,7 @@ def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
 
 @contextmanager
 def following(log: Path) -> Iterator[None]:
-    """Repeat what our code says in a growing log; Prefect's own lines stay there."""
+    """Repeat our code's lines of a growing log; Prefect's own lines stay there."""
     ended = threading.Event()
 
     def repeat() -> None:
@@ -67,8 +67,8 @@ def following(log: Path) -> Iterator[None]:
 
 
 def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
-    """The three flows in their order, and a summary on stdout."""
-    # What stands before the demo stays; what the demo starts it ends.
+    """Run the three flows in their order, and print a summary on stdout."""
+    # Services that ran before the demo stay; services that it starts are ended.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
     preparing = threading.Thread(target=prepare_tracking, args=(root,))
@@ -104,7 +104,7 @@ def prepare_tracking(root: Path) -> None:
 
 
 def summarise(root: Path, seconds: dict[str, float]) -> None:
-    """Seconds per stage as the stages measured them, then the addresses of the results."""
+    """Print the seconds per stage as measured by the stages, then the addresses of the results."""
     say("\nseconds per stage")
     for flow in FLOWS:
         for stage, spent in last_run(root, flow).stage_seconds.items():

@@ -1,4 +1,4 @@
-"""Start a flow: in this process, or as a Prefect deployment."""
+"""Start of a flow: in this process, or as a Prefect deployment."""
 
 import importlib
 import inspect
@@ -33,12 +33,12 @@ FLOWS = {
     "pretrain-embedded": "flows.lab.pretrain_embedded:pretrain_embedded",
 }
 
-HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # also what has no deployment
+HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # flows with a deployment, and those without
 
 
 def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:
     """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none."""
-    load_settings(profile, overrides)  # a mistake in them is said before anything is started
+    load_settings(profile, overrides)  # report mistakes in the settings before anything is started
     root = data_root()
     api_url = server.find_api(root)
     # Prefect reads its environment when it is imported, so this comes first.
@@ -75,7 +75,7 @@ def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: Ba
 
 
 def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
-    """The values of `name=value`, read as YAML. Raises UserError for what the flow does not know, or misses."""
+    """Read values of `name=value` as YAML. Raises UserError for unknown or missing parameters of the flow."""
     module, function = FLOWS[name].split(":")
     flow = getattr(importlib.import_module(module), function)
     known = inspect.signature(getattr(flow, "fn", flow)).parameters
@@ -90,7 +90,7 @@ def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
 
 
 def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -> None:
-    """Raise UserError unless this checkout, or a worker of the deployment's work pool, would carry the run out."""
+    """Raise UserError unless this checkout or a worker of the deployment's work pool would execute the run."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
@@ -123,7 +123,7 @@ def trigger(
 ) -> dict[str, Any]:
     """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
 
-    given: further parameters of the flow, each `name=value`.  take_over: where another checkout serves the
+    given: further parameters of the flow, each `name=value`.  take_over: if another checkout serves the
     deployments, end that and serve them from here.
     """
     if name not in FLOWS:

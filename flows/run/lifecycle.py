@@ -1,4 +1,4 @@
-"""The record of a run, from its first line to its end: MLflow's run is always ended, whatever ends the flow."""
+"""Lifecycle of a run's records: MLflow's run is always ended, however the flow ends."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ def _keep_for_prefect(note: ActiveNote, ended: str) -> None:
 
 
 def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
-    """End what dead processes left running, in MLflow and in the list of last runs. Returns those runs.
+    """End runs of dead processes, in MLflow and in the list of last runs. Returns those runs.
 
     mlflow_uri: the tracking store in use, None for the one below the data root. Runs in other stores are left for a
     start that uses them.
@@ -74,7 +74,7 @@ def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
         ours = mlflow_uri is None or run.belongs_to(root)
         if run.mlflow_uri != mlflow_uri and run.ended is None:
             if not run.belongs_to(root):
-                active.forget(path)  # the original's, in a copied data root
+                active.forget(path)  # in a copied data root, the run is the original's
             continue
         if run.ended is None:
             _end_killed(root, path, run, mlflow_uri, ours)
@@ -119,7 +119,7 @@ def note_killed(root: Path, run: ActiveRun, ended: datetime) -> None:
         stage=run.stage,
         overrides=run.overrides,
         parameters=run.parameters,
-        # What failed before is still to be tried again.
+        # Earlier failures are still to be retried.
         failed=before.failed if before is not None else {},
         blocked=before.blocked if before is not None else [],
         ended=ended.isoformat(timespec="seconds"),
@@ -128,5 +128,5 @@ def note_killed(root: Path, run: ActiveRun, ended: datetime) -> None:
 
 
 def last_touched(path: Path) -> datetime:
-    """When a note was last written."""
+    """Return the time at which a note was last written."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -1,7 +1,7 @@
-"""Background processes of ours: noted when started, found again by the note; only they are ended.
+"""Background processes of ours: noted when started, found again by the note; only these are ended.
 
-A note counts in the folder that it was written in. A copied data root holds copies of the notes, and the processes
-they name belong to the original; those of a data root that was moved while they ran are ended before new ones start.
+A note counts only in the folder where it was written. A copied data root has copies of the notes, whose processes
+belong to the original. Processes of a data root that was moved while they ran are ended before new ones start.
 """
 
 import json
@@ -22,7 +22,7 @@ from data_catalog.store.fingerprint import write_atomically
 
 @dataclass(frozen=True)
 class Service:
-    """A process that we started from the code in `checkout`, noted in the folder `home`."""
+    """Process started from the code in `checkout`, noted in the folder `home`."""
 
     name: str
     pid: int
@@ -134,7 +134,7 @@ def end_process(pid: int, seconds: float = 10) -> None:
     for process in family:
         _signal(process.terminate)
     for process in psutil.wait_procs(family, timeout=seconds)[1]:
-        # Processes that it started since then would outlive it.
+        # Processes that it has started since then would outlive it.
         with suppress(psutil.NoSuchProcess):
             for child in process.children(recursive=True):
                 _signal(child.kill)
@@ -149,7 +149,7 @@ def _signal(send: Callable[[], None]) -> None:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` if nobody listens there on loopback, else any free one."""
+    """Return `preferred` if it is free on loopback, else another free port."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

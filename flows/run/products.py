@@ -1,4 +1,4 @@
-"""What the flows hand on, found again by digest: the dataset, the student, the evaluation."""
+"""Products of the flows, found by digest: the dataset, the student, the evaluation."""
 
 import json
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Pins = dict[str, str]
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A student in the store. `digest` is that of its partition."""
+    """Student in the store. `digest` is that of its partition."""
 
     digest: str
     dataset: str
@@ -71,7 +71,7 @@ def find_student(digest: str | None, settings: Settings, dataset: str | None = N
 
 
 def check_never_met(learned: pa.Table, examined: pa.Table) -> None:
-    """No portrait and no prompt of the examined dataset's test split may be in what the student learned from."""
+    """Raise if the student learned a portrait or prompt of the examined dataset's test split."""
     met = learned.filter(pc.field("split") != "test")
     tested = examined.filter(pc.field("split") == "test")
     for column in ("portrait_id", "prompt"):
@@ -85,7 +85,7 @@ def check_never_met(learned: pa.Table, examined: pa.Table) -> None:
 
 
 def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
-    """What a leak would show in, of a dataset's partition."""
+    """Return the columns of a dataset's partition that a leak would show in."""
     entry = next((each for each in catalog.history(DATASET) if each.digest == digest), None)
     if entry is None:
         raise UserError("the store no longer holds the dataset that the student learned from", digest=digest)
@@ -93,9 +93,9 @@ def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
 
 
 def publish_dataset(run: FlowRun) -> Snapshot:
-    """Take the dataset into datasets/ with card and report, and name it in MLflow.
+    """Publish the dataset in datasets/ with card and report, and log it in MLflow.
 
-    It becomes the latest only where the profile's own settings made it: an experiment changes nothing for others.
+    It becomes the latest only if the profile's own settings made it: an experiment does not change the default.
     """
     from tasks.reports.dataset import dataset_documents
 

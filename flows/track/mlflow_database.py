@@ -1,7 +1,7 @@
-"""The MLflow database below the data root: made whole or not at all, with artifact locations that follow the root.
+"""MLflow database below the data root: made atomically, with artifact locations that follow the root.
 
-MLflow keeps absolute locations. A data root that was copied or moved has those of its first place, where artifacts
-would be looked for and written. `open_database` rewrites them before anything else reads the database.
+MLflow stores absolute locations. In a copied or moved data root they point to the old place, where artifacts would be
+read and written. `open_database` rewrites them before anything else reads the database.
 """
 
 import logging
@@ -41,7 +41,7 @@ def artifacts_uri(root: Path) -> str:
 
 
 def open_database(root: Path) -> str:
-    """Make the database unless it is there, and let its locations lie below this root. Returns MLflow's URI of it."""
+    """Make the database if it is missing, and move its locations below this root. Returns MLflow's URI of it."""
     path = database_path(root)
     with writing(root):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def places(path: Path) -> list[str]:
 
 
 def look_at_locations(root: Path) -> list[str]:
-    """List what MLflow would not find below this root: artifacts elsewhere, and models whose files are gone."""
+    """List locations that MLflow would not find below this root: artifacts elsewhere, and models without files."""
     path = database_path(root)
     if not path.exists():
         return []
@@ -88,22 +88,22 @@ def look_at_locations(root: Path) -> list[str]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether MLflow made all its tables. It stamps its schema's version when one step of many is done."""
+    """Whether MLflow has made all its tables. It stamps its schema's version after each of many steps."""
     with _connected(path) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"experiments", "runs", "alembic_version"} <= tables:
             return False
-        # The default experiment comes last, when the schema is complete.
+        # The default experiment is made last, when the schema is complete.
         return database.execute("SELECT count(*) FROM experiments").fetchone()[0] > 0
 
 
 def _make(path: Path) -> None:
-    """Make the tables in a file of another name, and rename it: a kill leaves no half of a database."""
+    """Make the tables in a file of another name, and rename it: a kill leaves no partial database."""
     from mlflow import MlflowClient
 
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     for left in path.parent.glob(f".{path.name}.*"):
-        left.unlink()  # of a process that died: we hold the lock
+        left.unlink()  # from a process that died: we hold the lock
     try:
         MlflowClient(tracking_uri=database_uri(temporary)).search_experiments(max_results=1)
         with _connected(temporary) as database:
@@ -115,7 +115,7 @@ def _make(path: Path) -> None:
 
 
 def _replace_unfinished(path: Path) -> None:
-    """Put a whole database in the place of one that a dead process left unfinished and that holds no run."""
+    """Replace the unfinished database of a dead process that holds no run by a complete one."""
     with _connected(path) as database:
         try:
             runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
@@ -134,7 +134,7 @@ def _move_locations(path: Path, old: str, root: Path) -> None:
     new = root.resolve().as_uri()
     with _connected(path) as database, database:
         for table, column in LOCATIONS:
-            # A dataset's address stands inside JSON, everything else begins with it.
+            # A dataset's address is inside JSON; other columns start with it.
             database.execute(
                 f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?) > 0",
                 (f"{old}/", f"{new}/", f"{old}/"),

@@ -1,7 +1,7 @@
-"""Students among MLflow's registered models, looked up in our own sqlite without importing MLflow.
+"""Students among MLflow's registered models, read from our own sqlite without importing MLflow.
 
-Versions name their student by the tag `stillroom.student.digest`, of their own or of the run that logged them. A
-tracking store that is no sqlite file is not asked.
+A version names its student by the tag `stillroom.student.digest`, its own or that of the run that logged it. Tracking
+stores other than an sqlite file are not read.
 """
 
 import logging
@@ -21,8 +21,8 @@ from flows.track.mlflow_runs import tracking_uri
 log = logging.getLogger(__name__)
 
 TAG = "stillroom.student.digest"
-DELETED = "Deleted_Internal"  # the stage in which MLflow keeps a version that was deleted
-BUSY_S = 10.0  # how long a version may be waited for while another process writes
+DELETED = "Deleted_Internal"  # stage of a deleted version in MLflow
+BUSY_S = 10.0  # seconds to wait for the database while another process writes
 VERSIONS = f"""
     SELECT v.name, v.version, COALESCE(own.value, run.value)
     FROM model_versions AS v
@@ -35,7 +35,7 @@ VERSIONS = f"""
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version of a registered model, and the digest of the student that it holds."""
+    """Version of a registered model, and the digest of its student."""
 
     name: str
     version: int
@@ -47,7 +47,7 @@ class ModelVersion:
 
 
 def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
-    """Versions that hold a student, by name and number; none where there is no sqlite of MLflow's."""
+    """List versions that hold a student, by name and number; none without an sqlite file of MLflow's."""
     path = _find_database(root, settings)
     if path is None:
         return []
@@ -76,12 +76,12 @@ def _find_database(root: Path, settings: Settings) -> Path | None:
 
 
 def move_alias(root: Path, settings: Settings, alias: str, student: str, before: str | None) -> list[str]:
-    """Let an alias of MLflow's registered models mean a student. Returns what was done, a sentence each.
+    """Let an alias of MLflow's registered models mean a student. Returns a sentence for each change.
 
-    before: the student that had the name; versions of it lose the alias where the new one has none in their model.
+    before: the student that had the name; its versions lose the alias where the new student has none in their model.
     """
     known = model_versions(root, settings)
-    newest = {each.name: each for each in known if each.student == student}  # the last of a name is the newest
+    newest = {each.name: each for each in known if each.student == student}  # the last version of a name is the newest
     left = [each for each in known if alias in each.aliases and each.student == before and each.name not in newest]
     told = (
         [] if newest else ["no version of a registered model in MLflow holds this student, so no alias was set there"]

@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a run: a task run per piece of work with a telling state, the plan, progress.
+"""Prefect's pages of a run: a task run per piece of work with a descriptive state, the plan, progress.
 
 Without Prefect (a flow called as a plain function) the same work runs and nothing is shown. Where its server goes away
 during a run, the work goes on, and nothing more is shown.
@@ -26,8 +26,8 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.mistakes import MISTAKES
 
-PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
-LOG_SECONDS = 15.0  # between two log lines about a stage that is still at work
+PROGRESS_SECONDS = 3.0  # seconds between two updates of a progress artifact; each costs the server some 20 ms
+LOG_SECONDS = 15.0  # seconds between two log lines about a running stage
 
 Shown = TypeVar("Shown")
 
@@ -38,7 +38,7 @@ _lost: set[str] = set()  # flow runs whose server does not answer any more
 
 @dataclass
 class Tally:
-    """What became of the partitions of one piece of work."""
+    """Counts of the partitions of one piece of work."""
 
     made: int = 0
     cached: int = 0
@@ -119,13 +119,13 @@ def _show(show: Callable[[], Shown]) -> Shown | None:
 
 
 def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
-    """Do a piece of work as a task run whose state tells what it did. An exception of the work is raised."""
+    """Do a piece of work as a task run whose state describes the result. An exception of the work is raised."""
     if flow_run_id() is None:
         work()
         return
     errors: list[Exception] = []
 
-    # Prefect's cache believes a result file, not the store: ours is the only one.
+    # Prefect's cache trusts a result file instead of the store: only ours is used.
     @task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
     def carry_out() -> State[Any]:
         try:
@@ -134,7 +134,7 @@ def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
             errors.append(error)
             raise
 
-    # Prefect would raise for a state that only tells of failed partitions; the run goes on after those.
+    # Prefect would raise for a state that only reports failed partitions; the run continues after those.
     carry_out(return_state=True)
     # A failed partition is no error; an error of the work itself ends the run, as it does without Prefect.
     for error in errors:
@@ -160,20 +160,20 @@ def show_funnels(rows: list[dict[str, Any]]) -> None:
 
 
 class ProgressBar:
-    """A log line now and then and, in a flow run, a progress artifact, once there is something to tell."""
+    """Progress of a stage: a log line now and then and, in a flow run, a progress artifact."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self._logged = time.monotonic()
-        self._first: tuple[float, int] | None = None  # when the first message came, and how much was done by then
+        self._first: tuple[float, int] | None = None  # time and progress of the first message
         self._artifact: UUID | None = None
         self._told = 0.0
         self._active = flow_run_id() is not None
 
     def update(self, done: int, total: int) -> None:
-        """`done` of `total` steps; the last one is always told."""
+        """Report `done` of `total` steps; the last one is always reported."""
         now = time.monotonic()
-        began, before = self._first = self._first or (now, done)  # what preceded it says nothing of the pace
+        began, before = self._first = self._first or (now, done)  # earlier progress tells nothing about the pace
         if before < done < total and now - self._logged >= LOG_SECONDS:
             self._logged, left = now, (now - began) * (total - done) / (done - before)
             log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
@@ -190,7 +190,7 @@ class ProgressBar:
 
 
 class WithoutUserTracebacks(logging.Filter):
-    """A mistake of the user's is a message; Prefect would print where in our code it was noticed."""
+    """Filter that removes tracebacks of users' mistakes; Prefect would add them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -205,7 +205,7 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 
 def log_plainly() -> None:
-    """Let our log lines through; to stderr where nobody set up logging, as in a process of Prefect's."""
+    """Pass our log lines through; to stderr where logging is not set up, as in a process of Prefect's."""
     for name in ("flows", "tasks", "data_catalog"):
         logging.getLogger(name).setLevel(logging.INFO)
     if not logging.getLogger().handlers:

@@ -1,4 +1,4 @@
-"""Who is it, of real faces: ArcFace's IR-SE-50 (Deng et al. 2019), with the keys of `model_ir_se50.pth`.
+"""Identity of real faces: ArcFace's IR-SE-50 (Deng et al. 2019), with the keys of `model_ir_se50.pth`.
 
 The paper measures identity with it. `models.judges.identity` is its small relative of the embedded world.
 """
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ArcFace(nn.Module):
-    """Aligned faces to unit vectors; the cosine of two is how much they are one person."""
+    """Map aligned faces to unit vectors; the cosine of two measures whether they are the same person."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ArcFace(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """Frozen, with the weights of `model_ir_se50.pth`."""
+        """Return a frozen network with the weights of `model_ir_se50.pth`."""
         network = cls()
         network.load_state_dict(state)
         return network.eval().requires_grad_(False)

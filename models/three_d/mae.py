@@ -23,7 +23,7 @@ class MaeConfig:
     width: int = 768
     depth: int = 12
     heads: int = 12
-    decoder_width: int = 512  # of the pretraining only
+    decoder_width: int = 512  # used in pretraining only
     decoder_depth: int = 8
 
     @property
@@ -125,14 +125,14 @@ class MaeEncoder(nn.Module):
 
 
 class Mae:
-    """Pictures in, prompt tokens out."""
+    """Map pictures to prompt tokens."""
 
     def __init__(self, encoder: MaeEncoder) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
-        """From `MaeConfig.to_dict` and the encoder's state dict."""
+        """Build from `MaeConfig.to_dict` and the encoder's state dict."""
         encoder = MaeEncoder(MaeConfig(**config))
         encoder.load_state_dict(state)
         return cls(encoder)

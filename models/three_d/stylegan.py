@@ -139,7 +139,10 @@ class ToImage(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: two layers and a skip image; the first block (inputs 0) starts from a learned constant."""
+    """Synthesis block of one resolution: two layers and a skip image.
+
+    The first block (inputs 0) starts from a learned constant.
+    """
 
     resample_filter: Tensor
 

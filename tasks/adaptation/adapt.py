@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Findings:
-    """What the exams said: LPIPS of the held-out edits, one by one, and of the old styles, by style."""
+    """Results of the exams: LPIPS of each held-out edit, and of the old styles, by style."""
 
     curve: list[dict[str, Any]]
     before: np.ndarray  # (Q,)
@@ -118,7 +118,7 @@ STAGE = Stage(
 
 
 def base_of(work: Work) -> Input:
-    """The student that is adapted: the input that is neither pairs nor dataset."""
+    """Return the student that is adapted: the input that is neither pairs nor dataset."""
     (name,) = work.inputs.keys() - {"pairs", "dataset"}
     return work.input(name)
 
@@ -227,7 +227,7 @@ def looked_at(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def stops(looks: Sequence[float]) -> list[tuple[float, bool]]:
-    """The seconds at which learning pauses, and whether that is for a look or only for a checkpoint."""
+    """Return the seconds at which learning pauses, and whether for a look or only for a checkpoint."""
     between = {second for second in np.arange(CHECKPOINT_S, looks[-1], CHECKPOINT_S) if second not in looks}
     return sorted([(float(second), False) for second in between] + [(second, True) for second in looks])
 
@@ -281,7 +281,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
 
 
 def headline(found: Findings) -> dict[str, float]:
-    """The numbers that stand in the record. Gains and `old_loss` are shares of the unadapted student's LPIPS."""
+    """Return the metrics for the record. Gains and `old_loss` are shares of the unadapted student's LPIPS."""
     from tasks.adaptation.exam import gain_interval
 
     last = looked_at(found.curve)[-1]

@@ -1,7 +1,7 @@
-"""Stage pairs, of pictures of one's own: a folder with `input/` and `edited/`, joined by file name.
+"""Stage pairs from a user's folder with `input/` and `edited/`, matched by file name.
 
-Each input is aligned as `stillroom edit` aligns it, its edited picture is cut at the same place, and the teacher lifts
-it. A few pairs, chosen by the seed, are held out to measure with.
+Each input is aligned as by `stillroom edit`. Its edited picture is cut at the same place, and the teacher lifts it to a
+triplane. A few pairs, chosen by the seed, are held out for measuring.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
 
 INPUT, EDITED = "input", "edited"  # the two folders
 FEWEST = 3  # pairs: two to learn from, one to measure with
-SHARE_HELD_OUT = 5  # of so few that all could be learned, one in five is held out
+SHARE_HELD_OUT = 5  # with too few pairs to hold out `adapt.held_out`, one in this many is held out
 NAMES_SHOWN = 5
 
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ def reads(settings: Settings, partition: Partition) -> Row:
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The pictures, and the style's file where it says the prompt."""
+    """Return the pictures, and the style's file if the prompts come from it."""
     pairs = find_pairs(_folder(settings))
     files = {f"{side.parent.name}/{side.name}": side for pair in pairs for side in (pair.input, pair.edited)}
     if settings.adapt.prompt is None:
@@ -95,7 +95,7 @@ STAGE = Stage(
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """The pairs of a folder, by name; raises UserError, naming them, where pictures have no partner."""
+    """Return the pairs of a folder, by name. Raises UserError that names the pictures without a partner."""
     found: dict[str, dict[str, Path]] = {}
     for side in (INPUT, EDITED):
         if not (folder / side).is_dir():

@@ -1,7 +1,7 @@
-"""Stage pairs: the few pairs of one style that a student is adapted with, and those kept back to measure it.
+"""Stage pairs: the few pairs of one style for adapting a student, and those held out to measure it.
 
-The editor's pseudo-labels, as the stages before it made, judged and taught them. The samples are copied, so that the
-pairs stay whatever becomes of the dataset. Pictures of one's own come by tasks/adaptation/folder.py.
+They are the editor's pseudo-labels, as the earlier stages made, judged and taught them. Samples are copied: the pairs
+stay when the dataset is deleted. Pairs from a user's folder come from tasks/adaptation/folder.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_samples
 
 LEARNED, HELD_OUT = "train", "test"  # the splits of pairs
-SPARE = 1.25  # portraits edited for each pair wanted: gates reject some
+SPARE = 1.25  # portraits edited per pair wanted: gates reject some
 
 Row = dict[str, Any]
 
@@ -90,7 +90,7 @@ def read_pairs(folder: Path) -> tuple[list[SampleRef], list[SampleRef]]:
 
 
 def count_portraits(settings: Settings, pairs: int) -> int:
-    """How many portraits should do: enough to learn from and enough to measure with."""
+    """Return the number of portraits to edit: enough to learn from and to measure with."""
     own, portraits = settings.adapt, settings.portraits
     wanted = pairs / (1.0 - portraits.val_fraction - portraits.test_fraction) * SPARE
     if portraits.test_fraction:

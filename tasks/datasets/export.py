@@ -162,5 +162,5 @@ def _write_below(folder: Path, name: str, data: bytes) -> None:
 def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     """Stored, since pictures are compressed already, and without a date: equal datasets give equal archives."""
     member = zipfile.ZipInfo(name)
-    member.external_attr = 0o644 << 16  # without, nobody may read what is unpacked
+    member.external_attr = 0o644 << 16  # without it, unpacked files are unreadable
     archive.writestr(member, data)

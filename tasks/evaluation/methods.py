@@ -1,4 +1,4 @@
-"""What each method shows of a sample: the student by words and by a picture, its teachers, no edit, the true head."""
+"""Views by each method: the student by words and by a picture, its teachers, the unedited portrait, the true head."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Models:
-    """All networks of an evaluation."""
+    """Networks of an evaluation."""
 
     student: Student | CpuStudent
     teacher: Live3D
@@ -60,11 +60,11 @@ class Evaluation:
         self._reference_tokens: dict[str, Tensor] = {}
 
     def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
-        """What is seen of these samples, by style, and their truth is remembered: they are measured, and then drawn."""
+        """Cache views and truth of these samples, by style: they are measured and then drawn."""
         self._kept |= {sample.key: {} for samples in pictured.values() for sample in samples}
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
-        """One row for each sample and method, by style, key and method."""
+        """Return a row for each sample and method, by style, key and method."""
         found: dict[str, list[Row]] = {}
         for samples in group_samples(tested, "portrait_id").values():
             truths = self.find_truths(samples)  # half of the work
@@ -89,7 +89,7 @@ class Evaluation:
         return rows
 
     def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, Views]:
-        """What each method shows from cameras (V, 25)."""
+        """Return the views of each method from cameras (V, 25)."""
         if kept := self._kept.get(sample.key):
             return kept
         models = self.models

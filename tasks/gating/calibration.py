@@ -44,7 +44,7 @@ def write_calibration(
 
 
 def describe(gate: Gate, limit: float, scores: np.ndarray) -> Row:
-    """One gate: its limit, the share of the calibration samples that it stops, and how their scores lie."""
+    """Describe a gate: its limit, the share of calibration samples that it stops, and quantiles of their scores."""
     stopped = (scores > limit) if gate.upper else (scores < limit)
     return {
         "gate": gate.name,
@@ -72,7 +72,7 @@ def draw(style: str, gates: Sequence[Gate], limits: dict[str, float], scores: di
 
 
 def draw_gate(axes: Axes, gate: Gate, limit: float, scores: np.ndarray) -> None:
-    """One histogram: the kept side blue, the stopped side red, the limit as a line."""
+    """Draw a histogram: the kept side blue, the stopped side red, the limit as a line."""
     stopped = (scores > limit) if gate.upper else (scores < limit)
     edges = np.histogram_bin_edges(np.append(scores, limit), BINS)
     axes.hist([scores[~stopped], scores[stopped]], edges.tolist(), stacked=True, color=["tab:blue", "tab:red"])

@@ -55,7 +55,7 @@ FACE, NO_FACE = "face", "no face found"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sample has to pass: the limit of each closed gate by its setting's name, and whether a face must show."""
+    """Limits for a style: the limit of each closed gate by its setting's name, and whether a face must show."""
 
     gates: dict[str, float]
     face: bool = False
@@ -87,7 +87,7 @@ def gate_limits(rows: Sequence[Row], settings: SelectSettings) -> dict[str, floa
 
 
 def calibration_pool(rows: Sequence[Row], settings: SelectSettings) -> list[Row]:
-    """The samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
+    """Return the samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
 
     More portraits or further attempts leave the limits as they are.
     """

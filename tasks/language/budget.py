@@ -1,4 +1,4 @@
-"""What a style's prompts may cost: a limit in tokens and money that stops before it is passed."""
+"""Budget of a style's prompts: a limit in tokens and money, checked before each request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OVERHEAD = 64  # tokens that a server may add around the messages
 
 
 class Budget:
-    """Tokens and US dollars of one style, whichever run paid them: answers that are reused count too."""
+    """Tokens and US dollars spent on a style by any run: reused answers count too."""
 
     def __init__(self, settings: LlmSettings) -> None:
         self.settings = settings
@@ -26,7 +26,7 @@ class Budget:
         self._prices = tuple(price or 0.0 for price in prices)
 
     def add(self, tokens_in: int, tokens_out: int) -> None:
-        """Note what was spent, or may have been."""
+        """Note tokens that were spent or may have been."""
         self.tokens += tokens_in + tokens_out
         self.usd += self._cost(tokens_in, tokens_out)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-MAX_CELL_PX = 192  # a page shows many pictures; larger ones only make it heavy
+MAX_CELL_PX = 192  # pixels; larger pictures would only make the page heavy
 WEBP_QUALITY = 92
 
 

@@ -1,4 +1,4 @@
-"""The documents beside a dataset: its card (README.md) and a report with pictures that needs nothing but itself."""
+"""Documents beside a dataset: its card (README.md) and a self-contained report with pictures."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def find_evaluation(folder: Path, root: Path) -> Path | None:
 
 
 def count_rejected(rejected: list[Row]) -> list[Row]:
-    """How many were lost, by stage and reason, most first."""
+    """Count the rejected samples by stage and reason, most first."""
     counts = Counter((row["stage"], row["reason"]) for row in rejected)
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return [{"stage": stage, "reason": reason, "count": count} for (stage, reason), count in ordered]
 
 
 def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
-    """What the card says about columns, shard fields and size."""
+    """Describe the columns, shard fields and size for the card."""
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
     category = next((name for bound, name in bounds if len(samples) < bound), "100K<n<1M")
     return {
@@ -83,7 +83,7 @@ def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
 
 
 def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manifest: Row, root: Path) -> Row:
-    """All that the report says about one style."""
+    """Collect the report's values for one style."""
     mine = [sample for sample in samples if sample.style == style]
     lost = [row for row in rejected if row["style"] == style]
     chosen = choose_samples(mine)
@@ -112,13 +112,13 @@ def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:
 
 
 def sample_columns(samples: list[SampleRef]) -> list[str]:
-    """What the cells of a sample's strip show."""
+    """Return the titles of the cells in a sample's strip."""
     count = len(read_fields(samples[0]).views[:VIEWS_SHOWN]) if samples else 0
     return ["portrait", "pseudo-label", *(f"teacher view {i + 1}" for i in range(count)), "depth"]
 
 
 def show_sample(sample: SampleRef) -> Row:
-    """One strip: portrait, pseudo-label, the teacher's views, depth from the portrait's camera."""
+    """Draw the strip of a sample: portrait, pseudo-label, the teacher's views, depth from the portrait's camera."""
     fields = read_fields(sample)
     cells = [fields.portrait, fields.pseudo_label, *fields.views[:VIEWS_SHOWN], colour_depth(fields.depths[0])]
     scores = {name: value for name, value in sample.row.items() if name.startswith("score_")}

@@ -1,4 +1,4 @@
-"""The page of rejected samples: up to 50 pictures for each reason, spread over the styles, for a person to look at."""
+"""Page of rejected samples: up to 50 pictures for each reason, spread over the styles."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What a training step is made of, as tensors: prompts, frozen features, the teacher's views.
+"""Batches of a training step, as tensors: prompts, frozen features, the teacher's views.
 
-Where the views come from is `distill.teacher`: `cached` takes triplanes and views as they are stored; `rendered` has
-the stored triplanes rendered from cameras that are drawn anew; `online` has the triplanes, too, made at every step,
-as the paper's public code does.
+`distill.teacher` selects the source of the views. `cached` takes triplanes and views as stored; `rendered` renders the
+stored triplanes from new cameras; `online` makes the triplanes at every step too, as the paper's public code does.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 
-PROBED = 40  # samples in which it is found what the teacher's pictures depend on
+PROBED = 40  # samples over which the sensitivity of the teacher's pictures is measured
 
 
 class PromptGroup(NamedTuple):
@@ -81,7 +80,7 @@ class Prompts:
 
 
 class Batch(NamedTuple):
-    """One step's input and targets; B samples, V views each."""
+    """Input and targets of one step; B samples, V views each."""
 
     features: Features
     prompts: list[PromptGroup]
@@ -92,10 +91,10 @@ class Batch(NamedTuple):
 
 
 class BatchMaker:
-    """Makes batches of samples, and remembers what frozen networks make of them.
+    """Maker of batches; caches the outputs of frozen networks.
 
-    Everything but the views of `rendered` and `online` is computed one sample at a time, so that it has the same bits
-    whenever it is computed.
+    Everything but the views of `rendered` and `online` is computed one sample at a time, so that its bits do not depend
+    on the batch.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class BatchMaker:
             triplane=not self.online,
             views=settings.teacher == "cached",
         )
-        memory_mb = 0 if self.online else settings.memory_mb  # online, nothing that the teacher makes is kept
+        memory_mb = 0 if self.online else settings.memory_mb  # online, no output of the teacher is kept
         self.loader = Loader(wanted, settings.memory_mb, device)
         self._features: Memory[Features] = Memory(settings.memory_mb, _bytes)
         self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
@@ -120,14 +119,14 @@ class BatchMaker:
     def read_ahead(
         self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
     ) -> None:
-        """Begin to read what `make` with the same arguments will need."""
+        """Start reading what `make` with the same arguments will need."""
         chosen = [samples[index] for index in draw.samples[share]]
         self.loader.read_ahead(chosen, draw.views[share] if with_views else None)
 
     def make(
         self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
     ) -> Batch:
-        """The batch of a draw, or this process's share of it; with or without the views to compare."""
+        """Make the batch of a draw, or this process's share of it, with or without views."""
         chosen = [samples[index] for index in draw.samples[share]]
         references = [None if index is None else samples[index] for index in draw.references[share]]
         read = self.loader.take(chosen, draw.views[share] if with_views else None)
@@ -148,7 +147,7 @@ class BatchMaker:
         )
 
     def features(self, samples: Sequence[SampleRef], read: Sequence[Fields]) -> Features:
-        """What the student's frozen branches see in the portraits."""
+        """Return the features of the student's frozen branches for the portraits."""
         found = [
             self._features.get(sample.portrait_id, partial(self._encode, fields))
             for sample, fields in zip(samples, read, strict=True)
@@ -160,7 +159,7 @@ class BatchMaker:
         return self._triplanes.get(sample.key, lambda: self._triplane(fields))
 
     def portrait_target(self, sample: SampleRef, fields: Fields) -> Tensor:
-        """(3, H, W): what L2D compares with, from the portrait's camera."""
+        """Return the target of L2D from the portrait's camera, (3, H, W)."""
         if self.settings.l2d_target == "pseudo_label":
             return signed(fields.pseudo_label[None], self.device)[0]
         return self.teacher_view(sample, fields)
@@ -200,7 +199,7 @@ class BatchMaker:
         return self._shown
 
     def _squared_sensitivity(self, samples: Sequence[SampleRef]) -> Tensor:
-        """Of the pictures of these samples, from the portrait's camera and a stored one (3*C, h, w)."""
+        """Sum the sensitivity (3*C, h, w) over the samples, from the portrait's camera and a stored one."""
         generator = torch.Generator().manual_seed(derive("sensitivity", self.settings.seed))
         total = torch.zeros((), device=self.device)
         for sample in samples:

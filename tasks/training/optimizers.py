@@ -1,4 +1,4 @@
-"""The two optimizers of the project, by name: for the student and for the embedded networks."""
+"""Optimizers by name, for the student and for the embedded networks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from models.precision import has_bfloat16
 
 OptimizerName = Literal["adamw", "muon"]
 
-BETAS = (0.9, 0.99)  # of AdamW
-MOMENTUM = 0.9  # of Muon
+BETAS = (0.9, 0.99)  # for AdamW
+MOMENTUM = 0.9  # for Muon
 
 
 def group(

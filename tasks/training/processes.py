@@ -1,8 +1,8 @@
-"""One training by several processes of this machine, a GPU each: they share batches, and `accelerate` their gradients.
+"""Training by several processes of this machine, a GPU each: they share batches, and `accelerate` sums their gradients.
 
-Each process loads the networks for itself and takes its share of a batch; the first one keeps checkpoints, curve and
-pictures and writes the student. Random numbers belong to samples, not to processes, so that any number of them trains
-the same student, but for rounding.
+Each process loads the networks and takes its share of a batch; the first one writes checkpoints, curve, pictures and
+the student. Random numbers belong to samples, not to processes: any number of processes trains the same student, up to
+rounding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
                 summary = _hear(messages, POLL_S)
                 assert summary is not None, "the first process ended without a summary"
     except BaseException:
-        # After Ctrl-C or a signal, this process would wait for them to finish the training.
+        # Otherwise, after Ctrl-C or a signal, this process would wait for the end of their training.
         for process in running.processes:
             process.kill()
         raise
@@ -53,7 +53,7 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
 
 
 def check_devices(settings: Settings) -> None:
-    """A GPU for each process, and an even share of a batch."""
+    """Check that there is a GPU for each process and that a batch can be shared evenly."""
     import torch
 
     count = settings.run.training_processes
@@ -88,14 +88,14 @@ def make_accelerator(settings: Settings) -> Any:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _work_as(rank: int, count: int, port: int, work: Work, train_one: Callable[[Work], Summary], messages: Any) -> None:
-    """The life of one process."""
+    """Run one process of the training."""
     import torch
 
     on_gpu = work.settings.run.device.startswith("cuda")
@@ -118,12 +118,12 @@ def _work_as(rank: int, count: int, port: int, work: Work, train_one: Callable[[
         summary = train_one(work)
     tell(summary)
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the first one may still be writing
+        torch.distributed.barrier()  # the first process may still be writing
         torch.distributed.destroy_process_group()
 
 
 def _hear(messages: Any, wait_s: float = 0.0) -> Summary | None:
-    """Pass on what the first process reported; returns its summary once that came."""
+    """Pass on the reports of the first process; returns its summary once it has arrived."""
     while True:
         try:
             message = messages.get(timeout=wait_s) if wait_s else messages.get_nowait()

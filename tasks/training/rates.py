@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(student: Student, settings: DistillSettings) -> torch.optim.Optimizer:
-    """Steps for all that learns. E_p is new and has a rate of its own; the rest is trained and must not be shaken."""
+    """Return the optimizer. E_p is new and has its own learning rate; E_t starts trained and has another."""
     learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
     new = [p for name, p in learning.items() if name.startswith("encoder.Ref_encoder.")]
     trained = [p for name, p in learning.items() if not name.startswith("encoder.Ref_encoder.")]

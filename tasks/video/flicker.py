@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 REACH = 3  # frames to each side that steady a frame
 STEADY_SIGMA_S = 0.06
-# Where a neighbour differs by more than this part of the triplane's own size, something moved: a mouth, not an error.
-# Chosen by `python -m benchmarks.video`: much more stills a mouth that talks, much less leaves the tremor.
+# A neighbour that differs by more than this part of the triplane's own size has moved: a mouth, not an error.
+# Larger values still a talking mouth, smaller ones leave the tremor.
 TOLERANCE = 0.025
 
 

@@ -23,8 +23,8 @@ from tests.parity.golden import Golden, weights
 
 TOLERANCE = 1e-4  # relative, fp32 on a CPU: ten times the noise of another summation order
 
-# Depth is sum(w * z) / sum(w): where a ray meets next to nothing it is a quotient of rounding errors. Behind
-# a backbone, whose own rounding differs by 1e-5 between processors, errors of depth count in full
+# Depth is sum(w * z) / sum(w). Where a ray meets almost nothing, it is a quotient of rounding errors. A
+# backbone's own rounding differs by 1e-5 between processors; behind it, errors of depth count in full
 # only from this opacity on.
 MEANINGFUL_OPACITY = 1e-2
 CONFIDENCE = "/confidence"  # an output of this name scales the errors of the output before the slash

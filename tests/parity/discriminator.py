@@ -18,7 +18,7 @@ from tests.parity.eg3d import normalise_second_moment
 
 FEATURES = 512
 CONV_CLAMP = 256.0
-GROUP_SIZE = 4  # samples that minibatch standard deviation compares
+GROUP_SIZE = 4  # samples compared by the minibatch standard deviation
 
 
 class DownConv(nn.Module):
@@ -105,7 +105,7 @@ class ConditionMapping(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Is `image` a real edit in the look of `reference`, seen from this camera? (3DPE, section 3.3)"""
+    """Judge whether `image` is a real edit in the look of `reference`, seen from this camera (3DPE, section 3.3)."""
 
     resample_filter: Tensor
 
@@ -128,7 +128,7 @@ class Discriminator(nn.Module):
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """How much samples of a group differ, as one more channel: (B, C, H, W) to (B, 1, H, W)."""
+    """Append the deviation between the samples of a group as a channel: (B, C, H, W) to (B, 1, H, W)."""
     batch, channels, height, width = x.shape
     group = min(GROUP_SIZE, batch)
     grouped = x.reshape(group, batch // group, channels, height, width)

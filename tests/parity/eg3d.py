@@ -12,7 +12,7 @@ from models.three_d.stylegan import FullyConnected, NoiseMode, SynthesisBlock
 from models.three_d.superresolution import SuperResolution
 
 LATENT_SIZE = 512
-CONV_CLAMP = 256.0  # of the super-resolution, in fp32 too: it was built for half precision
+CONV_CLAMP = 256.0  # bound of the super-resolution's activations, in fp32 too: it was trained in half precision
 
 
 class Mapping(nn.Module):
@@ -92,7 +92,7 @@ class Backbone(nn.Module):
 
 
 class Generated(NamedTuple):
-    """One view; ranges as in `models.three_d.live3d.Render`."""
+    """Rendered view; ranges as in `models.three_d.live3d.Render`."""
 
     image: Tensor  # (B, 3, 512, 512)
     image_raw: Tensor  # (B, 3, 128, 128)

@@ -18,8 +18,8 @@ import numpy as np
 
 Shape = Sequence[int]
 
-CONSTANT_BUFFERS = ("resample_filter",)  # what the constructor puts there is right already
-PROJECTION = 5  # the statistic <x, +-1> / sqrt(n), which sees elements outside the slice
+CONSTANT_BUFFERS = ("resample_filter",)  # set by the constructor
+PROJECTION = 5  # number of the statistic <x, +-1> / sqrt(n), which depends on elements outside the slice
 _STYLEGAN_KEY = re.compile(r"^(backbone\.|superresolution\.|decoder\.net\.|mapping\.|b\d+\.|const$)")
 _STYLEGAN_SCALES = {"const": 1.0, "noise_const": 1.0, "noise_strength": 0.02, "w_avg": 0.1, "weight": 1.0}
 
@@ -92,7 +92,7 @@ def _distribution(key: str, shape: Shape) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Golden:
-    """One golden file."""
+    """Golden file of a case."""
 
     case: str
     seed: int
@@ -102,7 +102,7 @@ class Golden:
 
     @classmethod
     def load(cls, path: Path) -> "Golden":
-        """Read one `.npz`."""
+        """Read a golden file, `.npz`."""
         inputs: dict[str, np.ndarray] = {}
         outputs: dict[str, dict[str, np.ndarray]] = {}
         with np.load(path) as archive:

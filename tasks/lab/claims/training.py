@@ -1,4 +1,4 @@
-"""How the arms of the claims learn: as the stage distill does, timed and looked at on the way, all of it if wanted."""
+"""Training of the claims' arms: as in the stage distill, but timed, measured on the way, and optionally in full."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TimedTrainer(Trainer):
 
 
 class LiveBatchMaker(BatchMaker):
-    """What the branches see is computed at every step, with its gradient."""
+    """Batch maker that computes the branches' features at every step, with gradients."""
 
     def features(self, samples: Sequence[SampleRef], read: Sequence[Fields]) -> Features:
         portraits = signed(np.stack([fields.portrait for fields in read]), self.device)

@@ -17,7 +17,7 @@ Point = dict[str, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """What the template draws, in the drawing's own units."""
+    """Training curve in the drawing's own units."""
 
     faint: str  # points of a polyline, "x,y x,y ..."
     line: str  # the same, smoothed

@@ -1,4 +1,4 @@
-"""One training loop for every embedded network: seeded by step, checkpointed, resumed bit for bit."""
+"""Training loop of the embedded networks: seeded by step, checkpointed, resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network learns.
+    """Training of one network.
 
     `loss` returns the loss and the parts of it to plot; `save` writes the folder that `models.zoo.zoo` loads;
     `measure` returns the numbers of the model card, from people never trained on.

@@ -78,7 +78,7 @@ def _draw_points(photo: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.
 
 
 def examine_clip(pictures: Pictures) -> Examined:
-    """Does a picture of a style score above all other pictures against a sentence about it?"""
+    """Measure how often a picture of a style scores above all other pictures for a sentence about the style."""
     clip = zoo.load("clip", "embedded")
     features = np.stack([clip.embed_images(crops).numpy() for crops in pictures.crops])  # (N, looks, D)
     people = len(features)
@@ -156,7 +156,7 @@ def verification(cosine: np.ndarray, first: np.ndarray, second: np.ndarray) -> S
 
 @torch.no_grad()
 def examine_perceptual(pictures: Pictures) -> Examined:
-    """Is a slightly disturbed picture nearer than another person's, and a blurred edit nearer than no edit?"""
+    """Measure whether a disturbed picture is nearer than another person's, and a blurred edit nearer than no edit."""
     metric = zoo.load("lpips", "embedded")
     plain = signed(pictures.crops[:, 0])
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
@@ -175,7 +175,7 @@ def examine_perceptual(pictures: Pictures) -> Examined:
 
 @torch.no_grad()
 def examine_mae(pictures: Pictures) -> Examined:
-    """How well the mean token tells the look, by the nearest mean of the looks over the other half of the people."""
+    """Measure how well the mean token names the look, by the nearest mean over the other half of the people."""
     mae = zoo.load("mae", "embedded")
     features = torch.stack([mae.tokens(crops)[:, 1:].mean(1) for crops in pictures.crops]).numpy()  # (N, looks, D)
     half = len(features) // 2

@@ -23,7 +23,7 @@ EDGE_WEIGHT, SQUARE_WEIGHT, LPIPS_WEIGHT = 0.5, 4.0, 0.3
 
 
 class AutoencoderTraining(nn.Module):
-    """The autoencoder that learns, and the frozen LPIPS that its decoder is told by."""
+    """Autoencoder in training, with the frozen LPIPS of its decoder's loss."""
 
     def __init__(self, vae: diffusers.AutoencoderKL, perceptual: Perceptual) -> None:
         super().__init__()
