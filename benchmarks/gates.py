@@ -1,6 +1,6 @@
 """Do the gates know a good pseudo-label, and does a student learn more from what they keep? Against known truth.
 
-    .venv/bin/python -m benchmarks.gates --root FOLDER [--figure docs/gates.png]
+    .venv/bin/python -m benchmarks.gates --root FOLDER [--figure docs/lab/gates.png]
 
 A pool of pseudo-labels is made by the project's own stages from four settings of the embedded editor, from careful
 to careless. In the procedural world the true edit of each portrait is known: a pseudo-label is *close* when at least

@@ -1,6 +1,6 @@
 """Where should a student's targets come from: stored views, new views of stored triplanes, or a teacher at each step?
 
-    .venv/bin/python -m benchmarks.teacher_source --data DATA_ROOT --root FOLDER [--figure docs/teacher-source.png]
+    .venv/bin/python -m benchmarks.teacher_source --data DATA_ROOT --root FOLDER [--figure docs/lab/teacher-source.png]
 
 From the newest dataset of DATA_ROOT (of the embedded world), some styles are taught again with eight views a sample,
 with triplanes as fp16, as q8 and not stored at all. Students learn from each source: the first steps compare

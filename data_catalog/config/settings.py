@@ -98,7 +98,7 @@ class EditSettings(Section):
     steps: int = Field(20, ge=1)
     guidance_scale: float = Field(7.5, ge=1.0)
     image_guidance_scale: float = Field(1.5, ge=1.0)
-    # The share of the steps that is guided; the others cost a third. It changes the pictures: docs/editor.md.
+    # The share of the steps that is guided; the others cost a third. It changes the pictures: docs/lab/editor.md.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     # The sampler; null: what the checkpoint ships. One of another kind wants another number of steps.
     scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = Field(None, exclude_if=lambda name: name is None)
@@ -190,7 +190,7 @@ class DistillSettings(Section):
     ema_decay: float = Field(0.0, ge=0.0, lt=1.0)
     warmup: int = Field(20, ge=0)  # iterations
     # Of E_p and E_t while they learn; weights, rendering and losses stay float32. auto: bfloat16 where the processor or
-    # GPU computes in it; a triplane iteration is 1.2 times as fast by it: docs/benchmarks.md.
+    # GPU computes in it; a triplane iteration is 1.2 times as fast by it: docs/lab/training.md.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     lambda_2d: float = Field(1.0, ge=0.0)
     lambda_3d: float = Field(1.0, ge=0.0)

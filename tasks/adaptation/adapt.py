@@ -40,7 +40,7 @@ LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
 # The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
-# lost twice as much (docs/styles.md).
+# lost twice as much (docs/lab/adapting.md).
 FROM_DISTILL = (
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "view_lpips_weight"),
     *("triplane_weight", "depth_weight"),

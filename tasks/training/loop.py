@@ -148,7 +148,7 @@ class Trainer:
         self.parameters = student.trainable_parameters()
         self.resolution = student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
-        # A step takes two thirds of the time: docs/benchmarks.md.
+        # A step takes two thirds of the time: docs/lab/training.md.
         convert_conv2d_weight_memory_format(student.encoder, torch.channels_last)
         self.lesson, self.optimizer = accelerator.prepare(
             Lesson(student, self.patch_rays, settings.precision), make_optimizer(student, settings)
