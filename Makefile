@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test lint up down bench bench-orchestrator
+.PHONY: setup demo test lint up down bench bench-orchestrator docs
 
 setup: .venv/.installed
 
@@ -40,6 +40,11 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/deptry tests benchmarks --exclude data/ --ignore DEP002,DEP004  # these may import what dev has
+	$(BIN)/python -m docs.generate --check
+
+# The reference pages that are made from the command line and the settings.
+docs: setup
+	$(BIN)/python -m docs.generate
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"

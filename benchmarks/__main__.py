@@ -28,7 +28,7 @@ from benchmarks.rows import RESULTS, Row, describe_machine, markdown, show_rows
 PROJECT = Path(__file__).resolve().parents[1]
 PEERS = PROJECT / ".bench-venv" / "bin" / "dvc"
 ALL = RESULTS / "all.json"
-DOCS = PROJECT / "docs" / "benchmarks.md"
+DOCS = PROJECT / "docs" / "lab" / "benchmarks.md"
 MARKS = ("<!-- the table of make bench -->\n", "<!-- its end -->\n")
 TOTAL_S = 20 * 60.0
 LEFT_OUT = "left out"
@@ -159,7 +159,7 @@ def main() -> None:
     names = [bench.name for bench in BENCHES]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--table", action="store_true", help="run nothing; show what is in benchmarks/results")
-    parser.add_argument("--docs", action="store_true", help="write the whole table into docs/benchmarks.md")
+    parser.add_argument("--docs", action="store_true", help="write the whole table into docs/lab/benchmarks.md")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")

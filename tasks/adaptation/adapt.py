@@ -40,7 +40,7 @@ PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 # The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
-# lost twice as much (docs/styles.md).
+# lost twice as much (docs/lab/adapting.md).
 FROM_DISTILL = (
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "view_lpips_weight"),
     *("triplane_weight", "depth_weight"),

@@ -1,4 +1,4 @@
-"""The command line: each command has help and stands in the README; mistakes are messages."""
+"""The command line: each command has help; mistakes are messages."""
 
 import json
 import os
@@ -33,12 +33,6 @@ def test_every_command_has_help_with_the_common_options(name: str) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     assert {"--profile", "--set", "--json"} <= options
     assert all(parameter.help for parameter in command.params if parameter.name != "flow")
-
-
-def test_every_command_stands_in_the_readme() -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    missing = [name for name in COMMANDS if f"stillroom {name}" not in readme]
-    assert not missing
 
 
 def test_help_and_plan_import_no_engine(tmp_path: Path) -> None:

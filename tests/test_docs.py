@@ -1,0 +1,82 @@
+"""The documentation: generated pages are those of the code, links lead somewhere, pictures are used."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from data_catalog.config.places import PROJECT
+from docs import generate
+
+FOLDERS = ("docs", "models", "configs", "tests", "benchmarks", "tasks", "flows", "data_catalog")
+PAGES = sorted([*PROJECT.glob("*.md"), *(page for name in FOLDERS for page in (PROJECT / name).rglob("*.md"))])
+CODE = ("*.py", "*.yaml", "*.j2")
+LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)")
+MOST_LINES, MOST_WORDS = 180, 1700  # of the README
+
+
+def without_code(text: str) -> str:
+    """A page without its blocks of code, in which a bracket is no link."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {generate.anchor(heading) for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Relative links of a page whose file or heading does not exist."""
+    broken = []
+    for link in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("name", sorted(generate.pages()))
+def test_a_generated_page_is_that_of_the_code(name: str) -> None:
+    written = (generate.DOCS / name).read_text(encoding="utf-8")
+    assert written == generate.pages()[name], "make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())
+def test_every_relative_link_and_anchor_exists(page: Path) -> None:
+    assert not broken_links(page)
+
+
+def test_a_broken_link_or_anchor_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A title\n[a](#a-title) [b](#b) [c](page.md#a-title) [d](gone.md)\n```\n[e](gone.md)\n```\n")
+    assert broken_links(page) == ["#b", "gone.md"]
+
+
+def test_code_names_pages_that_exist() -> None:
+    files = [file for name in FOLDERS for kind in CODE for file in (PROJECT / name).rglob(kind)]
+    named = {(file.name, page) for file in files for page in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text())}
+    assert len(named) > 5
+    assert not {(file, page) for file, page in named if not (PROJECT / page).is_file()}
+
+
+def test_every_picture_is_shown_on_a_page() -> None:
+    shown = {
+        (page.parent / link).resolve() for page in PAGES for link in LINK.findall(page.read_text(encoding="utf-8"))
+    }
+    assert set((PROJECT / "docs").rglob("*.png")) <= shown
+
+
+def test_the_readme_stays_short() -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert (len(text.splitlines()) <= MOST_LINES, len(text.split()) <= MOST_WORDS) == (True, True)
+
+
+def test_the_settings_page_tells_what_a_stage_reads() -> None:
+    counted = generate.fingerprints()
+    assert counted["edit.steps"] == ["edit", "evaluate"]
+    assert counted["select.min_identity"] == ["select"]
+    assert counted["run.workers"] == counted["edit.batch_size"] == []
