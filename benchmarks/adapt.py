@@ -1,4 +1,4 @@
-"""What adapting a student comes to: several styles that it was never trained on, several draws of ten pairs each.
+"""Adaptation of a student to several styles that it was never trained on, with several draws of ten pairs each.
 
     .venv/bin/python -m benchmarks.adapt [--students latest DIGEST ...] [--styles bald gold-statue ...] [--seeds 2]
         [--seconds 60] [--held-out 16] [--data FOLDER] [--out FILE.json] [--set stage.key=value ...]
@@ -71,7 +71,7 @@ DRAWN = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One adaptation."""
+    """Result of one adaptation."""
 
     student: str
     style: str
@@ -136,7 +136,7 @@ def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_ou
 
 
 def show(measured: Sequence[Measured], console: Console) -> None:
-    """One row a student and style: the median over the seeds, and the range where there are several."""
+    """Print a row for each student and style: the median over the seeds, and the range if there are several."""
     table = Table("student", "style", "unadapted", "adapted", "teachers", "less by", "95 %", "possible", "old styles",
                   "steps/s", box=None)  # fmt: skip
     for student, style in sorted({(each.student, each.style) for each in measured}):

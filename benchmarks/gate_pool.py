@@ -1,4 +1,4 @@
-"""The pseudo-labels that `benchmarks.gates` judges, of four settings of the editor, and their truth."""
+"""Pool of pseudo-labels for `benchmarks.gates`, made with four settings of the editor, and their truth."""
 
 import json
 import logging

@@ -64,7 +64,7 @@ def single_gates() -> dict[str, dict[str, Any]]:
 
 
 def share_close(pool: Pool, closed: dict[str, float], variant: str) -> float:
-    """How many of a variant's training samples are close to the true edit."""
+    """Return the share of a variant's training samples that are close to the true edit."""
     mine = [row["key"] for row in pool.learned if row["variant"] == variant and row["key"] in closed]
     return float(np.mean([closed[key] >= CLOSE for key in mine]))
 
@@ -83,7 +83,7 @@ def judge_gates(pool: Pool, closed: dict[str, float]) -> list[Row]:
 
 
 def judge_scores(pool: Pool, closed: dict[str, float]) -> list[Row]:
-    """Of each score: the chance that a close sample scores better than one that is not, over all and within styles."""
+    """Return for each score the chance that a close sample scores better than another, over all and within styles."""
     rows = [row for row in pool.learned if row["key"] in closed]
     styles = sorted({row["style"] for row in rows})
     table = []
@@ -107,7 +107,7 @@ def order_share(rows: list[Row], closed: dict[str, float], score: str, sign: int
 
 
 def choose_arms(pool: Pool) -> dict[str, Callable[[int], list[Row]]]:
-    """What each arm learns from, by seed. The first two have equally many samples of each style."""
+    """Return the training samples of each arm, by seed. The first two have equally many samples of each style."""
     kept = kept_by(pool.learned, {**OPEN, **CALIBRATED})
 
     def draw_lots(seed: int) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What a GPU makes of the paper's networks, with random weights: latency, throughput and the share of its peak.
+"""Speed of the paper's networks on a GPU, with random weights: latency, throughput and the share of its peak.
 
     .venv/bin/python -m benchmarks.gpu [--device cuda] [--peak-tflops 312] [--steps 20] [--batch 8] [--repeats 100]
     .venv/bin/python -m benchmarks.gpu --count          TFLOP of one forward pass of each network, on any machine

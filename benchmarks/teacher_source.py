@@ -1,4 +1,4 @@
-"""Where should a student's targets come from: stored views, new views of stored triplanes, or a teacher at each step?
+"""Sources of a student's targets: stored views, new views of stored triplanes, or a teacher at each step.
 
     .venv/bin/python -m benchmarks.teacher_source --data DATA_ROOT --root FOLDER [--figure docs/teacher-source.png]
 
@@ -55,7 +55,7 @@ Row = dict[str, Any]
 
 
 class Source(NamedTuple):
-    """Where a student's targets come from."""
+    """Source of a student's targets."""
 
     name: str
     teacher: str  # of the settings
@@ -76,7 +76,7 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Bench:
-    """What all runs share."""
+    """Networks, samples and truth shared by all runs."""
 
     teachers: Teachers
     judges: Judges
@@ -202,7 +202,7 @@ def examine(bench: Bench, trainer: Trainer, sample: SampleRef) -> Row:
 
 
 def summarise(runs: list[Row]) -> list[Row]:
-    """One row a source: means over seeds and samples, their spread over seeds, and the difference to `REFERENCE`."""
+    """Summarise each source: means over seeds and samples, the spread over seeds, the difference to `REFERENCE`."""
     table = []
     for source in dict.fromkeys(run["source"] for run in runs):
         mine = [run for run in runs if run["source"] == source]
@@ -301,7 +301,7 @@ def main() -> None:
 
 
 def run_file(folder: Path, source: Source, seed: int) -> Path:
-    """Where a run's result is kept."""
+    """Return the file of a run's result."""
     return folder / f"{source.name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
 
 

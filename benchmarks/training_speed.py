@@ -61,7 +61,7 @@ def training_speed(
 
 
 def settings_of(source: str, batch: int) -> Settings:
-    """The paper's, with prompts in words alone."""
+    """Return the paper's settings, with text prompts only."""
     changes = {"teacher": source, "batch_size": batch, "memory_mb": 0, "image_prompt_fraction": 0}
     return load_settings("paper", [f"distill.{name}={json.dumps(value)}" for name, value in changes.items()])
 

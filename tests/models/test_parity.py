@@ -1,4 +1,4 @@
-"""The networks against what the reference implementations computed, under weights that a seed defines."""
+"""Networks compared with the reference implementations' outputs, under weights that a seed defines."""
 
 import json
 import re

@@ -71,7 +71,7 @@ def some_file(root: Path, pattern: str) -> Path:
 
 
 def flip(path: Path) -> None:
-    """Another byte, and the mtime as it was."""
+    """Change a byte, and keep the mtime."""
     status, content = path.stat(), bytearray(path.read_bytes())
     content[0] ^= 1
     path.write_bytes(content)

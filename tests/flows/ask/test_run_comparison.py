@@ -69,7 +69,7 @@ def flat(level: int) -> np.ndarray:
 
 
 def draw(folder: Path, student: int, keys: list[str] = KEYS, frames: int = FRAMES) -> Path:
-    """What the stage evaluate leaves of one style: flat cells whose level says what they are."""
+    """Write the pictures of the stage evaluate for one style: flat cells whose level identifies them."""
     folder.mkdir(parents=True)
     rows = [[flat(10 * place) for place in range(4)] + [flat(student + n + row) for n in (0, 10, 20)] for row in (0, 5)]
     write_png(folder / "comparison-zombie.png", contact_sheet(rows, 2))
