@@ -1,4 +1,4 @@
-"""Where a training step of the student goes: waiting for data, forward, renderer, losses, backward, optimiser.
+"""Time of the student's training steps by part: waiting for data, forward, renderer, losses, backward, optimiser.
 
     .venv/bin/python -m benchmarks.distill [--data DATA_ROOT] [--steps 12] [--set distill.lr=0.001] [--out FILE.json]
 
@@ -42,7 +42,7 @@ WARM_UP = 2  # steps
 
 
 class Parts:
-    """Seconds by part. A part within another counts for itself alone; a GPU is waited for at both ends."""
+    """Seconds by part. Time in a nested part counts for that part only; a GPU is synchronised at both ends."""
 
     def __init__(self, device: str) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)

@@ -28,7 +28,7 @@ def instant(work: Work) -> Summary:
 
 
 def instant_select(work: Work) -> Summary:
-    """As `instant`, with what the blocks of a style and the snapshot ask a selection for."""
+    """Make the selection like `instant`, with the entries that a style's blocks and the snapshot need."""
     (work.folder / "funnel.json").write_bytes(encode_json({"funnel": select.count_funnel([])}))
     blocks = {f"{given.partition.block:04d}": given.digest for given in work.inputs["score"]}
     summary = instant(work)

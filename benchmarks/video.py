@@ -1,7 +1,7 @@
-"""How much an edited video flickers, frame by frame and steadied, and what that costs.
+"""Flicker of an edited video, with frames edited alone and steadied, and the cost of steadying.
 
 `python -m benchmarks.video` edits heads of the embedded world that talk and turn, whose true edit is known for every
-frame, as one does who edits each frame alone; then with a smooth camera; then with steadied triplanes too.
+frame: each frame alone; then with a smooth camera; then with steadied triplanes too.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def true_views(case: Case, student: Student, smoothing: Smoothing) -> list[np.nd
 
 
 def rows_of(means: dict[str, dict[str, float]]) -> list[Row]:
-    """How much of the flicker of frames edited alone is left, and what that costs."""
+    """Return the flicker and the time, compared with frames that are edited alone."""
     other, *_, whole = means  # from each frame alone to everything that steadies
     alone, ours = means[other], means[whole]
     flicker = Row("video, warp error", "", ours["warp_error"], other, alone["warp_error"],

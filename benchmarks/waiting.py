@@ -1,4 +1,4 @@
-"""How long a step of the paper's size waits for its samples, while it takes what the disk needs to read them.
+"""Time that a step of the paper's size waits for its samples, at the disk's own speed.
 
     .venv/bin/python -m benchmarks.waiting [--folder FOLDER] [--samples 96] [--repeats 3] [--out FILE.json]
 

@@ -32,7 +32,7 @@ TINY_MAE = mae.MaeConfig(image_size=32, patch_size=16, width=16, depth=1, heads=
 
 
 def parts_of(network: torch.nn.Module) -> dict[str, Any]:
-    """What Live3D and 3DPE save."""
+    """Return a checkpoint as Live3D and 3DPE save it."""
     encoder, renderer = network.get_submodule("encoder"), network.get_submodule("renderer")
     return {"encoder_state_dict": encoder.state_dict(), "renderer_state_dict": renderer.state_dict(), "step": 90000}
 
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(
 
 
 class EasyDict(dict[str, Any]):
-    """As dnnlib's: a dictionary with attributes."""
+    """Dictionary with attributes, like dnnlib's."""
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""What a safety checker finds is a verdict on a sample, never a black frame in its place."""
+"""Findings of a safety checker are a verdict on a sample, never a black frame in its place."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -89,7 +89,7 @@ class Chain:
 
 @cache
 def shared_chain(folder: Path) -> Chain:
-    """One chain for all tests that only read it."""
+    """Write the chain for all tests that only read it."""
     return write_chain(folder / "chain")
 
 
@@ -117,7 +117,7 @@ def write_chain(root: Path) -> Chain:
 
 
 def networks() -> tuple[score.Judges, teach.Teachers]:
-    """The untrained networks that judge and teach, the same each time."""
+    """Build untrained networks that judge and teach, the same each time."""
     torch.manual_seed(0)
     identity, lpips = IdentityNet().eval(), Perceptual.untrained().eval()
     judges = score.Judges(tiny_clip(), identity, LandmarkNet().eval(), lpips)

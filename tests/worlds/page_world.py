@@ -62,7 +62,7 @@ def make(root: Path) -> Path:
 
 
 def store_adapted(root: Path, student: str, style: str) -> None:
-    """What adapting a student (its digest) leaves: here, the weights of another one."""
+    """Store an adapted style of a student (its digest): here, the weights of another student."""
     store, partition = Store(root), Partition("adapt", style)
     fingerprint = digest_json(["adapt", style, student])
     folder = store.begin(partition, fingerprint)

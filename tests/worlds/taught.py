@@ -42,7 +42,7 @@ def untrained_teacher(seed: int = 0) -> Live3D:
 
 
 def untrained_networks() -> Networks:
-    """All that a student learns from."""
+    """Build the networks that a student learns from."""
     torch.manual_seed(0)
     small = Mae(MaeEncoder(mae.EMBEDDED))
     return Networks(untrained_teacher(), Perceptual.untrained().eval(), tiny_clip(), small)
@@ -113,7 +113,7 @@ def _sample(
 
 
 def work_on(stage: str, root: Path, dataset: Path, settings: Settings, **inputs: Path) -> Work:
-    """What a stage meets when the plan has it made."""
+    """Return the work of a stage as the plan would pass it."""
     given = {"dataset": dataset, **inputs}
     record: Record = SimpleNamespace()  # type: ignore[assignment]  # the stages here read files alone
     folder = root / "store" / stage / "all" / ".part-0123456789abcdef"

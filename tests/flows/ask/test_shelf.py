@@ -1,4 +1,4 @@
-"""What there is: students and datasets with their settings, measures and uses, and names for students."""
+"""Lists of students and datasets with their settings, measures and uses, and names for students."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One sample made again by itself has the bytes of the one that was made among others."""
+"""Remaking one sample alone gives the bytes that it had among others."""
 
 import shutil
 from pathlib import Path

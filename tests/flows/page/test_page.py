@@ -116,7 +116,7 @@ def visits(browser: Any, server: Server) -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(scope="module")
 def page(visits: Callable[[], Any]) -> Any:
-    """One visitor, whom several tests follow: each says itself what it starts from."""
+    """Visit the page once, for several tests: each states its own starting point."""
     return visits()
 
 

@@ -1,4 +1,4 @@
-"""One forward pass of training: what the student learns from is what it would show of each sample alone."""
+"""Forward pass of training: the student's output for a batch equals that for each sample alone."""
 
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format

@@ -1,4 +1,4 @@
-"""What a training reads: the same from memory, ahead and now; damage is met before it begins; sources of views."""
+"""Reads of a training: equal from memory, ahead and on demand; damage is found before the start; sources of views."""
 
 import json
 import os
@@ -275,7 +275,7 @@ def test_repair_makes_an_index_again_without_computing_anything(copy: Path) -> N
 
 
 def read_a_share(rank: int, port: int, root: Path) -> None:
-    """What one of two processes reads in two epochs, written as JSON."""
+    """Write the keys that one of two processes reads in two epochs, as JSON."""
     (root / f"read-{rank}.json").write_text(json.dumps(keys_of_a_share(rank, port, root)))
     # Only now: a process group whose last owner is a model's reducer may wait for itself for ever.
     torch.distributed.barrier()

@@ -1,4 +1,4 @@
-"""What counts as flicker, and that steadying takes it away and leaves speech."""
+"""Measures of flicker; steadying removes it and keeps speech."""
 
 import numpy as np
 import pytest
