@@ -42,7 +42,7 @@ def tremor(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
 
 
 def motion(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """How much of the truth's own motion the edit shows, 1 for all of it: what a filter over time must not take away.
+    """Measure the share of the truth's own motion that the edit shows, which a filter over time must keep; 1 is all.
 
     The slope of the edit over the truth, both less their means, where the truth moves. From a camera that stands still.
     """

@@ -243,7 +243,7 @@ def _detect_one(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray) -> tupl
 
 
 def _describe(row: Face, found: Aligned) -> Face:
-    """The row with what was found."""
+    """Return the row with the face that was found."""
     return replace(
         row,
         camera=found.camera.tolist(),

@@ -119,7 +119,7 @@ def check_scheduler(editor: Editor, settings: EditSettings) -> None:
 
 
 def plan_edits(portraits: list[Face], book: dict[str, Any], settings: EditSettings, attempt: int = 0) -> list[Edit]:
-    """Which portrait gets which prompts, sorted by key.
+    """Pair portraits with prompts, sorted by key.
 
     portraits: rejected ones are passed over.  book: prompts.json. Test portraits get
     test prompts only, so that evaluation meets neither a portrait nor a prompt of the training.  A further attempt is
@@ -190,7 +190,7 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
 def take_edits(
     given: GivenEdits, portraits: list[Face], book: dict[str, Any], folder: Path, settings: Settings
 ) -> Summary:
-    """As `make_edits`, of the edits that came with the portraits: one of each, whatever it is asked for by."""
+    """Do as `make_edits` does with edits supplied with the portraits: one of each, whatever its prompt."""
     (folder / "pseudo_labels").mkdir()
     once = settings.edit.model_copy(update={"prompts_per_portrait": 1})
     edits = plan_edits(portraits, book, once)

@@ -58,7 +58,7 @@ class Taken:
 
     @property
     def person(self) -> str:
-        """Whom a portrait shows, as far as is known: a mirrored picture shows whom the other one shows."""
+        """Id of the person in the portrait, as far as it is known: a mirrored picture shows the same person."""
         return str(self.mirror_of or self.row.portrait_id)
 
 

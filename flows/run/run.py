@@ -1,4 +1,4 @@
-"""One run of a flow: its stages in their order, and what becomes of each partition."""
+"""Run of a flow: its stages in their order, and what becomes of each partition."""
 
 import functools
 import logging

@@ -155,7 +155,7 @@ def show_plan(rows: list[dict[str, Any]]) -> None:
 
 
 def show_funnels(rows: list[dict[str, Any]]) -> None:
-    """What the gates left of each style, as a table on the flow run's page."""
+    """Show what the gates left of each style, as a table on the flow run's page."""
     _show(lambda: create_table_artifact(table=rows, key="funnels", description="Pseudo-labels left after each check"))
 
 

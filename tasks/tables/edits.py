@@ -12,7 +12,7 @@ from data_catalog.samples.tables import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """One sample to be made."""
+    """Sample to be made."""
 
     key: Annotated[str, pa.string()]
     portrait_id: Annotated[str, pa.string()]

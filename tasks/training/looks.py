@@ -44,7 +44,7 @@ class Looks:
 
     @torch.no_grad()
     def draw(self, folder: Path, step: int) -> Path:
-        """One row a style: portrait, pseudo-label, the teacher's view of it, the student's, a novel view."""
+        """Draw one row a style: portrait, pseudo-label, the teacher's view of it, the student's, a novel view."""
         rows = []
         for sample in self.pictured:
             fields, camera = self.maker.loader.whole(sample), torch.from_numpy(sample.camera)[None]

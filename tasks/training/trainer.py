@@ -34,7 +34,7 @@ CLIP_NORM = 1.0
 
 
 class Lesson(nn.Module):
-    """One forward pass of the student, in one call, so that a distributed wrapper sees it."""
+    """Forward pass of the student in one call, so that a distributed wrapper sees it."""
 
     def __init__(self, student: Student, patch_rays: int, precision: Precision) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Trainer:
         self.student.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on. What is frozen is not in it."""
+        """Return all that the next step depends on. Frozen weights are not in it."""
         return {
             "taken": self.taken,
             "student": {name: p.detach() for name, p in self.student.named_parameters() if p.requires_grad},

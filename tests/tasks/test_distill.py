@@ -243,7 +243,7 @@ def test_the_student_learns_in_bfloat16_where_the_processor_computes_in_it(
 
 
 def take_step(trainer: Trainer, with_views: bool) -> dict[str, torch.Tensor]:
-    """One step and its learning rate's."""
+    """Take a step, and one of its learning rate."""
     losses = trainer.step(with_views)
     trainer.schedule.step()
     return losses

@@ -123,7 +123,7 @@ class Checkout:
         return ended.stdout
 
     def state(self) -> dict[str, str]:
-        """Everything that must stay as it is: Git's view, the code, the file in .venv and Git's own files."""
+        """Read what must stay as it is: Git's view, the code, the file in .venv and Git's own files."""
         kept = [self.path / ".venv" / "made-here", self.path / ".git" / "HEAD", self.path / "flows" / "mark.py"]
         return {"status": self.git("status", "--porcelain")} | {path.name: path.read_text() for path in kept}
 

@@ -35,7 +35,7 @@ SECONDS = 500  # for one command, on a machine that does much else
 
 
 def environment(**given: str) -> dict[str, str]:
-    """Of a user: the caller's without what is the tests' own, and what is given."""
+    """Environment of a user: the caller's without what is the tests' own, and what is given."""
     return {**{name: value for name, value in os.environ.items() if name not in OURS}, **given}
 
 

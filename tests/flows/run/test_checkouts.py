@@ -119,7 +119,7 @@ def test_registering_gives_a_known_deployment_this_checkouts_path_and_copies_not
 
 @pytest.fixture
 def other(prefect_api: None, tmp_path: Path, ended: ExitStack) -> Iterator[Serving]:
-    """Another checkout whose process serves the deployments of the tests' Prefect server."""
+    """A second checkout whose process serves the deployments of the tests' Prefect server."""
     process = subprocess.Popen(SLEEP, start_new_session=True)
     ended.callback(process.wait)
     ended.callback(end_family, process.pid)

@@ -1,4 +1,4 @@
-"""Whatever ends a run, no process of it stays, and every record says how it ended, at the latest after the next start.
+"""No process of a run stays, whatever ends it, and every record says how it ended, at the latest after the next start.
 
 The records: MLflow's run and its child runs, Prefect's flow run, the list of last runs, the notes of runs in work.
 """

@@ -80,7 +80,7 @@ def only_run(root: Path, name: str) -> str:
 
 
 def rows_naming(root: Path, place: Path) -> list[str]:
-    """What the database says of an address."""
+    """Lines of the database that name an address."""
     with closing(sqlite3.connect(database_path(root))) as database:
         return [line for line in database.iterdump() if f"{place.as_uri()}/" in line or f"{place}/" in line]
 
