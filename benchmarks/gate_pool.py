@@ -15,6 +15,9 @@ from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import SAMPLES, write_snapshot_files
 from data_catalog.store.execute import execute
 from flows.ask.plan import open_plan
+from tasks.gating.gates import Candidate, Limits
+from tasks.select import judge
+from tasks.tables.scores import SCORE_COLUMNS
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +127,15 @@ def write_dataset(root: Path, name: str, rows: list[Row]) -> Path:
 
 def kept_by(rows: list[Row], gates: dict[str, Any]) -> set[str]:
     """Keys of what the gates of `select` keep, judged style by style."""
-    from tasks.gating.gates import Limits
-    from tasks.select import judge
-
     kept: set[str] = set()
     for style in sorted({row["style"] for row in rows}):
-        mine = [row | {"decodes": True, "reason": ""} for row in rows if row["style"] == style]
+        mine = [candidate(row) for row in rows if row["style"] == style]
         settings = load_settings("demo").select.model_copy(update=gates)
-        kept |= {row["key"] for row in judge(mine, Limits.of(mine, settings)) if row["kept"]}
+        kept |= {row.key for row in judge(mine, Limits.of(mine, settings)) if row.kept}
     return kept
+
+
+def candidate(row: Row) -> Candidate:
+    """A row of the dataset as the gates meet it."""
+    own = {name: row[name] for name in ("key", "split", "portrait_id", "block", "attempt", *SCORE_COLUMNS)}
+    return Candidate(**own, decodes=True, place=f"{row['block']:04d}")

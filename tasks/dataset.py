@@ -16,9 +16,9 @@ from data_catalog.config.settings import DatasetSettings, Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
 from data_catalog.products.snapshot import write_snapshot_files
 from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Work
-from tasks.score import MEASURES
 from tasks.tables.edits import GIVEN
 from tasks.tables.portraits import LICENCE
+from tasks.tables.scores import MEASURES
 from tasks.teach import SHARD
 
 # Stages of a sample, in their order.
