@@ -17,6 +17,7 @@ from data_catalog.store.execute import execute
 from flows.ask.plan import open_plan
 from tasks.gating.gates import Candidate, Limits
 from tasks.select import judge
+from tasks.tables.samples import SAMPLE_ROWS
 from tasks.tables.scores import SCORE_COLUMNS
 
 log = logging.getLogger(__name__)
@@ -117,11 +118,9 @@ def read_pool(pool: Pool, root: Path) -> list[Any]:
 
 def write_dataset(root: Path, name: str, rows: list[Row]) -> Path:
     """A dataset of some of the pool's samples."""
-    from tasks.dataset import SCHEMA
-
     folder = root / "gates" / name
     folder.mkdir(parents=True, exist_ok=True)
-    write_snapshot_files(folder, pa.Table.from_pylist(rows, schema=SCHEMA), {"samples": len(rows)})
+    write_snapshot_files(folder, pa.Table.from_pylist(rows, schema=SAMPLE_ROWS.schema), {"samples": len(rows)})
     return folder
 
 

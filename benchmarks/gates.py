@@ -174,9 +174,9 @@ def measure_student(folder: Path, pool: Pool, root: Path) -> dict[str, float]:
     samples = [sample for sample in read_pool(pool, root) if sample.split == "test"]
     for portrait in sorted({sample.portrait_id for sample in samples}):
         mine = [sample for sample in samples if sample.portrait_id == portrait]
-        camera = torch.tensor(mine[0].row["true_camera"], dtype=torch.float32)[None]
+        camera = torch.tensor(mine[0].true_camera)[None]
         size = pool.settings.align.size
-        truths = true_heads(mine[0].row["portrait_seed"], camera.numpy(), size, [sample.style for sample in mine])
+        truths = true_heads(mine[0].portrait_seed or 0, camera.numpy(), size, [sample.style for sample in mine])
         image = signed(read_fields(mine[0]).portrait[None], "cpu")
         with torch.no_grad():
             plain = render_views(teacher, teacher.encode(image), camera)[0]

@@ -106,7 +106,7 @@ def prepare(data: Path, iterations: int, triplane_iterations: int) -> Bench:
     truths: dict[str, Truth] = {}
     for portrait in portraits:
         mine = [s for s in tested if s.portrait_id == portrait]
-        heads = true_heads(mine[0].row["portrait_seed"], cameras(mine[0]).numpy(), SIZE, [s.style for s in mine])
+        heads = true_heads(mine[0].portrait_seed or 0, cameras(mine[0]).numpy(), SIZE, [s.style for s in mine])
         truths |= {s.key: heads[s.style] for s in mine}
     teachers, judges = Teachers(teacher, identity, lpips), Judges(identity, clip, lpips)
     return Bench(teachers, judges, lpips, samples, tested, truths, distill)
