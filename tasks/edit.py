@@ -25,7 +25,7 @@ from data_catalog.samples.keys import sample_key
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.sources.edits import EDITOR, GivenEdits, Taken, find_edits, named_edits, take_edit
-from tasks.tables.edits import EDITS, Edit, Edited
+from tasks.tables.edits import EDITS, GIVEN, Edit, Edited
 from tasks.tables.faces import FACES, Face
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def write_rows(
                 edit_sha256=sha256,
             )
         )
-    EDITS.write(folder, rows, further=origins is not None)
+    EDITS.write(folder, rows, further=() if origins is None else GIVEN)
     return Summary(samples=len(digests), rejected=dict(Counter(reasons.values())))
 
 

@@ -28,7 +28,7 @@ from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
 from tasks.sources.licences import read_licences
 from tasks.sources.repeats import find_repeats
-from tasks.tables.portraits import PORTRAITS, Portrait
+from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def run(work: Work) -> Summary:
     kind = _kind(settings)
     rows = [replace(each.row, source=kind, split=splits.get(each.row.portrait_id or "")) for each in taken]
     rows.sort(key=lambda row: (row.portrait_id or "~", row.name))
-    PORTRAITS.write(work.folder, rows, further=any(row.licence is not None for row in rows))
+    licensed = any(row.licence is not None for row in rows)
+    PORTRAITS.write(work.folder, rows, further=LICENCE if licensed else ())
     good = [row for row in rows if row.status == "ok"]
     # "duplicate of a.png" is counted as "duplicate", "corrupt: details" as "corrupt".
     reasons = Counter(_counted(row.reason) for row in rows if row.status != "ok")

@@ -16,6 +16,7 @@ from data_catalog.samples.encoding import decode_field, decode_rgb
 from tasks.tables.edits import EDITS
 from tasks.tables.faces import FACES
 from tasks.tables.portraits import PORTRAITS
+from tasks.tables.selection import SELECTION
 
 Shape = tuple[int, ...]
 
@@ -84,8 +85,8 @@ def _check_score(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_select(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = pq.read_table(folder / "select.parquet").to_pylist()
-    kept = sum(row["kept"] for row in rows)
+    rows = SELECTION.read(folder)
+    kept = sum(row.kept for row in rows)
     finding.expect("samples kept", kept, len(rows))
     finding.made = f"{kept} of {len(rows)} kept"
 

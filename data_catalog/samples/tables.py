@@ -10,7 +10,7 @@ FACES = Table("faces.parquet", Face)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
@@ -25,7 +25,7 @@ Row = TypeVar("Row")
 class Table(Generic[Row]):
     """File of a partition's folder, with a dataclass for its rows.
 
-    further: the last columns, those that are left out of some files; their fields have defaults.
+    further: columns that are left out of some files, behind the others; their fields have defaults.
     """
 
     file: str
@@ -43,18 +43,19 @@ class Table(Generic[Row]):
         names = [*self.schema.names, *(name for name in self.further if name in table.column_names)]
         return [self.kind(**row) for row in table.select(names).to_pylist()]
 
-    def write(self, folder: Path, rows: Iterable[Row], further: bool = False) -> None:
-        """Write the rows, with the further columns or without."""
-        schema = schema_of(self.kind) if further else self.schema
-        pq.write_table(to_table(rows, schema), folder / self.file)
+    def write(self, folder: Path, rows: Iterable[Row], further: Sequence[str] = ()) -> None:
+        """Write the rows, with some of the further columns."""
+        pq.write_table(self.of(rows, further), folder / self.file)
+
+    def of(self, rows: Iterable[Row], further: Sequence[str] = ()) -> pa.Table:
+        """The rows as an Arrow table, with some of the further columns."""
+        left_out = {*self.further} - {*further}
+        schema = pa.schema([field for field in schema_of(self.kind) if field.name not in left_out])
+        values = ({name: getattr(row, name) for name in schema.names} for row in rows)
+        return pa.Table.from_pylist(list(values), schema=schema)
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:
     """Arrow names and types of a dataclass whose fields are `Annotated` with the latter."""
     hints = get_type_hints(kind, include_extras=True)
     return pa.schema([(field.name, hints[field.name].__metadata__[0]) for field in fields(kind)])
-
-
-def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    """Table of dataclass rows, those of their fields that the schema names."""
-    return pa.Table.from_pylist([{name: getattr(row, name) for name in schema.names} for row in rows], schema=schema)

@@ -12,7 +12,7 @@ from data_catalog.products.snapshot import Snapshot, list_snapshots
 from flows.page import figures
 from flows.page.inputs import QUIET
 from tasks.datasets.browse import Browser, Wanted, title
-from tasks.score import MEASURES
+from tasks.tables.scores import MEASURES
 
 ROWS = 8  # on a page
 ANY = "any"

@@ -104,8 +104,8 @@ class Exam:
 def ask(sample: SampleRef, clip: Clip, settings: Settings) -> Question:
     """The question of a sample."""
     fields, camera = read_fields(sample), portrait_camera(sample)
-    person, answer = sample.row.get("portrait_seed"), fields.pseudo_label
-    known = sample.row.get("true_camera") is not None and sample.style in procedural.STYLES
+    person, answer = sample.portrait_seed, fields.pseudo_label
+    known = sample.true_camera is not None and sample.style in procedural.STYLES
     if known and person is not None:
         answer = true_heads(person, camera[None], settings.align.size, [sample.style])[sample.style].pictures[0]
     tokens = clip.text_tokens([sample.prompt])

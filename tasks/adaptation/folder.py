@@ -26,14 +26,13 @@ from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
 from tasks.student.companions import find_detector
 from tasks.student.user_portrait import SUFFIXES, Portrait, cut_out, locate, read_picture
-from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.tables.samples import SampleRow
+from tasks.teach import SHARD, Teachers, draw_view_cameras, encode_lesson, teach_sample
 
 INPUT, EDITED = "input", "edited"  # the two folders
 FEWEST = 3  # pairs: two to learn from, one to measure with
 SHARE_HELD_OUT = 5  # with too few pairs to hold out `adapt.held_out`, one in this many is held out
 NAMES_SHOWN = 5
-
-Row = dict[str, Any]
 
 
 class Pair(NamedTuple):
@@ -47,7 +46,7 @@ class Pair(NamedTuple):
 class AlignedPair(NamedTuple):
     """A pair that is cut, with its place among the prompts."""
 
-    row: Row
+    row: SampleRow
     portrait: Portrait
     edited: np.ndarray  # (H, W, 3) uint8
 
@@ -66,7 +65,7 @@ def run(work: Work) -> Summary:
     return write_pairs(work.folder, _taught(pairs, teachers, settings), [pair.row for pair in pairs])
 
 
-def reads(settings: Settings, partition: Partition) -> Row:
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.adapt.model_dump(include={"pairs", "held_out", "seed", "prompt"})
     shaped = settings.align.model_dump(mode="json", exclude={"landmarks"})
     prompts = settings.prompts.model_dump(include={"backend", "train", "test", "max_rouge", "seed"})
@@ -125,7 +124,7 @@ def _shorten(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def align_pairs(pairs: list[Pair], book: Row, settings: Settings) -> list[AlignedPair]:
+def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> list[AlignedPair]:
     """Cut each pair, by key, with its split and its prompt.  book: as of the stage prompts."""
     detector = find_detector(settings)
     names = sorted((pair.name for pair in pairs), key=lambda name: derive("pairs", settings.adapt.seed, name))
@@ -144,20 +143,20 @@ def align_pairs(pairs: list[Pair], book: Row, settings: Settings) -> list[Aligne
         taken[portrait_id] = name
         prompt = book[split][place % len(book[split])]
         key = sample_key(portrait_id, book["style"], prompt["number"])
-        row = {
-            "key": key,
-            "style": book["style"],
-            "prompt": prompt["text"],
-            "prompt_number": prompt["number"],
-            "prompt_split": split,
-            "portrait_id": portrait_id,
-            "split": split,
-            "camera": portrait.camera.tolist(),
-            "camera_source": portrait.camera_source,
-            "seed": 0,
-            "attempt": 0,
-            "image_prompt": split == LEARNED,
-        }
+        row = SampleRow(
+            key=key,
+            style=book["style"],
+            prompt=prompt["text"],
+            prompt_number=prompt["number"],
+            prompt_split=split,
+            portrait_id=portrait_id,
+            split=split,
+            shard=SHARD,
+            camera=portrait.camera.tolist(),
+            camera_source=portrait.camera_source,
+            seed=0,
+            image_prompt=split == LEARNED,
+        )
         chosen[key] = AlignedPair(row, portrait, edited)
     return [chosen[key] for key in sorted(chosen)]
 
@@ -196,11 +195,11 @@ def _folder(settings: Settings) -> Path:
 
 def _taught(pairs: list[AlignedPair], teachers: Teachers, settings: Settings) -> Iterator[Sample]:
     for row, portrait, edited in pairs:
-        lesson = teach_sample(teachers, edited, portrait.camera, draw_view_cameras(row["portrait_id"], settings.teach))
+        lesson = teach_sample(teachers, edited, portrait.camera, draw_view_cameras(row.portrait_id, settings.teach))
         fields = {
             "portrait.png": encode_png(portrait.rgb),
             "pseudo_label.png": encode_png(edited),
             "camera.npy": encode_array(portrait.camera),
-            "meta.json": encode_json({name: row[name] for name in ("key", "style", "prompt")}),
+            "meta.json": encode_json({"key": row.key, "style": row.style, "prompt": row.prompt}),
         }
-        yield Sample(row["key"], fields | encode_lesson(lesson, settings.teach))
+        yield Sample(row.key, fields | encode_lesson(lesson, settings.teach))

@@ -22,9 +22,9 @@ from data_catalog.samples.shard_index import read_index
 from data_catalog.samples.shards import read_sample
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
-from tasks.dataset import REJECTED
 from tasks.pictures.inline import embed_picture, make_strip
-from tasks.score import MEASURES
+from tasks.tables.samples import REJECTED
+from tasks.tables.scores import MEASURES
 from tasks.templates import format_number, render
 
 VIEWS_SHOWN = 4

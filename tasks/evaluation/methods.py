@@ -142,15 +142,14 @@ class Evaluation:
 
     def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
         """The true styled heads by key, in the procedural world."""
-        facts = ("true_camera", "portrait_seed")
-        known = [sample for sample in tested if all(sample.row.get(name) is not None for name in facts)]
-        truths = {sample.key: self._truths[sample.key] for sample in known if sample.key in self._truths}
-        unknown = [sample for sample in known if sample.key not in truths]
+        known = {s.key: s.portrait_seed for s in tested if s.true_camera is not None and s.portrait_seed is not None}
+        truths = {key: self._truths[key] for key in known if key in self._truths}
+        unknown = [sample for sample in tested if sample.key in known and sample.key not in truths]
         for samples in group_samples(unknown, "portrait_id").values():
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
             rays = self.models.teacher.config.renderer.resolution
-            heads = true_heads(first.row["portrait_seed"], self.cameras(first).numpy(), size, styles, rays)
+            heads = true_heads(known[first.key], self.cameras(first).numpy(), size, styles, rays)
             truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
         self._truths |= {key: truth for key, truth in truths.items() if key in self._kept}
         return truths
@@ -167,5 +166,4 @@ class Evaluation:
 
 def portrait_camera(sample: SampleRef) -> np.ndarray:
     """(25,) float32: the portrait's true camera where it is known, else the estimated one."""
-    true = sample.row.get("true_camera")
-    return sample.camera if true is None else np.asarray(true, dtype=np.float32)
+    return sample.camera if sample.true_camera is None else sample.true_camera

@@ -11,7 +11,7 @@ import numpy as np
 from data_catalog.config.settings import SelectSettings
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.stage import Work
-from tasks.gating.gates import GATES, Gate
+from tasks.gating.gates import GATES, Candidate, Gate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,16 +21,14 @@ LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 COLUMNS = 3  # of the plot
 BINS = 20
 
-Row = dict[str, Any]
-
 
 def write_calibration(
-    work: Work, style: str, pool: Sequence[Row], limits: dict[str, float], settings: SelectSettings
+    work: Work, style: str, pool: Sequence[Candidate], limits: dict[str, float], settings: SelectSettings
 ) -> None:
     """calibration.json and calibration.png beside a selection. pool: the samples that set the limits."""
     gates = [gate for gate in GATES if gate.name in limits]
-    scores = {gate.name: np.array([row[gate.score] for row in pool if row[gate.score] is not None]) for gate in gates}
-    places = {row["place"] for row in pool}
+    scores = {gate.name: np.array([value for row in pool if (value := gate.value(row)) is not None]) for gate in gates}
+    places = {row.place for row in pool}
     blocks = [each for each in work.inputs["score"] if each.partition.place in places]
     document = {
         "style": style,
@@ -43,8 +41,8 @@ def write_calibration(
     (work.folder / PLOT).write_bytes(draw(style, gates, limits, scores))
 
 
-def describe(gate: Gate, limit: float, scores: np.ndarray) -> Row:
-    """Describe a gate: its limit, the share of calibration samples that it stops, and quantiles of their scores."""
+def describe(gate: Gate, limit: float, scores: np.ndarray) -> dict[str, Any]:
+    """One gate: its limit, the share of the calibration samples that it stops, and how their scores lie."""
     stopped = (scores > limit) if gate.upper else (scores < limit)
     return {
         "gate": gate.name,

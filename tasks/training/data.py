@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.products.snapshot import SAMPLES
 from data_catalog.samples.encoding import decode_rgb, dequantise_triplane
 from data_catalog.samples.seeds import derive
 from data_catalog.samples.shard_index import check_shards, read_index
 from data_catalog.samples.shards import ShardEntry, bytes_to_read, read_into
 from tasks.language.wording import normalise
+from tasks.tables.samples import ALL_SCORES, SAMPLE_ROWS, SampleRow
 
 ARRAY_HEADER = 1 << 12  # bytes within which an array's data starts
 
@@ -43,39 +42,45 @@ class SampleRef:
     shard: Path
     entry: ShardEntry
     image_prompt: bool = False  # its pseudo-label may serve as a prompt
-    row: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    rank: int | None = None
+    portrait_seed: int | None = None  # of the procedural world
+    true_camera: np.ndarray | None = field(default=None, hash=False, compare=False)  # (25,) float32, where known
+    scores: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)  # by column
 
 
 def read_samples(folder: Path, root: Path) -> list[SampleRef]:
     """All samples of a dataset in `folder`, by key. Paths of shards are relative to the data root."""
-    rows = pq.read_table(folder / SAMPLES).sort_by("key").to_pylist()
+    rows = sorted(SAMPLE_ROWS.read(folder), key=lambda row: row.key)
     entries: dict[str, dict[str, ShardEntry]] = {}
     samples = []
     for row in rows:
-        if row["shard"] not in entries:
-            entries[row["shard"]] = read_index(root / row["shard"])
-        if row["key"] not in entries[row["shard"]]:
+        if row.shard not in entries:
+            entries[row.shard] = read_index(root / row.shard)
+        if row.key not in entries[row.shard]:
             hint = "stillroom repair    (makes the shard again)"
-            raise UserError(f"the index does not know {row['key']}", shard=root / row["shard"], hint=hint)
-        samples.append(_sample(row, root / row["shard"], entries[row["shard"]]))
+            raise UserError(f"the index does not know {row.key}", shard=root / row.shard, hint=hint)
+        samples.append(_sample(row, root / row.shard, entries[row.shard][row.key]))
     return samples
 
 
-def _sample(row: dict[str, Any], shard: Path, entries: dict[str, ShardEntry]) -> SampleRef:
+def _sample(row: SampleRow, shard: Path, entry: ShardEntry) -> SampleRef:
     return SampleRef(
-        key=row["key"],
-        style=row["style"],
-        prompt=row["prompt"],
-        prompt_number=int(row["prompt_number"]),
-        prompt_split=row["prompt_split"],
-        portrait_id=row["portrait_id"],
-        split=row["split"],
-        seed=int(row["seed"]),
-        camera=np.asarray(row["camera"], dtype=np.float32),
+        key=row.key,
+        style=row.style,
+        prompt=row.prompt,
+        prompt_number=row.prompt_number,
+        prompt_split=row.prompt_split,
+        portrait_id=row.portrait_id,
+        split=row.split,
+        seed=row.seed,
+        camera=np.asarray(row.camera, dtype=np.float32),
         shard=shard,
-        entry=entries[row["key"]],
-        image_prompt=bool(row.get("image_prompt")),
-        row=row,
+        entry=entry,
+        image_prompt=bool(row.image_prompt),
+        rank=row.rank,
+        portrait_seed=row.portrait_seed,
+        true_camera=None if row.true_camera is None else np.asarray(row.true_camera, dtype=np.float32),
+        scores={name: getattr(row, name) for name in ALL_SCORES},
     )
 
 

@@ -32,7 +32,7 @@ def test_a_file_has_the_columns_and_types_of_its_dataclass_and_the_further_ones_
     FACES.write(tmp_path, ROWS)
     always = [("name", pa.string()), ("age", pa.int32()), ("camera", pa.list_(pa.float64()))]
     assert pq.read_schema(tmp_path / "faces.parquet").equals(pa.schema(always))
-    FACES.write(tmp_path, [Face(name="a", licence="free")], further=True)
+    FACES.write(tmp_path, [Face(name="a", licence="free")], further=["licence"])
     assert pq.read_schema(tmp_path / "faces.parquet").equals(pa.schema([*always, ("licence", pa.string())]))
     assert [row.licence for row in FACES.read(tmp_path)] == ["free"]
 

@@ -33,11 +33,12 @@ from flows.run.run import FlowRun
 from flows.run.runner import Workers
 from flows.track.mlflow_runs import Tracker
 from models.zoo import zoo
-from tasks import score, select
+from tasks import select
 from tasks.edit import plan_edits
 from tasks.stages import STAGES
 from tasks.tables.edits import EDITS
 from tasks.tables.faces import FACES, Face
+from tasks.tables.scores import MEASURES, SCORES, Scores
 
 STYLES, BLOCKS, PORTRAITS = ["red-hair", "zombie"], [0, 1, 2], 8
 SOURCE = SourceReader()
@@ -74,13 +75,15 @@ def draw_edits(work: Work) -> Summary:
 
 
 def draw_scores(work: Work) -> Summary:
-    made = pq.read_table(work.input("edit").folder / "edit.parquet").to_pylist()
-    measured = dict.fromkeys(score.MEASURES, 0.5) | {"score_constant": False, "decodes": True, "reason": ""}
+    made = EDITS.read(work.input("edit").folder)
+    measured = dict.fromkeys(MEASURES, 0.5) | {"score_constant": False, "decodes": True}
     worth = 0.8 if work.partition.style == "zombie" else 1.0  # a zombie resembles the portrait less
-    lots = {row["key"]: worth * fraction("score", row["key"]) for row in made}
-    rows = [measured | {"key": row["key"], "split": row["split"], "score_identity": lots[row["key"]]} for row in made]
-    pq.write_table(pa.Table.from_pylist(rows, schema=score.SCHEMA), work.folder / "score.parquet")
-    return Summary(samples=len(rows))
+    lots = {row.key: worth * fraction("score", row.key) for row in made}
+    SCORES.write(
+        work.folder,
+        [Scores(**{**measured, "key": row.key, "split": row.split, "score_identity": lots[row.key]}) for row in made],
+    )
+    return Summary(samples=len(made))
 
 
 def list_inputs(work: Work) -> Summary:

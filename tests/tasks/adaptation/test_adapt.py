@@ -24,6 +24,7 @@ from tasks.adaptation import adapt
 from tasks.adaptation.exam import Exam, gain_interval
 from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
+from tasks.tables.samples import SAMPLE_ROWS, SampleRow
 from tasks.training.data import read_fields, read_samples
 from tasks.training.mirroring import mirror
 from tasks.training.student_files import load_student, save_student
@@ -53,8 +54,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
     dataset = taught.write_dataset(folder, networks.teacher)
     (folder / "base").mkdir()
     save_student(base_student(folder, dataset, networks), folder / "base")
-    rows = [row for row in pq.read_table(dataset / "samples.parquet").to_pylist() if row["style"] == NOVEL]
-    chosen = sorted(choose_pairs(rows, SETTINGS), key=lambda row: str(row["key"]))
+    rows = [row for row in SAMPLE_ROWS.read(dataset) if row.style == NOVEL]
+    chosen = sorted(choose_pairs(rows, SETTINGS), key=lambda row: row.key)
     (folder / "pairs").mkdir()
     write_pairs(folder / "pairs", (copy_sample(row, folder) for row in chosen), chosen)
     return folder
@@ -302,11 +303,23 @@ def test_old_styles_are_measured_on_many_people_by_few_samples_of_each(root: Pat
 
 
 def test_more_pairs_of_a_seed_hold_the_fewer_and_another_seed_draws_others() -> None:
-    rows = [{"key": f"k{n:02d}", "split": "train"} for n in range(30)] + [{"key": "t", "split": "test"}]
+    empty = SampleRow(
+        key="t",
+        style=NOVEL,
+        prompt="",
+        prompt_number=0,
+        prompt_split="test",
+        portrait_id="p",
+        split="test",
+        shard="",
+        camera=[],
+        seed=0,
+    )
+    rows = [*(dataclasses.replace(empty, key=f"k{n:02d}", split="train") for n in range(30)), empty]
 
     def chosen(pairs: int, seed: int) -> set[str]:
         own = AdaptSettings(pairs=pairs, seed=seed, held_out=4)
-        return {str(row["key"]) for row in choose_pairs(rows, Settings(adapt=own))}
+        return {row.key for row in choose_pairs(rows, Settings(adapt=own))}
 
     assert chosen(5, 0) < chosen(10, 0)
     assert len(chosen(10, 0)) == 11

@@ -31,6 +31,7 @@ from tasks.sources.edits import find_edits, given_style
 from tasks.tables.edits import Edited
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import eg3d_label, picture
+from tests.tasks.test_select import row as candidate
 from tests.worlds.chain import STYLES, Chain, write_chain
 
 Row = dict[str, Any]
@@ -189,10 +190,7 @@ def test_a_style_that_keeps_too_few_of_them_stops_with_the_count(source: Path, t
 def test_there_is_one_sample_of_an_edit_and_no_further_attempt(source: Path, tmp_path: Path) -> None:
     plan = build(given(source, "edit.prompts_per_portrait=3"), tmp_path / "data", *MADE)
     assert len(rows_of(plan, "edit/zombie/0000")) == 4
-    judged = [
-        {"split": "train", "kept": number > 1, "reason": "", "block": 0, "attempt": 0, "portrait_id": str(number)}
-        for number in range(4)
-    ]
+    judged = [candidate(str(number), step="kept" if number > 1 else "identity") for number in range(4)]
     wanted = given(source, "select.keep=3").select
     assert ask_for_more("zombie", judged, wanted) == ["0000-a1"]
     with pytest.raises(UserError, match="came with the portraits, are all there are") as caught:
