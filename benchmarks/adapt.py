@@ -115,8 +115,8 @@ def paint_photo(number: int, painter: Callable[[Canvas], Tensor]) -> np.ndarray:
 
 def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_out: int) -> Measured:
     """Adapt a student, or take what an earlier call made of the same."""
-    from data_catalog.config.profiles import load_settings
     from data_catalog.store.stage import Need
+    from data_catalog.workspace import Workspace
     from flows.lab.arms import ArmWork, keep_arm
     from flows.run.adaptation import adapt_shape
     from flows.run.products import find_student
@@ -129,8 +129,8 @@ def adapt(student: str, style: str, seed: int, overrides: Sequence[str], held_ou
     else:
         chosen.append(f"prompts.styles_dir={json.dumps(BY_EDITOR[style])}")
     learner = replace(ARM, needs=(Need("pairs"), Need("dataset"), Need("distill")))
-    pins, shape = find_student(student, load_settings("demo")), adapt_shape(style, learner)
-    work = ArmWork("demo", chosen, pins, shape, ["pairs", "arm"], {}, with_samples=style not in DRAWN)
+    pins, shape = find_student(student, Workspace.open()), adapt_shape(style, learner)
+    work = ArmWork(Workspace.open("demo", chosen), pins, shape, ["pairs", "arm"], {}, with_samples=style not in DRAWN)
     kept = keep_arm("bench-adapt", work)
     return Measured(pins[STUDENT][:8], style, seed, kept.metrics)
 
