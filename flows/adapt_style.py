@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.run.adaptation import adapt_settings, adapt_shape, make_samples, publish_adapted
 from flows.run.products import find_student
 from flows.run.run import open_run
@@ -25,10 +25,10 @@ def adapt_style(
     `style` names a file in the styles folder, or the new style.  `pairs` is a folder with input/ and edited/ pictures
     of equal names; `prompt` says in words what was done to them, where the style has no file.
     """
-    chosen = adapt_settings(overrides or [], pairs, prompt)
+    workspace = Workspace.open(profile, adapt_settings(overrides or [], pairs, prompt))
     parameters = {"style": style, "student": student, "pairs": pairs, "prompt": prompt}
-    shape, pins = adapt_shape(style), find_student(student, load_settings(profile, overrides or []))
-    with open_run("adapt-style", profile, chosen, pins, force or [], None, parameters, shape) as run:
+    shape, pins = adapt_shape(style), find_student(student, workspace)
+    with open_run("adapt-style", workspace, pins, force or [], None, parameters, shape) as run:
         if pairs is None:
             make_samples(run)  # portraits to teach, for as many portraits as hold enough pairs
         run.stage("pairs")  # choose those to learn from and those to measure with

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = {
     "data_catalog.config.places": "where files lie, not what they hold",
     "data_catalog.config.settings": "the values that a stage reads are in its fingerprint",
     "data_catalog.config.profiles": "as the settings",
+    "data_catalog.workspace": "as the settings",
     "data_catalog.store.stage": "declarations; a stage's own is in its module",
     "data_catalog.store.record": "describes what was made",
     "data_catalog.store.fingerprint": "the mechanism itself",

@@ -13,16 +13,16 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import GATE_NAMES, list_styles
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.heap import give_back, kept_memory
+from data_catalog.workspace import Workspace
 from flows.run import server
 from flows.run.usage import UsageWatch
 from tasks.dataset import MADE_FROM
@@ -37,29 +37,29 @@ BUILD = (*MADE_FROM, "dataset")
 Row = dict[str, Any]
 
 
-def rehearse(profile: str, overrides: list[str], random_weights: bool) -> dict[str, Any]:
-    """Rehearse; returns a row for each stage with its cost and output. `ok` is false if there was a problem.
+def rehearse(workspace: Workspace, random_weights: bool) -> dict[str, Any]:
+    """One row a stage: what it took and what it made; `ok` is false if something is not as it should be.
 
     random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. Everything is
     made in a temporary folder, which is deleted at the end.
     """
-    settings = load_settings(profile, overrides)
+    settings = workspace.settings
     if random_weights and settings.world != "paper":
         raise UserError(
-            f"the networks of profile '{profile}' are shipped, so none need to be drawn",
+            f"the networks of profile '{workspace.profile}' are shipped, so none need to be drawn",
             hint="stillroom doctor --profile paper --random-weights",
         )
     with _folder(settings) as folder, _environment(folder, random_weights), kept_memory():
-        return _Rehearsal(profile, overrides, settings, folder).run(random_weights)
+        # The small values first, so that those of the command line count.
+        own = replace(workspace, root=folder / "data").with_defaults(*small(settings, folder))
+        return _Rehearsal(own, folder).run(random_weights)
 
 
 class _Rehearsal:
     """State of a rehearsal: the rows so far, and the way to add one."""
 
-    def __init__(self, profile: str, overrides: list[str], settings: Settings, folder: Path) -> None:
-        self.profile, self.folder = profile, folder
-        self.overrides = [*small(settings, folder), *overrides]
-        self.settings = load_settings(profile, self.overrides)
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        self.workspace, self.settings, self.folder = workspace, workspace.settings, folder
         self.rows: list[Row] = []
 
     def run(self, random_weights: bool) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class _Rehearsal:
         self.run_flow("evaluate", ("evaluate",))
         self.measured("verify", self.verify)
         return {
-            "profile": self.profile,
+            "profile": self.workspace.profile,
             "world": self.settings.world,
             "random_weights": random_weights,
             "ok": all(not row["problems"] for row in self.rows),
@@ -106,8 +106,8 @@ class _Rehearsal:
             "evaluate": ("report", products.publish_evaluation),
         }
         pins = {"distill": products.find_dataset, "evaluate": products.find_student}
-        pinned = pins[flow](None, self.settings) if flow in pins else None
-        with open_run(flow, self.profile, self.overrides, pinned) as run:
+        pinned = pins[flow](None, self.workspace) if flow in pins else None
+        with open_run(flow, self.workspace, pinned) as run:
             for name in stages:
                 self.measured(name, lambda name=name: self.make_stage(run, name))  # type: ignore[misc]
             name, hand_on = ends[flow]
@@ -136,7 +136,7 @@ class _Rehearsal:
     def verify(self) -> tuple[str, list[str]]:
         from data_catalog.care.verify import verify
 
-        seen = verify(data_root())
+        seen = verify(self.workspace.root)
         return f"{seen.records} records, {seen.files} files", [str(damage) for damage in seen.damaged]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from data_catalog.care.mend import damaged_places, mend_indexes, mend_snapshots, rebuild_index, remove_unfinished
 from data_catalog.care.verify import note_damage, verify
-from data_catalog.config.places import data_root
+from data_catalog.workspace import Workspace
 from flows.run.products import DATASET
 from flows.run.run import FlowRun, open_run
 
@@ -16,7 +16,8 @@ def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[st
 
     Partitions of other settings cannot be made with these: they are listed as `left`, with their folders.
     """
-    root, started = data_root(), time.monotonic()
+    workspace, started = Workspace.open(profile, overrides), time.monotonic()
+    root = workspace.root
     seen = verify(root)
     whole = mend_indexes(seen.damaged)
     damaged = verify(root).damaged if whole else seen.damaged
@@ -26,7 +27,7 @@ def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[st
     digests: dict[str, tuple[str | None, str]] = {}
     places = damaged_places(root, damaged)
     if places:
-        with open_run("repair", profile, overrides or [], only=places) as run:
+        with open_run("repair", workspace, only=places) as run:
             digests = make_again(run)
     remove_unfinished(root, damaged)
     mended = mend_snapshots(root, DATASET, damaged)

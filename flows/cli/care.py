@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_catalog.workspace import Workspace
 from flows.ask.funnels import Document, told_reasons
 from flows.cli import screen
 from flows.cli.completion import complete_dataset
@@ -112,7 +113,7 @@ def doctor(
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through
 
-            document = take_portraits_through(profile, overrides or [], random_weights)
+            document = take_portraits_through(Workspace.open(profile, overrides), random_weights)
         screen.show(document, as_json, rehearsal_table)
         raise typer.Exit(0 if document["ok"] else 1)
     with screen.only_results_on_stdout():

@@ -13,11 +13,10 @@ from typing import TypeVar
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from data_catalog.config.places import data_root
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import digest_json, write_atomically
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.run.adaptation import make_samples
 from flows.run.products import log_pictures
@@ -34,8 +33,7 @@ log = logging.getLogger(__name__)
 class ArmWork:
     """Work of an arm: settings, stages, and values for MLflow."""
 
-    profile: str
-    overrides: Sequence[str]
+    workspace: Workspace
     pins: Mapping[str, str]
     shape: Callable[[Settings], PlanShape]
     stages: Sequence[str]
@@ -80,9 +78,10 @@ def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
 
 
 def lock_arm(work: ArmWork) -> FileLock:
-    """Return the lock that a process holds while it makes an arm; that of a dead process is free."""
-    asked = digest_json([work.profile, list(work.overrides), dict(work.pins), list(work.stages)])
-    path = Store(data_root()).lock_file(f"arm/{asked}")
+    """What a process holds while it makes an arm; that of a dead process is free."""
+    workspace = work.workspace
+    asked = digest_json([workspace.profile, list(workspace.overrides), dict(work.pins), list(work.stages)])
+    path = workspace.store.lock_file(f"arm/{asked}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
@@ -90,7 +89,7 @@ def lock_arm(work: ArmWork) -> FileLock:
 def keep_arm(experiment: str, work: ArmWork) -> Kept:
     """Make the missing stages of an arm."""
     stages = work.stages
-    with open_run(experiment, work.profile, work.overrides, dict(work.pins), shape=work.shape) as run:
+    with open_run(experiment, work.workspace, dict(work.pins), shape=work.shape) as run:
         if work.with_samples:
             make_samples(run)
         for name in stages:
@@ -117,7 +116,7 @@ def _first_run(run: FlowRun, stage: str) -> str:
     return known[digest]
 
 
-def tell_command(start: str, profile: str, overrides: Sequence[str]) -> str:
-    """Return the command that makes an experiment's page, as the page shows it."""
-    told = [start, *(f"--set '{override}'" for override in overrides)]
-    return " ".join([*told, *([] if profile == "demo" else [f"--profile {profile}"])])
+def tell_command(start: str, workspace: Workspace) -> str:
+    """The command that makes an experiment's page, as the page shows it."""
+    told = [start, *(f"--set '{override}'" for override in workspace.overrides)]
+    return " ".join([*told, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])

@@ -13,8 +13,7 @@ from typing import Any, Self
 from prefect import flow
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.run.lifecycle import tracked
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import log_plainly
@@ -49,10 +48,9 @@ def pretrain_embedded(
     examined = [
         name for name in recipes.NEEDS if name in chosen or any(name in recipes.JUDGED.get(n, ()) for n in trained)
     ]
-    root = data_root()
-    place = Place.open(root / "pretrain", into)
-    settings = load_settings(profile, overrides or [])
-    with tracked(root, settings, "pretrain-embedded", overrides or []) as (tracker, _):
+    workspace = Workspace.open(profile, overrides)
+    place = Place.open(workspace.root / "pretrain", into)
+    with tracked(workspace, "pretrain-embedded") as (tracker, _):
         with _one_thread_processes() as pool, killed_on_error():
             _render(pool, place.pictures, trained, examined)
             _train(pool, place, trained, steps, tracker)

@@ -33,7 +33,8 @@ def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
         ended = trigger(flow, profile, [], watch=True, force=[])
     if ended["state"] != "COMPLETED":
         hint = "fix the cause, then run: make demo    (what is finished is kept)"
-        raise UserError(f"the flow {flow}/{profile} did not complete", says=ended["message"], log=log, hint=hint)
+        says = str(ended["message"]).partition("\n")[0]
+        raise UserError(f"the flow {flow}/{profile} did not complete", says=says, log=log, hint=hint)
     return time.monotonic() - started
 
 

@@ -1,13 +1,13 @@
 """Lifecycle of a run's records: MLflow's run is always ended, however the flow ends."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data_catalog.config.settings import Settings
+from data_catalog.workspace import Workspace
 from flows.run import active
 from flows.run.active import ActiveNote, ActiveRun
 from flows.run.history import RunNote, last_runs, note_run
@@ -19,27 +19,24 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def tracked(
-    root: Path,
-    settings: Settings,
-    flow: str,
-    overrides: Sequence[str] = (),
-    parameters: dict[str, Any] | None = None,
+    workspace: Workspace, flow: str, parameters: dict[str, Any] | None = None
 ) -> Iterator[tuple[Tracker, ActiveNote]]:
     """Open MLflow's run of a flow and note it as in work; end both in every case.
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
-    tracker = Tracker(root, settings, flow, flow_run_id())
+    root = workspace.root
+    tracker = Tracker(root, workspace.settings, flow, flow_run_id())
     own = None if tracker.is_own else tracker.uri
     end_left_runs(root, own)
     run = ActiveRun(
         flow=flow,
-        profile=settings.profile,
+        profile=workspace.profile,
         root=str(root.resolve()),
         mlflow_uri=own,
         mlflow_run_id=tracker.run_id,
         flow_run_id=flow_run_id(),
-        overrides=list(overrides),
+        overrides=list(workspace.overrides),
         parameters=parameters or {},
     )
     with active.noted(root, run) as note:  # until MLflow knows of the end: a second signal may come before that

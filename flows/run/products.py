@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import SAMPLES, Snapshot, publish, snapshot_digest
 from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.run.run import FlowRun
 from tasks.datasets.made import dataset_of, dataset_settings, student_of
 
@@ -34,16 +33,15 @@ class TrainedStudent:
     metrics: dict[str, float]
 
 
-def find_dataset(digest: str | None, settings: Settings) -> Pins:
+def find_dataset(digest: str | None, workspace: Workspace) -> Pins:
     """Fix the plan to a dataset: the newest that these settings made, or that of a snapshot.
 
     digest: of the snapshot, its beginning, or `latest`; None for the one of the settings.
     """
-    root = data_root()
-    catalog = Catalog(Store(root))
+    catalog = workspace.catalog
     if digest is None:
-        return {DATASET: dataset_of(catalog, settings).digest}
-    snapshot = open_dataset(root, digest)
+        return {DATASET: dataset_of(catalog, workspace.settings).digest}
+    snapshot = open_dataset(workspace.root, digest)
     for entry in catalog.history(DATASET):
         if snapshot_digest(catalog.folder(entry)) == snapshot.digest:
             return {DATASET: entry.digest}
@@ -54,17 +52,17 @@ def find_dataset(digest: str | None, settings: Settings) -> Pins:
     )
 
 
-def find_student(digest: str | None, settings: Settings, dataset: str | None = None) -> Pins:
+def find_student(digest: str | None, workspace: Workspace, dataset: str | None = None) -> Pins:
     """Fix the plan to a student, of these settings or a named one, and to the dataset it learned from.
 
     digest: of the student, its beginning, or `latest`; None for the one of the settings.  dataset: a snapshot to
     examine it on instead. Raises UserError if the student has met what would be tested.
     """
-    catalog = Catalog(Store(data_root()))
-    entry = student_of(catalog, settings) if digest is None else student_entry(catalog, digest)
+    catalog = workspace.catalog
+    entry = student_of(catalog, workspace.settings) if digest is None else student_entry(catalog, digest)
     learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
     own = {key: value for key, value in learned_from.items() if key == DATASET}
-    examined = own if dataset is None else find_dataset(dataset, settings)
+    examined = own if dataset is None else find_dataset(dataset, workspace)
     if examined != own:
         check_never_met(*(_samples_of(catalog, pins[DATASET]) for pins in (own, examined)))
     return {STUDENT: entry.digest} | examined

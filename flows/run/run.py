@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
@@ -18,6 +16,7 @@ from data_catalog.store.catalog import Entry
 from data_catalog.store.execute import Job
 from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import FOLDER_CHARS, check_writable
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape, open_plan, stage_rows
 from flows.mistakes import MISTAKES
 from flows.run.fan_out import FanOut, Piece
@@ -187,8 +186,7 @@ def on_cluster(overrides: Sequence[str] | None, cluster: str | None) -> list[str
 @contextmanager
 def open_run(
     flow: str,
-    profile: str,
-    overrides: Sequence[str],
+    workspace: Workspace,
     pins: dict[str, str] | None = None,
     force: Sequence[str] = (),
     only: Collection[str] | None = None,
@@ -197,18 +195,17 @@ def open_run(
 ) -> Iterator[FlowRun]:
     """Plan, open the tracking run and the workers; at the end check for failures and note what happened.
 
-    parameters: those of the flow beside profile and overrides; `stillroom retry` passes them again.  shape: the
+    parameters: those of the flow beside its settings; `stillroom retry` passes them again.  shape: the
     stages, styles and blocks of the plan, where that is not the whole main job.
     """
     log_plainly()
-    settings = load_settings(profile, list(overrides))
-    root = data_root()
+    settings, root = workspace.settings, workspace.root
     check_writable(root)
     plan = open_plan(settings, root, pins=pins, force=force, shape=shape(settings) if shape else None)
     show_plan(stage_rows(plan))
     with (
         Workers(settings.run, root) as workers,
-        tracked(root, settings, flow, overrides, parameters) as (tracker, note),
+        tracked(workspace, flow, parameters) as (tracker, note),
     ):
         recording = Recording(plan, tracker, note)
         run = FlowRun(plan, recording, FanOut(workers, root), only)

@@ -27,6 +27,7 @@ from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.shelf import compare_with_profile, describe_datasets, describe_students, promote
 from flows.run.products import find_dataset, find_student
 from flows.track.model_versions import TAG, model_versions
@@ -160,8 +161,9 @@ def test_a_name_stands_for_a_student_and_for_the_dataset_it_learned_from(shop: W
     assert student_entry(catalog).digest == student_entry(catalog, "latest").digest == pair[0].digest
     assert open_dataset(shop.root, "champion") == list_snapshots(shop.root)[0]
     learned = catalog.read(old).fingerprint_inputs["inputs"][DATASET]
-    assert find_dataset("champion", Settings()) == {DATASET: learned}
-    assert find_student("champion", Settings()) == {STUDENT: old.digest, DATASET: learned}
+    workspace = Workspace(Settings(), shop.root)
+    assert find_dataset("champion", workspace) == {DATASET: learned}
+    assert find_student("champion", workspace) == {STUDENT: old.digest, DATASET: learned}
 
 
 def test_how_things_are_found_is_no_code_of_any_stage() -> None:

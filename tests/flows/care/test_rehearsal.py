@@ -12,6 +12,7 @@ import torch
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.samples.encoding import encode_png
+from data_catalog.workspace import Workspace
 from flows.care import rehearsal
 from flows.care.rehearsal import rehearse, small, write_pictures
 from flows.run.usage import UsageWatch
@@ -86,7 +87,7 @@ def test_a_rehearsal_is_small_work_with_the_profiles_own_sizes(profile: str, tmp
 
 def test_random_weights_are_for_networks_that_are_not_shipped() -> None:
     with pytest.raises(UserError, match="are shipped"):
-        rehearse("demo", [], random_weights=True)
+        rehearse(Workspace.open(), random_weights=True)
 
 
 def test_usage_is_that_of_the_work_inside() -> None:
@@ -139,7 +140,7 @@ def test_a_rehearsal_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # MLflow and pandas warn of each other while a student is registered
 def test_two_portraits_pass_through_every_stage() -> None:
-    document = rehearse("demo", [], random_weights=False)
+    document = rehearse(Workspace.open(), random_weights=False)
     assert document["ok"], document
     names = [row["stage"] for row in document["stages"]]
     assert [name for name in names if name in CHECKS] == list(CHECKS)
