@@ -114,7 +114,9 @@ def load_converted(path: Path, read: Callable[[Path], State]) -> State:
         _write_and_rename(sums, lambda temporary: temporary.write_text(told, encoding="utf-8"))
         log.info("%s was converted to %s", path.name, converted)
     except OSError as error:
-        log.warning("%s cannot be kept as safetensors (%s); it is read anew each time", path, error.strerror or error)
+        log.warning(
+            "%s cannot be stored as safetensors (%s); it is read again each time", path, error.strerror or error
+        )
     return state
 
 

@@ -46,7 +46,7 @@ def rehearse(profile: str, overrides: list[str], random_weights: bool) -> dict[s
     settings = load_settings(profile, overrides)
     if random_weights and settings.world != "paper":
         raise UserError(
-            f"the networks of profile '{profile}' are shipped, so none need to be drawn",
+            f"the networks of profile '{profile}' come with the project; no random ones are needed",
             hint="stillroom doctor --profile paper --random-weights",
         )
     with _folder(settings) as folder, _environment(folder, random_weights), kept_memory():
@@ -203,11 +203,11 @@ def _folder(settings: Settings) -> Iterator[Path]:
     needed, free = NEEDED_BYTES[settings.world], shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            "there is no room for a rehearsal",
+            "there is not enough disk space for a rehearsal",
             folder=place,
             expected=f"{needed / 1e9:.0f} GB",
             found=f"{free / 1e9:.1f} GB",
-            hint="TMPDIR names another place",
+            hint="set TMPDIR to a folder on another disk",
         )
     with tempfile.TemporaryDirectory(prefix="stillroom-rehearsal-") as folder:
         yield Path(folder).resolve()

@@ -67,7 +67,7 @@ def gc(
             metavar="DATASET", help="Digest of a dataset to keep, or the name of its student; may be repeated."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it, without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -100,10 +100,10 @@ def doctor(
     overrides: Overrides = None,
     as_json: Json = False,
     parity: Annotated[
-        Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
+        Path | None, typer.Option(help="Only run every golden case in this folder, and show the largest errors.")
     ] = None,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Instead, take two portraits through every stage, on the CPU.")
+        bool, typer.Option("--rehearse", help="Only take two portraits through every stage, on the CPU.")
     ] = False,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Rehearse with random networks of the paper's size.")

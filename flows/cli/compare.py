@@ -32,9 +32,11 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="DATASET", help="Its digest (or the beginning), latest, or its folder.")],
+    a: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Digest (or its beginning) or folder of a dataset, or latest.")
+    ],
     b: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="The other one.  [default: the one of the settings]")
+        str | None, typer.Argument(metavar="DATASET", help="The other dataset.  [default: of the settings]")
     ] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",
@@ -50,7 +52,7 @@ def diff(
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or its beginning), name, or latest.")],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one, which it is compared with.")] = "latest",
+    b: Annotated[str, typer.Argument(metavar="RUN", help="The other run.")] = "latest",
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

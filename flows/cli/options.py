@@ -5,21 +5,22 @@ from typing import Annotated
 
 import typer
 
-Profile = Annotated[str, typer.Option("--profile", help="A file of configs/profiles.")]
+Profile = Annotated[str, typer.Option("--profile", help="Profile: a file of configs/profiles.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one setting; may be repeated."),
 ]
 Cluster = Annotated[
-    str | None, typer.Option("--cluster", metavar="NAME", help="A file of configs/clusters, or tcp://HOST:PORT.")
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="Cluster: a file of configs/clusters, or tcp://HOST:PORT."),
 ]
 Force = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE[/STYLE[/BLOCK]]", help="Make these again; may be repeated."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
-Reference = Annotated[Path | None, typer.Option("--reference", help="Or an image that shows it.")]
+Reference = Annotated[Path | None, typer.Option("--reference", help="Picture of the change, instead of --prompt.")]
 StudentName = Annotated[
     str | None,
     typer.Option(

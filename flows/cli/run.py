@@ -71,11 +71,12 @@ def evaluate(
 def run(
     flow: Annotated[str, typer.Argument(help="A deployed flow, such as build-dataset, distill or adapt-style.")],
     parameters: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Of the flow, such as style=bald.")
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="Parameter of the flow, such as style=bald."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Serve the deployments from here, though another checkout does.")
+        bool, typer.Option("--take-over", help="Serve the deployments from here, even if another checkout does.")
     ] = False,
     force: Force = None,
     profile: Profile = "demo",

@@ -38,7 +38,7 @@ def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
 @app.command()
 def promote(
     student: Annotated[str, typer.Argument(help="Name or digest of a student (or its beginning), or latest.")],
-    name: Annotated[str, typer.Argument(help="Such as champion; another student that has the name loses it.")],
+    name: Annotated[str, typer.Argument(help="Name, such as champion; a student that has it loses it.")],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,

@@ -47,7 +47,7 @@ def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo"
         # On a busy machine the watch can lose its event stream before the run ends; only the run's state counts.
         completed = watch.wait() == 0 or (flow_run and final_state(environment, flow_run) == "COMPLETED")
     if not completed:
-        hint = "mend the cause, then `make demo` again: what is finished is kept"
+        hint = "fix the cause, then run `make demo` again: finished partitions are kept"
         raise UserError(f"the flow {flow}/{profile} did not complete", log=log, hint=hint)
     return time.monotonic() - started
 

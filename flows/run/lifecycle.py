@@ -49,7 +49,7 @@ def tracked(
         try:
             tracker.finish(ending(error))
         except Exception as second:  # the first error matters more
-            log.warning("MLflow could not be told that the run ended: %s", second)
+            log.warning("the end of the run could not be logged to MLflow: %s", second)
         raise
     tracker.finish()
 
@@ -76,7 +76,7 @@ def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
             log.warning("the records of a dead process, MLflow run %s: %s", run.mlflow_run_id, error)
         note_killed(root, run, last_touched(path))
         active.forget(path)
-        log.info("%s was killed at %s; its records say so now", run.flow, run.stage or "its start")
+        log.info("%s was killed at %s; its records now show it", run.flow, run.stage or "its start")
         ended.append(run)
     return ended
 

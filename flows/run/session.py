@@ -256,8 +256,9 @@ class FlowRun:
         listed = {step.key: _first_line(step.note) for step in failed[:FAILURES_SHOWN]}
         more = f" and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
         failures = f"{len(failed)} {'partition' if len(failed) == 1 else 'partitions'} failed{more}"
-        message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for what failed"
-        hint = "mend the cause, then: stillroom retry    (what is finished is kept)"
+        waiting = f"{blocked} {'waits' if blocked == 1 else 'wait'} for {'it' if len(failed) == 1 else 'them'}"
+        message = f"{failures}; {waiting}"
+        hint = "fix the cause, then run: stillroom retry    (finished partitions are kept)"
         raise UserError(message, hint=hint, **listed)
 
     def note(self, profile: str, overrides: Sequence[str], parameters: dict[str, Any], state: str) -> RunNote:

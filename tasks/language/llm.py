@@ -77,7 +77,7 @@ class LanguageModel:
         kept = self.answers / f"{digest_json([self.server.base_url, request])[:32]}.json"
         try:
             exchange = json.loads(kept.read_text(encoding="utf-8"))
-            log.info("the language model answered this before; not asked again")
+            log.info("a stored answer of the language model is reused")
         except (FileNotFoundError, ValueError):  # A damaged file counts as a lost answer.
             sent, body = self._send(request)
             answer = self.server.without_key(body[:LONGEST_ANSWER].decode("utf-8", errors="backslashreplace"))
@@ -101,7 +101,7 @@ class LanguageModel:
                 name = objected_to(said, sent)
                 if name is None:
                     raise self.server.refused(error) from None
-                log.info("the server does not take %s (%s)", name, said[:SAID])
+                log.info("the server rejects %s (%s)", name, said[:SAID])
                 self._unknown.append(name)
 
 

@@ -145,7 +145,7 @@ class Server:
             server=_origin(self.base_url),
             cause=said,
             tries=tries,
-            kept="what was answered before is kept and not asked again",
+            kept="earlier answers are stored and not requested again",
             **waiting,
             hint=hint,
         )

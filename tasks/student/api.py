@@ -262,6 +262,4 @@ def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings)
     learned_with = catalog.read(student).fingerprint_inputs.get("weights", {})
     for name in ("clip", "mae"):
         if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
-            log.warning(
-                "the student learned with other weights of %s than are here now: edits may come out wrong", name
-            )
+            log.warning("the student was trained with other weights of %s: edits may be wrong", name)

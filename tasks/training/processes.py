@@ -59,7 +59,7 @@ def check_devices(settings: Settings) -> None:
     count, own = settings.run.training_processes, settings.distill.batch_size
     if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
         raise UserError(
-            "run.training_processes: each process needs a GPU of its own",
+            "run.training_processes: each process needs its own GPU",
             found=f"{torch.cuda.device_count()} GPUs",
             expected=f"{count}",
             hint=f"--set run.training_processes={max(1, torch.cuda.device_count())}",

@@ -222,7 +222,7 @@ def _work_folder(root: Path, key: str) -> Iterator[Path]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError("another process is editing this video just now", folder=folder) from None
+            raise UserError("another process is editing this video", folder=folder) from None
         try:
             yield folder
             shutil.rmtree(folder)
