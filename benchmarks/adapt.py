@@ -34,7 +34,7 @@ from models.procedural.photo import RAW_SIZE_PX
 from models.procedural.render import HEAD_CENTRE, HEAD_SCALE, camera_rays
 from models.procedural.shading import Canvas
 
-FIRST_PERSON = 700_000  # of the pairs from folders: nobody of the datasets
+FIRST_PERSON = 700_000  # seed of the first person of the pairs from folders; outside the datasets
 TO_LEARN = 10
 BY_EDITOR = {"bald": "configs/styles/more", "afro": "configs/styles/more"}
 OLD_MAY_LOSE, SHOULD_GAIN = 0.05, 0.30  # what adapting is to reach

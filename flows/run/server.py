@@ -142,7 +142,7 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
     """Serve the deployments of prefect.yaml from a background process, unless this checkout does so already.
 
     Returns a line for the user where the deployments were another checkout's before, else nothing. Raises UserError
-    where another checkout serves them at this moment, unless it is told to `take_over`.
+    if another checkout serves them now, unless `take_over` is set.
     """
     home = prefect_home(root)
     use_api(root, api_url)

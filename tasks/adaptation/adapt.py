@@ -39,8 +39,7 @@ PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
 BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
-# The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
-# lost twice as much (docs/styles.md).
+# Settings of the losses, taken from distillation; sensitivity_weight is left out, since it costs the old styles more.
 FROM_DISTILL = (
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "view_lpips_weight"),
     *("triplane_weight", "depth_weight"),
@@ -125,7 +124,7 @@ def base_of(work: Work) -> Input:
 def choose_old(samples: Sequence[SampleRef], settings: Settings) -> list[SampleRef]:
     """Test samples of the styles that the base knows, `adapt.old_samples` of each, by style and key.
 
-    One style goes on at the portrait where the one before it stopped: few samples of each are of many people.
+    Each style continues at the portrait where the one before it stopped: few samples of each show many people.
     """
     by_style = group_samples([sample for sample in samples if sample.split == HELD_OUT], "style")
     chosen, most = [], settings.adapt.old_samples

@@ -37,7 +37,7 @@ def build(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Opti
     from pytorch_optimizer import Muon
 
     class Float32Muon(Muon):
-        """Orthogonalises in float32; the library's bfloat16 is only imitated by most CPUs: docs/benchmarks.md."""
+        """Muon that orthogonalises in float32; most CPUs only emulate the library's bfloat16."""
 
         @staticmethod
         def _orthogonalize(group: dict[str, Any], updates: list[Tensor]) -> list[Tensor]:

@@ -106,7 +106,7 @@ def changed_pixels(edits: np.ndarray, plain: np.ndarray) -> torch.Tensor:
 
 
 def share_out(changed: torch.Tensor, smallest: float, weight: float) -> torch.Tensor:
-    """Weights of a loss: 1, and `weight` more, shared by the places that an edit changes, be they many or few.
+    """Return weights of a loss: 1, and `weight` more, shared by the places that an edit changes.
 
     changed: (B, 1, H, W), 0 or 1.  smallest: share of the picture below which a change gains no more weight.
     """

@@ -85,7 +85,7 @@ def registry_of(weights: Path) -> Path:
 
 
 def copy_weights(target: Path) -> None:
-    """A set of weights of one's own: a copy of the project's, with a list of networks for STILLROOM_MODELS."""
+    """Copy the project's weights into a user's own folder, with a list of networks for STILLROOM_MODELS."""
     registry = registry_of(target)
     if registry.exists():
         return
