@@ -1,4 +1,4 @@
-"""The flow adapt-style: a student and a few pairs in, a small delta that knows one more style out."""
+"""Flow adapt-style: from a student and a few pairs to a small delta for one more style."""
 
 from typing import Any
 

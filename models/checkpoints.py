@@ -1,4 +1,4 @@
-"""Checkpoint files of other projects: read without running what is in them, converted once to safetensors.
+"""Checkpoint files of other projects: read without running their code, converted once to safetensors.
 
 A `.pt` or `.pth` is a pickle, and a pickle may name any function to be called. Ours is read by PyTorch's restricted
 unpickler: tensors and plain values come through, the few harmless classes below as empty stand-ins, all else is

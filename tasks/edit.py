@@ -249,7 +249,7 @@ def take_edits(given: GivenEdits, portraits: list[Row], book: Row, folder: Path,
 
 
 def take_aligned(given: GivenEdits, portrait: Row, settings: Settings) -> Taken | Rejected:
-    """The given edit of a portrait, cut as it was.  portrait: row of align.parquet."""
+    """Return the given edit of a portrait, cut like the portrait.  portrait: row of align.parquet."""
     crop = np.array(portrait["crop"]).reshape(2, 3)
     return take_edit(given, portrait["name"], crop, settings.align.size, settings.portraits)
 
@@ -312,7 +312,7 @@ def edit_batch(
 
 
 def edit_again(editor: Editor, row: dict[str, Any], aligned: Path, settings: EditSettings) -> bytes:
-    """The PNG of one sample, made by itself.
+    """Make the PNG of one sample, alone.
 
     row: of edit.parquet.  settings: of the sample's style, see `adjust_to_style`.
     """

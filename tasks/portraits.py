@@ -190,7 +190,7 @@ def content_digest(rgb: np.ndarray) -> str:
 
 
 def split_rows(rows: list[Row], settings: PortraitsSettings, first_block: bool) -> list[tuple[Row, str]]:
-    """The split of every portrait that was taken, as the module's docstring says."""
+    """Return the split of every accepted portrait, by the rule in the module's docstring."""
     taken = [row for row in rows if row["status"] == "ok"]
     lots = {_person(row): fraction("split", _person(row)) for row in taken if row.get("split_given") is None}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction

@@ -170,9 +170,9 @@ def teach_block(
 
 
 def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
-    """(n, 25) float32 labels around the frontal camera.
+    """Draw labels (n, 25) float32 around the frontal camera.
 
-    They are the portrait's, not the style's, so that one person in two styles is seen from the same places.
+    They depend on the portrait, not on the style: one person in two styles is seen from the same places.
     """
     import torch
 

@@ -29,7 +29,7 @@ Stamp = list[int] | None  # None: nothing there
 
 
 def recall(profile: str, overrides: list[str]) -> dict[str, Any] | None:
-    """The document of `describe_plan` for these settings, if all that it depends on is as it was; else None."""
+    """Return the document of `describe_plan` for these settings if all its files are unchanged; else None."""
     started, root = time.perf_counter(), data_root()
     try:
         memo = json.loads((root / MEMO).read_bytes())
@@ -47,7 +47,7 @@ def recall(profile: str, overrides: list[str]) -> dict[str, Any] | None:
 
 
 def remember(profile: str, overrides: list[str]) -> None:
-    """Note the plan as it is now, unless the note that is there still holds."""
+    """Note the present plan, unless the existing note still holds."""
     if recall(profile, overrides) is not None:
         return
     from data_catalog.config.profiles import load_settings

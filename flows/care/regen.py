@@ -89,7 +89,7 @@ def split_key(key: str) -> tuple[str, str, int]:
 
 
 def _folder(plan: Plan, step: Step, stage: str) -> Path:
-    """The folder of the one partition of another stage that a step was made from."""
+    """Return the folder of another stage's partition that a step was made from."""
     (up,) = plan.upstream(step, stage)
     if up.entry is None:
         raise UserError(f"{up.key} is not made with these settings", hint="stillroom build")

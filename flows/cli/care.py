@@ -29,7 +29,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the models of the profile's world and whether their weights are there."""
+    """List the models of the profile's world, and the state of their weights."""
     from flows.care.status import describe_models
 
     screen.show(describe_models(profile, overrides or []), as_json, models_table)

@@ -22,7 +22,7 @@ def build(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
+    """Build the dataset in this process, from portraits to a snapshot; only outdated partitions are computed."""
     with screen.only_results_on_stdout():
         from flows.ask.memo import remember
         from flows.run.engine import run_here
@@ -40,7 +40,7 @@ def distill(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the student from a dataset, unless it is there already."""
+    """Train the student from a dataset, unless it exists."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -95,7 +95,7 @@ def run(
 
 @app.command()
 def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Run only what failed in the last run of this profile, and what waited for it."""
+    """Run only the failed partitions of this profile's last run, and those that waited for them."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 

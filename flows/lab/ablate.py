@@ -1,4 +1,4 @@
-"""The flow ablate: how many styles a base should know, and how many pairs a new style needs (3DPE, Tables 2 and 3)."""
+"""Flow ablate: the numbers of styles of a base and of pairs of a new style (3DPE, Tables 2 and 3)."""
 
 import json
 import logging
@@ -119,7 +119,7 @@ def _arm_work(profile: str, overrides: Sequence[str], style: str, bases: Sequenc
 def publish_ablation(
     profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], results: Sequence[Result]
 ) -> dict[str, Any]:
-    """Write the page, and log its tables. Returns what the command prints."""
+    """Write the page, and log its tables. Returns the values that the command prints."""
     root = data_root()
     command = tell_command(f"stillroom ablate {style}", profile, overrides)
     document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)

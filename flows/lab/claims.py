@@ -93,7 +93,7 @@ def _read_arm(name: str, seed: int, kept: Kept) -> Trained:
 def publish_claims(
     profile: str, overrides: Sequence[str], parameters: dict[str, Any], trained: Sequence[Trained]
 ) -> dict[str, Any]:
-    """Write the page, and log its tables and pictures. Returns what the command prints."""
+    """Write the page, and log its tables and pictures. Returns the values that the command prints."""
     root = data_root()
     start = ["stillroom run claims", *(f"--param {name}={value}" for name, value in parameters.items())]
     command = tell_command(" ".join(start), profile, overrides)

@@ -69,7 +69,7 @@ class Serving:
 
 
 def own_server(root: Path) -> str | None:
-    """Prefect home of the server that this process works with, if it is the one of this data root."""
+    """Return the Prefect home of this process's server, if it is the one of this data root."""
     home = root.resolve() / "prefect"
     service = find_service(home, "server")
     return str(home) if service is not None and service.url == os.environ.get("PREFECT_API_URL") else None

@@ -84,7 +84,7 @@ def _family(case: str) -> str:
 
 
 def _network_order(path: Path) -> tuple[str, str]:
-    """Cases of one network together, so that it is built once."""
+    """Return a sort key that puts a network's cases together, so that it is built once."""
     return _family(path.stem), path.stem
 
 

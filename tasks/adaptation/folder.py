@@ -175,7 +175,7 @@ def cut_pair(pair: Pair, detector: Any, settings: Settings) -> tuple[Portrait, n
 
 
 def style_of(slug: str, settings: Settings) -> StyleFile:
-    """The style as its file says it, or as the settings' prompt does."""
+    """Return the style from its file or, without one, from the settings' prompt."""
     if settings.adapt.prompt is not None:
         return StyleFile(slug=slug, prompts=[settings.adapt.prompt])
     return read_style(_style_file(slug, settings))

@@ -62,12 +62,12 @@ class Limits:
 
     @classmethod
     def of(cls, rows: Sequence[Row], settings: SelectSettings) -> Limits:
-        """The limits of one style, calibrated by its rows where the settings say so."""
+        """Return the limits of one style, calibrated by its rows where the settings say so."""
         return cls(gate_limits(rows, settings), settings.require_face)
 
 
 def gate_limits(rows: Sequence[Row], settings: SelectSettings) -> dict[str, float]:
-    """The limit of each closed gate, by its setting's name.
+    """Return the limit of each closed gate, by its setting's name.
 
     With quantile calibration a style sets its own: the quantile of what its calibration samples score, whatever
     the setting's number, since a good zombie resembles the portrait less than a good redhead does.

@@ -156,7 +156,7 @@ def read_answer(answer: str, whole: bool = True) -> tuple[list[str], str, bool]:
 
 
 def parse_answer(content: str) -> list[str] | None:
-    """The paraphrases in an answer: the JSON we asked for, or a list of texts, bare or within other words."""
+    """Parse the paraphrases in an answer: the requested JSON, or a list of texts, alone or within other words."""
     fenced = content.split("```")[1].removeprefix("json") if content.count("```") > 1 else ""
     braces = content[content.find("{") : content.rfind("}") + 1] if "{" in content else ""
     brackets = content[content.find("[") : content.rfind("]") + 1] if "[" in content else ""

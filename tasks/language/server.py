@@ -174,7 +174,7 @@ def _retry_after(error: APIStatusError) -> float | None:
 
 
 def _origin(url: str) -> str:
-    """Server and path of an address, without what may be secret in it."""
+    """Return server and path of an address, without possible secrets."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}" if host else parts.path

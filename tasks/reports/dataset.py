@@ -103,7 +103,7 @@ def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manife
 
 
 def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:
-    """A fair choice: from the best to the worst of what was kept, then the first of the test split."""
+    """Choose samples fairly: from the best to the worst kept one, then the first of the test split."""
     learned = sorted((s for s in samples if s.split != "test"), key=lambda s: (s.row["rank"], s.key))
     tested = [sample for sample in samples if sample.split == "test"][:TEST_ROWS]
     count = min(ROWS_PER_STYLE - len(tested), len(learned))

@@ -64,7 +64,7 @@ def _prompt(key: str, sides: list[tuple[Path, Row]]) -> str:
 
 
 def cut_sheet(path: Path, shown: Row) -> dict[str, Cells]:
-    """The cells of a comparison sheet by sample and column. shown: what the table says of it."""
+    """Cut a comparison sheet into cells, by sample and column. shown: the table's description of it."""
     sheet = decode_rgb(path.read_bytes())
     tall, wide = (
         (s + GAP_PX) // n for s, n in zip(sheet.shape, (len(shown["keys"]), len(shown["columns"])), strict=False)
@@ -93,7 +93,7 @@ def _same_sample(a: Cells, b: Cells) -> Cells:
 
 
 def _other_samples(a: Cells, b: Cells) -> Cells:
-    """Each student with a portrait of its own."""
+    """Show each student with its own portrait."""
     cells: Cells = {}
     for side, of in zip(SIDES, (a, b), strict=True):
         cells |= {f"{column} {side}": of[column] for column in ("portrait", "true edit", *OWN) if column in of}
@@ -109,7 +109,7 @@ def turn_together(a: Path, b: Path) -> str | None:
 
 
 def _student_frames(path: Path) -> list[np.ndarray]:
-    """Frames (H, W, 3) uint8 of the first method's column, each as often as its time says."""
+    """Read frames (H, W, 3) uint8 of the first method's column, each repeated for its duration."""
     frames = []
     with Image.open(path) as turntable:
         for frame in ImageSequence.Iterator(turntable):

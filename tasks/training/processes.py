@@ -24,7 +24,7 @@ POLL_S = 0.5
 
 
 def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
-    """Let `run.training_processes` processes run `train_one`, a function of a module, on the same work.
+    """Run `train_one`, a function of a module, in `run.training_processes` processes on the same work.
 
     Returns what the first one returned. If one fails the others are ended, and its traceback is in the error.
     """

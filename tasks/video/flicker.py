@@ -67,7 +67,7 @@ def warp_error(inputs: Sequence[np.ndarray], edited: Sequence[np.ndarray]) -> fl
 
 
 def tremor(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """Mean change from frame to frame, of 255, where the truth stands still. Both from a camera that stands still."""
+    """Mean change from frame to frame, of 255, where the truth is still. Both clips have a fixed camera."""
     changes = np.abs(np.diff(_floats(edited), axis=0)).mean(axis=3)
     still = np.abs(np.diff(_floats(truth), axis=0)).max(axis=3) <= 1
     return float(changes[still].mean())
@@ -89,7 +89,7 @@ def error(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
 
 
 def sharpness(edited: Sequence[np.ndarray]) -> float:
-    """Mean length of the luminance's gradient, of 255 per pixel: what ghosts and blur take away."""
+    """Mean length of the luminance's gradient, of 255 per pixel; ghosts and blur reduce it."""
     grey = _floats(edited) @ LUMA
     down, across = np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1]
     return float(np.hypot(down, across).mean())

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row]]:
-    """The student, and what the looks on the way found: rows of step, seconds, key, portrait_id and lpips.
+    """Train an arm; returns the student, and rows of the looks on the way: step, seconds, key, portrait_id, lpips.
 
     everything: E_low and E_high learn, too.
     """
@@ -48,7 +48,7 @@ def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row
 
 
 class WatchedTrainer(Trainer):
-    """Writes down what each step costs, and takes the exam's short look where others look at the val split."""
+    """Trainer that records each step's cost, and measures on the exam's samples instead of the val split."""
 
     def __init__(self, work: Work, bench: Bench, exam: Exam, prompts: Prompts, learned: Sequence[SampleRef]) -> None:
         settings, models = work.settings, bench.models
@@ -76,7 +76,7 @@ class WatchedTrainer(Trainer):
 
 
 class WholeTrainer(WatchedTrainer):
-    """E_low and E_high learn as fast as E_t, which starts as the teacher's as they do. The renderer stays as it is."""
+    """Trainer that also trains E_low and E_high, at E_t's rate: all start as the teacher's. The renderer stays frozen."""
 
     def __init__(self, work: Work, bench: Bench, exam: Exam, prompts: Prompts, learned: Sequence[SampleRef]) -> None:
         super().__init__(work, bench, exam, prompts, learned)

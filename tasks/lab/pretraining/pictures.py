@@ -95,7 +95,7 @@ def render_block(folder: Path, first_seed: int, count: int) -> Path:
 
 
 def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
-    """Read the blocks of [first_seed, first_seed + count) that are there into memory."""
+    """Read the existing blocks of [first_seed, first_seed + count) into memory."""
     return Pictures(**blocks.load_blocks(folder, first_seed, count))
 
 

@@ -96,7 +96,7 @@ def copy_weights(target: Path) -> None:
 
 
 def write_digests(weights: Path | None = None) -> dict[str, str]:
-    """Put the digests of the weights that are there into their list of networks."""
+    """Write the digests of the present weights into their list of networks."""
     registry = registry_of(weights or WEIGHTS)
     text = registry.read_text(encoding="utf-8")
     digests = {}
