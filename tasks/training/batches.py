@@ -185,7 +185,7 @@ class BatchMaker:
         return (1.0 + weight * share) / (1.0 + weight)
 
     def shown(self, samples: Sequence[SampleRef]) -> Tensor:
-        """Return weights of a triplane's values (3*C, h, w), mean 1: larger where the teacher's pictures depend on them.
+        """Return weights of a triplane's values (3*C, h, w), mean 1: larger where the teacher's pictures need them.
 
         They are computed once, on some of the samples. Most values appear in no picture, and in a plain mean they
         outweigh the few that carry a face.

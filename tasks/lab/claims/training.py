@@ -76,7 +76,7 @@ class WatchedTrainer(Trainer):
 
 
 class WholeTrainer(WatchedTrainer):
-    """Trainer that also trains E_low and E_high, at E_t's rate: all start as the teacher's. The renderer stays frozen."""
+    """Trainer that also trains E_low and E_high, at E_t's rate: all start as the teacher's. The renderer is frozen."""
 
     def __init__(self, work: Work, bench: Bench, exam: Exam, prompts: Prompts, learned: Sequence[SampleRef]) -> None:
         super().__init__(work, bench, exam, prompts, learned)
