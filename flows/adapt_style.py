@@ -1,4 +1,4 @@
-"""The flow adapt-style: a student and a few pairs in, a small delta that knows one more style out."""
+"""Flow adapt-style: from a student and a few pairs to a small delta for one more style."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def adapt_style(
     prompt: str | None = None,
     force: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Customise the student of these settings, or a named one, to a style of a file or of one's own pairs.
+    """Adapt the student of these settings, or a named one, to a style file or to the user's own pairs.
 
     `style` names a file in the styles folder, or the new style.  `pairs` is a folder with input/ and edited/ pictures
     of equal names; `prompt` says in words what was done to them, where the style has no file.

@@ -32,10 +32,10 @@ def edit_video(
     student: str | None = None,
     style: str | None = None,
 ) -> dict[str, Any]:
-    """Edit every frame of a video (a file, or a folder of pictures) as a text or a reference picture says.
+    """Edit every frame of a video (a file, or a folder of pictures) by a text or a reference picture.
 
     Without a video, a head of the embedded world that talks and turns; without `out`, edited.mp4 in the data root.
-    `style`: one that the student was adapted to. Sound and times stay. Interrupted, the same call goes on at its frame.
+    `style`: one that the student was adapted to. Sound and times stay. After an interruption, the same call resumes.
     """
     log_plainly()
     workspace = Workspace.open(profile, overrides)

@@ -1,4 +1,4 @@
-"""Checkpoint files of other projects: read without running what is in them, converted once to safetensors.
+"""Checkpoint files of other projects: read without running their code, converted once to safetensors.
 
 A `.pt` or `.pth` is a pickle, and a pickle may name any function to be called. Ours is read by PyTorch's restricted
 unpickler: tensors and plain values come through, the few harmless classes below as empty stand-ins, all else is
@@ -114,7 +114,9 @@ def load_converted(path: Path, read: Callable[[Path], State]) -> State:
         _write_and_rename(sums, lambda temporary: temporary.write_text(told, encoding="utf-8"))
         log.info("%s was converted to %s", path.name, converted)
     except OSError as error:
-        log.warning("%s cannot be kept as safetensors (%s); it is read anew each time", path, error.strerror or error)
+        log.warning(
+            "%s cannot be stored as safetensors (%s); it is read again each time", path, error.strerror or error
+        )
     return state
 
 

@@ -128,7 +128,7 @@ def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Set
 
 
 def use_label(label: list[float], size: tuple[int, int]) -> Aligned:
-    """A given label as it is.  size: (width, height) of the picture; of an oblong one, the middle square is taken."""
+    """Use a given label as it is.  size: (width, height) of the picture; an oblong one is cut to its middle square."""
     values = np.asarray(label, dtype=np.float64)
     rotation = values[:16].reshape(4, 4)[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 0.01 or np.linalg.det(rotation) < 0:
@@ -176,7 +176,7 @@ def assume_frontal(size: tuple[int, int]) -> Aligned:
 
 
 def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Settings) -> np.ndarray:
-    """Landmarks (5, 2), raw px, of the one face; by our own detector, once more in the crop, where it is larger."""
+    """Detect landmarks (5, 2), raw px, of the single face; our own detector runs again in the crop if larger there."""
     find_faces = getattr(detector, "faces", None)
     if find_faces is not None:
         from models.faces.landmark_layouts import to_five

@@ -33,7 +33,7 @@ Row = TypeVar("Row")
 
 
 def run(work: Work) -> Summary:
-    """Join what the stages say about each sample that was taught, and pass over what its teacher shows badly."""
+    """Join the stages' rows of each taught sample, and drop samples that the teacher renders badly."""
     taught = join_samples(work.inputs)
     reasons = {row.key: teacher_verdict(row, work.settings.dataset) for row in taught}
     rows = [row for row in taught if not reasons[row.key]]
@@ -51,7 +51,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def chosen_settings(settings: Settings) -> dict[str, Any]:
-    """List the settings that decide on the dataset; what its style files say is not among them."""
+    """List the settings that decide on the dataset; values of its style files are not among them."""
     return settings.dataset.model_dump(exclude_none=True) | {"profile": settings.profile, "recipe": recipe(settings)}
 
 
@@ -71,7 +71,7 @@ def recipe(settings: Settings) -> dict[str, Any]:
 
 
 def style_licences(settings: Settings) -> dict[str, Any]:
-    """The licence notes of the style files; nothing where there are none."""
+    """Return the licence notes of the style files; empty without any."""
     notes = {slug: read_style(style_path(settings, slug)).licence for slug in list_styles(settings)}
     given = {slug: note for slug, note in notes.items() if note}
     return {"style_licences": given} if given else {}

@@ -136,6 +136,7 @@ def plan_edits(portraits: list[Face], book: dict[str, Any], settings: EditSettin
         def lot(prompt: dict[str, Any], portrait_id: str = portrait_id) -> int:
             return derive("prompt of a portrait", settings.seed, portrait_id, style, prompt["number"])
 
+        # Each portrait has its own order of the prompts; a further attempt moves on in it.
         in_turn = sorted(book[prompt_split], key=lot)
         start = first % max(1, len(in_turn))
         for prompt in [*in_turn[start:], *in_turn[:start]][: settings.prompts_per_portrait]:
@@ -165,6 +166,7 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
     failures: dict[str, Exception] = {}
     digests: dict[str, str] = {}
     for start in range(0, len(edits), size):
+        # Read the portraits of a batch.
         batch: list[Edit] = []
         portraits: list[np.ndarray] = []
         for edit in edits[start : start + size]:
@@ -174,6 +176,7 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
             else:
                 batch.append(edit)
                 portraits.append(image.rgb)
+        # Edit them, and write each picture with its digest.
         for edit, outcome in zip(batch, edit_batch(editor, portraits, batch, settings), strict=True):
             if isinstance(outcome, Exception):
                 failures[edit.key] = outcome

@@ -87,7 +87,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own, number = settings.portraits, partition.block or 0
     if own.val_fraction + own.test_fraction >= 1:
         raise UserError(
-            "portraits: val_fraction and test_fraction leave nobody to train on",
+            "portraits: val_fraction and test_fraction leave no portrait to train on",
             found=f"{own.val_fraction} + {own.test_fraction}",
             expected="a sum below 1",
         )
@@ -135,7 +135,7 @@ def blocks(settings: Settings) -> list[int]:
     own = settings.portraits
     if own.source == PROCEDURAL:
         if own.count is None:
-            raise UserError("portraits.count: the procedural world has no end; say how many portraits to take")
+            raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
         total = own.count
     else:
         total = open_source(own).count

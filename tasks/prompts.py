@@ -122,10 +122,10 @@ def check_written(style: StyleFile) -> None:
         other = "" if style.changes_identity else changes_identity(text)
         if danger or other:
             raise UserError(
-                f"the style '{style.slug}' asks for an edit that is not made",
+                f"the style '{style.slug}' asks for an edit that is not allowed",
                 prompt=text,
                 cause=danger or f"it asks for another person: '{other}'",
-                hint="write it otherwise" + ("" if danger else ", or say changes_identity: true in its .yaml file"),
+                hint="change the prompt" + ("" if danger else ", or set changes_identity: true in its .yaml file"),
             )
 
 
@@ -153,7 +153,7 @@ def split_prompts(
         split = next((s for s in (wish, "train", "test") if len(by_split[s]) < sizes[s]), None)
         if split is None or (normalise(prompt.text) in fixed and split != wish):
             raise UserError(
-                f"the style '{slug}' fixes more {wish} prompts than there are places",
+                f"the style '{slug}' fixes more {wish} prompts than allowed",
                 expected=f"at most {sizes[wish]} (prompts.{wish})",
             )
         by_split[split].append(prompt)
@@ -181,7 +181,7 @@ def ask_model(collection: Collection, style: StyleFile, settings: Settings, answ
                 break
     if not collection.full:
         missing = collection.wanted - len(collection.accepted)
-        log.warning("%s: %d prompts are missing; the built-in paraphraser helps out", style.slug, missing)
+        log.warning("%s: %d prompts are missing; the built-in paraphraser adds them", style.slug, missing)
     return exchanges
 
 
@@ -196,7 +196,7 @@ def say_what_is_missing(collection: Collection) -> int:
         )
     if not collection.full:
         log.warning(
-            "%s: only %d distinct prompts of %d; more lines in its file are more prompts",
+            "%s: only %d distinct prompts of %d; write more lines into its file",
             style.slug,
             found,
             collection.wanted,

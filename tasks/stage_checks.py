@@ -34,7 +34,7 @@ class Finding:
 
 
 def check_stage(folder: Path, stage: str, settings: Settings) -> Finding:
-    """Look at what a partition of a stage holds."""
+    """Check the contents of a stage's partition."""
     finding = Finding()
     CHECKS[stage](folder, settings, finding)
     return finding

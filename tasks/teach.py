@@ -134,7 +134,7 @@ def teach_block(
 ) -> Iterator[Sample]:
     """The shard's samples one by one, so that one triplane is in memory; adds a row for each.
 
-    errors: gets what storing the first one's triplane costs; the others are stored alike.
+    errors: receives the loss from storing the first triplane; the others are stored alike.
     """
     aligned, edited = work.input("align").folder / "aligned", work.input("edit").folder / "pseudo_labels"
     settings = work.settings.teach
@@ -160,9 +160,9 @@ def teach_block(
 
 
 def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
-    """(n, 25) float32 labels around the frontal camera.
+    """Draw labels (n, 25) float32 around the frontal camera.
 
-    They are the portrait's, not the style's, so that one person in two styles is seen from the same places.
+    They depend on the portrait, not on the style: one person in two styles is seen from the same places.
     """
     import torch
 
@@ -176,17 +176,22 @@ def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
 
 
 def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarray, view_cameras: np.ndarray) -> Lesson:
-    """pseudo_label: (H, W, 3) uint8.  camera: (25,).  view_cameras: (n, 25)."""
+    """Lift a pseudo-label to a triplane, and render and score its views.
+
+    pseudo_label: (H, W, 3) uint8.  camera: (25,).  view_cameras: (n, 25).
+    """
     import torch
 
     from models.pixels import signed, to_bytes
 
     device = str(next(teachers.teacher.parameters()).device)
     with torch.no_grad():
+        # Lift the picture, and render it from the portrait's camera and the views'.
         image = signed(pseudo_label[None], device)
         triplane = teachers.teacher.encode(image)
         cameras = torch.from_numpy(np.concatenate([camera[None], view_cameras])).to(device)
         render = teachers.teacher.render(triplane.expand(len(cameras), -1, -1, -1), cameras)
+        # Compare the portrait's own view with the pseudo-label, and the other views' faces with its face.
         size = image.shape[-2:]
         again = torch.nn.functional.interpolate(render.image[:1], size, mode="bilinear", antialias=True)
         lpips = float(teachers.lpips(again.clamp(-1, 1), image))
@@ -205,7 +210,7 @@ def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarra
 
 
 def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
-    """The fields of a lesson; the same ones for every sample of a profile."""
+    """Encode the fields of a lesson; every sample of a profile has the same ones."""
     fields = {
         "view_cameras.npy": encode_array(lesson.view_cameras),
         "depths.npy": encode_array(lesson.depths.astype(np.float32)),
@@ -223,7 +228,7 @@ def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
 
 
 def decode_triplane(fields: dict[str, bytes]) -> np.ndarray:
-    """(C, H, W) float32: the triplane as the fields of a lesson hold it."""
+    """Decode the stored triplane of a lesson's fields, (C, H, W) float32."""
     if "triplane.npy" in fields:
         return decode_array(fields["triplane.npy"]).astype(np.float32)
     return dequantise_triplane(*(decode_array(fields[name]) for name in ("triplane_q8.npy", "triplane_q8_tiles.npy")))

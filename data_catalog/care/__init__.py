@@ -1,1 +1,1 @@
-"""Verify stored partitions, mend them, and delete those that nothing refers to."""
+"""Verification and repair of stored partitions, and deletion of unused ones."""

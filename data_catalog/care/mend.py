@@ -63,7 +63,7 @@ def remove_unfinished(root: Path, damaged: list[Damage]) -> list[str]:
         try:
             partition = Partition.parse(key)
         except UserError:
-            log.warning("%s is no partition; it is left", place)
+            log.warning("%s is not a partition; it stays", place)
             continue
         if store.discard(partition, name):
             removed.append(place)

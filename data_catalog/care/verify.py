@@ -97,7 +97,7 @@ def note_damage(root: Path, damaged: list[Damage]) -> None:
         if notes or (root / DAMAGED).exists():
             write_atomically(root / DAMAGED, json.dumps(notes, indent=1).encode())
     except OSError as error:
-        log.warning("what was found could not be noted for the plan: %s", error)
+        log.warning("the damage could not be noted for later plans: %s", error)
 
 
 def _verify_index(store: Store, records: int) -> Iterator[Damage]:
@@ -217,7 +217,7 @@ def _verify_snapshot(folder: Path) -> list[Damage]:
                     key,
                     str(folder),
                     SAMPLES,
-                    "the dataset is not the one its name says",
+                    "the dataset does not match its name",
                     folder.name,
                     digest[:16],
                 )

@@ -185,7 +185,7 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
         if any(not prompt.strip() for prompt in getattr(style, name)):
             raise UserError(f"{shown_path(path)}, {name}: a prompt is empty")
     for prompt in set(style.train) & set(style.test):
-        raise UserError(f"{shown_path(path)}: a prompt stands in both train and test", prompt=prompt)
+        raise UserError(f"{shown_path(path)}: a prompt is in both train and test", prompt=prompt)
     for name in style.reference_images:
         if not (path.parent / name).is_file():
             raise UserError(f"{shown_path(path)}, reference_images: there is no file {name}", folder=path.parent)

@@ -238,7 +238,7 @@ class Plan:
             if entry.digest.startswith(digest) and not self.catalog.problems(entry):
                 step.state, step.entry, step.near, step.fingerprint = "cached", entry, entry, entry.fingerprint
                 return
-        raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
+        raise UserError(f"the store has no complete {step.key} with the digest {digest}")
 
     def _inputs(self, step: Step) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """(own fingerprint inputs, known upstream digests, names of unknown upstream digests)."""

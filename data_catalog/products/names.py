@@ -86,7 +86,7 @@ def _changing(root: Path, file: str) -> Iterator[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    hint = "mend it, or remove it"
+    hint = "fix it, or remove it"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

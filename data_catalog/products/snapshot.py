@@ -133,7 +133,7 @@ def open_snapshot(root: Path, digest: str | None = None) -> Snapshot:
     whole = snapshot_digest(matches[0])
     if not whole.startswith(digest):
         raise UserError(
-            f"the dataset {matches[0].name} is not the one its name says",
+            f"the dataset {matches[0].name} does not match its name",
             folder=matches[0],
             expected=digest,
             found=whole,

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 INDEX = "index.parquet"
 HASHED = 2 << 30  # bytes of shards up to which their content is hashed too
 THREADS = 4
-HINT = "stillroom repair    (makes again what is damaged)"
+HINT = "stillroom repair    (makes damaged partitions again)"
 
 
 def read_index(shard: Path) -> dict[str, ShardEntry]:

@@ -235,7 +235,7 @@ def writing(root: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(root) from error
         if error.errno == errno.EFBIG:
-            hint = "raise the limit (ulimit -f) and run the same command again; nothing half-written is kept"
+            hint = "raise the limit (ulimit -f) and run the same command again; no partial files are kept"
             raise UserError("a file would be larger than this process may write", path=place, hint=hint) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "make it writable, or set STILLROOM_DATA to another folder"
@@ -248,7 +248,7 @@ def writing(root: Path) -> Iterator[None]:
 
 def no_space(root: Path) -> UserError:
     """Return the error of a full disk."""
-    hint = "make room and run the same command again; nothing half-written is kept"
+    hint = "free some space and run the same command again; no partial files are kept"
     return UserError("there is no space left on the disk", folder=root, hint=hint)
 
 

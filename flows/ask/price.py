@@ -177,7 +177,7 @@ class Prices:
         return by_stage
 
     def _tokens(self, steps: Sequence[Step]) -> int:
-        """Tokens that a language model will read and write for these styles, by what it took before."""
+        """Estimate the tokens that a language model will read and write for these styles, from past records."""
         settings = self.plan.settings.prompts
         if settings.backend != "openai":
             return 0

@@ -45,7 +45,7 @@ def add_style(instruction: str, name: str | None, profile: str, overrides: list[
     wrong = [what for what, level in line_problems(text, StyleFile(slug=slug, prompts=[text])) if level == "error"]
     if wrong:
         raise UserError(
-            f"this is no instruction for a style: {wrong[0]}",
+            f"this is not an instruction for a style: {wrong[0]}",
             found=repr(instruction),
             expected="one edit of a portrait, such as: make her a porcelain doll",
         )
@@ -55,10 +55,10 @@ def add_style(instruction: str, name: str | None, profile: str, overrides: list[
     known = style_paths(folder)
     if slug in known:
         where = shown_path(known[slug])
-        raise UserError(f"there is a style '{slug}' already", file=where, hint="name it otherwise: --name")
+        raise UserError(f"there is a style '{slug}' already", file=where, hint="choose another name: --name")
     same = [other for other in known.values() if normalise(read_style(other).seed_prompt) == normalise(text)]
     if same:
-        raise UserError(f"the style '{same[0].stem}' asks for the same already", file=shown_path(same[0]))
+        raise UserError(f"the style '{same[0].stem}' already has the same instruction", file=shown_path(same[0]))
     write_atomically(path, f"{text}\n".encode())
     chosen = settings.prompts.styles
     listed = chosen is None or slug in chosen

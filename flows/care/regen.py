@@ -67,12 +67,12 @@ def find_sample(plan: Plan, key: str) -> tuple[Step, Edited]:
                 return step, row
         close += [row.key for row in rows if row.portrait_id == portrait]
     if not made:
-        raise UserError(f"no partition of edit is made that could hold {key}", style=style, hint="stillroom build")
+        raise UserError(f"no partition of edit that could hold {key} is made yet", style=style, hint="stillroom build")
     raise UserError(
         f"there is no sample {key} with these settings",
         looked_in=", ".join(step.key for step in made),
         of_this_portrait=", ".join(close) or "none",
-        hint="keys stand in samples.parquet and rejected.parquet of a dataset",
+        hint="keys are in samples.parquet and rejected.parquet of a dataset",
     )
 
 
@@ -82,14 +82,14 @@ def split_key(key: str) -> tuple[str, str, int]:
     parts = rest.rsplit("-", 2)
     if not KEY.fullmatch(key) or len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
         raise UserError(
-            f"'{key}' is no key of a sample",
+            f"'{key}' is not a sample's key",
             expected="<portrait>-<style>-<prompt number>-<attempt>, such as p0123456789-zombie-3-0",
         )
     return portrait, parts[0], int(parts[2])
 
 
 def _folder(plan: Plan, step: Step, stage: str) -> Path:
-    """The folder of the one partition of another stage that a step was made from."""
+    """Return the folder of another stage's partition that a step was made from."""
     (up,) = plan.upstream(step, stage)
     if up.entry is None:
         raise UserError(f"{up.key} is not made with these settings", hint="stillroom build")

@@ -203,11 +203,11 @@ def _folder(settings: Settings) -> Iterator[Path]:
     needed, free = NEEDED_BYTES[settings.world], shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            "there is no room for a rehearsal",
+            "there is not enough disk space for a rehearsal",
             folder=place,
             expected=f"{needed / 1e9:.0f} GB",
             found=f"{free / 1e9:.1f} GB",
-            hint="TMPDIR names another place",
+            hint="set TMPDIR to a folder on another disk",
         )
     with tempfile.TemporaryDirectory(prefix="stillroom-rehearsal-") as folder:
         yield Path(folder).resolve()

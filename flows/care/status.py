@@ -12,7 +12,7 @@ from flows.ask.plan import find_made, open_plan
 
 
 def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
+    """Describe the models of the profile's world: source, digest, and whether the weights match."""
     from models.zoo import zoo
 
     settings = load_settings(profile, overrides)

@@ -63,7 +63,7 @@ def check_checkout() -> None:
     """Refuse to run a copied checkout with the original's code, to which its scripts still point."""
     here = Path.cwd()
     if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
-        message = "this command runs the code of another checkout than the one you are in"
+        message = "this command runs the code of another checkout, not of the one you are in"
         raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
 
 

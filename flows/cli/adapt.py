@@ -21,9 +21,10 @@ def adapt(
         ),
     ],
     pairs: Annotated[
-        Path | None, typer.Option(help="Folder with input/ and edited/ pictures of equal names; else the editor's.")
+        Path | None,
+        typer.Option(help="Folder with input/ and edited/ pictures of equal names; by default the editor's."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="With --pairs: what was done to the pictures, in words.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="With --pairs: the edit, in words.")] = None,
     student: StudentName = None,
     force: Force = None,
     profile: Profile = "demo",
@@ -44,7 +45,7 @@ def adapt(
 @app.command()
 def ablate(
     style: Annotated[
-        str | None, typer.Argument(help="The style to adapt to, which no base knows; without it, one is drawn.")
+        str | None, typer.Argument(help="Style to adapt to, unknown to every base; by default a random one.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other pairs.")] = 3,
     profile: Profile = "demo",

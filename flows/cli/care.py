@@ -29,7 +29,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the models of the profile's world and whether their weights are there."""
+    """List the models of the profile's world, and the state of their weights."""
     from flows.care.status import describe_models
 
     screen.show(describe_models(profile, overrides or []), as_json, models_table)
@@ -69,7 +69,7 @@ def gc(
             autocompletion=complete_dataset,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it, without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -102,7 +102,7 @@ def doctor(
     overrides: Overrides = None,
     as_json: Json = False,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Instead, take two portraits through every stage, on the CPU.")
+        bool, typer.Option("--rehearse", help="Only take two portraits through every stage, on the CPU.")
     ] = False,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Rehearse with random networks of the paper's size.")

@@ -37,9 +37,9 @@ Force = Annotated[
         autocompletion=completion.complete_partition,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
-Reference = Annotated[Path | None, typer.Option("--reference", help="Or an image that shows it.")]
+Reference = Annotated[Path | None, typer.Option("--reference", help="Picture of the change, instead of --prompt.")]
 StudentName = Annotated[
     str | None,
     typer.Option(

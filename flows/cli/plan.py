@@ -76,7 +76,7 @@ def outlook_table(document: Document, console: Console) -> None:
 
 
 def plan_table(document: dict[str, Any], console: Console) -> None:
-    """Stages with their counts and prices, then each partition if asked for, then the sum."""
+    """Print the stages with their counts and prices, then each partition if wanted, then the sum."""
     table = screen.make_table("stage", "partitions", "cached", "run", "maybe", "samples", "seconds", "MB", "why")
     for row in document["stages"]:
         counts = [str(row[name]) for name in ("partitions", "cached", "run", "maybe")]

@@ -15,9 +15,9 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def pretrain(
-    networks: Annotated[list[str] | None, typer.Argument(help="Such as teacher; without any, all of them.")] = None,
-    exam: Annotated[bool, typer.Option("--exam", help="Train nothing: examine what is there.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training, instead of the recipe's.")] = None,
+    networks: Annotated[list[str] | None, typer.Argument(help="Names, such as teacher; by default all.")] = None,
+    exam: Annotated[bool, typer.Option("--exam", help="Only examine the present networks.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the recipe's.")] = None,
     into: Annotated[Path | None, typer.Option(help="A folder for the weights, instead of the project's own.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

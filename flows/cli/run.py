@@ -23,7 +23,7 @@ def build(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
+    """Build the dataset in this process, from portraits to a snapshot; only outdated partitions are computed."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -39,7 +39,7 @@ def distill(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the student from a dataset, unless it is there already."""
+    """Train the student from a dataset, unless it exists."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -74,11 +74,12 @@ def evaluate(
 def run(
     flow: Annotated[str, typer.Argument(help="A deployed flow, such as build-dataset, distill or adapt-style.")],
     parameters: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Of the flow, such as style=bald.")
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="Parameter of the flow, such as style=bald."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Serve the deployments from here, though another checkout does.")
+        bool, typer.Option("--take-over", help="Serve the deployments from here, even if another checkout does.")
     ] = False,
     force: Force = None,
     profile: Profile = "demo",
@@ -97,7 +98,7 @@ def run(
 
 @app.command()
 def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Run only what failed in the last run of this profile, and what waited for it."""
+    """Run only the failed partitions of this profile's last run, and those that waited for them."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 

@@ -22,7 +22,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the students: names, settings that differ from the profile, measures, what uses them."""
+    """List the students: names, settings that differ from the profile, measures, uses."""
     from flows.ask.shelf import describe_students
 
     screen.show(describe_students(profile, overrides or []), as_json, students_table)

@@ -33,10 +33,10 @@ def edit(
     ],
     prompt: Prompt = None,
     reference: Reference = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; of several portraits, each gets its own.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; several portraits get a folder each.")] = Path(
         "edited"
     ),
-    views: Annotated[int, typer.Option(min=0, help="Novel views, beside the turntable.")] = 4,
+    views: Annotated[int, typer.Option(min=0, help="Number of novel views.")] = 4,
     video: Annotated[
         Path | None, typer.Option(help="Write the turntable as this video, such as turntable.mp4.")
     ] = None,
@@ -59,7 +59,7 @@ def edit(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="Where to; a folder that is not there yet, of a dataset also a .zip.")],
+    path: Annotated[Path, typer.Argument(help="Target: a new folder; for a dataset also a new .zip.")],
     form: Annotated[
         str, typer.Option("--format", help="hf: the student for the Hugging Face hub; eg3d or 3dpe: the dataset.")
     ] = "hf",

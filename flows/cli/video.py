@@ -28,14 +28,17 @@ def edit_video(
     video: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[VIDEO|FOLDER]", help="A video, or a folder of frames; none: a head of the embedded world."
+            metavar="[VIDEO|FOLDER]", help="Video, or folder of frames; by default a head of the embedded world."
         ),
     ] = None,
     prompt: Prompt = None,
     reference: Reference = None,
-    out: Annotated[Path, typer.Option(help="Input, edited and from the side, beside each other.")] = Path("edited.mp4"),
+    out: Annotated[Path, typer.Option(help="Output: input, edited and from the side, in one video.")] = Path(
+        "edited.mp4"
+    ),
     views: Annotated[
-        bool, typer.Option("--views", help="Also the edit alone, from the right and from the left, a video each.")
+        bool,
+        typer.Option("--views", help="Also write the edit alone, from the right and from the left, each as a video."),
     ] = False,
     student: StudentName = None,
     style: AdaptedStyle = None,

@@ -1,4 +1,4 @@
-"""The flow ablate: how many styles a base should know, and how many pairs a new style needs (3DPE, Tables 2 and 3)."""
+"""Flow ablate: the numbers of styles of a base and of pairs of a new style (3DPE, Tables 2 and 3)."""
 
 import json
 import logging

@@ -38,7 +38,7 @@ def pretrain_embedded(
 ) -> dict[str, Any]:
     """Train the embedded networks (all, or those named) and examine them: weights, digests, card, report.
 
-    `steps`: instead of the recipes'.  `into`: a folder for a set of weights of one's own, used with
+    `steps`: instead of the recipes'.  `into`: a folder for a separate set of weights, used with
     STILLROOM_MODELS=<into>/models.yaml; without, the project's own are replaced.  `exam_only`: train nothing.
     Killed, it continues from the last checkpoints. Delete data/pretrain/<network> to train one again from nothing.
     """

@@ -57,7 +57,7 @@ def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> 
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:
         log.warning(
-            "warning: %s is not loopback. Everybody who reaches this machine can use the page, see its datasets and "
+            "warning: %s is not loopback. Anyone who can reach this machine can use the page, see its datasets and "
             "upload pictures; there is no password.",
             host,
         )

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0  # seconds between two looks at the scheduler's workers
 QUEUE_SECONDS = 15.0  # seconds between two questions to the queue, while there is no worker
 TELL_SECONDS = 60.0  # seconds between two log lines, while there is no worker
-KEPT = "then the same command: what is finished is kept"
+KEPT = "then run the same command again: finished partitions are kept"
 
 
 class NoWorkersError(UserError):
@@ -98,7 +98,7 @@ class Attendance:
         self._asked_again += 1
         self._told = time.monotonic()
         log.warning(
-            "all jobs of %s ended (%s); asking for them again, %d of %d times",
+            "all jobs of %s ended (%s); submitting them again, %d of %d times",
             self._place,
             self._words,
             self._asked_again,

@@ -134,14 +134,14 @@ def _make_queue(cluster: SlurmCluster) -> Any:
     try:
         return SlurmQueue(**options)
     except (TypeError, ValueError) as error:
-        raise UserError("configs/clusters: SLURMCluster does not take these options", cause=error) from None
+        raise UserError("configs/clusters: SLURMCluster rejects these options", cause=error) from None
 
 
 def _submit(queue: Any, cluster: SlurmCluster) -> None:
     queue.submit(cluster.jobs)
     if not queue.job_ids:
         hint = "options in configs/clusters are those of dask_jobqueue.SLURMCluster"
-        raise UserError("sbatch took no job", sbatch=queue.refusal, hint=hint)
+        raise UserError("sbatch accepted no job", sbatch=queue.refusal, hint=hint)
 
 
 def thread_limits(run: RunSettings) -> dict[str, str]:

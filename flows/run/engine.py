@@ -85,7 +85,7 @@ def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
     if missing or unknown:
         found = {"missing": ", ".join(missing), "unknown": ", ".join(unknown), "parameters": ", ".join(known)}
         hint = f"stillroom run {name} --param {(missing or list(known))[0]}=VALUE"
-        raise UserError(f"the flow {name} has other parameters", **{k: v for k, v in found.items() if v}, hint=hint)
+        raise UserError(f"wrong parameters for the flow {name}", **{k: v for k, v in found.items() if v}, hint=hint)
     return values
 
 
@@ -108,7 +108,7 @@ def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -
             pool = None
     if pool is None:
         raise UserError(
-            "nothing serves the deployments, so the run would wait for ever", prefect=api_url, hint="make up"
+            "no process serves the deployments, so the run would never start", prefect=api_url, hint="make up"
         )
 
 

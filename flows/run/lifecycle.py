@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def tracked(
     workspace: Workspace, flow: str, parameters: dict[str, Any] | None = None
 ) -> Iterator[tuple[Tracker, ActiveNote]]:
-    """Open MLflow's run of a flow and note it as in work; end both in every case.
+    """Open MLflow's run of a flow and note it as active; end both in every case.
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
@@ -104,7 +104,7 @@ def _told_prefect(root: Path, run: ActiveRun) -> bool:
 
 
 def note_killed(root: Path, run: ActiveRun, ended: datetime) -> None:
-    """Put a run whose process died into the list of last runs, unless the flow ended another one since."""
+    """Add a run whose process died to the list of last runs, unless the flow has ended another one since."""
     before = next((note for note in last_runs(root) if note.flow == run.flow), None)
     if before is not None and datetime.fromisoformat(before.ended) > datetime.fromisoformat(run.began):
         return

@@ -125,7 +125,7 @@ def stop_service(folder: Path, name: str, seconds: float = 10) -> bool:
 
 
 def end_process(pid: int, seconds: float = 10) -> None:
-    """Ask a process of ours and its children to end; after `seconds`, kill what is left of them."""
+    """Ask a process of ours and its children to end; after `seconds`, kill the remaining ones."""
     try:
         parent = psutil.Process(pid)
         family = [*parent.children(recursive=True), parent]

@@ -56,7 +56,7 @@ def find_student(digest: str | None, workspace: Workspace, dataset: str | None =
     """Fix the plan to a student, of these settings or a named one, and to the dataset it learned from.
 
     digest: of the student, its beginning, or `latest`; None for the one of the settings.  dataset: a snapshot to
-    examine it on instead. Raises UserError if the student has met what would be tested.
+    examine it on instead. Raises UserError if the student was trained on test data.
     """
     catalog = workspace.catalog
     entry = student_of(catalog, workspace.settings) if digest is None else student_entry(catalog, digest)
@@ -76,7 +76,7 @@ def check_never_met(learned: pa.Table, examined: pa.Table) -> None:
         both = sorted(set(met.column(column).to_pylist()) & set(tested.column(column).to_pylist()))
         if both:
             raise UserError(
-                f"the student has met what would be tested: {len(both)} of the {column} column",
+                f"the student was trained on test data: {len(both)} of the {column} column",
                 first=both[0],
                 hint="portraits of another portraits.seed or source, and the test prompts of the same style files",
             )

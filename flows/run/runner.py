@@ -175,7 +175,7 @@ class Workers:
         """Run a job that died with its workers once more, alone: then no other job can be the cause."""
         from distributed import KilledWorker
 
-        log.warning("%s lost its worker again and again; trying it once more, alone", key)
+        log.warning("%s lost its worker repeatedly; trying it once more, alone", key)
         (future,) = self._as_they_end([self.start(function, {key: job})[key]])
         try:
             return Outcome(key, self._value(future))

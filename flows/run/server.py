@@ -94,7 +94,7 @@ def start_server(root: Path) -> str:
     except UserError:
         if server.alive() or not drop_unfinished_database(home):
             raise
-        log.warning("Prefect's database was left unfinished and holds no run; it is made again")
+        log.warning("Prefect's database is incomplete and holds no run; it is made again")
         server = _launch_server(root, home)
         wait_until(lambda: healthy(server.url), server, seconds=240)
     # One of a copied checkout names the server of the original.
@@ -142,7 +142,7 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
     """Serve the deployments of prefect.yaml from a background process, unless this checkout does so already.
 
     Returns a line for the user where the deployments were another checkout's before, else nothing. Raises UserError
-    where another checkout serves them at this moment, unless it is told to `take_over`.
+    if another checkout serves them now, unless `take_over` is set.
     """
     home = prefect_home(root)
     use_api(root, api_url)
@@ -243,9 +243,9 @@ def confirm_down(root: Path, now: bool) -> None:
     work = find_work(root)
     if now or not work:
         return
-    hint = "make down NOW=1    (ends them; what is finished is kept, and the same command goes on from there)"
+    hint = "make down NOW=1    (ends them; finished partitions are kept, and the same command resumes)"
     if not sys.stdin.isatty():
-        raise UserError("runs are in work", runs="; ".join(work), hint=hint)
+        raise UserError("runs are active", runs="; ".join(work), hint=hint)
     import typer
 
     typer.echo("in work: " + "; ".join(work))

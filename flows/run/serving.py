@@ -69,7 +69,7 @@ class Serving:
 
 
 def own_server(root: Path) -> str | None:
-    """Prefect home of the server that this process works with, if it is the one of this data root."""
+    """Return the Prefect home of this process's server, if it is the one of this data root."""
     home = root.resolve() / "prefect"
     service = find_service(home, "server")
     return str(home) if service is not None and service.url == os.environ.get("PREFECT_API_URL") else None
@@ -111,7 +111,7 @@ def check_served_here(root: Path, api_url: str, take_over: bool = False) -> bool
         )
     if busy := _runs_in_work():
         hint = "wait for them, or cancel them on Prefect's pages, then take over"
-        raise UserError(f"runs are in work for {serving.checkout}", runs=", ".join(busy), hint=hint)
+        raise UserError(f"runs are active for {serving.checkout}", runs=", ".join(busy), hint=hint)
     log.info("taking the deployments over from %s", serving.checkout)
     if serving.host == socket.gethostname():
         end_process(serving.pid)
@@ -225,7 +225,7 @@ async def crash_left_runs(root: Path, deployment_ids: Sequence[Any]) -> None:
     async with get_client() as client:
         for run in await client.read_flow_runs(flow_run_filter=chosen):
             if str(run.id) not in alive and not _is_at_work(run.infrastructure_pid):
-                message = "its process is gone; what it finished is kept"
+                message = "its process is gone; finished partitions are kept"
                 await client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 

@@ -124,7 +124,7 @@ def _replace_unfinished(path: Path) -> None:
     if runs:
         hint = f"put a backup in its place, or move it away: mv {path} {path}.damaged"
         raise UserError("the MLflow database is incomplete and holds runs", path=path, runs=runs, hint=hint)
-    log.warning("the MLflow database was left unfinished and holds no run; it is made again: %s", path)
+    log.warning("the MLflow database is incomplete and holds no run; it is made again: %s", path)
     path.unlink()
     _make(path)
 

@@ -58,7 +58,7 @@ def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
     except sqlite3.Error as error:
         if "no such table" in str(error):  # a store that is being made
             return []
-        hint = "end what writes to it, and try again; a file that is damaged may be moved away"
+        hint = "end the process that writes to it and try again; move a damaged file away"
         raise UserError("MLflow's database cannot be read", file=shown_path(path), cause=error, hint=hint) from error
     return [
         ModelVersion(name, version, student, tuple(sorted(a for n, v, a in aliases if (n, v) == (name, version))))

@@ -258,7 +258,7 @@ class Editor(nn.Module):
 
 
 def _remembered(kept: OrderedDict[str, Tensor], key: str, make: Callable[[], Tensor]) -> Tensor:
-    """The value of a key, made if it is not there; those not asked for the longest go first."""
+    """Return the cached value of a key, made if it is missing; the least recently used one is dropped."""
     if key not in kept:
         kept[key] = make()
         if len(kept) > KEPT:

@@ -98,7 +98,7 @@ class ArcFace(nn.Module):
 
 
 def crop_face(images: Tensor) -> Tensor:
-    """FFHQ crops (B, 3, H, W) to what the network sees, (B, 3, 112, 112)."""
+    """Crop FFHQ crops (B, 3, H, W) to the network's input, (B, 3, 112, 112)."""
     if images.shape[-2:] != (SCALED_PX, SCALED_PX):
         images = F.interpolate(images, (SCALED_PX, SCALED_PX), mode="bilinear", antialias=True, align_corners=False)
     return F.adaptive_avg_pool2d(images[:, :, ROWS, COLUMNS], FACE_PX)

@@ -126,7 +126,7 @@ def base_of(work: Work) -> Input:
 def choose_old(samples: Sequence[SampleRef], settings: Settings) -> list[SampleRef]:
     """Test samples of the styles that the base knows, `adapt.old_samples` of each, by style and key.
 
-    One style goes on at the portrait where the one before it stopped: few samples of each are of many people.
+    Each style continues at the portrait where the one before it stopped: few samples of each show many people.
     """
     by_style = group_samples([sample for sample in samples if sample.split == HELD_OUT], "style")
     chosen, most = [], settings.adapt.old_samples

@@ -46,7 +46,7 @@ class Question:
 
 
 class Exam:
-    """Samples with their answers, made once, so that each look at a student costs its edits only."""
+    """Samples with their answers, made once: each look at a student costs its edits only."""
 
     def __init__(
         self, samples: Sequence[SampleRef], clip: Clip, perceptual: PerceptualDistance, settings: Settings

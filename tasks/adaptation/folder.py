@@ -111,7 +111,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     pairs = [Pair(name, found[INPUT][name], found[EDITED][name]) for name in sorted(found[INPUT])]
     if len(pairs) < FEWEST:
         raise UserError(
-            f"{shown_path(folder)} holds too few pairs", found=len(pairs), expected=f"{FEWEST} or more; ten do well"
+            f"{shown_path(folder)} holds too few pairs", found=len(pairs), expected=f"{FEWEST} or more; ten are enough"
         )
     return pairs
 
@@ -174,7 +174,7 @@ def cut_pair(pair: Pair, detector: Any, settings: Settings) -> tuple[Portrait, n
 
 
 def style_of(slug: str, settings: Settings) -> StyleFile:
-    """The style as its file says it, or as the settings' prompt does."""
+    """Return the style from its file or, without one, from the settings' prompt."""
     if settings.adapt.prompt is not None:
         return StyleFile(slug=slug, prompts=[settings.adapt.prompt])
     return read_style(_style_file(slug, settings))
@@ -183,7 +183,7 @@ def style_of(slug: str, settings: Settings) -> StyleFile:
 def _style_file(slug: str, settings: Settings) -> Path:
     files = style_paths(styles_folder(settings))
     if slug not in files:
-        hint = 'say what was done to the pictures: --prompt "make the hair red"; or: stillroom styles add'
+        hint = 'describe the edit: --prompt "make the hair red"; or: stillroom styles add'
         raise UserError(f"there is no style file for '{slug}'", hint=hint)
     return files[slug]
 

@@ -130,7 +130,7 @@ def find_rejected(root: Path, snapshot: Snapshot) -> Path | None:
 
 
 def read_cells(shard: Path, key: str) -> list[np.ndarray]:
-    """Portrait, pseudo-label and views of a sample, each (H, W, 3) uint8; nothing where its shard is gone."""
+    """Read portrait, pseudo-label and views of a sample, each (H, W, 3) uint8; empty if its shard is deleted."""
     try:
         entry = _index(shard)[key]
         wanted = [name for name in entry.fields if name in PICTURES or name.startswith("view_0")]

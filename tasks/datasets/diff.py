@@ -98,7 +98,7 @@ def _read(dataset: Snapshot) -> pa.Table:
     table = dataset.samples()
     missing = [name for name in ("key", "style") if name not in table.column_names]
     if missing:
-        raise UserError(f"{dataset.folder / SAMPLES} is no table of samples", missing=", ".join(missing))
+        raise UserError(f"{dataset.folder / SAMPLES} is not a table of samples", missing=", ".join(missing))
     return table.sort_by("key")
 
 

@@ -34,7 +34,7 @@ Write = Callable[[str, bytes], None]  # name below the target, content
 
 
 def write_layout(layout: str, snapshot: Snapshot, root: Path, write: Write) -> dict[str, int]:
-    """Write the pictures of a dataset, one after the other, and its dataset.json last; returns what was counted.
+    """Write the pictures of a dataset one by one, and its dataset.json last; returns the counts.
 
     root: the data root.  Raises UserError where a shard is gone.
     """

@@ -43,7 +43,7 @@ class Models:
 
 
 class Evaluation:
-    """Views of all methods on all samples; what samples share (a portrait, its truth) is made once."""
+    """Views of all methods on all samples; shared parts (a portrait, its truth) are made once."""
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ class Truth:
 def true_heads(
     portrait_seed: int, cameras: np.ndarray, size: int, styles: Sequence[str], rays: int | None = None
 ) -> dict[str, Truth]:
-    """The true edits of a person of the procedural world, by style; styles that it does not know are left out.
+    """Render the true edits of a person of the procedural world, by style; unknown styles are left out.
 
     cameras: (V, 25).  rays: across the depths; without it there are none.
     """

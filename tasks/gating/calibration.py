@@ -1,4 +1,4 @@
-"""Calibrated gates as an artifact: where each limit lies among the scores that set it, as numbers and as a picture."""
+"""Calibrated gates as files: each limit's place among its scores, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def describe(gate: Gate, limit: float, scores: np.ndarray) -> dict[str, Any]:
 
 
 def draw(style: str, gates: Sequence[Gate], limits: dict[str, float], scores: dict[str, np.ndarray]) -> bytes:
-    """A PNG with a histogram for each gate, what it stops in another colour."""
+    """Draw a PNG with a histogram for each gate; stopped samples have another colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -39,11 +39,11 @@ class Budget:
             return
         key = "budget_tokens" if over_tokens else "budget_usd"
         raise UserError(
-            "the next request to the language model could pass the budget of this style's prompts",
+            "the next request to the language model could exceed the budget of this style's prompts",
             spent=f"{self.tokens} tokens, {self.usd:.4f} USD",
             request=f"up to {tokens_in + tokens_out} tokens, {self._cost(tokens_in, tokens_out):.4f} USD",
             budget=f"llm.{key} = {getattr(self.settings, key)}",
-            hint=f"--set llm.{key}=...; answers are kept and not asked again. Or --set prompts.backend=builtin",
+            hint=f"--set llm.{key}=...; earlier answers are reused. Or --set prompts.backend=builtin",
         )
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float:

@@ -78,7 +78,7 @@ class LanguageModel:
         kept = self.answers / f"{digest_json([self.server.base_url, request])[:32]}.json"
         try:
             exchange = json.loads(kept.read_text(encoding="utf-8"))
-            log.info("the language model answered this before; not asked again")
+            log.info("a stored answer of the language model is reused")
         except (FileNotFoundError, ValueError):  # A damaged file counts as a lost answer.
             sent, body = self._send(request)
             answer = self.server.without_key(body[:LONGEST_ANSWER].decode("utf-8", errors="backslashreplace"))
@@ -102,7 +102,7 @@ class LanguageModel:
                 name = objected_to(said, sent)
                 if name is None:
                     raise self.server.refused(error) from None
-                log.info("the server does not take %s (%s)", name, said[:SAID])
+                log.info("the server rejects %s (%s)", name, said[:SAID])
                 self._unknown.append(name)
 
 
@@ -157,7 +157,7 @@ def read_answer(answer: str, whole: bool = True) -> tuple[list[str], str, bool]:
 
 
 def parse_answer(content: str) -> list[str] | None:
-    """The paraphrases in an answer: the JSON we asked for, or a list of texts, bare or within other words."""
+    """Parse the paraphrases in an answer: the requested JSON, or a list of texts, alone or within other words."""
     fenced = content.split("```")[1].removeprefix("json") if content.count("```") > 1 else ""
     braces = content[content.find("{") : content.rfind("}") + 1] if "{" in content else ""
     brackets = content[content.find("[") : content.rfind("]") + 1] if "[" in content else ""

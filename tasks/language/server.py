@@ -145,7 +145,7 @@ class Server:
             server=_origin(self.base_url),
             cause=said,
             tries=tries,
-            kept="what was answered before is kept and not asked again",
+            kept="earlier answers are stored and not requested again",
             **waiting,
             hint=hint,
         )
@@ -174,7 +174,7 @@ def _retry_after(error: APIStatusError) -> float | None:
 
 
 def _origin(url: str) -> str:
-    """Server and path of an address, without what may be secret in it."""
+    """Return server and path of an address, without possible secrets."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}" if host else parts.path

@@ -12,7 +12,7 @@ def clean(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Lower-case words and single spaces: what two spellings of one prompt share."""
+    """Return lower-case words with single spaces, equal for two spellings of one prompt."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 

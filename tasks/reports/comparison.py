@@ -50,7 +50,7 @@ def show_samples(a: Snapshot, b: Snapshot, samples: SampleDiff, diff: Row) -> li
 
 
 def choose_changed(samples: SampleDiff, style: str) -> list[int]:
-    """Places of the changed samples of a style to show: those whose pseudo-label is another, most moved first."""
+    """Choose changed samples of a style to show: those with another pseudo-label, the largest changes first."""
     styles = samples.before["style"]
     mine = [int(place) for place in samples.changed if styles[int(place)].as_py() == style]
     repainted = samples.changes.get("pseudo-label")

@@ -118,7 +118,7 @@ def _size(source: Source, portrait: str, limits: PortraitsSettings) -> tuple[int
             f"the portrait {portrait} can no longer be read",
             source=shown_path(source.root),
             cause=f"{picture.reason} {picture.detail}".strip(),
-            hint="its source changed during the build: start it again",
+            hint="its source changed during the build: build again",
         )
     return picture.rgb.shape[1], picture.rgb.shape[0]
 
@@ -128,7 +128,7 @@ def _no_such_style(style: str, said: str | None, found: list[str], known: list[s
     asked = f" named '{said}'" if said else ""
     missing = f"edit.source=dataset: no edits{asked} of the style {style} came with the portraits"
     return UserError(
-        f"several edits that came with the portraits may be those of the style {style}" if found else missing,
+        f"several edits supplied with the portraits match the style {style}" if found else missing,
         source=source if source == PROCEDURAL else shown_path(Path(source)),
         styles=", ".join(found or known) or "none: edits lie in <id>_<style>/ beside <id>/ and dataset.json",
         hint=f"{style}.yaml may say `edits: NAME` of these, or `edits: {EDITOR}`; prompts.styles leaves a style out",

@@ -185,7 +185,7 @@ def _list_zip(path: Path, pattern: str) -> Listing:
 
 
 def _part_edits(names: list[str], has_labels: bool) -> Listing:
-    """Originals, and of the 3DPE layout the edits: `<id>_<style>/x.png` is one where `<id>/x.png` is there too."""
+    """Separate originals and, in the 3DPE layout, edits: `<id>_<style>/x.png` is one if `<id>/x.png` exists."""
     known = set(names) if has_labels else set()
     originals: list[str] = []
     edits: dict[str, dict[str, str]] = {}

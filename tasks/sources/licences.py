@@ -71,7 +71,7 @@ def _licence(entry: dict[str, Any]) -> Licence:
 
 
 def iterate_object(stream: TextIO) -> Iterator[tuple[str, Any]]:
-    """Keys and values of the one JSON object in a stream; never more than a few entries are held.
+    """Keys and values of the JSON object in a stream; only a few entries are in memory.
 
     Raises ValueError where the text is not such an object.
     """

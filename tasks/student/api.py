@@ -155,7 +155,7 @@ class Student(
         return self
 
     def warm_up(self) -> None:
-        """Run everything once on a grey picture, so that a first edit takes no longer than the next."""
+        """Run everything once on a grey picture, so that the first edit is as fast as later ones."""
         size = self.settings.align.size
         grey = np.full((size, size, 3), 127, np.uint8)
         head, _ = self._compute_triplane(grey.tobytes(), grey.shape, Prompt("a portrait"))
@@ -165,7 +165,7 @@ class Student(
             self.companions.landmarks.detect(grey[None])
 
     def generate_model_card(self, **facts: Any) -> ModelCard:
-        """The card of an export. `facts` add to what the student knows of itself; see templates/student_card.md.j2."""
+        """Return the card of an export. `facts` add to the student's own values; see templates/student_card.md.j2."""
         known: dict[str, Any] = {
             "world": self.settings.world,
             "size": self.settings.align.size,
@@ -268,6 +268,4 @@ def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings)
     learned_with = catalog.read(student).fingerprint_inputs.get("weights", {})
     for name in ("clip", "mae"):
         if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
-            log.warning(
-                "the student learned with other weights of %s than are here now: edits may come out wrong", name
-            )
+            log.warning("the student was trained with other weights of %s: edits may be wrong", name)

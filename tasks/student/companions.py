@@ -34,7 +34,7 @@ def find_companions(settings: Settings) -> Companions:
 
 
 def find_detector(settings: Settings) -> LandmarkNet | None:
-    """The landmark detector, where it knows the faces: the embedded one knows procedural ones only."""
+    """Return the landmark detector if it knows the faces: the embedded one knows procedural faces only."""
     from models.zoo import zoo
 
     return zoo.load("landmarks", settings.world) if settings.portraits.source == PROCEDURAL else None

@@ -43,7 +43,7 @@ class Products:
                 continue
             check(path)
             if path.is_absolute() or ".." in path.parts:
-                raise UserError(f"{path} would not lie in the folder of its portrait", hint="a name below --out")
+                raise UserError(f"{path} is outside the folder of its portrait", hint="a name below --out")
 
 
 def edit_portraits(

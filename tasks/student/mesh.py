@@ -28,7 +28,7 @@ def check_mesh_name(path: Path) -> None:
 
 
 def extract_mesh(field: Field, level: float, side: float = 1.0, resolution: int = RESOLUTION) -> trimesh.Trimesh:
-    """The largest closed surface where the density is `level`.
+    """Extract the largest closed surface where the density is `level`.
 
     level: opacity per world unit.  side: world units of the box around the origin that is sampled.
     Vertices are world coordinates (see `models.camera`), faces wind so that normals point outwards.

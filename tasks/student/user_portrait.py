@@ -79,7 +79,7 @@ def locate(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) ->
 
 
 def cut_out(rgb: np.ndarray, crop: np.ndarray, settings: Settings) -> np.ndarray:
-    """The crop of a picture, at the size of portraits. Raises UserError where it lies outside the picture."""
+    """Cut a crop at the size of portraits. Raises UserError if it lies outside the picture."""
     try:
         return align.cut(rgb, crop, settings.align.size)
     except align.Unusable as reason:

@@ -169,9 +169,9 @@ class BatchMaker:
         return self._seen.get(sample.key, lambda: self._render(sample, self.triplane(sample, fields)))
 
     def changed(self, samples: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor) -> Tensor:
-        """triplane: (B, 3*C, h, w).  Returns the weights of its places, more where it leaves the unedited portrait's.
+        """Return the weights of a triplane's places, larger where it differs from the unedited portrait's.
 
-        A small edit (ears, a nose) moves few places: in a plain mean they drown in what stays as it is.
+        triplane: (B, 3*C, h, w). A small edit (ears, a nose) moves few places, which a plain mean would hide.
         """
         weight = self.settings.changed_weight
         if not weight:
@@ -185,10 +185,10 @@ class BatchMaker:
         return (1.0 + weight * share) / (1.0 + weight)
 
     def shown(self, samples: Sequence[SampleRef]) -> Tensor:
-        """The weights of a triplane's values (3*C, h, w), mean 1: more for what the teacher's pictures depend on.
+        """Return weights of a triplane's values (3*C, h, w), mean 1: larger where the teacher's pictures need them.
 
-        Found once, in some of the samples. Most values lie where no picture shows them, and in a plain mean they drown
-        the few that carry a face.
+        They are computed once, on some of the samples. Most values appear in no picture, and in a plain mean they
+        outweigh the few that carry a face.
         """
         if not self.settings.sensitivity_weight:
             return torch.ones((), device=self.device)
@@ -213,7 +213,7 @@ class BatchMaker:
     def _stored_views(
         self, chosen: Sequence[SampleRef], read: Sequence[Fields], views: np.ndarray
     ) -> tuple[Tensor, list[ViewTarget]]:
-        """Cameras (V + 1, B, 25) and what is seen from them.  views: (B, V), of the stored ones."""
+        """Return cameras (V + 1, B, 25) and the stored views.  views: numbers (B, V) of stored views."""
         cameras = [np.stack([sample.camera for sample in chosen])]
         depths = [np.stack([fields.depths[0] for fields in read])]
         images = [torch.stack([self.portrait_target(*pair) for pair in zip(chosen, read, strict=True)])]
@@ -232,7 +232,7 @@ class BatchMaker:
     def _new_views(
         self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, angles: np.ndarray
     ) -> tuple[Tensor, list[ViewTarget]]:
-        """Cameras (V + 1, B, 25) and what the teacher shows from them.  angles: (V, B, 2), yaw and pitch in rad."""
+        """Return cameras (V + 1, B, 25) and the teacher's new views.  angles: (V, B, 2), yaw and pitch in rad."""
         own = torch.from_numpy(np.stack([sample.camera for sample in chosen]))
         new = [orbit_label(*torch.from_numpy(drawn).float().T) for drawn in angles]
         cameras = torch.stack([own, *new])
@@ -270,7 +270,7 @@ class BatchMaker:
 
 
 def triplane_on(fields: Fields, device: str) -> Tensor | None:
-    """The stored triplane (3*C, h, w) float32 on a device, made there of what is stored; None where none is."""
+    """Return the stored triplane (3*C, h, w) float32, decoded on the device; None without one."""
     stored = fields.arrays
     if "triplane.npy" in stored:
         return torch.from_numpy(stored["triplane.npy"]).to(device, non_blocking=True).float()

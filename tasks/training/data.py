@@ -190,7 +190,7 @@ def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: n
     try:
         return Fields({name: _decode(name, data) for name, data in content.items()})
     except (OSError, ValueError, SyntaxError, AssertionError) as error:
-        hint = "stillroom repair    (makes again what is damaged)"
+        hint = "stillroom repair    (makes damaged partitions again)"
         raise UserError(f"{sample.key} cannot be decoded", shard=sample.shard, cause=error, hint=hint) from error
 
 

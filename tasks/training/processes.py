@@ -24,7 +24,7 @@ POLL_S = 0.5
 
 
 def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
-    """Let `run.training_processes` processes run `train_one`, a function of a module, on the same work.
+    """Run `train_one`, a function of a module, in `run.training_processes` processes on the same work.
 
     Returns what the first one returned. If one fails the others are ended, and its traceback is in the error.
     """
@@ -59,7 +59,7 @@ def check_devices(settings: Settings) -> None:
     count = settings.run.training_processes
     if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
         raise UserError(
-            "run.training_processes: each process needs a GPU of its own",
+            "run.training_processes: each process needs its own GPU",
             found=f"{torch.cuda.device_count()} GPUs",
             expected=f"{count}",
             hint=f"--set run.training_processes={max(1, torch.cuda.device_count())}",

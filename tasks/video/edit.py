@@ -125,7 +125,7 @@ def edit_frames(
     first: int = 0,
     smoothing: Smoothing = SMOOTHING,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Number and panes (H, W, 3) uint8 of each frame from `first` on: input, edited, from the right (, the left).
+    """Yield number and panes (H, W, 3) uint8 of each frame from `first` on: input, edited, from the right (, the left).
 
     A frame depends on `reach` neighbours to each side, and on nothing that was made before: wherever one begins, it
     comes out the same.
@@ -222,7 +222,7 @@ def _work_folder(root: Path, key: str) -> Iterator[Path]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError("another process is editing this video just now", folder=folder) from None
+            raise UserError("another process is editing this video", folder=folder) from None
         try:
             yield folder
             shutil.rmtree(folder)

@@ -164,7 +164,7 @@ def _find_pictures(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _upright(picture: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8, turned as the file says that it was filmed."""
+    """Return (H, W, 3) uint8, rotated by the file's orientation."""
     rgb = picture.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
 

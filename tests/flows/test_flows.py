@@ -186,5 +186,5 @@ def test_what_a_student_has_met_is_no_exam() -> None:
     learned = pa.table({"portrait_id": ["a", "b"], "prompt": ["one", "two"], "split": ["train", "test"]})
     check_never_met(learned, learned)
     for met in ({"portrait_id": "a", "prompt": "two"}, {"portrait_id": "c", "prompt": "one"}):
-        with pytest.raises(UserError, match="has met what would be tested"):
+        with pytest.raises(UserError, match="was trained on test data"):
             check_never_met(learned, pa.table({name: [value] for name, value in (met | {"split": "test"}).items()}))

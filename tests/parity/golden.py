@@ -1,4 +1,4 @@
-"""Golden files: what the reference implementation computed under weights and inputs that a seed defines.
+"""Golden files: outputs of the reference implementation, under weights and inputs that a seed defines.
 
 Weights and inputs are never stored: every number is a function of (seed, name, shape), from Philox keyed by
 sha256(f"{seed}:{name}"). A file keeps of each output its shape, a strided slice, and six statistics of the

@@ -54,7 +54,7 @@ def run_table(work: Work) -> Summary:
 
 
 def run(work: Work, kind: Kind) -> Summary:
-    """Load what all arms share, learn, measure."""
+    """Load the arms' shared parts, train, measure."""
     from tasks.evaluation.stopwatch import one_thread
     from tasks.lab.claims.exam import open_bench
 

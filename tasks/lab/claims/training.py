@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row]]:
-    """The student, and what the looks on the way found: rows of step, seconds, key, portrait_id and lpips.
+    """Train an arm; returns the student, and rows of the looks on the way: step, seconds, key, portrait_id, lpips.
 
     everything: E_low and E_high learn, too, as fast as E_t: all start as the teacher's. The renderer stays as it is.
     """

@@ -82,7 +82,7 @@ ABOUT = {
 
 
 def write_card(work: Path, weights: Path | None = None) -> Path:
-    """README.md and card.json beside the weights, from what `work` adds to the card.json that is there.
+    """Write README.md and card.json beside the weights; `work` adds to the existing card.json.
 
     work: has `exam.json` and, by network, the `card.json` of its training; what is missing stays as it was.
     """
@@ -185,7 +185,7 @@ def write_bar(mark: Row) -> str:
 
 
 def write_verdict(mark: Row, short: bool = False) -> str:
-    """Reached or not; `short` says only what is missed."""
+    """Write whether the bar is reached; `short` mentions only misses."""
     if mark["reached"] is None:
         return ""
     if mark["reached"]:

@@ -77,17 +77,17 @@ def grade(measure: str, title: str, people: int, statistic: Statistic, draws: in
 
 
 def mean_of(values: np.ndarray) -> Statistic:
-    """The mean over people and whatever else.  values: (N, ...)."""
+    """Mean over people and all further axes.  values: (N, ...)."""
     return lambda people: float(values[people].mean())
 
 
 def median_of(values: np.ndarray) -> Statistic:
-    """The median over people and whatever else.  values: (N, ...)."""
+    """Median over people and all further axes.  values: (N, ...)."""
     return lambda people: float(np.median(values[people]))
 
 
 def share_of(part: np.ndarray, whole: np.ndarray) -> Statistic:
-    """The sum of `part` over that of `whole`, both (N,); not a number where the whole is nothing."""
+    """Sum of `part` over that of `whole`, both (N,); nan where the whole is 0."""
 
     def share(people: np.ndarray) -> float:
         total = whole[people].sum()

@@ -85,7 +85,7 @@ def registry_of(weights: Path) -> Path:
 
 
 def copy_weights(target: Path) -> None:
-    """A set of weights of one's own: a copy of the project's, with a list of networks for STILLROOM_MODELS."""
+    """Copy the project's weights into a user's own folder, with a list of networks for STILLROOM_MODELS."""
     registry = registry_of(target)
     if registry.exists():
         return
@@ -96,7 +96,7 @@ def copy_weights(target: Path) -> None:
 
 
 def write_digests(weights: Path | None = None) -> dict[str, str]:
-    """Put the digests of the weights that are there into their list of networks."""
+    """Write the digests of the present weights into their list of networks."""
     registry = registry_of(weights or WEIGHTS)
     text = registry.read_text(encoding="utf-8")
     digests = {}

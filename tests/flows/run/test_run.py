@@ -102,7 +102,7 @@ def test_a_failed_partition_blocks_only_what_needs_it(start: Start) -> None:
     drawn = run.stage("draw")
     assert (drawn.tally.made, drawn.tally.failed) == (3, 1)
     assert run.stage("count").tally.blocked == 1
-    with pytest.raises(UserError, match="1 partition failed; 1 waits for what failed") as caught:
+    with pytest.raises(UserError, match="1 partition failed; 1 waits for it") as caught:
         run.conclude()
     assert "the pencil broke" in caught.value.fields["draw/zombie/0001"]
 

@@ -50,8 +50,8 @@ def build(weights: Path) -> nn.Module:
 def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 of the picture and of its gradients; while the decoder learns alone, the squared error and LPIPS as well.
 
-    The decoder is told above all of places that an edit changes, such as brows that alone turn red, in whatever look
-    they are shown: told of them in that edit alone, it paints brows reddish in every look.
+    The decoder's loss weights places that an edit changes, such as brows that turn red, in every look: weighted in
+    that edit only, it paints brows reddish in every look.
     The latent noise has a fixed share of the latents' spread instead of a learned variance under a KL term
     (Rombach et al. 2022, section 3.1): it smooths the latent space as well and learns far sooner.
     """
