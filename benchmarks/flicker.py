@@ -1,6 +1,6 @@
-"""Measures of how much an edited video trembles that should not.
+"""Measures of flicker in an edited video.
 
-`warp_error` needs nothing but the two clips: the edit should move as its input does (Lai et al. 2018, "Learning Blind
+`warp_error` needs only the two clips: the edit should move as its input does (Lai et al. 2018, "Learning Blind
 Video Temporal Consistency"). `tremor`, `motion` and `error` need the true edit of every frame, which the embedded
 world has.
 """
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FLOW_PX = 256  # pictures are enlarged to this side: optical flow does not see small ones well
+FLOW_PX = 256  # side to which pictures are enlarged: optical flow is unreliable on small ones
 OCCLUDED = 50.0  # weight exp(-50 d^2) where the input itself differs by d from its own warped past
-MOVES = 8.0  # of 255, standard deviation over time of a pixel that moves
+MOVES = 8.0  # deviation over time, of 255, from which a pixel counts as moving
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -35,7 +35,7 @@ def warp_error(inputs: Sequence[np.ndarray], edited: Sequence[np.ndarray]) -> fl
 
 
 def tremor(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """Mean change from frame to frame, of 255, where the truth stands still. Both from a camera that stands still."""
+    """Mean change from frame to frame, of 255, where the truth is still. Both clips have a fixed camera."""
     changes = np.abs(np.diff(_floats(edited), axis=0)).mean(axis=3)
     still = np.abs(np.diff(_floats(truth), axis=0)).max(axis=3) <= 1
     return float(changes[still].mean())
@@ -57,7 +57,7 @@ def error(edited: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
 
 
 def sharpness(edited: Sequence[np.ndarray]) -> float:
-    """Mean length of the luminance's gradient, of 255 per pixel: what ghosts and blur take away."""
+    """Mean length of the luminance's gradient, of 255 per pixel; ghosts and blur reduce it."""
     grey = _floats(edited) @ LUMA
     down, across = np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1]
     return float(np.hypot(down, across).mean())

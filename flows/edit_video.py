@@ -63,7 +63,7 @@ def edit_video(
 
 
 def find_video(video: str | None, workspace: Workspace) -> Path:
-    """The video named, or the embedded world's own, made at its first use."""
+    """Return the named video, or the embedded world's own, made at its first use."""
     if video is not None:
         return Path(video)
     if workspace.settings.world != "embedded":

@@ -78,7 +78,7 @@ def style_licences(settings: Settings) -> dict[str, Any]:
 
 
 def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
-    """One row for each sample that the teacher taught."""
+    """Return a row for each sample that the teacher taught."""
     faces = {row.portrait_id: row for row in _read(FACES, inputs["align"])}
     photographs = {row.portrait_id: row for row in _read(PORTRAITS, inputs["portraits"])}
     edits = {row.key: row for row in _read(EDITS, inputs["edit"])}
@@ -114,7 +114,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
 
 
 def teacher_verdict(row: SampleRow, settings: DatasetSettings) -> str:
-    """The gate that stops a taught sample, or "": here because the teacher's scores are known only now.
+    """Return the gate that stops a taught sample, or "". It is judged here because it needs the teacher's scores.
 
     Test samples pass, as they pass the gates of `select`.
     """
@@ -129,7 +129,7 @@ def teacher_verdict(row: SampleRow, settings: DatasetSettings) -> str:
 
 
 def list_rejected(inputs: dict[str, list[Input]], gated: dict[str, str]) -> list[LostRow]:
-    """One row for everything that was lost between the raw portraits and the snapshot.
+    """Return a row for everything lost between the raw portraits and the snapshot.
 
     gated: the gate of `teacher_verdict` that stopped a sample, by key; "" where none did.
     """
@@ -180,14 +180,14 @@ def read_image_prompts(select: Input) -> list[str]:
 
 
 def read_funnel(select: Input, rows: list[SampleRow]) -> dict[str, Any]:
-    """A style's funnel, to which the snapshot adds what is left of the taught samples."""
+    """Return a style's funnel, with the numbers of its taught samples added."""
     funnel: dict[str, Any] = json.loads((select.folder / "funnel.json").read_text(encoding="utf-8"))["funnel"]
     taught = sum(row.style == select.partition.style and row.split != "test" for row in rows)
     return funnel | {"steps": [*funnel["steps"], {"step": "taught", "left": taught}]}
 
 
 def make_manifest(rows: list[SampleRow], work: Work) -> dict[str, Any]:
-    """What the dataset is and came from: no date, no place, so that equal datasets have one digest."""
+    """Return the dataset's description and origin. It holds neither date nor path: equal datasets have one digest."""
     styles = sorted({row.style for row in rows})
     return {
         "name": work.settings.dataset.name,
@@ -212,7 +212,7 @@ def make_manifest(rows: list[SampleRow], work: Work) -> dict[str, Any]:
 
 
 def portrait_licences(rows: list[SampleRow]) -> dict[str, Any]:
-    """How many portraits are under which licence; nothing where none is given."""
+    """Return the number of portraits under each licence; empty where no licence is given."""
     of_portrait = {row.portrait_id: row.licence or "not given" for row in rows if row.licence is not None}
     return {"portrait_licences": dict(Counter(of_portrait.values()))} if of_portrait else {}
 

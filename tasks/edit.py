@@ -228,7 +228,7 @@ def write_rows(
     reasons: dict[str, str],
     origins: dict[str, Origin] | None = None,
 ) -> Summary:
-    """Write edit.parquet.  By key: digests of the PNGs that there are, reasons of the others, where edits came from."""
+    """Write edit.parquet.  By key: digests of the PNGs, reasons of the missing ones, origins of given edits."""
     rows = []
     for edit in edits:
         file, sha256 = (origins or {}).get(edit.key, Origin(None, None))

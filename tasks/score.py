@@ -70,7 +70,7 @@ def score(work: Work, judges: Judges) -> Summary:
     medians = {name: median_of_known([getattr(row, name) for row in scored]) for name in MEASURES}
     return Summary(
         samples=len(scored),
-        # What the editor could not make was counted there.
+        # The edit stage has counted the pictures that it could not make.
         rejected=dict(Counter(row.reason for row in rows if row.reason.startswith(UNREADABLE))),
         metrics={name: value for name, value in medians.items() if value is not None},
     )

@@ -95,7 +95,7 @@ def judge(rows: Sequence[Candidate], limits: Limits) -> list[Candidate]:
 
 
 def count_funnel(judged: list[Candidate]) -> dict[str, Any]:
-    """How many train and val samples are left after each step; the test samples are counted beside it.
+    """Count the train and val samples left after each step; the test samples are counted beside it.
 
     `attempts` holds the samples made by each attempt, the first one first.
     `medians` are the medians of the gated scores, which explain why a gate stopped so many.
@@ -142,7 +142,7 @@ def pick_image_prompts(judged: list[Candidate], count: int) -> list[str]:
 
 
 def block_digests(judged: list[Candidate]) -> dict[str, str]:
-    """A digest of the kept keys of each block: what the teacher's work on that block depends on."""
+    """Return a digest of the kept keys of each block; the teacher's work on the block depends on it."""
     blocks: dict[str, list[str]] = {}
     for row in judged:
         blocks.setdefault(row.place, []).extend([row.key] if row.kept else [])

@@ -37,7 +37,7 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture that this project wrote; for others see `images.decode_image`."""
+    """Decode a picture that this project wrote, (H, W, 3) uint8; for others see `images.decode_image`."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:

@@ -116,8 +116,8 @@ class Stage:
     """Step of the workflow.
 
     `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the
-    outside files whose content does, `models` the names of the weights. Its author bumps `version` when the
-    meaning changes. A stage with `resumes` finds in `work.working` what an interrupted attempt left there.
+    outside files whose content does, `models` the names of the weights. Raise `version` when the meaning of
+    the output changes. A stage with `resumes` finds the files of an interrupted attempt in `work.working`.
     For messages, `what` names the things that its records count, and `command` the command that makes it.
     """
 

@@ -80,7 +80,7 @@ class Store:
 
     @contextmanager
     def lock(self, partition: Partition, fingerprint: str) -> Iterator[None]:
-        """Hold a partition as one intent makes it against other processes. The lock of a dead process is free."""
+        """Lock a partition under a fingerprint against other processes. The lock of a dead process is free."""
         from filelock import FileLock, Timeout
 
         path = self.lock_file(self.place(partition, fingerprint))
@@ -99,7 +99,7 @@ class Store:
 
     @contextmanager
     def lock_if_free(self, place: str) -> Iterator[bool]:
-        """Hold the lock of a place and say True, or say at once that a live process has it."""
+        """Try to lock a place; yields whether it succeeded."""
         from filelock import FileLock, Timeout
 
         path = self.lock_file(place)

@@ -1,9 +1,9 @@
 """Forecast of a stage of the paper's size before any run: counted operations over a GPU's usual speed.
 
-Operations of one forward pass are those that torch.utils.flop_counter counts. The speeds are what an A100
-sustains: InstructPix2Pix's authors report 9 s for 100 steps in half precision, 27 TFLOP/s, before fused attention;
-convolutions in TF32 with small batches, as of teacher and student, sustain about as much of a smaller peak. As soon as
-a stage has records on the present kind of device, these count instead.
+Operations of one forward pass are counted by torch.utils.flop_counter. The speeds are sustained ones of an A100:
+InstructPix2Pix's authors report 9 s for 100 steps in half precision, 27 TFLOP/s, before fused attention;
+convolutions in TF32 with small batches, as in teacher and student, sustain about as much of a smaller peak. As soon as
+a stage has records on the present kind of device, these replace the forecast.
 """
 
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ def edit_alone(plan: Plan, step: Step, row: Edited) -> bytes:
 
 
 def take_again(plan: Plan, step: Step, row: Edited) -> bytes:
-    """The PNG of a sample whose edit came with its portrait, from the file that it came in."""
+    """Return the PNG of a sample whose edit was supplied with its portrait, from the supplied file."""
     from tasks.edit import take_one
 
     portraits = FACES.read(_folder(plan, step, "align"))

@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def rehearse(workspace: Workspace, random_weights: bool) -> dict[str, Any]:
-    """One row a stage: what it took and what it made; `ok` is false if something is not as it should be.
+    """Rehearse; returns a row for each stage with its cost and output. `ok` is false if there was a problem.
 
     random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. Everything is
     made in a temporary folder, which is deleted at the end.
@@ -46,7 +46,7 @@ def rehearse(workspace: Workspace, random_weights: bool) -> dict[str, Any]:
     settings = workspace.settings
     if random_weights and settings.world != "paper":
         raise UserError(
-            f"the networks of profile '{workspace.profile}' are shipped, so none need to be drawn",
+            f"the networks of profile '{workspace.profile}' come with the project; no random ones are needed",
             hint="stillroom doctor --profile paper --random-weights",
         )
     with _folder(settings) as folder, _environment(folder, random_weights), kept_memory():

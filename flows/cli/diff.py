@@ -37,7 +37,7 @@ def diff(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="Its digest (or the beginning), latest, or its folder.",
+            help="Digest (or its beginning) or folder of a dataset, or latest.",
             autocompletion=complete_dataset,
         ),
     ],
@@ -45,7 +45,7 @@ def diff(
         str | None,
         typer.Argument(
             metavar="DATASET",
-            help="The other one.  [default: the one of the settings]",
+            help="The other dataset.  [default: of the settings]",
             autocompletion=complete_dataset,
         ),
     ] = None,

@@ -8,7 +8,8 @@ import typer
 from flows.cli import completion
 
 Profile = Annotated[
-    str, typer.Option("--profile", help="A file of configs/profiles.", autocompletion=completion.complete_profile)
+    str,
+    typer.Option("--profile", help="Profile: a file of configs/profiles.", autocompletion=completion.complete_profile),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -24,7 +25,7 @@ Cluster = Annotated[
     typer.Option(
         "--cluster",
         metavar="NAME",
-        help="A file of configs/clusters, or tcp://HOST:PORT.",
+        help="Cluster: a file of configs/clusters, or tcp://HOST:PORT.",
         autocompletion=completion.complete_cluster,
     ),
 ]

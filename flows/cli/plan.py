@@ -25,7 +25,7 @@ def plan(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say what would run, why, and what it costs, without running anything."""
+    """Show what would run, why, and what it costs, without running anything."""
     from flows.ask.missing import outlook
     from flows.ask.plan import describe_plan
 

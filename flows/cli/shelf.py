@@ -44,7 +44,7 @@ def promote(
             help="Name or digest of a student (or its beginning), or latest.", autocompletion=complete_student
         ),
     ],
-    name: Annotated[str, typer.Argument(help="Such as champion; another student that has the name loses it.")],
+    name: Annotated[str, typer.Argument(help="Name, such as champion; a student that has it loses it.")],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,

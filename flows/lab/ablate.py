@@ -78,7 +78,7 @@ def gather_styles(workspace: Workspace) -> Styles:
 
 
 def train_base(workspace: Workspace, styles: Sequence[str]) -> Base:
-    """A student that knows these styles and no other."""
+    """Train a student on these styles only."""
 
     def shape(settings: Settings) -> PlanShape:
         from tasks.portraits import blocks
@@ -95,7 +95,7 @@ def train_base(workspace: Workspace, styles: Sequence[str]) -> Base:
 
 
 def adapt_arms(workspace: Workspace, style: str, bases: Sequence[Base], arms: Sequence[Arm]) -> list[Result]:
-    """Adapt to the style the base of each arm; returns what their records say."""
+    """Adapt the base of each arm to the style; returns the records' values."""
     works = {arm: _arm_work(workspace, style, bases, arm) for arm in arms}
     results = {}
     for arm, kept in keep_arms("ablate", works):
@@ -108,7 +108,7 @@ def adapt_arms(workspace: Workspace, style: str, bases: Sequence[Base], arms: Se
 def _arm_work(workspace: Workspace, style: str, bases: Sequence[Base], arm: Arm) -> ArmWork:
     base = next(base for base in bases if len(base.styles) == arm.styles)
     chosen = [f"adapt.pairs={arm.pairs}", f"adapt.seed={arm.seed}"]
-    if base.settings.portraits.source == PROCEDURAL:  # it has no end: there are as many people as the most pairs need
+    if base.settings.portraits.source == PROCEDURAL:  # endless: as many people as the most pairs need
         wanted = count_portraits(base.settings, PAIRS[-1])
         chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
     shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs
@@ -118,7 +118,7 @@ def _arm_work(workspace: Workspace, style: str, bases: Sequence[Base], arm: Arm)
 def publish_ablation(
     workspace: Workspace, style: str, bases: Sequence[Base], results: Sequence[Result]
 ) -> dict[str, Any]:
-    """Write the page, and log its tables. Returns what the command prints."""
+    """Write the page, and log its tables. Returns the values that the command prints."""
     root = workspace.root
     command = tell_command(f"stillroom ablate {style}", workspace)
     document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)

@@ -52,7 +52,7 @@ def list_trainings(seeds: int) -> list[tuple[Arm, int]]:
 def train_arms(
     workspace: Workspace, pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
 ) -> list[Trained]:
-    """Train and measure the arms that are not done already."""
+    """Train and measure the missing arms."""
     own = workspace.settings.distill
     works = {
         (arm.name, seed): _arm_work(workspace, arm.overrides(seed, steps, own.iterations), pins, arm)
@@ -90,7 +90,7 @@ def _read_arm(name: str, seed: int, kept: Kept) -> Trained:
 
 
 def publish_claims(workspace: Workspace, parameters: dict[str, Any], trained: Sequence[Trained]) -> dict[str, Any]:
-    """Write the page, and log its tables and pictures. Returns what the command prints."""
+    """Write the page, and log its tables and pictures. Returns the values that the command prints."""
     start = ["stillroom run claims", *(f"--param {name}={value}" for name, value in parameters.items())]
     command = tell_command(" ".join(start), workspace)
     document, files = write_page(workspace.root / FOLDER, command, trained)

@@ -46,7 +46,7 @@ def tracked(
             try:
                 tracker.finish(ending(error))
             except Exception as second:  # the first error matters more
-                log.warning("MLflow could not be told that the run ended: %s", second)
+                log.warning("the end of the run could not be logged to MLflow: %s", second)
             _keep_for_prefect(note, "failed" if isinstance(error, Exception) else "cancelled")
             raise
         tracker.finish()
@@ -91,7 +91,7 @@ def _end_killed(root: Path, path: Path, run: ActiveRun, mlflow_uri: str | None, 
     except Exception as error:
         log.warning("the records of a dead process, MLflow run %s: %s", run.mlflow_run_id, error)
     note_killed(root, run, last_touched(path))
-    log.info("%s was killed at %s; its records say so now", run.flow, run.stage or "its start")
+    log.info("%s was killed at %s; its records now show it", run.flow, run.stage or "its start")
 
 
 def _told_prefect(root: Path, run: ActiveRun) -> bool:

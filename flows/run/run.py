@@ -29,7 +29,7 @@ from tasks.progress import listening
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 10
-ASKING = ("run", "maybe")  # states of a step that is to be made yet
+ASKING = ("run", "maybe")  # states of a step that is still to be made
 
 
 class FlowRun:
@@ -46,7 +46,7 @@ class FlowRun:
         self._declared = {stage.name: stage for stage in plan.stages}
 
     def stage(self, name: str) -> StageResult:
-        """Make what is missing of a stage. A partition that fails stops only what depends on it."""
+        """Make the missing partitions of a stage. A failing partition stops only those that depend on it."""
         started, stage, steps = time.monotonic(), self._declared[name], self.plan.by_stage[name]
         with self.recording.stage(name) as recorded:
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
@@ -62,7 +62,7 @@ class FlowRun:
         return result
 
     def top_up(self, *names: str) -> None:
-        """Run these stages again as long as the last of them waits for further attempts and more gets made."""
+        """Run these stages again while the last one asks for further attempts and more are made."""
         made = -1
         while any(self._waits_for_attempts(step) for step in self.plan.by_stage[names[-1]]):
             before, made = made, sum(step.made for name in names for step in self.plan.by_stage[name])
@@ -152,7 +152,7 @@ class FlowRun:
         listed = {step.key: first_line(step.note) for step in failed[:FAILURES_SHOWN]}
         more = f" and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
         failures = f"{len(failed)} {'partition' if len(failed) == 1 else 'partitions'} failed{more}"
-        message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for what failed"
+        message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for them"
         hint = "fix the cause, then run: stillroom retry    (what is finished is kept)"
         raise UserError(message, hint=hint, **listed)
 

@@ -49,7 +49,7 @@ STAGE = Stage(
 
 
 def choose_pairs(rows: Sequence[SampleRow], settings: Settings) -> list[SampleRow]:
-    """Rows of pairs, by key. More pairs of one seed hold the fewer ones; what is held out is the same for all seeds."""
+    """Choose rows of pairs, by key. A larger choice contains a seed's smaller ones; held-out pairs never change."""
     own = settings.adapt
     lots = {row.key: derive("pairs", own.seed, row.key) for row in rows if row.split == LEARNED}
     learned = sorted(lots, key=lots.__getitem__)[: own.pairs]

@@ -40,7 +40,7 @@ class Gate:
         return self.name.startswith("max_")
 
     def value(self, row: Scores) -> float | None:
-        """The score that it limits."""
+        """Return the score that the gate limits."""
         value: float | None = getattr(row, self.score)
         return value
 
@@ -82,12 +82,12 @@ class Limits:
 
     @classmethod
     def of(cls, rows: Sequence[Candidate], settings: SelectSettings) -> Limits:
-        """The limits of one style, calibrated by its rows where the settings say so."""
+        """Return the limits of one style, calibrated by its rows where the settings say so."""
         return cls(gate_limits(rows, settings), settings.require_face)
 
 
 def gate_limits(rows: Sequence[Candidate], settings: SelectSettings) -> dict[str, float]:
-    """The limit of each closed gate, by its setting's name.
+    """Return the limit of each closed gate, by its setting's name.
 
     With quantile calibration a style sets its own: the quantile of what its calibration samples score, whatever
     the setting's number, since a good zombie resembles the portrait less than a good redhead does.
@@ -107,7 +107,7 @@ def gate_limits(rows: Sequence[Candidate], settings: SelectSettings) -> dict[str
 
 
 def calibration_pool(rows: Sequence[Candidate], settings: SelectSettings) -> list[Candidate]:
-    """The samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
+    """Return the samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
 
     More portraits or further attempts leave the limits as they are.
     """

@@ -22,7 +22,7 @@ from tasks.templates import render
 
 CHANGED_PER_STYLE, ALONE_PER_STYLE = 6, 6
 PICTURES = ("portrait.png", "pseudo_label.png")
-SMALL_EFFECT = 0.2  # Cohen: a shift below it is hardly one; the page marks those above
+SMALL_EFFECT = 0.2  # Cohen's d; the page marks larger shifts
 
 Row = dict[str, Any]
 

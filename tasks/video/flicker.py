@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-REACH = 3  # frames to each side that steady a frame
+REACH = 3  # frames to each side in the filter
 STEADY_SIGMA_S = 0.06
 # A neighbour that differs by more than this part of the triplane's own size has moved: a mouth, not an error.
 # Larger values still a talking mouth, smaller ones leave the tremor.

@@ -86,7 +86,7 @@ def test_a_rehearsal_is_small_work_with_the_profiles_own_sizes(profile: str, tmp
 
 
 def test_random_weights_are_for_networks_that_are_not_shipped() -> None:
-    with pytest.raises(UserError, match="are shipped"):
+    with pytest.raises(UserError, match="come with the project"):
         rehearse(Workspace.open(), random_weights=True)
 
 
