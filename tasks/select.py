@@ -95,7 +95,7 @@ def judge(rows: Sequence[Candidate], limits: Limits) -> list[Candidate]:
 
 
 def count_funnel(judged: list[Candidate]) -> dict[str, Any]:
-    """How many train and val samples are left after each step; the test samples are counted beside it.
+    """Count the train and val samples left after each step; the test samples are counted beside it.
 
     `attempts` holds the samples made by each attempt, the first one first.
     `medians` are the medians of the gated scores, which explain why a gate stopped so many.

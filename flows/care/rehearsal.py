@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def rehearse(workspace: Workspace, random_weights: bool) -> dict[str, Any]:
-    """One row a stage: what it took and what it made; `ok` is false if something is not as it should be.
+    """Return one row a stage: what it took and what it made; `ok` is false if something is not as it should be.
 
     random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. Everything is
     made in a temporary folder, which is deleted at the end.

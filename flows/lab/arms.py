@@ -78,7 +78,7 @@ def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
 
 
 def lock_arm(work: ArmWork) -> FileLock:
-    """What a process holds while it makes an arm; that of a dead process is free."""
+    """Lock of an arm, held by the process that makes it; the lock of a dead process is free."""
     workspace = work.workspace
     asked = digest_json([workspace.profile, list(workspace.overrides), dict(work.pins), list(work.stages)])
     path = workspace.store.lock_file(f"arm/{asked}")
@@ -117,6 +117,6 @@ def _first_run(run: FlowRun, stage: str) -> str:
 
 
 def tell_command(start: str, workspace: Workspace) -> str:
-    """The command that makes an experiment's page, as the page shows it."""
+    """Return the command that makes an experiment's page, as the page shows it."""
     told = [start, *(f"--set '{override}'" for override in workspace.overrides)]
     return " ".join([*told, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])

@@ -43,7 +43,7 @@ def ask_for_more(
 
 
 def _uncovered(learned: Sequence[Candidate], block: int) -> int:
-    """How many portraits of a block have no kept sample yet."""
+    """Count the portraits of a block without a kept sample."""
     mine = [row for row in learned if row.block == block]
     return len({row.portrait_id for row in mine} - {row.portrait_id for row in mine if row.kept})
 
