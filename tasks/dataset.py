@@ -78,7 +78,7 @@ def style_licences(settings: Settings) -> dict[str, Any]:
 
 
 def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
-    """Return a row for each sample that the teacher taught."""
+    """Return one row for each sample that the teacher taught."""
     faces = {row.portrait_id: row for row in _read(FACES, inputs["align"])}
     photographs = {row.portrait_id: row for row in _read(PORTRAITS, inputs["portraits"])}
     edits = {row.key: row for row in _read(EDITS, inputs["edit"])}
@@ -114,7 +114,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
 
 
 def teacher_verdict(row: SampleRow, settings: DatasetSettings) -> str:
-    """Return the gate that stops a taught sample, or "". It is judged here because it needs the teacher's scores.
+    """Name the gate that stops a taught sample, or "": the teacher's scores are known only here.
 
     Test samples pass, as they pass the gates of `select`.
     """
@@ -129,7 +129,7 @@ def teacher_verdict(row: SampleRow, settings: DatasetSettings) -> str:
 
 
 def list_rejected(inputs: dict[str, list[Input]], gated: dict[str, str]) -> list[LostRow]:
-    """Return a row for everything lost between the raw portraits and the snapshot.
+    """List everything that was lost between the raw portraits and the snapshot, a row each.
 
     gated: the gate of `teacher_verdict` that stopped a sample, by key; "" where none did.
     """
@@ -187,7 +187,7 @@ def read_funnel(select: Input, rows: list[SampleRow]) -> dict[str, Any]:
 
 
 def make_manifest(rows: list[SampleRow], work: Work) -> dict[str, Any]:
-    """Return the dataset's description and origin. It holds neither date nor path: equal datasets have one digest."""
+    """Describe the dataset and its origins, without date or place: equal datasets have one digest."""
     styles = sorted({row.style for row in rows})
     return {
         "name": work.settings.dataset.name,
@@ -212,7 +212,7 @@ def make_manifest(rows: list[SampleRow], work: Work) -> dict[str, Any]:
 
 
 def portrait_licences(rows: list[SampleRow]) -> dict[str, Any]:
-    """Return the number of portraits under each licence; empty where no licence is given."""
+    """Count the portraits under each licence; empty where none is given."""
     of_portrait = {row.portrait_id: row.licence or "not given" for row in rows if row.licence is not None}
     return {"portrait_licences": dict(Counter(of_portrait.values()))} if of_portrait else {}
 

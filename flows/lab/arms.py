@@ -78,7 +78,7 @@ def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
 
 
 def lock_arm(work: ArmWork) -> FileLock:
-    """Return the lock that a process holds while it makes an arm; that of a dead process is free."""
+    """Lock of an arm, held by the process that makes it; the lock of a dead process is free."""
     workspace = work.workspace
     asked = digest_json([workspace.profile, list(workspace.overrides), dict(work.pins), list(work.stages)])
     path = workspace.store.lock_file(f"arm/{asked}")

@@ -51,9 +51,9 @@ class Shelf:
 
         catalog, settings = Catalog(Store(data_root())), load_settings(self.profile, self.overrides)
         students = [(not is_student_of(catalog, entry, settings), entry) for entry in catalog.history(STUDENT)]
-        found = []
+        found: list[Choice] = []
         for other, entry in sorted(students, key=lambda each: each[0]):
-            kind = "other settings' student" if other else "student"
+            kind = "other settings' student" if other else "student" if found else "newest student"
             label = f"{kind} {entry.digest[:SHORT]} · {_when(entry.created)}"
             found.append(Choice(label, entry.digest, own=not other))
             found += [

@@ -42,7 +42,7 @@ def write_calibration(
 
 
 def describe(gate: Gate, limit: float, scores: np.ndarray) -> dict[str, Any]:
-    """Describe a gate: its limit, the share of calibration samples that it stops, and quantiles of their scores."""
+    """Describe a gate: its limit, the share of the calibration samples that it stops, and their scores."""
     stopped = (scores > limit) if gate.upper else (scores < limit)
     return {
         "gate": gate.name,

@@ -107,7 +107,7 @@ def gate_limits(rows: Sequence[Candidate], settings: SelectSettings) -> dict[str
 
 
 def calibration_pool(rows: Sequence[Candidate], settings: SelectSettings) -> list[Candidate]:
-    """Return the samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
+    """Select the samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
 
     More portraits or further attempts leave the limits as they are.
     """

@@ -65,7 +65,7 @@ def find_evaluation(folder: Path, root: Path) -> Path | None:
 
 
 def count_rejected(rejected: list[LostRow]) -> list[Row]:
-    """Count the rejected samples by stage and reason, most first."""
+    """Count what was lost by stage and reason, most first."""
     counts = Counter((row.stage, row.reason) for row in rejected)
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return [{"stage": stage, "reason": reason, "count": count} for (stage, reason), count in ordered]
@@ -83,7 +83,7 @@ def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
 
 
 def show_style(style: str, samples: list[SampleRef], rejected: list[LostRow], manifest: Row, root: Path) -> Row:
-    """Collect the report's values for one style."""
+    """Gather all that the report says about one style."""
     mine = [sample for sample in samples if sample.style == style]
     lost = [row for row in rejected if row.style == style]
     chosen = choose_samples(mine)
