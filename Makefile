@@ -38,6 +38,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/prose.py
 	$(BIN)/deptry .
 	$(BIN)/deptry tests benchmarks --exclude data/ --ignore DEP002,DEP004  # these may import what dev has
 	$(BIN)/python -m docs.generate --check

@@ -1,10 +1,10 @@
-"""Every benchmark that fits into 20 minutes on two cores, one after the other, and one table of what they found.
+"""Run all benchmarks that fit into 20 minutes on two cores, and show one table of their results.
 
     make bench        or     .venv/bin/python -m benchmarks [NAME ...] [--table] [--docs]
 
-Each is a process of its own that writes benchmarks/results/NAME.json; its words go into NAME.log in a temporary
-folder. What a benchmark needs and is not there (a distilled student, the peers' environment) leaves it out, with the
-reason. One that fails, or takes too long, takes no other with it: the table says so, and the exit code is 1.
+Each is a separate process that writes benchmarks/results/NAME.json; its output goes into NAME.log in a temporary
+folder. A benchmark without its requirements (a distilled student, the peers' environment) is left out, with the reason.
+One that fails or takes too long does not stop the others: the table says so, and the exit code is 1.
 """
 
 import argparse
@@ -37,7 +37,7 @@ LEAST_S = 10.0  # that a benchmark may take, however late it is
 
 @dataclass(frozen=True)
 class Bench:
-    """One benchmark, which is the module of its name."""
+    """Benchmark: the module of its name."""
 
     name: str
     expected_s: float  # on two quiet cores
@@ -80,7 +80,7 @@ BENCHES = (
 
 
 def run(bench: Bench, folder: Path, limit_s: float) -> str:
-    """Run it, in a process; empty, or what went wrong. Its words and temporary files go into the folder."""
+    """Run it in a process; returns "" or the problem. Its output and temporary files go into the folder."""
     out = os.path.relpath(bench.path, PROJECT)  # as the command is written down
     command = [sys.executable, "-m", f"benchmarks.{bench.name}", *bench.arguments, "--out", out]
     log, temporary = folder / f"{bench.name}.log", folder / bench.name
@@ -115,7 +115,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def run_all(chosen: Sequence[Bench], console: Console) -> dict[str, str]:
-    """Run them in turn, in the time that there is; what went wrong, or why it was not run, by name."""
+    """Run them in turn, within the time limit; returns problems and reasons to leave out, by name."""
     planned = {bench.name: bench.expected_s for bench in chosen if not bench.reason_to_leave_out()}
     each = ", ".join(f"{name} {seconds:.0f}" for name, seconds in planned.items())
     total = sum(planned.values())
@@ -136,7 +136,7 @@ def run_all(chosen: Sequence[Bench], console: Console) -> dict[str, str]:
 
 
 def read_rows(bench: Bench, problems: Mapping[str, str]) -> list[Row]:
-    """The rows that a benchmark has written, none if it was never run, or that it has a problem."""
+    """Read the rows that a benchmark has written; none if it was never run."""
     if bench.name in problems:
         return [Row(bench.name, problem=problems[bench.name].partition(" (")[0])]
     if not bench.path.exists():

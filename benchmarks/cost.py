@@ -1,4 +1,4 @@
-"""What a command costs as a whole: CPU of its process and of all below it, wall time, memory."""
+"""Cost of a whole command: CPU time of its process tree, wall time, memory."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: processes that outlive their parent co
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command. `cpu_s` is user + system time of the whole tree, `peak_mb` of its largest process."""
+    """Cost of one command. `cpu_s` is user + system time of the whole tree, `peak_mb` of its largest process."""
 
     cpu_s: float
     wall_s: float
@@ -55,7 +55,7 @@ def measure(
 
 
 def cheapest(runs: Sequence[Cost]) -> Cost:
-    """The run that a busy machine disturbed least."""
+    """Return the run that a busy machine disturbed least."""
     return min(runs, key=lambda cost: cost.cpu_s)
 
 

@@ -1,4 +1,4 @@
-"""Where a training step of the student goes: waiting for data, forward, renderer, losses, backward, optimiser.
+"""Time of the student's training steps by part: waiting for data, forward, renderer, losses, backward, optimiser.
 
     .venv/bin/python -m benchmarks.distill [--data DATA_ROOT] [--steps 12] [--set distill.lr=0.001] [--out FILE.json]
 
@@ -28,10 +28,12 @@ from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import open_snapshot
 from models.zoo import zoo
 from tasks.distill import Networks, make_student
-from tasks.training import loop as training
-from tasks.training.batches import Prompts
+from tasks.training import trainer as training
+from tasks.training.batches import BatchMaker, Prompts
+from tasks.training.curve import Curve
 from tasks.training.data import SampleRef, StepDraw, read_samples
-from tasks.training.loop import Trainer
+from tasks.training.loop import course_of
+from tasks.training.trainer import Trainer
 from tests.worlds import taught  # the demo's data in small, for who has none
 
 PARTS = ("waiting for data", "frozen networks", "forward", "renderer", "losses", "backward", "optimiser", "other")
@@ -40,7 +42,7 @@ WARM_UP = 2  # steps
 
 
 class Parts:
-    """Seconds by part. A part within another counts for itself alone; a GPU is waited for at both ends."""
+    """Seconds by part. Time in a nested part counts for that part only; a GPU is synchronised at both ends."""
 
     def __init__(self, device: str) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -109,20 +111,21 @@ def measure(
     """Seconds a step by part, after the first ones and, where samples are kept, after a whole epoch."""
     own, device = settings.distill, settings.run.device
     student = make_student(networks.teacher, prompts, settings).train()
-    teachers = networks.teacher, networks.perceptual
-    trainer = Trainer(student, *teachers, prompts, learned, (), own, device, Accelerator(cpu=device == "cpu"))
+    maker = BatchMaker(student, networks.teacher, prompts, own, device)
+    accelerator, curve = Accelerator(cpu=device == "cpu"), Curve()
+    trainer = Trainer(maker, networks.perceptual, learned, own, course_of(own), accelerator)
     if not ahead:
         trainer.maker.read_ahead = lambda *_: None  # type: ignore[method-assign]
     every_view = tuple(range(trainer.stored_views))
     for sample in learned if own.memory_mb else []:  # as after the first epoch
         trainer.maker.make([sample], StepDraw((0,), (None,), (every_view,), 0))
     with watched(trainer, device) as parts:
-        for trainer.step in range(WARM_UP):
-            trainer.curve.pending.append(trainer.take_step())
-        parts.start()
-        for trainer.step in range(WARM_UP, WARM_UP + steps):
-            trainer.curve.pending.append(trainer.take_step())
-        trainer.curve.read()
+        for step in range(WARM_UP + steps):
+            if step == WARM_UP:
+                parts.start()
+            curve.pending.append(trainer.step(with_views=step >= own.triplane_iterations))
+            trainer.schedule.step()
+        curve.read()
         seconds = {name: spent / steps for name, spent in parts.seconds.items()}
     trainer.maker.loader.close()
     return seconds

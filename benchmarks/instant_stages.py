@@ -6,15 +6,13 @@ workers, Prefect and MLflow do all they do for real work. What remains is what t
 
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data_catalog.products.snapshot import write_snapshot_files
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Stage, Summary, Work
 from tasks import align, distill, edit, evaluate, portraits, prompts, score, select, teach
 from tasks import dataset as real_dataset
+from tasks.tables.samples import LOST, SAMPLE_ROWS
 
 SAMPLES = 4  # that each partition claims to hold
 
@@ -28,7 +26,7 @@ def instant(work: Work) -> Summary:
 
 
 def instant_select(work: Work) -> Summary:
-    """As `instant`, with what the blocks of a style and the snapshot ask a selection for."""
+    """Make the selection like `instant`, with the entries that a style's blocks and the snapshot need."""
     (work.folder / "funnel.json").write_bytes(encode_json({"funnel": select.count_funnel([])}))
     blocks = {f"{given.partition.block:04d}": given.digest for given in work.inputs["score"]}
     summary = instant(work)
@@ -38,10 +36,8 @@ def instant_select(work: Work) -> Summary:
 
 def instant_dataset(work: Work) -> Summary:
     """A snapshot without samples; its manifest names every partition, as the real one does."""
-    empty = pa.Table.from_pylist([], schema=real_dataset.SCHEMA)
-    write_snapshot_files(work.folder, empty, real_dataset.make_manifest([], work))
-    lost = pa.Table.from_pylist([], schema=real_dataset.REJECTED_SCHEMA)
-    pq.write_table(lost, work.folder / real_dataset.REJECTED)
+    write_snapshot_files(work.folder, SAMPLE_ROWS.of([]), real_dataset.make_manifest([], work))
+    LOST.write(work.folder, [])
     return Summary()
 
 

@@ -1,4 +1,4 @@
-"""What the machinery costs when there is nothing to compute: stillroom, DVC and Snakemake on the same graph.
+"""Cost of the machinery with nothing to compute: stillroom, DVC and Snakemake on the same graph.
 
     make bench-orchestrator        or, with the peers in .bench-venv (benchmarks/requirements.txt):
     .venv/bin/python -m benchmarks.orchestrator [--parts peers large samples prefect] [--out FILE.json]
@@ -52,7 +52,7 @@ class Stillroom:
         return {"STILLROOM_DATA": str(self.folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 
     def run(self, *arguments: str, limit_s: float = 240.0, **more: str) -> Cost:
-        """One command in a process of its own."""
+        """Run a command in its own process."""
         given = [text for name, value in self.settings.items() for text in ("--set", f"{name}={value}")]
         command = [sys.executable, "-m", "benchmarks.instant", *arguments, *given]
         return measure(command, self.folder, self.environment | more, limit_s)
@@ -112,7 +112,7 @@ def compare_large(work: Path, styles: list[str], blocks: int) -> Found:
 
 
 def say(name: str, costs: dict[str, Cost]) -> None:
-    """One line a tool as soon as it is known."""
+    """Print a line for a tool as soon as its costs are known."""
     print(name, {what: f"{cost.cpu_s} s CPU, {cost.wall_s} s" for what, cost in costs.items()}, flush=True)
 
 

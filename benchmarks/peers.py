@@ -41,7 +41,7 @@ def _belongs(partition: Partition, upstream: Partition) -> bool:
 
 
 def write_files(folder: Path, styles: list[str], blocks: int) -> None:
-    """What each partition's command would write, and the style files."""
+    """Write the files of each partition's command, and the style files."""
     write_styles(folder, styles)
     for key, _ in partitions(styles, blocks):
         path = folder / key

@@ -157,7 +157,7 @@ def differences(resolution: int, device: str) -> dict[str, float]:
 
 
 def seconds(task: str, resolution: int, device: str, repeats: int) -> dict[str, float]:
-    """Of each way, the fastest of its turns."""
+    """Return the seconds of the fastest turn, by renderer."""
     planes, decoder, ways = renderers(resolution, device)
     on_gpu = device.startswith("cuda")
     clock = time.perf_counter if on_gpu else time.process_time
@@ -199,7 +199,7 @@ def _status_kb(field: str) -> int:
 
 
 def measure(resolution: int, device: str, repeats: int) -> dict[str, Any]:
-    """All of it, as a document."""
+    """Measure everything; returns a document."""
     document: dict[str, Any] = {
         "rays": resolution**2,
         "samples_per_ray": OPTIONS.coarse_samples + OPTIONS.fine_samples,

@@ -1,4 +1,4 @@
-"""One row of the table of all benchmarks: ours, what a user would otherwise take, the limit, what is to be reached."""
+"""Rows of the table of all benchmarks: our value, the usual alternative, the machine's limit, the target."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class Row:
     problem: str = ""  # why there are no numbers
 
     def cells(self) -> tuple[str, ...]:
-        """As many as there are headers."""
+        """Return the cells, one for each header."""
         return (
             self.what,
             self.problem or f"{_short(self.ours)} {self.unit}".strip(),
@@ -54,7 +54,7 @@ def write_results(path: Path, document: dict[str, Any], rows: Sequence[Row], com
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a number depends on."""
+    """Describe the machine and its load, which the numbers depend on."""
     cpus = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()

@@ -97,7 +97,7 @@ def measure(runs: dict[str, Callable[[], object]], repeats: int, before: Callabl
 
 
 def cpu_seconds() -> float:
-    """Of this process with its threads, and of its children that have ended."""
+    """Return the CPU seconds of this process with its threads, and of its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 

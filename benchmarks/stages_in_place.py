@@ -1,4 +1,4 @@
-"""What `tasks.stages` is to a process of `benchmarks.instant`. Workers import the functions by their own module."""
+"""Replacement of `tasks.stages` for `benchmarks.instant`. Workers import the functions by their own module."""
 
 from benchmarks.instant_stages import STAGES
 

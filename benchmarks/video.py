@@ -1,7 +1,7 @@
-"""How much an edited video flickers, frame by frame and steadied, and what that costs.
+"""Flicker of an edited video, with frames edited alone and steadied, and the cost of steadying.
 
 `python -m benchmarks.video` edits heads of the embedded world that talk and turn, whose true edit is known for every
-frame, as one does who edits each frame alone; then with a smooth camera; then with steadied triplanes too.
+frame: each frame alone; then with a smooth camera; then with steadied triplanes too.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.flicker import error, motion, sharpness, tremor, warp_error
 from benchmarks.rows import RESULTS, Row, write_results
 from models import camera, procedural
 from models.faces import alignment
@@ -23,7 +24,6 @@ from models.pixels import to_levels
 from tasks.student.api import Student
 from tasks.video.edit import SIDE_YAW, SMOOTHING, Smoothing, edit_frames, frame_times
 from tasks.video.example import Moment, talking_head, write_example
-from tasks.video.flicker import error, motion, sharpness, tremor, warp_error
 from tasks.video.source import Clip, open_clip
 from tasks.video.track import Sighting, smooth_track, track
 
@@ -103,7 +103,7 @@ def true_views(case: Case, student: Student, smoothing: Smoothing) -> list[np.nd
 
 
 def rows_of(means: dict[str, dict[str, float]]) -> list[Row]:
-    """How much of the flicker of frames edited alone is left, and what that costs."""
+    """Return the flicker and the time, compared with frames that are edited alone."""
     other, *_, whole = means  # from each frame alone to everything that steadies
     alone, ours = means[other], means[whole]
     flicker = Row("video, warp error", "", ours["warp_error"], other, alone["warp_error"],

@@ -1,4 +1,4 @@
-"""How long a step of the paper's size waits for its samples, while it takes what the disk needs to read them.
+"""Time that a step of the paper's size waits for its samples, at the disk's own speed.
 
     .venv/bin/python -m benchmarks.waiting [--folder FOLDER] [--samples 96] [--repeats 3] [--out FILE.json]
 
@@ -44,7 +44,7 @@ def share_waited(samples: list[SampleRef], step_s: float, ahead: int) -> float:
             asked += 1
         started = time.perf_counter()
         loader.take(batch, drawn[number])
-        if number > AHEAD:  # what the first steps ask for nobody could read before
+        if number > AHEAD:  # the first steps have nothing read ahead
             waited, steps = waited + time.perf_counter() - started, steps + 1
         time.sleep(step_s)
     loader.close()

@@ -1,1 +1,1 @@
-"""What exists and the proof that it is what we made: settings, fingerprints, records, plan, shards."""
+"""Catalog of everything made, with proof of its origin: settings, fingerprints, records, plan, shards."""

@@ -1,13 +1,13 @@
-"""The flow adapt-style: a student and a few pairs in, a small delta that knows one more style out."""
+"""Flow adapt-style: from a student and a few pairs to a small delta for one more style."""
 
 from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.run.adaptation import adapt_settings, adapt_shape, make_samples, publish_adapted
 from flows.run.products import find_student
-from flows.run.session import open_run
+from flows.run.run import open_run
 
 
 @flow(name="adapt-style", flow_run_name="adapt-style {style} {profile}", validate_parameters=True)
@@ -20,15 +20,15 @@ def adapt_style(
     prompt: str | None = None,
     force: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Customise the student of these settings, or a named one, to a style of a file or of one's own pairs.
+    """Adapt the student of these settings, or a named one, to a style file or to the user's own pairs.
 
     `style` names a file in the styles folder, or the new style.  `pairs` is a folder with input/ and edited/ pictures
     of equal names; `prompt` says in words what was done to them, where the style has no file.
     """
-    chosen = adapt_settings(overrides or [], pairs, prompt)
+    workspace = Workspace.open(profile, adapt_settings(overrides or [], pairs, prompt))
     parameters = {"style": style, "student": student, "pairs": pairs, "prompt": prompt}
-    shape, pins = adapt_shape(style), find_student(student, load_settings(profile, overrides or []))
-    with open_run("adapt-style", profile, chosen, pins, force or [], None, parameters, shape) as run:
+    shape, pins = adapt_shape(style), find_student(student, workspace)
+    with open_run("adapt-style", workspace, pins, force or [], None, parameters, shape) as run:
         if pairs is None:
             make_samples(run)  # portraits to teach, for as many portraits as hold enough pairs
         run.stage("pairs")  # choose those to learn from and those to measure with

@@ -4,8 +4,9 @@ from typing import Any
 
 from prefect import flow
 
+from data_catalog.workspace import Workspace
 from flows.run.products import publish_dataset
-from flows.run.session import on_cluster, open_run
+from flows.run.run import on_cluster, open_run
 
 
 @flow(name="build-dataset", flow_run_name="build-dataset {profile}", validate_parameters=True)
@@ -22,7 +23,8 @@ def build_dataset(
     `force` names stages, stage/style or partitions to make again, `only` the partitions that may be made
     (`stillroom retry` names those that failed and those that waited for them); null for all.
     """
-    with open_run("build-dataset", profile, on_cluster(overrides, cluster), force=force or [], only=only) as run:
+    workspace = Workspace.open(profile, on_cluster(overrides, cluster))
+    with open_run("build-dataset", workspace, force=force or [], only=only) as run:
         run.stage("portraits")  # take in, check, identify by content, split
         run.stage("align")  # crop, and find the camera
         run.stage("prompts")  # paraphrase each style's instruction

@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.run.products import find_dataset, register_student
-from flows.run.session import open_run
+from flows.run.run import open_run
 
 
 @flow(name="distill", flow_run_name="distill {profile}", validate_parameters=True)
@@ -17,9 +17,9 @@ def distill(
     force: list[str] | None = None,
 ) -> dict[str, Any]:
     """Train the student from the dataset of these settings, or from a named one, and register it as a model."""
-    pins = find_dataset(dataset, load_settings(profile, overrides or []))
-    parameters = {"dataset": dataset}
-    with open_run("distill", profile, overrides or [], pins, force or [], parameters=parameters) as run:
+    workspace = Workspace.open(profile, overrides)
+    pins, parameters = find_dataset(dataset, workspace), {"dataset": dataset}
+    with open_run("distill", workspace, pins, force or [], parameters=parameters) as run:
         run.stage("distill")
         student = register_student(run)
         return run.conclude(student=student.digest, dataset=student.dataset, metrics=student.metrics)

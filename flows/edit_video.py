@@ -1,4 +1,4 @@
-"""The flow edit-video: a video and a prompt in, input | edited | from the side out."""
+"""Flow edit-video: from a video and a prompt to input | edited | from the side."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,10 +7,8 @@ from typing import Any
 from prefect import flow
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
-from data_catalog.config.settings import Settings
 from data_catalog.store.store import check_writable
+from data_catalog.workspace import Workspace
 from flows.run.lifecycle import tracked
 from flows.track.prefect_pages import ProgressBar, log_plainly
 from tasks.progress import Progress, listening
@@ -34,21 +32,20 @@ def edit_video(
     student: str | None = None,
     style: str | None = None,
 ) -> dict[str, Any]:
-    """Edit every frame of a video (a file, or a folder of pictures) as a text or a reference picture says.
+    """Edit every frame of a video (a file, or a folder of pictures) by a text or a reference picture.
 
     Without a video, a head of the embedded world that talks and turns; without `out`, edited.mp4 in the data root.
-    `style`: one that the student was adapted to. Sound and times stay. Interrupted, the same call goes on at its frame.
+    `style`: one that the student was adapted to. Sound and times stay. After an interruption, the same call resumes.
     """
     log_plainly()
-    settings = load_settings(profile, overrides or [])
-    root = data_root()
-    check_writable(root)
-    clip = open_clip(find_video(video, settings, root), settings.portraits.max_pixels)
-    target = Path(out) if out is not None else root / "edited.mp4"
+    workspace = Workspace.open(profile, overrides)
+    check_writable(workspace.root)
+    clip = open_clip(find_video(video, workspace), workspace.settings.portraits.max_pixels)
+    target = Path(out) if out is not None else workspace.root / "edited.mp4"
     check_outputs(clip, target)
     editor = Student.load(student, profile, overrides or [], style)
     wish = editor.read_prompt(prompt, reference)
-    with tracked(root, settings, "edit-video", overrides or []) as (tracker, _):
+    with tracked(workspace, "edit-video") as (tracker, _):
         tracker.params(tracker.run_id, describe(clip, prompt, reference, editor.origin, style))
         bar = ProgressBar("edit-video")
 
@@ -57,7 +54,7 @@ def edit_video(
                 bar.update(progress.step, progress.total)
 
         with listening(hear):
-            edited = edit_clip(editor, clip, wish, target, views, root)
+            edited = edit_clip(editor, clip, wish, target, views, workspace.root)
         outcome = summary(edited)
         tracker.metrics(tracker.run_id, {k: v for k, v in outcome.items() if isinstance(v, int | float)})
         for path in edited.files:
@@ -65,13 +62,13 @@ def edit_video(
     return {**outcome, "student": editor.origin, "mlflow_run_id": tracker.run_id}
 
 
-def find_video(video: str | None, settings: Settings, root: Path) -> Path:
+def find_video(video: str | None, workspace: Workspace) -> Path:
     """The video named, or the embedded world's own, made at its first use."""
     if video is not None:
         return Path(video)
-    if settings.world != "embedded":
+    if workspace.settings.world != "embedded":
         raise UserError("there is no video to edit", expected="a file, or a folder of pictures")
-    path = root / "video" / "example.mp4"
+    path = workspace.root / "video" / "example.mp4"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_example(path, EXAMPLE_SEED, EXAMPLE_FRAMES)
@@ -86,7 +83,7 @@ def describe(clip: Clip, prompt: str | None, reference: str | None, student: str
 
 
 def summary(edited: Edited) -> dict[str, Any]:
-    """What the flow returns and the command prints."""
+    """Return the values that the flow returns and the command prints."""
     made = edited.frames - edited.resumed_at
     return {
         **asdict(edited),

@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.run.products import find_student, publish_evaluation
-from flows.run.session import open_run
+from flows.run.run import open_run
 
 
 @flow(name="evaluate", flow_run_name="evaluate {profile}", validate_parameters=True)
@@ -21,9 +21,9 @@ def evaluate(
 
     `dataset`: a dataset of other portraits to do it on instead of the student's own.
     """
-    pins = find_student(student, load_settings(profile, overrides or []), dataset)
-    parameters = {"student": student, "dataset": dataset}
-    with open_run("evaluate", profile, overrides or [], pins, force or [], parameters=parameters) as run:
+    workspace = Workspace.open(profile, overrides)
+    pins, parameters = find_student(student, workspace, dataset), {"student": student, "dataset": dataset}
+    with open_run("evaluate", workspace, pins, force or [], parameters=parameters) as run:
         run.stage("evaluate")
         found = publish_evaluation(run)
         return run.conclude(**found)

@@ -1,4 +1,4 @@
-"""What a user can mend: shown as one message, without a traceback. Anything else is a bug and keeps its own."""
+"""Exceptions for a user's mistakes, shown as one message without a traceback. Any other exception is a bug."""
 
 from data_catalog.config.errors import UserError
 from models.zoo.zoo import WeightsError

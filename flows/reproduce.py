@@ -13,7 +13,7 @@ from flows.evaluate import evaluate
 def reproduce(
     profile: str = "demo", overrides: list[str] | None = None, force: list[str] | None = None
 ) -> dict[str, Any]:
-    """All three flows in their order, each a run of its own below this one. `force`: what to make again."""
+    """Run all three flows in their order, each as a run below this one. `force`: stages or partitions to make again."""
     built = build_dataset(profile, overrides, force=force)
     distilled = distill(profile, overrides, dataset=built["dataset"], force=force)
     evaluated = evaluate(profile, overrides, student=distilled["student"], force=force)

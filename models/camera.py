@@ -12,12 +12,7 @@ The one statement of our conventions:
 - image coordinates are in [0, 1], x to the right and y down; pixel (row, col) of R has its centre at
   ((col+.5)/R, (row+.5)/R).
 - depth is the distance along the unit ray, in world units.
-
-`eg3d_*` are the reference's own samplers, with their other angles; only parity and published videos need
-them.
 """
-
-import math
 
 import torch
 from torch import Tensor
@@ -77,7 +72,7 @@ def orbit_label(yaw: Angle, pitch: Angle, focal: float = FOCAL) -> Tensor:
 
 
 def project(points: Tensor, label: Tensor) -> Tensor:
-    """Where points land in the image.
+    """Project points into the image.
 
     points: (B, N, 3) or (N, 3), world.  label: (B, 25).  Returns (B, N, 2) in [0, 1] inside the image, x
     right, y down.
@@ -87,36 +82,6 @@ def project(points: Tensor, label: Tensor) -> Tensor:
     camera_points = offset @ cam2world[:, :3, :3]  # the rotation's inverse, applied to rows
     image = camera_points @ intrinsic.to(camera_points).transpose(1, 2)
     return image[..., :2] / image[..., 2:]
-
-
-def focal_from_fov(fov_deg: float) -> float:
-    """EG3D's focal length for a field of view; pi and sqrt(2) are truncated there, and labels depend on it."""
-    return float(1.0 / (math.tan(fov_deg * 3.14159 / 360.0) * 1.414))
-
-
-def eg3d_position(yaw: Angle, pitch: Angle, radius: float = RADIUS) -> Tensor:
-    """Camera positions (B, 3) for EG3D's angles: pi/2, pi/2 is frontal, a smaller yaw moves the camera to -x.
-
-    EG3D's pitch is not a polar angle: arccos(1 - 2 pitch / pi), equal to it only at the horizon.
-    """
-    yaw_rad, pitch_rad = torch.broadcast_tensors(_as_vector(yaw), _as_vector(pitch))
-    polar = torch.arccos(1.0 - 2.0 * pitch_rad.clamp(1e-5, math.pi - 1e-5) / math.pi)
-    azimuth = math.pi - yaw_rad
-    direction = torch.stack([polar.sin() * azimuth.cos(), polar.cos(), polar.sin() * azimuth.sin()], dim=-1)
-    return radius * direction
-
-
-def eg3d_look_at(
-    yaw: Angle, pitch: Angle, radius: float = RADIUS, target: tuple[float, float, float] = TARGET
-) -> Tensor:
-    """cam2world (B, 4, 4) for EG3D's angles (see `eg3d_position`)."""
-    position = eg3d_position(yaw, pitch, radius)
-    return aim(position, position.new_tensor(target))
-
-
-def eg3d_label(pitch: Angle, yaw: Angle, fov_deg: float = 18.837, cx: float = 0.5, cy: float = 0.5) -> Tensor:
-    """Labels (B, 25) as 3DPE makes them for its videos and views; pitch comes first there, angles are EG3D's."""
-    return camera_label(eg3d_look_at(yaw, pitch), intrinsics(focal_from_fov(fov_deg), cx, cy))
 
 
 def mirror_label(label: Tensor) -> Tensor:

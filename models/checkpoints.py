@@ -1,4 +1,4 @@
-"""Checkpoint files of other projects: read without running what is in them, converted once to safetensors.
+"""Checkpoint files of other projects: read without running their code, converted once to safetensors.
 
 A `.pt` or `.pth` is a pickle, and a pickle may name any function to be called. Ours is read by PyTorch's restricted
 unpickler: tensors and plain values come through, the few harmless classes below as empty stand-ins, all else is
@@ -29,18 +29,18 @@ CONVERTED, SUMS = ".safetensors", ".safetensors.sha256"  # are added to the name
 
 
 class WeightsError(Exception):
-    """Weights that are missing or not the ones expected; the message says which and what to do."""
+    """Weights that are missing or not the ones expected; the message names them and the next step."""
 
 
 class _PlainDict:
-    """Stands in for a dictionary with attributes: what is made is a plain one."""
+    """Stand-in for a dictionary with attributes; it becomes a plain dictionary."""
 
     def __new__(cls) -> dict[str, Any]:  # type: ignore[misc]
         return {}
 
 
 class _Ignored:
-    """Stands in for a number of NumPy's or its type, such as a best loss: no weight, so its value is not kept."""
+    """Stand-in for a NumPy number or its type, such as a best loss. It is no weight, so its value is dropped."""
 
     def __init__(self, *values: object) -> None:
         pass
@@ -49,7 +49,7 @@ class _Ignored:
         pass
 
 
-# By the name that a file gives. None of it runs anything of the file's choice.
+# By the name in the pickle. None of these runs code chosen by the file.
 STAND_INS: tuple[tuple[type, str], ...] = (
     (_PlainDict, "dnnlib.EasyDict"),
     (_PlainDict, "dnnlib.util.EasyDict"),
@@ -62,7 +62,7 @@ STAND_INS: tuple[tuple[type, str], ...] = (
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: a dictionary of tensors, plain values and further dictionaries.
+    """Read a checkpoint: a dictionary of tensors, plain values and further dictionaries.
 
     Raises WeightsError when the file is missing, damaged, something else, or would run code.
     """
@@ -96,10 +96,10 @@ def read_safetensors(path: Path) -> State:
 
 
 def load_converted(path: Path, read: Callable[[Path], State]) -> State:
-    """`read(path)`, which checks what it reads; done once, then taken from the safetensors file beside it.
+    """Return `read(path)`, converted once to a safetensors file beside the checkpoint.
 
-    `NAME.safetensors.sha256` holds the digests of both files, as `sha256sum --check` reads them: when either file is
-    another, it is converted anew. Where the folder cannot be written, nothing is kept.
+    `read` checks what it reads. `NAME.safetensors.sha256` holds the digests of both files in the format of
+    `sha256sum --check`; if either file has changed, it is converted again. In a read-only folder nothing is kept.
     """
     _check_readable(path)
     if path.suffix == ".safetensors":
@@ -114,7 +114,9 @@ def load_converted(path: Path, read: Callable[[Path], State]) -> State:
         _write_and_rename(sums, lambda temporary: temporary.write_text(told, encoding="utf-8"))
         log.info("%s was converted to %s", path.name, converted)
     except OSError as error:
-        log.warning("%s cannot be kept as safetensors (%s); it is read anew each time", path, error.strerror or error)
+        log.warning(
+            "%s cannot be stored as safetensors (%s); it is read again each time", path, error.strerror or error
+        )
     return state
 
 
@@ -131,7 +133,7 @@ def section(content: Mapping[str, Any], name: str, path: Path) -> State:
 
 
 def check_state(state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], what: str, path: Path) -> None:
-    """Exactly the expected keys and shapes, every number finite. Raises WeightsError that names what is not so."""
+    """Check for exactly the expected keys and shapes, all finite. Raises WeightsError that names the difference."""
     import torch
 
     tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
@@ -159,7 +161,7 @@ def _some(names: list[str]) -> str:
 
 
 def _check_readable(path: Path) -> None:
-    """That there is a file, and that it is not one of the things people get instead of the file."""
+    """Check that the file exists and is not a page or pointer downloaded in its place."""
     if path.is_dir():
         raise _problem(f"{path} is a folder", path, expected="the checkpoint file itself")
     if not path.is_file():
@@ -212,7 +214,7 @@ def file_digest(path: Path) -> str:
 def _write_converted(state: State, target: Path, mode: int) -> None:
     from safetensors.torch import save_file
 
-    # Only a tensor that is a part of a larger storage is copied: the file may be as large as the memory allows.
+    # Copy only tensors that are part of a larger storage: the file may be as large as the memory.
     whole = {
         key: value.contiguous() if value.nbytes == value.untyped_storage().nbytes() else value.clone()
         for key, value in state.items()
@@ -220,7 +222,7 @@ def _write_converted(state: State, target: Path, mode: int) -> None:
 
     def save(temporary: Path) -> None:
         save_file(whole, temporary)
-        temporary.chmod(mode)  # safetensors lets nobody else read it
+        temporary.chmod(mode)  # safetensors creates the file readable by its owner alone
 
     _write_and_rename(target, save)
 

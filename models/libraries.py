@@ -1,10 +1,10 @@
-"""diffusers, transformers and lpips, imported so that they work beside a CPU-only torch too.
+"""diffusers, transformers and lpips, imported so that they also work beside a CPU-only torch.
 
-All three import torchvision. Its registry build has operators compiled against CUDA libraries; beside a CPU-only torch
+All three import torchvision. Its registry build has operators compiled against CUDA libraries. Beside a CPU-only torch
 they do not load, and torchvision then fails at import because it registers a fake kernel for an undefined operator.
-Defining the schemas first is enough: nothing here calls the operators. Import these libraries from here only.
+Defining the schemas first is enough: these operators are never called. Import these libraries from here only.
 
-Each is imported when it is asked for: a student needs transformers alone, and is used where the others are missing.
+Each is imported on first use: a student needs transformers alone and works where the others are missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _define_missing_operators() -> None:
     for library in Path(spec.origin).parent.glob("_C*.so"):
         try:
             torch.ops.load_library(str(library))
-            return  # compiled operators are there; defining them again would clash
+            return  # compiled operators are loaded; defining them again would clash
         except OSError:
             continue
     for operator in ("nms", "qnms"):
@@ -34,7 +34,7 @@ _define_missing_operators()
 
 
 def __getattr__(name: str) -> Any:
-    """Import a library. Its progress bars are off: small networks load often, and a bar each is noise."""
+    """Import a library with its progress bars switched off: small networks load often."""
     if name == "diffusers":
         import diffusers
 

@@ -1,4 +1,4 @@
-"""From pictures as files hold them (uint8, rows of RGB) to tensors (channels first, [-1, 1]), and back."""
+"""Conversion of pictures between files (uint8, rows of RGB) and tensors (channels first, [-1, 1])."""
 
 import numpy as np
 import torch
@@ -19,6 +19,6 @@ def to_bytes(images: Tensor) -> np.ndarray:
 
 
 def to_levels(values: np.ndarray | Tensor) -> np.ndarray:
-    """values: of any shape, in [0, 1].  Returns the nearest of the 256 levels, uint8."""
+    """Return the nearest of the 256 levels, uint8.  values: any shape, in [0, 1]."""
     levels: np.ndarray = (np.asarray(values) * 255.0 + 0.5).astype(np.uint8)
     return levels

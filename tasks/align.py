@@ -1,21 +1,19 @@
 """Stage align: crop each portrait as FFHQ does and find its camera.
 
-Where the camera comes from, in this order: a label given with the picture, used as it is; a Deep3DFaceRecon result;
-landmarks (a landmark file, or the world's detector) and PnP; else the picture is taken as already aligned and frontal,
-which the record says. Everything is joined by name or id, never by order: one missed face must not move the others'
-cameras.
+Sources of the camera, the first that applies: a label given with the picture, used as it is; a Deep3DFaceRecon result;
+landmarks (a landmark file, or the world's detector) and PnP; else the picture counts as aligned and frontal, which the
+record says. Everything is joined by name or id, never by order: a missed face must not shift the other cameras.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import decode_rgb, encode_png
@@ -25,6 +23,8 @@ from tasks.sources.cropping import Unusable, cut, middle_square
 from tasks.sources.files import PROCEDURAL
 from tasks.sources.landmarks import find_landmark_files, read_landmarks
 from tasks.sources.reconstructions import PREFIX, find_reconstructions, read_reconstructions
+from tasks.tables.faces import FACES, Face
+from tasks.tables.portraits import PORTRAITS, Portrait
 
 if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
@@ -32,30 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Not fixed-size lists, which Parquet readers refuse where a value is null.
-NUMBERS = pa.list_(pa.float64())
-SCHEMA = pa.schema(
-    [
-        ("portrait_id", pa.string()),
-        ("split", pa.string()),
-        ("name", pa.string()),
-        ("camera", NUMBERS),  # of the aligned picture, EG3D's intrinsics unless given
-        ("crop", NUMBERS),  # affine 2x3, raw px -> [0, 1] of the crop, row by row
-        ("landmarks", NUMBERS),  # raw px, x then y of each; null without
-        ("camera_source", pa.string()),  # given, reconstruction, pnp or assumed_frontal
-        ("reprojection", pa.float64()),  # of the PnP, root mean square, in crop sides; null without
-        ("rotation_error_deg", pa.float64()),  # to true_camera; null where that is unknown
-        ("true_camera", NUMBERS),  # the exact camera of the crop, its own intrinsics; null where unknown
-        ("seed", pa.int64()),  # of the procedural world; null elsewhere
-        ("status", pa.string()),  # ok or rejected
-        ("reason", pa.string()),
-    ]
-)
-Row = dict[str, Any]
-
 
 class Aligned(NamedTuple):
-    """Where to cut, and the camera of what is cut out."""
+    """Crop of a picture, and the camera of the crop."""
 
     crop: np.ndarray  # (2, 3) raw px -> [0, 1]
     camera: np.ndarray  # (25,)
@@ -65,7 +44,7 @@ class Aligned(NamedTuple):
 
 
 class Clues(NamedTuple):
-    """What is known of the faces in a block. By name, points (5, 2) px or a reason; poses (4, 4) or a reason."""
+    """Given information on the faces in a block. By name: points (5, 2) px or a reason; poses (4, 4) or a reason."""
 
     landmarks: dict[str, np.ndarray | str] | None = None  # None where no file gives any
     poses: dict[str, np.ndarray | str] | None = None  # None where no reconstructions are given
@@ -75,16 +54,16 @@ class Clues(NamedTuple):
 def run(work: Work) -> Summary:
     """Align the portraits of one block."""
     folder, settings = work.input("portraits").folder, work.settings
-    portraits = [r for r in pq.read_table(folder / "portraits.parquet").to_pylist() if r["status"] == "ok"]
+    portraits = {str(row.portrait_id): row for row in PORTRAITS.read(folder) if row.status == "ok"}
     clues = _gather(work)
     (work.folder / "aligned").mkdir()
     rows = []
-    for portrait in sorted(portraits, key=lambda row: row["portrait_id"]):
-        rgb = decode_rgb((folder / "images" / f"{portrait['portrait_id']}.png").read_bytes())
+    for portrait_id, portrait in sorted(portraits.items()):
+        rgb = decode_rgb((folder / "images" / f"{portrait_id}.png").read_bytes())
         rows.append(align_portrait(portrait, rgb, clues, settings, work.folder / "aligned"))
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "align.parquet")
-    good = [row for row in rows if row["status"] == "ok"]
-    reasons = Counter(row["reason"].partition(":")[0] for row in rows if row["status"] != "ok")
+    FACES.write(work.folder, rows)
+    good = [row for row in rows if row.status == "ok"]
+    reasons = Counter(row.reason.partition(":")[0] for row in rows if row.status != "ok")
     return Summary(samples=len(good), rejected=dict(reasons), metrics=_metrics(good))
 
 
@@ -98,7 +77,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The landmark files of the settings, or what stands beside the portraits; and the reconstructions."""
+    """Return the landmark files (of the settings, or beside the portraits) and the reconstructions."""
     block = partition.block or 0
     return (find_landmark_files(settings, block) or {}) | (find_reconstructions(settings, block) or {})
 
@@ -119,25 +98,25 @@ STAGE = Stage(
 )
 
 
-def align_portrait(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> Row:
-    """The row of one portrait, its crop written into `folder`.  portrait: row of portraits.parquet.  rgb: uint8."""
-    row = {name: portrait[name] for name in ("portrait_id", "split", "name", "seed")}
+def align_portrait(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> Face:
+    """The row of one portrait, its crop written into `folder`.  rgb: (H, W, 3) uint8."""
+    row = Face(portrait_id=str(portrait.portrait_id), split=portrait.split, name=portrait.name, seed=portrait.seed)
     size = (rgb.shape[1], rgb.shape[0])
     try:
         found = find_camera(portrait, rgb, clues, settings)
         picture = cut(rgb, found.crop, settings.align.size)
     except Unusable as error:
-        log.info("%s is rejected: %s", portrait["name"], error)
-        return row | {"status": "rejected", "reason": str(error)}
-    (folder / f"{portrait['portrait_id']}.png").write_bytes(encode_png(picture))
-    return row | _described(found) | _truth(portrait["camera_true"], found, size)
+        log.info("%s is rejected: %s", portrait.name, error)
+        return replace(row, status="rejected", reason=str(error))
+    (folder / f"{portrait.portrait_id}.png").write_bytes(encode_png(picture))
+    return _compare(_describe(row, found), portrait.camera_true, found, size)
 
 
-def find_camera(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings) -> Aligned:
+def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings) -> Aligned:
     """Crop and camera by the first of the ways that the module's docstring lists."""
-    name, size = portrait["name"], (rgb.shape[1], rgb.shape[0])
-    if portrait["camera_given"] is not None:
-        return use_label(portrait["camera_given"], size)
+    name, size = portrait.name, (rgb.shape[1], rgb.shape[0])
+    if portrait.camera_given is not None:
+        return use_label(portrait.camera_given, size)
     if clues.poses is not None:
         points = None if clues.landmarks is None else _of(name, clues.landmarks, "landmarks")
         return use_reconstruction(_of(name, clues.poses, "reconstruction"), points, size)
@@ -149,7 +128,7 @@ def find_camera(portrait: Row, rgb: np.ndarray, clues: Clues, settings: Settings
 
 
 def use_label(label: list[float], size: tuple[int, int]) -> Aligned:
-    """A given label as it is.  size: (width, height) of the picture; of an oblong one, the middle square is taken."""
+    """Use a given label as it is.  size: (width, height) of the picture; an oblong one is cut to its middle square."""
     values = np.asarray(label, dtype=np.float64)
     rotation = values[:16].reshape(4, 4)[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 0.01 or np.linalg.det(rotation) < 0:
@@ -197,7 +176,7 @@ def assume_frontal(size: tuple[int, int]) -> Aligned:
 
 
 def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Settings) -> np.ndarray:
-    """Landmarks (5, 2), raw px, of the one face; by our own detector, once more in the crop, where it is larger."""
+    """Detect landmarks (5, 2), raw px, of the single face; our own detector runs again in the crop if larger there."""
     find_faces = getattr(detector, "faces", None)
     if find_faces is not None:
         from models.faces.landmark_layouts import to_five
@@ -221,7 +200,7 @@ def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Se
 
 
 def _of(name: str, given: dict[str, np.ndarray | str], what: str) -> np.ndarray:
-    """What a file gives for a picture."""
+    """Return the entry of a file for a picture. Raises Unusable where there is none."""
     if name not in given:
         raise Unusable(f"no {what} for this picture")
     found = given[name]
@@ -244,7 +223,7 @@ def _gather(work: Work) -> Clues:
 
 
 def _detects(settings: Settings) -> bool:
-    """The embedded detector knows the faces of the procedural world only; the paper's, photographs."""
+    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
     wild = settings.world == "paper" or settings.portraits.source == PROCEDURAL
     return wild and settings.align.landmarks is None
 
@@ -263,30 +242,30 @@ def _detect_one(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray) -> tupl
     return points[0].astype(np.float64) * [rgb.shape[1], rgb.shape[0]], float(confidence[0])
 
 
-def _described(found: Aligned) -> Row:
-    return {
-        "camera": found.camera.tolist(),
-        "crop": found.crop.ravel().tolist(),
-        "landmarks": None if found.landmarks is None else found.landmarks.ravel().tolist(),
-        "camera_source": found.camera_source,
-        "reprojection": found.reprojection,
-        "status": "ok",
-        "reason": "",
-    }
+def _describe(row: Face, found: Aligned) -> Face:
+    """Return the row with the face that was found."""
+    return replace(
+        row,
+        camera=found.camera.tolist(),
+        crop=found.crop.ravel().tolist(),
+        landmarks=None if found.landmarks is None else found.landmarks.ravel().tolist(),
+        camera_source=found.camera_source,
+        reprojection=found.reprojection,
+    )
 
 
-def _truth(camera_true: list[float] | None, found: Aligned, size: tuple[int, int]) -> Row:
-    """The exact camera of the crop, and how far the found one is turned from it."""
+def _compare(row: Face, camera_true: list[float] | None, found: Aligned, size: tuple[int, int]) -> Face:
+    """The row with the exact camera of the crop, and how far the found one is turned from it."""
     if camera_true is None:
-        return {"true_camera": None, "rotation_error_deg": None}
+        return row
     true = alignment.effective_camera(camera_true, found.crop, size)
     error = alignment.rotation_angle_deg(alignment.centred_rotation(found.camera), alignment.centred_rotation(true))
-    return {"true_camera": true.tolist(), "rotation_error_deg": error}
+    return replace(row, true_camera=true.tolist(), rotation_error_deg=error)
 
 
-def _metrics(rows: list[Row]) -> dict[str, float]:
-    metrics = {f"camera_{kind}": float(n) for kind, n in Counter(row["camera_source"] for row in rows).items()}
-    errors = [row["rotation_error_deg"] for row in rows if row["rotation_error_deg"] is not None]
+def _metrics(rows: list[Face]) -> dict[str, float]:
+    metrics = {f"camera_{kind}": float(n) for kind, n in Counter(row.camera_source for row in rows).items()}
+    errors = [row.rotation_error_deg for row in rows if row.rotation_error_deg is not None]
     if errors:
         metrics["rotation_error_deg_median"] = float(np.median(errors))
         metrics["rotation_error_deg_p90"] = float(np.percentile(errors, 90))

@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
-OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # mean nothing where stored views are compared
+OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # without effect where stored views are compared
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What the student learns from, and the encoders of its prompts. All frozen."""
+    """Frozen networks of the training: teacher, metric, and encoders of prompts."""
 
     teacher: Live3D
     perceptual: PerceptualDistance
@@ -57,7 +57,7 @@ def run(work: Work) -> Summary:
 
 
 def train_alone(work: Work) -> Summary:
-    """Load the networks and train: all of a batch, or the share of one of several processes."""
+    """Load the networks and train on a batch, or on one process's share of it."""
     from models.zoo import zoo
 
     names = ("teacher", "lpips", "clip", "mae")
@@ -68,20 +68,25 @@ def distill(work: Work, networks: Networks) -> Summary:
     """Train to the last iteration, from the newest checkpoint that an interrupted run left in `work.working`."""
     from accelerate import PartialState
 
-    from tasks.training.batches import Prompts
-    from tasks.training.loop import train
+    from tasks.training.batches import BatchMaker, Prompts
+    from tasks.training.looks import Looks
+    from tasks.training.loop import course_of, train
     from tasks.training.mirroring import learned_samples
+    from tasks.training.processes import make_accelerator
+    from tasks.training.trainer import Trainer
 
-    settings = work.settings
+    settings, own, device = work.settings, work.settings.distill, work.settings.run.device
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     check_stored(samples)
     learned = learned_samples(samples, networks.teacher, settings, work.working)
-    watched = [sample for sample in samples if sample.split == "val"]
-    prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
+    watched = [sample for sample in samples if sample.split == "val"] or learned
+    prompts = Prompts.read(samples, networks.clip, networks.mae, device)
     student = make_student(networks.teacher, prompts, settings)
-    teachers = networks.teacher, networks.perceptual
-    curve = train(student, *teachers, prompts, learned, watched, settings, work.working, report)
+    maker = BatchMaker(student, networks.teacher, prompts, own, device)
+    trainer = Trainer(maker, networks.perceptual, learned, own, course_of(own), make_accelerator(settings))
+    looks = Looks(maker, networks.perceptual, watched)
+    curve = train(trainer, own, work.working, looks.measure, looks.draw, report)
     if PartialState().is_main_process:
         write_products(work, student, curve, learned)
     return Summary(samples=sum(sample.split == "train" for sample in samples), metrics=curve.last())
@@ -92,7 +97,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def chosen_settings(settings: Settings) -> dict[str, Any]:
-    """What decides on the student's bytes."""
+    """Return the settings that decide on the student's bytes."""
     unread = {*NOT_IN_FINGERPRINT, *(OF_NEW_VIEWS if settings.distill.teacher == "cached" else ())}
     return settings.distill.model_dump(mode="json", exclude=unread)
 
@@ -105,6 +110,7 @@ STAGE = Stage(
     models=lambda settings: ("teacher", "clip", "mae", "lpips"),
     run=run,
     resumes=True,
+    command="distill",
 )
 
 
@@ -130,7 +136,7 @@ def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Stude
 
 
 def write_products(work: Work, student: Student, curve: Curve, learned: list[SampleRef]) -> None:
-    """The student, its curve and its last picture."""
+    """Write the student, its curve and its last picture."""
     from tasks.training.curve import COLUMNS
 
     save_student(student, work.folder)

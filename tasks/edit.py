@@ -1,8 +1,8 @@
-"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style, or takes those that came with it.
+"""Stage edit: the 2D editor turns each portrait into pseudo-labels of a style, or takes edits supplied with it.
 
-Every sample has a seed of its own, H(portrait, style, prompt, attempt), so that it can be made again alone
-and does not depend on the batch or the worker that made it. An edit that came with its portrait was made by nobody's
-seed; its prompt is one of the style's, drawn as for the others.
+Every sample has its own seed, H(portrait, style, prompt, attempt), so that it can be made again alone and does not
+depend on its batch or worker. An edit supplied with its portrait has no seed; its prompt is one of the style's, drawn
+as for the others.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import EditSettings, Settings
@@ -28,6 +25,8 @@ from data_catalog.samples.keys import sample_key
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.sources.edits import EDITOR, GivenEdits, Taken, find_edits, named_edits, take_edit
+from tasks.tables.edits import EDITS, GIVEN, Edit, Edited
+from tasks.tables.faces import FACES, Face
 
 if TYPE_CHECKING:
     from models.editing.editor import Editor
@@ -35,49 +34,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEEDS_PER_PROMPT = 2  # attempts at a portrait before it gets another prompt
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("portrait_id", pa.string()),
-        ("split", pa.string()),  # of the portrait: train, val or test
-        ("style", pa.string()),
-        ("prompt", pa.string()),
-        ("prompt_number", pa.int32()),
-        ("prompt_split", pa.string()),  # train or test
-        ("seed", pa.int64()),
-        ("attempt", pa.int32()),
-        ("pseudo_label_digest", pa.string()),  # sha256 of the PNG; null where there is none
-        ("status", pa.string()),  # ok or rejected
-        ("reason", pa.string()),
-    ]
-)
-# Further columns, where edits came with their portraits; empty for those of the editor.
-GIVEN_FIELDS = (
-    ("edit_file", pa.string()),  # its name below portraits.source
-    ("edit_sha256", pa.string()),  # of that file
-)
-Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One sample to be made."""
+class Origin(NamedTuple):
+    """File that an edit came in."""
 
-    key: str
-    portrait_id: str
-    split: str
-    style: str
-    prompt: str
-    prompt_number: int
-    prompt_split: str
-    seed: int
-    attempt: int = 0
+    file: str | None  # its name below portraits.source
+    sha256: str | None
 
 
 def run(work: Work) -> Summary:
     """Edit the aligned portraits of one block into one style."""
     align, prompts = work.input("align").folder, work.input("prompts").folder
-    portraits = pq.read_table(align / "align.parquet").to_pylist()
+    portraits = FACES.read(align)
     book = json.loads((prompts / "prompts.json").read_text(encoding="utf-8"))
     given = find_edits(work.settings, work.partition)
     if given is not None:
@@ -101,18 +70,18 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
         return own | limits | {"edits": given.names}
     own = settings.edit.model_dump(mode="json", exclude={"batch_size"})
     if settings.edit.guidance_interval == (0.0, 1.0):
-        del own["guidance_interval"]  # as if it did not exist: what was made before it did stays valid
+        del own["guidance_interval"]  # left out at its default, so that fingerprints stay the same
     return own
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The files that the pseudo-labels are taken from; none where the editor makes them."""
+    """Return the files of given pseudo-labels; none where the editor makes them."""
     given = find_edits(settings, partition)
     return given.files() if given is not None else {}
 
 
 def models(settings: Settings) -> tuple[str, ...]:
-    """The editor, unless all edits come with the portraits."""
+    """Return the editor, unless all edits are supplied with the portraits."""
     if settings.edit.source == "editor":
         return ("editor",)
     files = styles_folder(settings).glob("*.yaml")
@@ -138,7 +107,7 @@ def adjust_to_style(settings: EditSettings, book: dict[str, Any]) -> EditSetting
 
 
 def check_scheduler(editor: Editor, settings: EditSettings) -> None:
-    """That the editor's network can be sampled by the scheduler of the settings."""
+    """Check that the scheduler of the settings can sample the editor's network."""
     try:
         editor.scheduler(settings.scheduler)
     except ValueError as error:
@@ -149,28 +118,25 @@ def check_scheduler(editor: Editor, settings: EditSettings) -> None:
         ) from None
 
 
-def plan_edits(
-    portraits: list[dict[str, Any]], book: dict[str, Any], settings: EditSettings, attempt: int = 0
-) -> list[Edit]:
-    """Which portrait gets which prompts, sorted by key.
+def plan_edits(portraits: list[Face], book: dict[str, Any], settings: EditSettings, attempt: int = 0) -> list[Edit]:
+    """Pair portraits with prompts, sorted by key.
 
-    portraits: rows of align.parquet; rejected ones are passed over.  book: prompts.json. Test portraits get
+    portraits: rejected ones are passed over.  book: prompts.json. Test portraits get
     test prompts only, so that evaluation meets neither a portrait nor a prompt of the training.  A further attempt is
     of training portraits alone, with other seeds; every other one also goes on to the next prompts of the portrait.
     """
     style, edits = book["style"], []
     first = attempt // SEEDS_PER_PROMPT * settings.prompts_per_portrait
     for portrait in portraits:
-        if portrait["status"] != "ok" or (attempt and portrait["split"] != "train"):
+        split = str(portrait.split)
+        if portrait.status != "ok" or (attempt and split != "train"):
             continue
-        portrait_id, prompt_split = (
-            portrait["portrait_id"],
-            "test" if portrait["split"] == "test" else "train",
-        )
+        portrait_id, prompt_split = portrait.portrait_id, "test" if split == "test" else "train"
 
         def lot(prompt: dict[str, Any], portrait_id: str = portrait_id) -> int:
             return derive("prompt of a portrait", settings.seed, portrait_id, style, prompt["number"])
 
+        # Each portrait has its own order of the prompts; a further attempt moves on in it.
         in_turn = sorted(book[prompt_split], key=lot)
         start = first % max(1, len(in_turn))
         for prompt in [*in_turn[start:], *in_turn[:start]][: settings.prompts_per_portrait]:
@@ -178,7 +144,7 @@ def plan_edits(
                 Edit(
                     key=sample_key(portrait_id, style, prompt["number"], attempt),
                     portrait_id=portrait_id,
-                    split=portrait["split"],
+                    split=split,
                     style=style,
                     prompt=prompt["text"],
                     prompt_number=prompt["number"],
@@ -200,6 +166,7 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
     failures: dict[str, Exception] = {}
     digests: dict[str, str] = {}
     for start in range(0, len(edits), size):
+        # Read the portraits of a batch.
         batch: list[Edit] = []
         portraits: list[np.ndarray] = []
         for edit in edits[start : start + size]:
@@ -209,6 +176,7 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
             else:
                 batch.append(edit)
                 portraits.append(image.rgb)
+        # Edit them, and write each picture with its digest.
         for edit, outcome in zip(batch, edit_batch(editor, portraits, batch, settings), strict=True):
             if isinstance(outcome, Exception):
                 failures[edit.key] = outcome
@@ -218,21 +186,23 @@ def make_edits(editor: Editor, edits: list[Edit], aligned: Path, folder: Path, s
             (folder / "pseudo_labels" / f"{edit.key}.png").write_bytes(png)
             digests[edit.key] = hashlib.sha256(png).hexdigest()
     if len(failures) == len(edits) > 1:
-        raise next(iter(failures.values()))  # Nobody was spared: the editor is at fault, not the samples.
+        raise next(iter(failures.values()))  # Every sample failed: the editor is broken, not the samples.
     return write_rows(folder, edits, digests, reasons)
 
 
-def take_edits(given: GivenEdits, portraits: list[Row], book: Row, folder: Path, settings: Settings) -> Summary:
-    """As `make_edits`, of the edits that came with the portraits: one of each, whatever it is asked for by."""
+def take_edits(
+    given: GivenEdits, portraits: list[Face], book: dict[str, Any], folder: Path, settings: Settings
+) -> Summary:
+    """Do as `make_edits` does with edits supplied with the portraits: one of each, whatever its prompt."""
     (folder / "pseudo_labels").mkdir()
     once = settings.edit.model_copy(update={"prompts_per_portrait": 1})
     edits = plan_edits(portraits, book, once)
-    aligned = {portrait["portrait_id"]: portrait for portrait in portraits}
+    aligned = {portrait.portrait_id: portrait for portrait in portraits}
     reasons: dict[str, str] = {}
     digests: dict[str, str] = {}
-    origins: dict[str, Row] = {}
+    origins: dict[str, Origin] = {}
     for edit in edits:
-        name = aligned[edit.portrait_id]["name"]
+        name = aligned[edit.portrait_id].name
         taken = take_aligned(given, aligned[edit.portrait_id], settings)
         if isinstance(taken, Rejected):
             log.info("%s has no pseudo-label of %s: %s %s", name, edit.style, taken.reason, taken.detail)
@@ -241,14 +211,14 @@ def take_edits(given: GivenEdits, portraits: list[Row], book: Row, folder: Path,
         png = encode_png(taken.rgb)
         (folder / "pseudo_labels" / f"{edit.key}.png").write_bytes(png)
         digests[edit.key] = hashlib.sha256(png).hexdigest()
-        origins[edit.key] = {"edit_file": given.names[name], "edit_sha256": taken.sha256}
+        origins[edit.key] = Origin(given.names[name], taken.sha256)
     return write_rows(folder, edits, digests, reasons, origins)
 
 
-def take_aligned(given: GivenEdits, portrait: Row, settings: Settings) -> Taken | Rejected:
-    """The given edit of a portrait, cut as it was.  portrait: row of align.parquet."""
-    crop = np.array(portrait["crop"]).reshape(2, 3)
-    return take_edit(given, portrait["name"], crop, settings.align.size, settings.portraits)
+def take_aligned(given: GivenEdits, portrait: Face, settings: Settings) -> Taken | Rejected:
+    """The given edit of a portrait, cut as it was."""
+    crop = np.array(portrait.crop).reshape(2, 3)
+    return take_edit(given, portrait.name, crop, settings.align.size, settings.portraits)
 
 
 def write_rows(
@@ -256,21 +226,23 @@ def write_rows(
     edits: list[Edit],
     digests: dict[str, str],
     reasons: dict[str, str],
-    origins: dict[str, Row] | None = None,
+    origins: dict[str, Origin] | None = None,
 ) -> Summary:
     """Write edit.parquet.  By key: digests of the PNGs that there are, reasons of the others, where edits came from."""
-    rows = [
-        asdict(edit)
-        | {
-            "pseudo_label_digest": digests.get(edit.key),
-            "status": "ok" if edit.key in digests else "rejected",
-            "reason": reasons.get(edit.key, ""),
-        }
-        | (origins or {}).get(edit.key, {})
-        for edit in edits
-    ]
-    schema = SCHEMA if origins is None else pa.schema([*SCHEMA, *GIVEN_FIELDS])
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "edit.parquet")
+    rows = []
+    for edit in edits:
+        file, sha256 = (origins or {}).get(edit.key, Origin(None, None))
+        rows.append(
+            Edited(
+                **vars(edit),
+                pseudo_label_digest=digests.get(edit.key),
+                status="ok" if edit.key in digests else "rejected",
+                reason=reasons.get(edit.key, ""),
+                edit_file=file,
+                edit_sha256=sha256,
+            )
+        )
+    EDITS.write(folder, rows, further=() if origins is None else GIVEN)
     return Summary(samples=len(digests), rejected=dict(Counter(reasons.values())))
 
 
@@ -308,34 +280,27 @@ def edit_batch(
     return [outcome for (outcome,) in alone]
 
 
-def edit_again(editor: Editor, row: dict[str, Any], aligned: Path, settings: EditSettings) -> bytes:
-    """The PNG of one sample, made by itself.
-
-    row: of edit.parquet.  settings: of the sample's style, see `adjust_to_style`.
-    """
-    edit = Edit(**{name: row[name] for name in Edit.__dataclass_fields__})
+def edit_again(editor: Editor, edit: Edited, aligned: Path, settings: EditSettings) -> bytes:
+    """The PNG of one sample, made by itself.  settings: of the sample's style, see `adjust_to_style`."""
     portrait = read_image(aligned / f"{edit.portrait_id}.png")
     if isinstance(portrait, Rejected):
         raise UserError(f"the portrait of {edit.key} cannot be read", cause=portrait.reason, hint="stillroom verify")
     (outcome,) = edit_batch(editor, [portrait.rgb], [edit], settings)
     if isinstance(outcome, Exception):
-        raise UserError(f"the editor fails on {edit.key}", cause=outcome, recorded=row["reason"] or row["status"])
+        raise UserError(f"the editor fails on {edit.key}", cause=outcome, recorded=edit.reason or edit.status)
     return encode_png(outcome)
 
 
-def take_one(row: Row, portrait: Row, partition: Partition, settings: Settings) -> bytes:
-    """The PNG of one sample, from the file that came with its portrait.
-
-    row: of edit.parquet.  portrait: of align.parquet.
-    """
+def take_one(edit: Edited, portrait: Face, partition: Partition, settings: Settings) -> bytes:
+    """The PNG of one sample, from the file that came with its portrait."""
     given = find_edits(settings, partition)
     taken = None if given is None else take_aligned(given, portrait, settings)
     if taken is None or isinstance(taken, Rejected):
         cause = "the editor makes its style now" if taken is None else taken.reason
-        raise UserError(f"the edit of {row['key']} cannot be taken again", file=row["edit_file"], cause=cause)
+        raise UserError(f"the edit of {edit.key} cannot be taken again", file=edit.edit_file, cause=cause)
     return encode_png(taken.rgb)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """A full device says nothing about a sample."""
+    """Whether an error says that the device is full, which is no fault of the sample."""
     return "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()

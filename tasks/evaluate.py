@@ -1,4 +1,4 @@
-"""Stage evaluate: the student beside its teachers on portraits and prompts that it never met (3DPE, Table 1).
+"""Stage evaluate: the student beside its teachers on held-out portraits and prompts (3DPE, Table 1).
 
 All methods are seen from the same cameras: the portrait's own (the true one where it is known), and novel ones
 around the front. `seconds_per_image` is measured in this run; nothing depends on this stage, so its bytes may differ
@@ -99,7 +99,7 @@ def choose_tested(samples: Sequence[SampleRef], most: int | None) -> list[Sample
 
 
 def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
-    """The words that a student learned from, by style."""
+    """Return the training prompts by style."""
     learned: dict[str, set[str]] = {}
     for sample in samples:
         if sample.split == "train":
@@ -108,5 +108,5 @@ def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
 
 
 def is_reference(sample: SampleRef) -> bool:
-    """An image prompt may come from the train split only."""
+    """Whether a sample may be an image prompt: only samples of the train split may."""
     return sample.image_prompt and sample.split == "train"

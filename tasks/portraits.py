@@ -1,9 +1,9 @@
 """Stage portraits: take pictures in, decode, check, name them by their content, and freeze their splits.
 
-A portrait's id is of its pixels. Its split is a hash of its id, so that it stays whatever else is added; only block 0
-makes an exception, or a small set might have nobody to train or to test on: if the hash leaves block 0 without a test
-portrait, the one nearest to the test fraction becomes one, and likewise the furthest one for training. A mirrored
-picture (EG3D's `*_mirror.png`) goes where the picture goes that it mirrors. Splits that are given count instead.
+A portrait's id is a digest of its pixels. Its split is a hash of its id, so that it does not change when pictures are
+added. Block 0 is an exception, since a small set needs test and training portraits: if the hash leaves it without a
+test portrait, the portrait nearest to the test fraction becomes one, and likewise the furthest one for training. A
+mirrored picture (EG3D's `*_mirror.png`) has the split of the picture that it mirrors. Given splits replace the hash.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PortraitsSettings, Settings
@@ -29,39 +28,16 @@ from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
 from tasks.sources.licences import read_licences
 from tasks.sources.repeats import find_repeats
+from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
 
 log = logging.getLogger(__name__)
 
-# 25 numbers; not a fixed-size list, which Parquet readers refuse where a value is null.
-LABEL = pa.list_(pa.float64())
-SCHEMA = pa.schema(
-    [
-        (
-            "portrait_id",
-            pa.string(),
-        ),  # "p" and 10 hex digits of sha256; null where there are no pixels of its own
-        ("split", pa.string()),  # train, val or test; null where rejected
-        ("source", pa.string()),  # procedural, folder or zip
-        ("seed", pa.int64()),  # of the procedural world; null elsewhere
-        ("name", pa.string()),  # path below the source; of a seed, its number
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sha256", pa.string()),  # of size and pixels
-        ("camera_true", LABEL),  # of the whole picture; null outside the procedural world
-        ("camera_given", LABEL),  # from dataset.json; null without
-        ("status", pa.string()),  # ok or rejected
-        ("reason", pa.string()),
-    ]
-)
-# Further columns, where licences are given; empty for a portrait without.
-LICENCE_FIELDS = tuple((name, pa.string()) for name in Licence._fields)
 SPLITS = ("train", "val", "test")
 MIRRORED = "_mirror"  # ends the name, before its suffix
-Row = dict[str, Any]
 
 
 class Photo(NamedTuple):
-    """A picture on its way in; rgb (H, W, 3) uint8, or why there is none."""
+    """Picture on its way in: rgb (H, W, 3) uint8, or the reason for its absence."""
 
     name: str
     picture: Decoded | Rejected
@@ -72,34 +48,46 @@ class Photo(NamedTuple):
     licence: Licence | None = None
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A photo's row, and what its split depends on."""
+
+    row: Portrait
+    split_given: str | None = None
+    mirror_of: str | None = None  # id of the picture that it mirrors
+
+    @property
+    def person(self) -> str:
+        """Id of the person in the portrait, as far as it is known: a mirrored picture shows the same person."""
+        return str(self.mirror_of or self.row.portrait_id)
+
+
 def run(work: Work) -> Summary:
     """Take in the pictures of one block."""
     settings = work.settings.portraits
     number = work.partition.block or 0
     photos = _rendered(settings, number) if settings.source == PROCEDURAL else _read(work, number)
-    rows = take_in(photos, work.folder)
-    for row, split in split_rows(rows, settings, first_block=number == 0):
-        row["split"] = split
+    taken = take_in(photos, work.folder)
+    splits = split_portraits(taken, settings, first_block=number == 0)
     kind = _kind(settings)
-    rows.sort(key=lambda row: (row["portrait_id"] or "~", row["name"]))
-    licensed = any("licence" in row for row in rows)
-    schema = pa.schema([*SCHEMA, *LICENCE_FIELDS]) if licensed else SCHEMA
-    table = pa.Table.from_pylist([row | {"source": kind} for row in rows], schema=schema)
-    pq.write_table(table, work.folder / "portraits.parquet")
-    good = [row for row in rows if row["status"] == "ok"]
+    rows = [replace(each.row, source=kind, split=splits.get(each.row.portrait_id or "")) for each in taken]
+    rows.sort(key=lambda row: (row.portrait_id or "~", row.name))
+    licensed = any(row.licence is not None for row in rows)
+    PORTRAITS.write(work.folder, rows, further=LICENCE if licensed else ())
+    good = [row for row in rows if row.status == "ok"]
     # "duplicate of a.png" is counted as "duplicate", "corrupt: details" as "corrupt".
-    reasons = Counter(_counted(row["reason"]) for row in rows if row["status"] != "ok")
-    splits = Counter(row["split"] for row in good)
-    metrics = {f"portraits_{split}": float(splits[split]) for split in SPLITS}
+    reasons = Counter(_counted(row.reason) for row in rows if row.status != "ok")
+    sizes = Counter(row.split for row in good)
+    metrics = {f"portraits_{split}": float(sizes[split]) for split in SPLITS}
     return Summary(samples=len(good), rejected=dict(reasons), metrics=metrics)
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    """The block's own part of the source: growing the source leaves full blocks as they are."""
+    """Return the block's own part of the source: a growing source leaves full blocks as they are."""
     own, number = settings.portraits, partition.block or 0
     if own.val_fraction + own.test_fraction >= 1:
         raise UserError(
-            "portraits: val_fraction and test_fraction leave nobody to train on",
+            "portraits: val_fraction and test_fraction leave no portrait to train on",
             found=f"{own.val_fraction} + {own.test_fraction}",
             expected="a sum below 1",
         )
@@ -147,40 +135,52 @@ def blocks(settings: Settings) -> list[int]:
     own = settings.portraits
     if own.source == PROCEDURAL:
         if own.count is None:
-            raise UserError("portraits.count: the procedural world has no end; say how many portraits to take")
+            raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
         total = own.count
     else:
         total = open_source(own).count
     return list(range(-(-total // own.block_size)))
 
 
-def take_in(photos: Iterator[Photo], folder: Path) -> list[Row]:
-    """Write images/ and return a row for each photo, splits still missing. Of equal pictures the first one stays."""
+def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
+    """Write images/ and return a row for each photo, source and split still missing.
+
+    Of equal pictures the first one stays.
+    """
     (folder / "images").mkdir()
-    rows: list[Row] = []
+    taken: list[Taken] = []
     names: dict[str, str] = {}
     for photo in photos:
-        row: Row = {"name": photo.name, "seed": photo.seed, "camera_true": photo.camera_true}
-        row |= {"camera_given": photo.camera_given, "status": "rejected", "split": None, "portrait_id": None}
-        row |= {"split_given": photo.split_given} | (photo.licence._asdict() if photo.licence else {})
-        rows.append(row)
-        if isinstance(photo.picture, Rejected):
-            picture = photo.picture
-            row["reason"] = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
-            log.info("%s is rejected: %s", photo.name, row["reason"])
-            continue
-        rgb = photo.picture.rgb
-        digest = content_digest(rgb)
-        row |= {"width": rgb.shape[1], "height": rgb.shape[0], "sha256": digest}
-        first = names.setdefault(digest, photo.name)
-        if first != photo.name:
-            row["reason"] = f"duplicate of {first}"
-            continue
-        row |= {"portrait_id": f"p{digest[:10]}", "status": "ok", "reason": ""}
-        if PurePosixPath(photo.name).stem.endswith(MIRRORED):
-            row["mirror_of"] = f"p{content_digest(rgb[:, ::-1])[:10]}"
-        (folder / "images" / f"{row['portrait_id']}.png").write_bytes(encode_png(rgb))
-    return rows
+        own = photo.licence._asdict() if photo.licence else {}
+        row = Portrait(
+            portrait_id=None,
+            name=photo.name,
+            seed=photo.seed,
+            camera_true=photo.camera_true,
+            camera_given=photo.camera_given,
+            **own,
+        )
+        taken.append(_take(photo, row, names, folder))
+    return taken
+
+
+def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> Taken:
+    """Complete the row of a photo and write its picture.  names: of the photos before it, by their digest."""
+    if isinstance(photo.picture, Rejected):
+        picture = photo.picture
+        reason = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
+        log.info("%s is rejected: %s", photo.name, reason)
+        return Taken(replace(row, reason=reason))
+    rgb = photo.picture.rgb
+    digest = content_digest(rgb)
+    row = replace(row, width=rgb.shape[1], height=rgb.shape[0], sha256=digest)
+    first = names.setdefault(digest, photo.name)
+    if first != photo.name:
+        return Taken(replace(row, reason=f"duplicate of {first}"))
+    row = replace(row, portrait_id=f"p{digest[:10]}", status="ok")
+    (folder / "images" / f"{row.portrait_id}.png").write_bytes(encode_png(rgb))
+    mirrored = PurePosixPath(photo.name).stem.endswith(MIRRORED)
+    return Taken(row, photo.split_given, f"p{content_digest(rgb[:, ::-1])[:10]}" if mirrored else None)
 
 
 def content_digest(rgb: np.ndarray) -> str:
@@ -189,24 +189,19 @@ def content_digest(rgb: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(rgb).tobytes()).hexdigest()
 
 
-def split_rows(rows: list[Row], settings: PortraitsSettings, first_block: bool) -> list[tuple[Row, str]]:
-    """The split of every portrait that was taken, as the module's docstring says."""
-    taken = [row for row in rows if row["status"] == "ok"]
-    lots = {_person(row): fraction("split", _person(row)) for row in taken if row.get("split_given") is None}
+def split_portraits(photos: list[Taken], settings: PortraitsSettings, first_block: bool) -> dict[str, str]:
+    """The split of every portrait that was taken, by its id, as the module's docstring says."""
+    taken = [each for each in photos if each.row.status == "ok"]
+    lots = {each.person: fraction("split", each.person) for each in taken if each.split_given is None}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
     splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
-    if first_block and len(lots) == len({_person(row) for row in taken}) > 0:
+    if first_block and len(lots) == len({each.person for each in taken}) > 0:
         lowest, highest = min(lots, key=lots.__getitem__), max(lots, key=lots.__getitem__)
         if test_end > 0 and len(lots) > 1 and "test" not in splits.values():
             splits[lowest] = "test"
         if "train" not in splits.values():
             splits[highest] = "train"
-    return [(row, row.get("split_given") or splits[_person(row)]) for row in taken]
-
-
-def _person(row: Row) -> str:
-    """Whom a portrait shows, as far as is known: a mirrored picture shows whom the other one shows."""
-    return str(row.get("mirror_of") or row["portrait_id"])
+    return {str(each.row.portrait_id): each.split_given or splits[each.person] for each in taken}
 
 
 def _seeds(settings: PortraitsSettings, number: int) -> range:
@@ -225,7 +220,7 @@ def _rendered(settings: PortraitsSettings, number: int) -> Iterator[Photo]:
 
 
 def _read(work: Work, number: int) -> Iterator[Photo]:
-    """One picture after the other, so that a block of any size needs the memory of one."""
+    """Read pictures one after the other: a block of any size needs the memory of one."""
     settings = work.settings.portraits
     source = open_source(settings)
     names, given = source.block(number, settings.block_size), read_given(source)

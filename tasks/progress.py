@@ -1,7 +1,7 @@
-"""What a stage says while it works: steps done, curve points, pictures. Whoever runs the stage may listen.
+"""Progress of a running stage: steps done, curve points, pictures.
 
-A stage knows neither Prefect nor MLflow; the flow that runs it listens and passes on. With nobody listening
-the calls cost nothing. Only stages that run inside the flow's own process (distill, evaluate) are heard live.
+A stage knows neither Prefect nor MLflow; the flow that runs it listens and passes the reports on. Without a listener
+the calls cost nothing. Only stages inside the flow's own process (distill, evaluate) are heard live.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Progress:
-    """One message of a running stage; the fields that do not apply stay empty."""
+    """Report of a running stage; fields that do not apply stay empty."""
 
     step: int
     total: int | None = None
@@ -31,7 +31,7 @@ def report(
     metrics: dict[str, float] | None = None,
     pictures: dict[str, Path] | None = None,
 ) -> None:
-    """Tell the listener, if any, where this stage stands: `metrics` are curve points at `step`."""
+    """Send a report to the listener, if any; `metrics` are curve points at `step`."""
     listener = _listener.get()
     if listener is not None:
         listener(Progress(step, total, metrics or {}, pictures or {}))
@@ -39,7 +39,7 @@ def report(
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Hear every report made inside the block, in this thread of work."""
+    """Receive every report made inside the block, in this thread of work."""
     token = _listener.set(listener)
     try:
         yield

@@ -1,8 +1,8 @@
 """Stage prompts: from a style's instruction to distinct training and test prompts, frozen.
 
-What the style's author wrote comes first, then paraphrases in the order of their making; one that says nearly the
-same as another, or is not fit for a face, is rejected with its reason. Which prompt trains and which tests is decided
-by the hash of its words.
+The author's own prompts come first, then paraphrases in the order of their making. A prompt that nearly repeats
+another, or that does not fit a face, is rejected with its reason. A hash of its words decides whether a prompt trains
+or tests.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 REQUESTS = 3  # to the language model, until there are enough
 CANDIDATES = 4  # of the built-in paraphraser, per prompt wanted
-ANSWERS = "answers"  # below the data root: what language models said, by request
+ANSWERS = "answers"  # folder below the data root: answers of language models, by request
 
 
 def run(work: Work) -> Summary:
-    """Write prompts.json of one style, and llm.json of what the language model was asked and said."""
+    """Write prompts.json of a style, and llm.json with the language model's requests and answers."""
     (path,) = work.sources.values()
     book, exchanges = make_book(read_style(path), work.settings, work.root / ANSWERS)
     (work.folder / "prompts.json").write_bytes(encode_json(book))
@@ -74,6 +74,7 @@ STAGE = Stage(
     sources=sources,
     models=lambda settings: ("clip",) if settings.prompts.max_clip_text is not None else (),
     run=run,
+    what="prompts",
 )
 
 
@@ -92,7 +93,7 @@ def make_book(style: StyleFile, settings: Settings, answers: Path) -> tuple[dict
             collection.offer(text, "given")
     exchanges = ask_model(collection, style, settings, answers) if given.backend == "openai" else []
     for text in paraphrases(style.seed_prompt, CANDIDATES * wanted, given.seed):
-        # With a language model this only fills what it left open; "not needed" of these would be noise.
+        # With a language model, this only fills the gaps it left; reporting "not needed" would be noise.
         if given.backend == "builtin" or not collection.full:
             collection.offer(text, "builtin")
     collection.close()
@@ -115,16 +116,16 @@ def make_book(style: StyleFile, settings: Settings, answers: Path) -> tuple[dict
 
 
 def check_written(style: StyleFile) -> None:
-    """What a person wrote is not reworded, so that a line that no portrait may be edited by is theirs to change."""
+    """Refuse an author's prompt that no portrait may be edited by: it is not reworded, its author must change it."""
     for text in (*style.prompts, *style.train, *style.test):
         danger = not_face_safe(text)
         other = "" if style.changes_identity else changes_identity(text)
         if danger or other:
             raise UserError(
-                f"the style '{style.slug}' asks for an edit that is not made",
+                f"the style '{style.slug}' asks for an edit that is not allowed",
                 prompt=text,
                 cause=danger or f"it asks for another person: '{other}'",
-                hint="write it otherwise" + ("" if danger else ", or say changes_identity: true in its .yaml file"),
+                hint="change the prompt" + ("" if danger else ", or set changes_identity: true in its .yaml file"),
             )
 
 
@@ -152,7 +153,7 @@ def split_prompts(
         split = next((s for s in (wish, "train", "test") if len(by_split[s]) < sizes[s]), None)
         if split is None or (normalise(prompt.text) in fixed and split != wish):
             raise UserError(
-                f"the style '{slug}' fixes more {wish} prompts than there are places",
+                f"the style '{slug}' fixes more {wish} prompts than allowed",
                 expected=f"at most {sizes[wish]} (prompts.{wish})",
             )
         by_split[split].append(prompt)
@@ -162,7 +163,7 @@ def split_prompts(
 
 
 def ask_model(collection: Collection, style: StyleFile, settings: Settings, answers: Path) -> list[llm.Exchange]:
-    """Ask the language model until there are enough prompts, it refuses, or it has been asked often enough."""
+    """Ask the language model until there are enough prompts, it refuses, or the requests are used up."""
     exchanges = []
     with llm.LanguageModel(settings, answers) as model:
         for turn in range(REQUESTS):
@@ -180,12 +181,12 @@ def ask_model(collection: Collection, style: StyleFile, settings: Settings, answ
                 break
     if not collection.full:
         missing = collection.wanted - len(collection.accepted)
-        log.warning("%s: %d prompts are missing; the built-in paraphraser helps out", style.slug, missing)
+        log.warning("%s: %d prompts are missing; the built-in paraphraser adds them", style.slug, missing)
     return exchanges
 
 
 def say_what_is_missing(collection: Collection) -> int:
-    """How many prompts are missing. With less than half of them a style is not made."""
+    """Return the number of missing prompts. Raises UserError if less than half of them were found."""
     style, found = collection.style, len(collection.accepted)
     if 2 * found < collection.wanted:
         raise UserError(
@@ -195,7 +196,7 @@ def say_what_is_missing(collection: Collection) -> int:
         )
     if not collection.full:
         log.warning(
-            "%s: only %d distinct prompts of %d; more lines in its file are more prompts",
+            "%s: only %d distinct prompts of %d; write more lines into its file",
             style.slug,
             found,
             collection.wanted,

@@ -1,20 +1,21 @@
-"""Stage score: what each pseudo-label is worth, measured once and judged later (see `select`)."""
+"""Stage score: scores of each pseudo-label, measured once and judged later (see `select`)."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.settings import ScoreSettings, Settings
 from data_catalog.samples.images import Decoded, Rejected, read_image
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES
+from tasks.tables.scores import MEASURES, SCORES, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,37 +26,17 @@ if TYPE_CHECKING:
     from models.judges.perceptual import Perceptual
     from models.judges.safety import SafetyChecker
 
-MEASURES = (
-    "score_clip_image",  # cosine of pseudo-label and portrait
-    "score_clip_text",  # cosine of pseudo-label and the style's caption
-    "score_clip_direction",  # cosine of the change of picture and the change of caption
-    "score_identity",  # cosine of the two faces
-    "score_ssim",  # 1: the edit changed nothing
-    "score_lpips",  # 0: the edit changed nothing
-    "score_camera_drift_deg",  # between its camera and the portrait's; null: no face found
-)
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("split", pa.string()),
-        ("decodes", pa.bool_()),
-        ("reason", pa.string()),  # why there is no picture to score
-        *((name, pa.float64()) for name in MEASURES),
-        ("score_constant", pa.bool_()),
-        ("score_unsafe", pa.bool_()),  # null: nobody checks
-    ]
-)
 UNREADABLE = "pseudo-label: "  # starts the reasons of this stage
 DECIMALS = 5  # scores of one sample agree this far between batch sizes
 
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks that score."""
+    """Networks of the scores."""
 
     clip: Clip
     identity: IdentityNet
-    landmarks: LandmarkNet | None  # None: nobody finds the camera again
+    landmarks: LandmarkNet | None  # None: cameras are not found again
     lpips: Perceptual
     safety: SafetyChecker | None = None
 
@@ -65,6 +46,7 @@ class Pair:
     """A pseudo-label beside its portrait, both (H, W, 3) uint8; camera is the portrait's label, (25,)."""
 
     key: str
+    split: str
     portrait: np.ndarray
     pseudo_label: np.ndarray
     camera: np.ndarray
@@ -83,13 +65,13 @@ def score(work: Work, judges: Judges) -> Summary:
     book = json.loads((work.input("prompts").folder / "prompts.json").read_text(encoding="utf-8"))
     captions = (book["source_caption"], book["target_caption"])
     rows = score_block(judges, work.input("edit").folder, work.input("align").folder, captions, work.settings)
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "score.parquet")
-    scored = [row for row in rows if row["decodes"]]
-    medians = {name: median_of_known([row[name] for row in scored]) for name in MEASURES}
+    SCORES.write(work.folder, rows)
+    scored = [row for row in rows if row.decodes]
+    medians = {name: median_of_known([getattr(row, name) for row in scored]) for name in MEASURES}
     return Summary(
         samples=len(scored),
         # What the editor could not make was counted there.
-        rejected=dict(Counter(row["reason"] for row in rows if row["reason"].startswith(UNREADABLE))),
+        rejected=dict(Counter(row.reason for row in rows if row.reason.startswith(UNREADABLE))),
         metrics={name: value for name, value in medians.items() if value is not None},
     )
 
@@ -100,7 +82,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 
 def models(settings: Settings) -> tuple[str, ...]:
-    """The judges. The procedural world shows nothing that a safety checker would look for."""
+    """Return the judges. The procedural world has no pictures for a safety checker."""
     judges = ("clip", "identity", "landmarks", "lpips")
     return judges if settings.world == "embedded" else (*judges, "safety")
 
@@ -116,41 +98,35 @@ STAGE = Stage(
 )
 
 
-def score_block(
-    judges: Judges, edit: Path, align: Path, captions: tuple[str, str], settings: Settings
-) -> list[dict[str, Any]]:
-    """A row of `SCHEMA` for each row of edit.parquet. A picture that does not decode is a row without scores.
+def score_block(judges: Judges, edit: Path, align: Path, captions: tuple[str, str], settings: Settings) -> list[Scores]:
+    """A row for each row of edit.parquet. A picture that does not decode is a row without scores.
 
     edit, align: folders of these partitions.  captions: of an unedited portrait and of the style.
     """
-    portraits = {row["portrait_id"]: row for row in pq.read_table(align / "align.parquet").to_pylist()}
-    rows: dict[str, dict[str, Any]] = {}
+    portraits = {row.portrait_id: row for row in FACES.read(align)}
+    rows: dict[str, Scores] = {}
     pairs: list[Pair] = []
-    for made in pq.read_table(edit / "edit.parquet").to_pylist():
-        key, portrait_id = made["key"], made["portrait_id"]
-        rows[key] = {"key": key, "split": made["split"], "decodes": False, "reason": made["reason"]}
-        if made["status"] != "ok":
+    for made in EDITS.read(edit):
+        key, portrait_id = made.key, made.portrait_id
+        rows[key] = Scores(key=key, split=made.split, reason=made.reason)
+        if made.status != "ok":
             continue
         pseudo_label = read_image(edit / "pseudo_labels" / f"{key}.png")
         portrait = read_image(align / "aligned" / f"{portrait_id}.png")
         if isinstance(pseudo_label, Rejected):
-            rows[key]["reason"] = UNREADABLE + pseudo_label.reason
+            rows[key] = replace(rows[key], reason=UNREADABLE + pseudo_label.reason)
             continue
         assert isinstance(portrait, Decoded), f"{portrait_id} was edited and is no picture"
-        rows[key]["decodes"] = True
-        camera = np.array(portraits[portrait_id]["camera"])
-        pairs.append(Pair(key, portrait.rgb, pseudo_label.rgb, camera))
+        camera = np.array(portraits[portrait_id].camera)
+        pairs.append(Pair(key, made.split, portrait.rgb, pseudo_label.rgb, camera))
     for start in range(0, len(pairs), settings.score.batch_size):
         batch = pairs[start : start + settings.score.batch_size]
-        for pair, scores in zip(batch, score_pairs(judges, batch, captions, settings), strict=True):
-            rows[pair.key] |= scores
+        rows |= {row.key: row for row in score_pairs(judges, batch, captions, settings)}
     return list(rows.values())
 
 
-def score_pairs(
-    judges: Judges, pairs: list[Pair], captions: tuple[str, str], settings: Settings
-) -> list[dict[str, Any]]:
-    """The scores of each pair, by name."""
+def score_pairs(judges: Judges, pairs: list[Pair], captions: tuple[str, str], settings: Settings) -> list[Scores]:
+    """The row of each pair."""
     from skimage.metrics import structural_similarity
 
     portraits = np.stack([pair.portrait for pair in pairs])
@@ -165,20 +141,23 @@ def score_pairs(
     unsafe = [None] * len(pairs) if judges.safety is None else judges.safety.unsafe(pseudo_labels)
     drifts = camera_drifts(judges.landmarks, pseudo_labels, [pair.camera for pair in pairs], settings)
     return [
-        {
-            "score_clip_image": round(float(before[i] @ after[i]), DECIMALS),
-            "score_clip_text": round(float(after[i] @ target), DECIMALS),
-            "score_clip_direction": round(cosine(after[i] - before[i], target - source), DECIMALS),
-            "score_identity": round(float(same_face[i]), DECIMALS),
-            "score_ssim": round(
+        Scores(
+            key=pair.key,
+            split=pair.split,
+            decodes=True,
+            score_clip_image=round(float(before[i] @ after[i]), DECIMALS),
+            score_clip_text=round(float(after[i] @ target), DECIMALS),
+            score_clip_direction=round(cosine(after[i] - before[i], target - source), DECIMALS),
+            score_identity=round(float(same_face[i]), DECIMALS),
+            score_ssim=round(
                 float(structural_similarity(pair.portrait, pair.pseudo_label, channel_axis=2, data_range=255)),
                 DECIMALS,
             ),
-            "score_lpips": round(float(lpips[i]), DECIMALS),
-            "score_camera_drift_deg": drifts[i],
-            "score_constant": is_constant(pair.pseudo_label, settings.score),
-            "score_unsafe": unsafe[i],
-        }
+            score_lpips=round(float(lpips[i]), DECIMALS),
+            score_camera_drift_deg=drifts[i],
+            score_constant=is_constant(pair.pseudo_label, settings.score),
+            score_unsafe=unsafe[i],
+        )
         for i, pair in enumerate(pairs)
     ]
 
@@ -186,10 +165,10 @@ def score_pairs(
 def camera_drifts(
     detector: LandmarkNet | None, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
 ) -> list[float | None]:
-    """Degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
+    """Return the degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
 
-    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None where no face is found, or nobody looks for it: a
-    sketch may hide its landmarks from the detector and yet have kept the camera, so that this is no proof of drift.
+    pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None without a detector, or where no face is found: a
+    sketch may hide its landmarks from the detector and still keep the camera, so this is no proof of drift.
     """
     from models.faces import alignment, pnp
 
@@ -213,7 +192,7 @@ def is_constant(rgb: np.ndarray, settings: ScoreSettings) -> bool:
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two vectors (D,); 0 where one has no length: an edit that changed nothing has no direction."""
+    """Return the cosine of two vectors (D,); 0 where one has no length: an edit without change has no direction."""
     length = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / length if length > 1e-12 else 0.0
 

@@ -1,4 +1,4 @@
-"""What a stage must leave behind: files, shapes, types and finite numbers, by the sizes of a profile's networks."""
+"""Checks of a stage's output: files, shapes, types and finite numbers, by the sizes of a profile's networks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ import pyarrow.parquet as pq
 
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import decode_field, decode_rgb
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES
+from tasks.tables.portraits import PORTRAITS
+from tasks.tables.selection import SELECTION
 
 Shape = tuple[int, ...]
 
 
 @dataclass
 class Finding:
-    """What lies in a partition's folder, in words, and what is wrong with it."""
+    """Description of a partition's folder, and its problems."""
 
     made: str = ""
     problems: list[str] = field(default_factory=list)
@@ -30,25 +34,26 @@ class Finding:
 
 
 def check_stage(folder: Path, stage: str, settings: Settings) -> Finding:
-    """Look at what a partition of a stage holds."""
+    """Check the contents of a stage's partition."""
     finding = Finding()
     CHECKS[stage](folder, settings, finding)
     return finding
 
 
 def _check_portraits(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = pq.read_table(folder / "portraits.parquet").to_pylist()
-    finding.expect("portraits that were taken", sum(row["status"] == "ok" for row in rows), len(rows))
-    finding.made = f"{len(rows)} portraits, splits {', '.join(sorted({str(row['split']) for row in rows}))}"
+    rows = PORTRAITS.read(folder)
+    finding.expect("portraits that were taken", sum(row.status == "ok" for row in rows), len(rows))
+    finding.made = f"{len(rows)} portraits, splits {', '.join(sorted({str(row.split) for row in rows}))}"
 
 
 def _check_align(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = [row for row in pq.read_table(folder / "align.parquet").to_pylist() if row["status"] == "ok"]
+    rows = [row for row in FACES.read(folder) if row.status == "ok"]
     size = (settings.align.size, settings.align.size, 3)
     for row in rows:
-        finding.expect("aligned picture", _picture(folder / "aligned" / f"{row['portrait_id']}.png"), size)
-        finding.expect("camera", len(row["camera"]), 25)
-    finding.made = f"{len(rows)} pictures {_by(size[:2])}, cameras {', '.join({row['camera_source'] for row in rows})}"
+        finding.expect("aligned picture", _picture(folder / "aligned" / f"{row.portrait_id}.png"), size)
+        finding.expect("camera", len(row.camera or ()), 25)
+    kinds = ", ".join(sorted({str(row.camera_source) for row in rows}))
+    finding.made = f"{len(rows)} pictures {_by(size[:2])}, cameras {kinds}"
 
 
 def _check_prompts(folder: Path, settings: Settings, finding: Finding) -> None:
@@ -59,13 +64,13 @@ def _check_prompts(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_edit(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = pq.read_table(folder / "edit.parquet").to_pylist()
+    rows = EDITS.read(folder)
     size = (settings.align.size, settings.align.size, 3)
     for row in rows:
-        if row["status"] != "ok":
-            finding.problems.append(f"{row['key']}: {row['reason']}")
+        if row.status != "ok":
+            finding.problems.append(f"{row.key}: {row.reason}")
             continue
-        finding.expect("pseudo-label", _picture(folder / "pseudo_labels" / f"{row['key']}.png"), size)
+        finding.expect("pseudo-label", _picture(folder / "pseudo_labels" / f"{row.key}.png"), size)
     finding.made = f"{len(rows)} pseudo-labels {_by(size[:2])}"
 
 
@@ -80,20 +85,26 @@ def _check_score(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_select(folder: Path, settings: Settings, finding: Finding) -> None:
-    rows = pq.read_table(folder / "select.parquet").to_pylist()
-    kept = sum(row["kept"] for row in rows)
+    rows = SELECTION.read(folder)
+    kept = sum(row.kept for row in rows)
     finding.expect("samples kept", kept, len(rows))
     finding.made = f"{kept} of {len(rows)} kept"
 
 
 def _check_teach(folder: Path, settings: Settings, finding: Finding) -> None:
-    from data_catalog.samples.shards import entries_from_table, read_sample
+    """The shard is read by webdataset, as other projects read it, and must hold what its index says."""
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    from data_catalog.samples.shards import entries_from_table
 
     entries = entries_from_table(pq.read_table(folder / "index.parquet"))
+    with (folder / "shard.tar").open("rb") as stream:
+        samples = list(group_by_keys(tar_file_expander([{"url": str(folder), "stream": stream}])))
+    finding.expect("keys", [sample["__key__"] for sample in samples], [entry.key for entry in entries])
     expected = taught_fields(settings)
-    for entry in entries:
-        data = read_sample(folder / "shard.tar", entry, list(entry.fields))
-        values = {name: np.asarray(decode_field(name, data[name])) for name in data if not name.startswith("meta.")}
+    for sample in samples:
+        arrays = {name: data for name, data in sample.items() if not name.startswith(("__", "meta."))}
+        values = {name: np.asarray(decode_field(name, data)) for name, data in arrays.items()}
         finding.expect("fields", {n: _typed(v.shape, v.dtype) for n, v in sorted(values.items())}, expected)
         for name, value in values.items():
             finding.expect(f"{name} is finite", bool(np.isfinite(value).all()), True)
@@ -149,7 +160,7 @@ def _check_dataset(folder: Path, settings: Settings, finding: Finding) -> None:
 
 
 def _check_distill(folder: Path, settings: Settings, finding: Finding) -> None:
-    """The student has the keys of the public checkpoint, less the MAE, which stays a network of its own."""
+    """Check the student's keys against the public checkpoint's, less the MAE, which stays a separate network."""
     import torch
     from safetensors import safe_open
 

@@ -6,11 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config.settings import Settings, TeachSettings
 from data_catalog.samples.encoding import (
@@ -26,6 +24,11 @@ from data_catalog.samples.seeds import derive
 from data_catalog.samples.shard_index import write_index
 from data_catalog.samples.shards import Sample, write_shard
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from tasks.tables.edits import EDITS, Edited
+from tasks.tables.faces import FACES
+from tasks.tables.lessons import LESSONS, TEACHER_SCORES, Taught
+from tasks.tables.scores import SCORE_COLUMNS, SCORES, Scores
+from tasks.tables.selection import SELECTION
 
 if TYPE_CHECKING:
     from models.judges.identity import IdentityNet
@@ -33,15 +36,6 @@ if TYPE_CHECKING:
     from models.three_d.live3d import Live3D
 
 SHARD = "shard.tar"
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("status", pa.string()),  # ok or rejected
-        ("reason", pa.string()),
-        ("score_teacher_lpips", pa.float64()),  # of its render from the portrait's camera to the pseudo-label
-        ("score_view_identity", pa.float64()),  # mean cosine of its views to the pseudo-label
-    ]
-)
 DECIMALS = 5
 SAMPLE_COLUMNS = (
     "style",
@@ -57,7 +51,7 @@ SAMPLE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Teachers:
-    """The teacher, and the networks that say how true it is to the pseudo-label."""
+    """Teacher, and the networks that compare its renderings with the pseudo-label."""
 
     teacher: Live3D
     identity: IdentityNet
@@ -66,7 +60,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the teacher makes of one pseudo-label."""
+    """Teacher's output for one pseudo-label."""
 
     triplane: np.ndarray  # (C, H, W) float32
     views: np.ndarray  # (n, H, W, 3) uint8
@@ -85,18 +79,18 @@ def run(work: Work) -> Summary:
 
 def teach(work: Work, teachers: Teachers) -> Summary:
     """Write the shard of the kept samples of one style and block."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Taught] = []
     errors: dict[str, float] = {}
     hasher = hashlib.sha256()
     entries = write_shard(work.folder / SHARD, teach_block(teachers, kept_samples(work), work, rows, errors), hasher)
     write_index(work.folder, entries)
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), work.folder / "teach.parquet")
-    taught = [row for row in rows if row["status"] == "ok"]
-    scores = [name for name in SCHEMA.names if name.startswith("score_")]
+    LESSONS.write(work.folder, rows)
+    taught = [row for row in rows if row.status == "ok"]
     return Summary(
         samples=len(taught),
-        rejected=dict(Counter(row["reason"] for row in rows if row["status"] != "ok")),
-        metrics={name: float(np.mean([row[name] for row in taught])) for name in scores if taught} | errors,
+        rejected=dict(Counter(row.reason for row in rows if row.status != "ok")),
+        metrics={name: float(np.mean([getattr(row, name) for row in taught])) for name in TEACHER_SCORES if taught}
+        | errors,
         sha256={SHARD: hasher.hexdigest()},
     )
 
@@ -116,63 +110,59 @@ STAGE = Stage(
 )
 
 
-def kept_samples(work: Work) -> list[dict[str, Any]]:
-    """The rows of edit, joined with score and the portrait's camera, of what was selected; sorted by key."""
-    chosen = pq.read_table(work.input("select").folder / "select.parquet").to_pylist()
-    kept = {row["key"] for row in chosen if row["kept"] and row["block"] == work.partition.block}
-    portraits = {
-        row["portrait_id"]: row for row in pq.read_table(work.input("align").folder / "align.parquet").to_pylist()
-    }
-    scores = {
-        row["key"]: {name: value for name, value in row.items() if name.startswith("score_")}
-        for row in pq.read_table(work.input("score").folder / "score.parquet").to_pylist()
-    }
-    rows = [row for row in pq.read_table(work.input("edit").folder / "edit.parquet").to_pylist() if row["key"] in kept]
-    return [
-        row | {"scores": scores[row["key"]], "camera": portraits[row["portrait_id"]]["camera"]}
-        for row in sorted(rows, key=lambda row: row["key"])
-    ]
+class Kept(NamedTuple):
+    """A selected sample with its scores and its portrait's camera (25,)."""
+
+    edit: Edited
+    scores: Scores
+    camera: np.ndarray
+
+
+def kept_samples(work: Work) -> list[Kept]:
+    """Return the selected samples, sorted by key."""
+    chosen = SELECTION.read(work.input("select").folder)
+    kept = {row.key for row in chosen if row.kept and row.block == work.partition.block}
+    portraits = {row.portrait_id: row for row in FACES.read(work.input("align").folder)}
+    scores = {row.key: row for row in SCORES.read(work.input("score").folder)}
+    rows = sorted((row for row in EDITS.read(work.input("edit").folder) if row.key in kept), key=lambda row: row.key)
+    cameras = (np.asarray(portraits[row.portrait_id].camera, dtype=np.float32) for row in rows)
+    return [Kept(row, scores[row.key], camera) for row, camera in zip(rows, cameras, strict=True)]
 
 
 def teach_block(
-    teachers: Teachers,
-    samples: list[dict[str, Any]],
-    work: Work,
-    rows: list[dict[str, Any]],
-    errors: dict[str, float],
+    teachers: Teachers, samples: list[Kept], work: Work, rows: list[Taught], errors: dict[str, float]
 ) -> Iterator[Sample]:
-    """The shard's samples one by one, so that one triplane is in memory; adds a row of `SCHEMA` for each.
+    """The shard's samples one by one, so that one triplane is in memory; adds a row for each.
 
-    errors: gets what storing the first one's triplane costs; the others are stored alike.
+    errors: receives the loss from storing the first triplane; the others are stored alike.
     """
     aligned, edited = work.input("align").folder / "aligned", work.input("edit").folder / "pseudo_labels"
     settings = work.settings.teach
     for sample in samples:
-        key, row = sample["key"], {"key": sample["key"], "status": "rejected", "reason": ""}
-        rows.append(row)
+        key, portrait_id = sample.edit.key, sample.edit.portrait_id
         pseudo_label = read_image(edited / f"{key}.png")
         if isinstance(pseudo_label, Rejected):
-            row["reason"] = f"pseudo-label: {pseudo_label.reason}"
+            rows.append(Taught(key=key, reason=f"pseudo-label: {pseudo_label.reason}"))
             continue
-        camera = np.asarray(sample["camera"], dtype=np.float32)
-        view_cameras = draw_view_cameras(sample["portrait_id"], settings)
-        lesson = teach_sample(teachers, pseudo_label.rgb, camera, view_cameras)
+        view_cameras = draw_view_cameras(portrait_id, settings)
+        lesson = teach_sample(teachers, pseudo_label.rgb, sample.camera, view_cameras)
         if not (np.isfinite(lesson.triplane).all() and np.isfinite(lesson.depths).all()):
-            row["reason"] = "triplane is not finite"
+            rows.append(Taught(key=key, reason="triplane is not finite"))
             continue
-        row |= {"status": "ok"} | lesson.scores
-        portrait = (aligned / f"{sample['portrait_id']}.png").read_bytes()
+        lpips, identity = (lesson.scores[name] for name in TEACHER_SCORES)
+        rows.append(Taught(key=key, status="ok", score_teacher_lpips=lpips, score_view_identity=identity))
+        portrait = (aligned / f"{portrait_id}.png").read_bytes()
         pictures = {"portrait.png": portrait, "pseudo_label.png": (edited / f"{key}.png").read_bytes()}
-        arrays = {"camera.npy": encode_array(camera)} | encode_lesson(lesson, settings)
+        arrays = {"camera.npy": encode_array(sample.camera)} | encode_lesson(lesson, settings)
         if not errors and settings.triplane != "none":
             errors |= storing_errors(teachers.teacher, lesson, decode_triplane(arrays))
         yield Sample(key, pictures | arrays | {"meta.json": encode_json(describe(sample, lesson))})
 
 
 def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
-    """(n, 25) float32 labels around the frontal camera.
+    """Draw labels (n, 25) float32 around the frontal camera.
 
-    They are the portrait's, not the style's, so that one person in two styles is seen from the same places.
+    They depend on the portrait, not on the style: one person in two styles is seen from the same places.
     """
     import torch
 
@@ -186,17 +176,22 @@ def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
 
 
 def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarray, view_cameras: np.ndarray) -> Lesson:
-    """pseudo_label: (H, W, 3) uint8.  camera: (25,).  view_cameras: (n, 25)."""
+    """Lift a pseudo-label to a triplane, and render and score its views.
+
+    pseudo_label: (H, W, 3) uint8.  camera: (25,).  view_cameras: (n, 25).
+    """
     import torch
 
     from models.pixels import signed, to_bytes
 
     device = str(next(teachers.teacher.parameters()).device)
     with torch.no_grad():
+        # Lift the picture, and render it from the portrait's camera and the views'.
         image = signed(pseudo_label[None], device)
         triplane = teachers.teacher.encode(image)
         cameras = torch.from_numpy(np.concatenate([camera[None], view_cameras])).to(device)
         render = teachers.teacher.render(triplane.expand(len(cameras), -1, -1, -1), cameras)
+        # Compare the portrait's own view with the pseudo-label, and the other views' faces with its face.
         size = image.shape[-2:]
         again = torch.nn.functional.interpolate(render.image[:1], size, mode="bilinear", antialias=True)
         lpips = float(teachers.lpips(again.clamp(-1, 1), image))
@@ -215,7 +210,7 @@ def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarra
 
 
 def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
-    """The fields of a lesson; the same ones for every sample of a profile."""
+    """Encode the fields of a lesson; every sample of a profile has the same ones."""
     fields = {
         "view_cameras.npy": encode_array(lesson.view_cameras),
         "depths.npy": encode_array(lesson.depths.astype(np.float32)),
@@ -233,14 +228,14 @@ def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
 
 
 def decode_triplane(fields: dict[str, bytes]) -> np.ndarray:
-    """(C, H, W) float32: the triplane as the fields of a lesson hold it."""
+    """Decode the stored triplane of a lesson's fields, (C, H, W) float32."""
     if "triplane.npy" in fields:
         return decode_array(fields["triplane.npy"]).astype(np.float32)
     return dequantise_triplane(*(decode_array(fields[name]) for name in ("triplane_q8.npy", "triplane_q8_tiles.npy")))
 
 
 def storing_errors(teacher: Live3D, lesson: Lesson, stored: np.ndarray) -> dict[str, float]:
-    """What is lost in the lesson's views where its triplane (C, H, W) is replaced by the stored one.
+    """Return the loss in the lesson's views when its triplane (C, H, W) is replaced by the stored one.
 
     PSNR of the pictures in dB, and the mean difference of depths in world units.
     """
@@ -260,10 +255,10 @@ def storing_errors(teacher: Live3D, lesson: Lesson, stored: np.ndarray) -> dict[
         }
 
 
-def describe(sample: dict[str, Any], lesson: Lesson) -> dict[str, Any]:
+def describe(sample: Kept, lesson: Lesson) -> dict[str, Any]:
     """The contents of meta.json."""
     return {
-        **{name: sample[name] for name in ("key", *SAMPLE_COLUMNS)},
-        "scores": sample["scores"] | lesson.scores,
-        "digests": {"pseudo_label": sample["pseudo_label_digest"]},
+        **{name: getattr(sample.edit, name) for name in ("key", *SAMPLE_COLUMNS)},
+        "scores": {name: getattr(sample.scores, name) for name in SCORE_COLUMNS} | lesson.scores,
+        "digests": {"pseudo_label": sample.edit.pseudo_label_digest},
     }

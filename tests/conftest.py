@@ -1,4 +1,4 @@
-"""What several test files share: servers and stores, started once; a dataset and the networks that taught it."""
+"""Shared fixtures: servers and stores, started once; a dataset and the networks that taught it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
-    """All that a student learns from, untrained."""
+    """Networks that a student learns from, untrained."""
     from tests.worlds import taught
 
     return taught.untrained_networks()

@@ -1,1 +1,1 @@
-"""Verify what is stored, mend it, and delete what nothing refers to."""
+"""Verification and repair of stored partitions, and deletion of unused ones."""

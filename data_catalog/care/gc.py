@@ -1,11 +1,11 @@
-"""What nothing refers to any more: partitions, old snapshots, folders of attempts that nobody will finish.
+"""Delete folders that nothing refers to: partitions, old snapshots, abandoned attempts.
 
     waste = find_waste(store, plans, last=3)
     remove_waste(store, waste.items)
 
-Kept are the snapshots (the newest, the pinned), all that they were made from, what was learned from them, students in
-use with what they learned from, all that a present plan counts on, and whatever was made since the newest snapshot:
-work under way towards the next one. A snapshot stays as long as its partition does.
+Kept are the newest and the pinned snapshots with everything that they were made from and that was learned from them;
+students in use with their datasets; partitions that a present plan counts on; and everything made since the newest
+snapshot, since it may belong to the next one. A snapshot stays as long as its partition does.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ UNFINISHED = re.compile(r"\.(?P<kind>tmp|part)-(?P<fingerprint>[0-9a-f]+)(-.*)?"
 
 @dataclass(frozen=True)
 class Waste:
-    """One folder that may go."""
+    """Folder that may be deleted."""
 
     kind: Literal["partition", "unfinished", "dataset"]
     name: str  # a partition's key, or datasets/<digest>
     folder: Path
     bytes: int
     why: str
-    stamp: tuple[int, int] | None = None  # of the record, as it was when found
+    stamp: tuple[int, int] | None = None  # (mtime, size) of the record when it was found
 
 
 @dataclass
 class Findings:
-    """What may go, and what stays."""
+    """Folders that may be deleted, and snapshots that stay."""
 
     items: list[Waste] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)  # kept, the newest last
@@ -68,8 +68,8 @@ def find_waste(
 ) -> Findings:
     """Look at everything below the data root; nothing is written.
 
-    last: how many of the newest snapshots are kept.  keep: digests, their beginnings, or students' names, of more
-    snapshots.  uses: what keeps a student in use beside what the data root knows of, by digest, as in `student_uses`.
+    last: number of newest snapshots to keep.  keep: further snapshots, by digest, beginning of a digest or student's
+    name.  uses: further reasons to keep students, by digest, as in `student_uses`.
     """
     catalog, snapshots = Catalog(store), list_snapshots(store.root)
     keys = {folder.parent.relative_to(store.folder_of_all).as_posix() for folder, whole in store.folders() if whole}
@@ -100,7 +100,7 @@ def find_waste(
 
 
 def student_uses(catalog: Catalog) -> dict[str, list[str]]:
-    """What keeps students in use, by digest, in words that follow "its student"; as far as the data root knows."""
+    """Return the reasons to keep students in use, by digest; each follows the words "its student"."""
     uses: dict[str, list[str]] = {}
     for newest in list_students(catalog)[:1]:
         uses[newest.digest] = ["is the newest"]
@@ -114,12 +114,12 @@ def student_uses(catalog: Catalog) -> dict[str, list[str]]:
 
 
 def remove_waste(store: Store, items: Iterable[Waste]) -> list[Waste]:
-    """Delete what `find_waste` found; returns what went. What changed since, or is being worked on, stays."""
+    """Delete the findings of `find_waste`; returns the deleted ones. Changed or locked folders stay."""
     gone = []
     for item in items:
         with writing(store.root):
             if item.kind == "dataset":
-                (item.folder / MANIFEST).unlink(missing_ok=True)  # first: without it the folder is no snapshot
+                (item.folder / MANIFEST).unlink(missing_ok=True)  # first: without a manifest the folder is no snapshot
                 shutil.rmtree(item.folder, ignore_errors=True)
                 gone.append(item)
             elif _remove_below_store(store, item):
@@ -136,9 +136,9 @@ def _remove_below_store(store: Store, item: Waste) -> bool:
         if not held or _stamp(record) != item.stamp:
             log.info("%s is being worked on; it stays", item.name)
             return False
-        record.unlink(missing_ok=True)  # first: without it the folder is no partition
+        record.unlink(missing_ok=True)  # first: without a record the folder is no partition
         shutil.rmtree(item.folder, ignore_errors=True)
-        with suppress(OSError):  # the folder of all fingerprints, when this was the last
+        with suppress(OSError):  # the partition's own folder, when this was the last
             item.folder.parent.rmdir()
     return True
 
@@ -154,7 +154,7 @@ def _stamp(record: Path) -> tuple[int, int] | None:
 def _reasons_for_snapshots(
     root: Path, snapshots: list[Snapshot], last: int, keep: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Snapshots that stay for their own sake: the newest, the one that `latest` names, those named now, the pinned."""
+    """Return the reasons to keep snapshots: newest, named by `latest`, named by the caller, or pinned."""
     why: dict[str, list[str]] = {}
     for snapshot in snapshots[len(snapshots) - last :] if last > 0 else []:
         why.setdefault(snapshot.digest, []).append("it is the newest" if last == 1 else f"it is one of the last {last}")
@@ -169,7 +169,7 @@ def _reasons_for_snapshots(
 
 
 def _counted_on(plan: Plan) -> list[Entry]:
-    """Entries that a plan takes, or would take up again."""
+    """Return the entries that a plan uses as they are or would resume."""
     fitting = [step.near for step in plan.steps.values() if step.fits]
     return [entry for entry in (*fitting, *plan.passed, *(step.entry for step in plan.steps.values())) if entry]
 
@@ -182,7 +182,7 @@ def _keep_all(
     snapshots: list[Snapshot],
     in_use: Mapping[str, Sequence[str]],
 ) -> None:
-    """Keep what is needed, and then all that it was made from and that was learned from it."""
+    """Keep everything needed, its inputs, and everything that was learned from it."""
     references.keep(counted_on)
     references.keep(_recent(root, references.entries))
     for digest in in_use:
@@ -199,7 +199,7 @@ def _keep_all(
 
 
 def _datasets(references: References) -> Iterator[tuple[Entry, str]]:
-    """Each partition that a snapshot may have been published from, and the snapshot's digest."""
+    """Pairs of a partition that a snapshot may have been published from, and the snapshot's digest."""
     for entry in references.history.get(DATASET, []):
         digest = recorded_digest(references.record(entry))
         if digest is not None:
@@ -212,7 +212,7 @@ def _add_reasons_of_partitions(
     counted_on: list[Entry],
     in_use: Mapping[str, Sequence[str]],
 ) -> None:
-    """Reasons from the partitions that stay: a snapshot stays with the one that it was published from."""
+    """Add the reasons from kept partitions: a snapshot stays with the partition that it was published from."""
     made_from: dict[str, list[Entry]] = {}
     for entry in references.entries:
         if references.is_kept(entry) and (digest := references.inputs(entry).get(DATASET)):
@@ -234,7 +234,7 @@ def _add_reasons_of_partitions(
 
 
 def _recent(root: Path, entries: Iterable[Entry]) -> list[Entry]:
-    """Records that are younger than the last publication of a snapshot; all of them before the first."""
+    """Return records younger than the last publication of a snapshot; all of them before the first."""
     latest = root / "datasets" / "latest"
     published_ns = latest.stat().st_mtime_ns if latest.is_file() else 0
     return [entry for entry in entries if entry.record_mtime_ns > published_ns]
@@ -250,7 +250,7 @@ def _after_dataset(stages: Iterable[Stage]) -> set[str]:
 
 
 def _unfinished(store: Store, plans: Sequence[Plan]) -> Iterator[Waste]:
-    """Folders of attempts that no live process works on and no plan would take up again."""
+    """Attempts' folders without a live process that no plan would resume."""
     for current, names, _ in os.walk(store.folder_of_all):
         folder = Path(current)
         for name in sorted(names):
@@ -268,7 +268,7 @@ def _unfinished(store: Store, plans: Sequence[Plan]) -> Iterator[Waste]:
 
 
 def _would_resume(plans: Sequence[Plan], key: str, fingerprint: str) -> bool:
-    """Whether a plan goes on from this folder, or may: its fingerprint is not known before its inputs are made."""
+    """Whether a plan would or might resume this folder. A fingerprint is unknown until its inputs are made."""
     steps = [plan.steps[key] for plan in plans if key in plan.steps]
     waiting = [step for step in steps if not step.made]
     return any(step.fingerprint is None or step.fingerprint[:FOLDER_CHARS] == fingerprint for step in waiting)

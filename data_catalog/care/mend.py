@@ -1,4 +1,4 @@
-"""Put right what `verify` found and what needs no computing: indexes, unfinished folders, snapshots."""
+"""Repair damage that `verify` found and that needs no computing: indexes, unfinished folders, snapshots."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def damaged_places(root: Path, damaged: list[Damage]) -> list[str]:
 
 
 def rebuild_index(root: Path) -> int:
-    """Write the index anew from the records: no row of the old one is believed. Returns how many there are."""
+    """Rebuild the index from the records, ignoring the old one. Returns the number of records."""
     with writing(root):
         (root / INDEX).unlink(missing_ok=True)
     return Catalog(Store(root)).refresh()
 
 
 def mend_indexes(damaged: list[Damage]) -> list[str]:
-    """Make indexes again from the headers of shards that are whole, as long as that gives what their records promise.
+    """Rebuild the indexes of intact shards from their headers, where the result matches the record.
 
-    Returns the keys of the partitions that are whole again; nothing of them need be computed.
+    Returns the keys of the partitions that are whole again; they need not be computed.
     """
     wrong: dict[str, list[Damage]] = {}
     for damage in damaged:
@@ -56,14 +56,14 @@ def mend_indexes(damaged: list[Damage]) -> list[str]:
 
 
 def remove_unfinished(root: Path, damaged: list[Damage]) -> list[str]:
-    """Remove damaged folders that have no record: nothing counts them or can make them whole. Returns them."""
+    """Remove damaged folders without a record: they are not counted and cannot be completed. Returns them."""
     store, removed = Store(root), []
     for place in damaged_places(root, damaged):
         key, _, name = place.rpartition("/")
         try:
             partition = Partition.parse(key)
         except UserError:
-            log.warning("%s is no partition; it is left", place)
+            log.warning("%s is not a partition; it stays", place)
             continue
         if store.discard(partition, name):
             removed.append(place)

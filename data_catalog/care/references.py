@@ -1,4 +1,4 @@
-"""Which records hold on to which: the closure of what is kept over what it was made from."""
+"""References between records: the closure of the kept ones over their inputs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class References:
         self.entries = [entry for entries in history.values() for entry in entries]
         self._catalog = catalog
         self._kept: dict[Place, Entry] = {}
-        self._waiting: list[Entry] = []  # kept, and its inputs not yet looked at
-        self._parts: list[tuple[str, str]] = []  # inputs that are a part of a partition: (name, digest)
+        self._waiting: list[Entry] = []  # kept entries whose inputs are still to be followed
+        self._parts: list[tuple[str, str]] = []  # inputs that are part of a partition: (name, digest)
 
     def is_kept(self, entry: Entry) -> bool:
         return (entry.partition, entry.fingerprint) in self._kept
 
     def keep(self, entries: Iterable[Entry]) -> None:
-        """Keep these, and, once closed, all that they were made from."""
+        """Keep these entries and, after `close`, everything that they were made from."""
         for entry in entries:
             if not self.is_kept(entry):
                 self._kept[(entry.partition, entry.fingerprint)] = entry
@@ -41,7 +41,7 @@ class References:
                 self.keep(same[:1])
 
     def close(self) -> None:
-        """Follow the inputs of what is kept to the first stage."""
+        """Follow the inputs of kept entries to the first stage."""
         while self._waiting or self._parts:
             while self._waiting:
                 for name, digest in self.inputs(self._waiting.pop()).items():
@@ -49,7 +49,7 @@ class References:
                         self._parts.append((name, digest))
                     else:
                         self.keep_named({name: digest})
-            # Parts last: the whole partition that holds one is mostly kept by then, for another reason.
+            # Parts last: the partition that holds one is usually kept by then for another reason.
             while self._parts:
                 self._keep_part(*self._parts.pop())
 
@@ -61,7 +61,7 @@ class References:
             self.close()
 
     def inputs(self, entry: Entry) -> dict[str, str]:
-        """Upstream digests by name, as the entry's record has them."""
+        """Return upstream digests by name, from the entry's record."""
         text = (self._catalog.folder(entry) / RECORD).read_bytes()  # not validated: there may be many
         inputs: dict[str, str] = json.loads(text)["fingerprint_inputs"].get("inputs", {})
         return inputs

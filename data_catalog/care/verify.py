@@ -1,7 +1,7 @@
-"""Hash every file of every record again, and check what shards, snapshots and the index promise.
+"""Hash every file of every record again, and check shards, snapshots and the index.
 
-What is found is noted below the catalog, so that a plan, which only looks at names, sizes and times, does not
-count the partition as made. A note is void once the partition has another record.
+Damage is noted below the catalog: a plan looks only at names, sizes and times, and must not count a damaged partition
+as made. A note is void once the partition has another record.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is not what its record says. `partition` is a key, `datasets/<name>` or `catalog`."""
+    """File that differs from its record. `partition` is a key, `datasets/<name>` or `catalog`."""
 
     partition: str
     folder: str
@@ -46,7 +46,7 @@ class Damage:
     found: str = ""
 
     def error(self) -> UserError:
-        """As a message for the user."""
+        """Return the damage as an error for the user."""
         message = f"{self.partition}: {self.problem}"
         fields = {"expected": self.expected, "found": self.found} if self.expected or self.found else {}
         hint = "stillroom repair    (makes this partition again)"
@@ -55,7 +55,7 @@ class Damage:
 
 @dataclass
 class Verification:
-    """What was looked at, and what is wrong."""
+    """Result of a verification: the counts of records and files, and the damage."""
 
     records: int = 0
     files: int = 0
@@ -68,7 +68,7 @@ class Verification:
 
 
 def verify(root: Path, threads: int = 4) -> Verification:
-    """Check all records and snapshots below a data root. Hashing lets go of the interpreter: threads help."""
+    """Check all records and snapshots below a data root. Hashing releases the interpreter lock, so threads help."""
     store, seen = Store(root), Verification()
     with ThreadPoolExecutor(threads) as pool:
         for count, damaged in pool.map(lambda found: _verify_partition(store, *found), store.folders()):
@@ -84,7 +84,7 @@ def verify(root: Path, threads: int = 4) -> Verification:
 
 
 def note_damage(root: Path, damaged: list[Damage]) -> None:
-    """Let plans know what is damaged. A data root that cannot be written keeps its old note."""
+    """Note the damage for later plans. A read-only data root keeps its old note."""
     notes: dict[str, dict[str, object]] = {}
     for damage in damaged:
         folder = Path(damage.folder)
@@ -97,11 +97,11 @@ def note_damage(root: Path, damaged: list[Damage]) -> None:
         if notes or (root / DAMAGED).exists():
             write_atomically(root / DAMAGED, json.dumps(notes, indent=1).encode())
     except OSError as error:
-        log.warning("what was found could not be noted for the plan: %s", error)
+        log.warning("the damage could not be noted for later plans: %s", error)
 
 
 def _verify_index(store: Store, records: int) -> Iterator[Damage]:
-    """The index can be read, and its rows say what the records say that they were read from."""
+    """Check that the index can be read and that its rows agree with the records they were read from."""
     folder, name = str(store.root / "catalog"), Path(INDEX).name
     if not (store.root / INDEX).is_file():
         if records:
@@ -123,7 +123,7 @@ def _verify_index(store: Store, records: int) -> Iterator[Damage]:
             continue
         record, stamp = parse_record(place), (status.st_mtime_ns, status.st_size)
         if record is None or not record.honest or entry.stamp != stamp:
-            continue  # told already, or the row is older than the record and will be read again
+            continue  # reported above, or the record is newer than the row and will be read again
         true = make_entry(record, stamp, place)
         true.stamps = entry.stamps if entry.sizes == true.sizes else true.stamps
         if true != entry:
@@ -131,7 +131,7 @@ def _verify_index(store: Store, records: int) -> Iterator[Damage]:
 
 
 def _verify_partition(store: Store, folder: Path, recorded: bool) -> tuple[int, list[Damage]]:
-    """(files hashed, what is wrong) of one partition's folder."""
+    """Check a partition's folder; returns (number of hashed files, damage)."""
     key = folder.parent.relative_to(store.folder_of_all).as_posix()
     record = parse_record(folder)
     if record is None:
@@ -159,7 +159,7 @@ def _verify_partition(store: Store, folder: Path, recorded: bool) -> tuple[int, 
 
 
 def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
-    """What a record says about itself."""
+    """Check a record against itself."""
     if record.partition != key or Partition.parse(record.partition).stage != record.stage:
         yield Damage(key, str(folder), RECORD, "the record is of another partition", key, record.partition)
     fingerprint = digest_json(record.fingerprint_inputs)
@@ -185,7 +185,7 @@ def _verify_record(record: Record, key: str, folder: Path) -> Iterator[Damage]:
 
 
 def _verify_shard(key: str, folder: Path, name: str) -> Iterator[Damage]:
-    """Keys and fields of a shard."""
+    """Check the keys and fields of a shard."""
     try:
         entries = scan_shard(folder / name)
     except tarfile.TarError as error:
@@ -203,11 +203,11 @@ def _verify_shard(key: str, folder: Path, name: str) -> Iterator[Damage]:
         if (folder / SHARD_INDEX).is_file() and list(read_index(folder / name).values()) != entries:
             yield Damage(key, str(folder), SHARD_INDEX, "the index is not that of the shard's headers")
     except UserError:
-        return  # its own digest tells that it is not the file it was
+        return  # its digest already reports the changed file
 
 
 def _verify_snapshot(folder: Path) -> list[Damage]:
-    """A snapshot's name, and that no portrait is in two splits."""
+    """Check a snapshot's name, and that each portrait is in one split only."""
     key = f"datasets/{folder.name}"
     try:
         digest = snapshot_digest(folder)
@@ -217,7 +217,7 @@ def _verify_snapshot(folder: Path) -> list[Damage]:
                     key,
                     str(folder),
                     SAMPLES,
-                    "the dataset is not the one its name says",
+                    "the dataset does not match its name",
                     folder.name,
                     digest[:16],
                 )

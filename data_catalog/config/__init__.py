@@ -1,1 +1,1 @@
-"""Settings, profiles and styles, where files lie, and the error for what a user can fix."""
+"""Settings, profiles and styles, the project's folders, and the error for mistakes that a user can fix."""

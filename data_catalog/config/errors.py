@@ -1,10 +1,10 @@
-"""The one exception for what a user can fix; the command line prints it and exits 1."""
+"""Exception for mistakes that a user can fix; the command line prints it and exits 1."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake that its reader can mend.
+    """Mistake that the user can fix.
 
     `fields` are shown one a line below the message, `hint` is the next step::
 

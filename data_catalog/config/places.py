@@ -1,4 +1,4 @@
-"""Where things are: the project folder, the profiles and the data root."""
+"""Paths of the project folder, the profiles and the data root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROFILES = PROJECT / "configs" / "profiles"
 
 
 def data_root() -> Path:
-    """The folder of all results: STILLROOM_DATA, or ./data."""
+    """Return the folder of all results: STILLROOM_DATA, or ./data."""
     given = os.environ.get("STILLROOM_DATA", "")
     if "://" in given and not given.startswith("file://"):
         raise UserError(
@@ -24,14 +24,14 @@ def data_root() -> Path:
 
 
 def find_path(path: str) -> Path:
-    """A path of a setting: absolute, or below the current folder, or else below the project."""
+    """Return the path of a setting: absolute, below the current folder, or else below the project."""
     given = Path(path).expanduser()
     here = given.absolute()
     return here if given.is_absolute() or here.exists() else PROJECT / given
 
 
 def shown_path(path: Path) -> str:
-    """The path as a message shows it: relative to the project or the current folder if it lies below one."""
+    """Return the path for a message: relative to the project or the current folder if it is below one."""
     for base in (PROJECT, Path.cwd()):
         if path.is_relative_to(base):
             return str(path.relative_to(base))

@@ -15,12 +15,12 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROFILES, shown_path
 from data_catalog.config.settings import Settings
 
-# Typed keys of a document on the way to the settings: where each value came from, by its path.
+# Origin of each value on its way to the settings, by the path of its keys.
 Origins = dict[tuple[str, ...], str]
 
 
 class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML keeps the last of two equal keys without a word; this one objects."""
+    """YAML loader that rejects equal keys; YAML itself keeps the last one without a word."""
 
 
 def _unique_mapping(loader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -65,7 +65,7 @@ def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PR
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty mapping."""
+    """Read the mapping in a YAML file; an empty file is an empty mapping."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except UnicodeDecodeError as error:
@@ -109,7 +109,7 @@ def _apply_override(document: dict[str, Any], override: str, origins: Origins) -
 
 
 def _check_keys(given: Any, model: type[BaseModel], label: str, path: tuple[str, ...], origins: Origins) -> None:
-    """Refuse unknown keys, and note where each known one came from."""
+    """Refuse unknown keys, and note the origin of each known one."""
     if given is None:
         given = {}
     if not isinstance(given, dict):
@@ -128,7 +128,7 @@ def _check_keys(given: Any, model: type[BaseModel], label: str, path: tuple[str,
 
 
 def _section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The model behind a field, where it is a section."""
+    """Return the model behind a field if the field is a section, else None."""
     if key not in model.model_fields:
         return None
     annotation = model.model_fields[key].annotation
@@ -144,7 +144,7 @@ def _did_you_mean(word: str, known: list[str]) -> str | None:
 
 
 def _bad_value(error: ValidationError, origins: Origins, default: str) -> UserError:
-    """The first complaint of pydantic as one message."""
+    """Turn pydantic's first complaint into a message for the user."""
     first = error.errors()[0]
     path = tuple(str(part) for part in first["loc"])
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), default)

@@ -20,21 +20,21 @@ from data_catalog.config.profiles import read_yaml_mapping
 from data_catalog.config.settings import SelectSettings, Settings
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-SLUG_MAX = 40  # a sample key holds portrait id, style, prompt number and attempt in 96 characters
+SLUG_MAX = 40  # characters; portrait id, style, prompt number and attempt share the 96 of a sample's key
 SUFFIXES = (".txt", ".yaml")
 GATE_NAMES = tuple(n for n in SelectSettings.model_fields if n.startswith(("min_", "max_")) and n != "min_yield")
 
 
 class StyleFile(BaseModel):
-    """A style as its author wrote it.
+    """Style as its author wrote it.
 
-    `prompts[0]` is the seed that is paraphrased, the other prompts are taken as they are. `train` and `test`
+    `prompts[0]` is the seed prompt, which is paraphrased; the other prompts are used as they are. `train` and `test`
     freeze prompts into a split. The captions describe a portrait before and after the edit, for directional
-    CLIP; the guidance scales and the gates (such as `min_clip_text`; null opens one) replace those of the profile.
-    `changes_identity` allows prompts that ask for another person. `reference_images` are pictures of the style, by
-    their paths from this file: for people to see and to give to `stillroom edit --reference`, no stage reads them.
-    `edits`, where they come with the portraits (`edit.source`), is their style's name there, or "editor": the editor
-    makes this style's all the same.
+    CLIP. Guidance scales and gates (such as `min_clip_text`; null opens a gate) replace those of the profile.
+    `changes_identity` allows prompts that change the person. `reference_images` are pictures of the style, by
+    their paths from this file, for people and for `stillroom edit --reference`; no stage reads them.
+    `edits` applies where edits come with the portraits (`edit.source`): the style's name there, or "editor" if the
+    editor makes this style's edits all the same.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,7 +68,7 @@ class StyleFile(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _seed_from_train(cls, given: Any) -> Any:
-        # A file that lists its training prompts need not say the first of them twice.
+        # A file that lists its training prompts may leave out the seed prompt.
         if isinstance(given, dict) and not given.get("prompts") and given.get("train"):
             return {**given, "prompts": list(given["train"])[:1]}
         return given
@@ -142,7 +142,7 @@ def style_gates(settings: Settings, slug: str) -> SelectSettings:
 
 
 def read_style(path: Path) -> StyleFile:
-    """One style file, checked."""
+    """Read and check a style file."""
     check_slug(path)
     if path.suffix == ".yaml":
         return _read_yaml_style(path)
@@ -185,7 +185,7 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
         if any(not prompt.strip() for prompt in getattr(style, name)):
             raise UserError(f"{shown_path(path)}, {name}: a prompt is empty")
     for prompt in set(style.train) & set(style.test):
-        raise UserError(f"{shown_path(path)}: a prompt stands in both train and test", prompt=prompt)
+        raise UserError(f"{shown_path(path)}: a prompt is in both train and test", prompt=prompt)
     for name in style.reference_images:
         if not (path.parent / name).is_file():
             raise UserError(f"{shown_path(path)}, reference_images: there is no file {name}", folder=path.parent)
@@ -193,7 +193,7 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
 
 
 def check_slug(path: Path) -> None:
-    """Refuse a style file that is not named by a slug, with a name that would do."""
+    """Refuse a style file that is not named by a slug; the message suggests a name."""
     if not SLUG.fullmatch(path.stem) or len(path.stem) > SLUG_MAX or path.stem == "all":
         suggestion = nearest_slug(path.stem)
         usable = SLUG.fullmatch(suggestion) and suggestion != "all"
@@ -206,5 +206,5 @@ def check_slug(path: Path) -> None:
 
 
 def nearest_slug(name: str) -> str:
-    """A name in the letters of a slug; it may still start with a digit, or be empty."""
+    """Return a name in the letters of a slug; it may still start with a digit, or be empty."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:SLUG_MAX]

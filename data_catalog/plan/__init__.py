@@ -1,1 +1,1 @@
-"""Which partitions run, and why."""
+"""Plan: the partitions that run, and the reasons."""

@@ -167,7 +167,7 @@ class Plan:
                 step.note = f"too few are kept; more attempts: {' '.join(str(place.place) for place in asked)}"
 
     def _asked(self, step: Step, entry: Entry) -> list[Partition]:
-        """The attempts that a made partition asks for and that are not in the plan yet."""
+        """Return the attempts that a made partition asks for and that are not in the plan yet."""
         known = set(self._attempts)
         wanted = (Partition.parse(f"{step.key}/{place}")._replace(stage="") for place in entry.more)
         return [place for place in wanted if place not in known]
@@ -211,7 +211,7 @@ class Plan:
         step.reasons = [*changes, *_upstream(added, "is new", "are new"), *_upstream(as_before, "runs", "run")]
 
     def _faults(self, step: Step, entry: Entry) -> list[Reason]:
-        """Why a matching record is not good enough."""
+        """Return the reasons why a matching record is not good enough."""
         if step.key in self._forced:
             return [Reason("forced")]
         problems = self.catalog.problems(entry)
@@ -224,7 +224,7 @@ class Plan:
         return []
 
     def _changes(self, step: Step, entry: Entry, now: dict[str, Any], expected: bool = False) -> list[Reason]:
-        """What differs from a record that does not match; nothing may, where new inputs are `expected`."""
+        """Return the differences to a record that does not match; may be empty where new inputs are `expected`."""
         step.near = entry
         found = differences(self.made_from(entry), now)
         if not found and not expected:
@@ -238,7 +238,7 @@ class Plan:
             if entry.digest.startswith(digest) and not self.catalog.problems(entry):
                 step.state, step.entry, step.near, step.fingerprint = "cached", entry, entry, entry.fingerprint
                 return
-        raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
+        raise UserError(f"the store has no complete {step.key} with the digest {digest}")
 
     def _inputs(self, step: Step) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """(own fingerprint inputs, known upstream digests, names of unknown upstream digests)."""
@@ -304,13 +304,13 @@ class Plan:
 
 
 def _upstream(names: Sequence[str], one: str, several: str) -> list[Reason]:
-    """One reason for all of these upstream partitions."""
+    """Return one reason for all of these upstream partitions."""
     more = one if len(names) == 1 else f"and {len(names) - 1} more {several}"
     return [Reason(f"upstream {names[0]} {more}")] if names else []
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """As a record stores it: tuples become lists."""
+    """Return the value as a record stores it: tuples become lists."""
     plain: dict[str, Any] = json.loads(canonical_json(value))
     return plain
 

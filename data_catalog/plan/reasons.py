@@ -1,4 +1,4 @@
-"""Why a partition runs: the differences between what a record was made from and what would make it now."""
+"""Reasons for a partition to run: the differences between its record's inputs and the present ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ UNKNOWN = "(not known yet)"  # a digest of what is not made
 
 
 class Reason(NamedTuple):
-    """One difference. `what` is in words, `then` and `now` are values as text; None where there was none."""
+    """Difference in words; `then` and `now` are the values as text, None where there was none."""
 
     what: str
     then: str | None = None

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = {
     "data_catalog.config.places": "where files lie, not what they hold",
     "data_catalog.config.settings": "the values that a stage reads are in its fingerprint",
     "data_catalog.config.profiles": "as the settings",
+    "data_catalog.workspace": "as the settings",
     "data_catalog.store.stage": "declarations; a stage's own is in its module",
     "data_catalog.store.record": "describes what was made",
     "data_catalog.store.fingerprint": "the mechanism itself",
@@ -51,7 +52,7 @@ class SourceDigest:
 
 @dataclass
 class _Module:
-    """What one file says: the first-party modules it may import, and a short digest per definition."""
+    """Imports of a file that may be first-party, and a short digest of each definition."""
 
     imports: list[str] = field(default_factory=list)
     definitions: dict[str, str] = field(default_factory=dict)
@@ -129,7 +130,7 @@ def remember_definitions(source: SourceDigest, folder: Path) -> None:
 
 
 def recall_definitions(digest: str, folder: Path) -> dict[str, str] | None:
-    """The definitions that `remember` kept, or None."""
+    """Return the definitions that `remember_definitions` kept, or None."""
     try:
         definitions: dict[str, str] = json.loads((folder / f"{digest[:16]}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

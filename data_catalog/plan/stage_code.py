@@ -45,7 +45,7 @@ class StageCode:
         return self._digests[stage_name]
 
     def change(self, stage_name: str, entry: Entry) -> Reason | None:
-        """What differs from the code that a record was made by, or last accepted for; None if nothing does."""
+        """Return the difference to the code that made a record or was last accepted for it; None if there is none."""
         source = self.digest(stage_name)
         if entry.made_by(source.digest):
             return None

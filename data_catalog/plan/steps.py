@@ -1,4 +1,4 @@
-"""One partition in the plan, and how partitions of different stages belong together."""
+"""Steps of the plan, one a partition, and the relation between partitions of different stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = Literal["cached", "run", "maybe", "done", "failed", "blocked"]
 
 @dataclass(slots=True)
 class Step:
-    """One partition in the plan.
+    """Partition in the plan.
 
     `entry` is what is made, when `cached` or `done`. For a `run`, it is the record under the same fingerprint
     that is not good enough, if any. `near` is the record that the reasons compare with: the one that matches or
@@ -56,5 +56,5 @@ def in_order(partition: Partition) -> tuple[str, int, int]:
 
 
 def named(key: str, names: Sequence[str]) -> list[str]:
-    """Those of the names (stages, stage/style, partitions) that stand for a partition."""
+    """Return those of the names (stages, stage/style, partitions) that stand for a partition."""
     return [name for name in names if key == name or key.startswith(name + "/")]

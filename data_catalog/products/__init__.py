@@ -1,1 +1,1 @@
-"""What the workflow hands on: dataset snapshots, students by digest, and names."""
+"""Products of the workflow: dataset snapshots, students by digest, and names."""

@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
 
 
 def read_names(root: Path) -> dict[str, str]:
-    """The digest of the student behind each name."""
+    """Return the student's digest behind each name."""
     names: dict[str, str] = _read(root / NAMES)
     return names
 
@@ -53,7 +53,7 @@ def names_of(root: Path, digest: str) -> list[str]:
 
 
 def give_name(root: Path, name: str, digest: str) -> str | None:
-    """Name a student. Returns the digest of the one that had the name before, if any."""
+    """Name a student. Returns the digest of the student that had the name before, if any."""
     check_name(name)
     with _changing(root, NAMES) as names:
         before: str | None = names.get(name)
@@ -68,14 +68,14 @@ def read_exports(root: Path) -> dict[str, list[str]]:
 
 
 def note_export(root: Path, digest: str, folder: Path) -> None:
-    """Remember that a student left the data root."""
+    """Note that a student was exported to a folder."""
     with _changing(root, EXPORTS) as exports:
         exports[digest] = sorted({*exports.get(digest, []), str(folder.absolute())})
 
 
 @contextmanager
 def _changing(root: Path, file: str) -> Iterator[dict[str, Any]]:
-    """The content of a file, which is written back unless the block fails. No other process changes it meanwhile."""
+    """Lock a file against other processes and yield its content, which is written back unless the block fails."""
     lock = Store(root).lock_file(file)
     with writing(root):
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def _changing(root: Path, file: str) -> Iterator[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    hint = "mend it, or remove it"
+    hint = "fix it, or remove it"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -26,30 +26,30 @@ from data_catalog.store.fingerprint import digest_file, digest_files, sync_folde
 from data_catalog.store.store import writing
 
 SAMPLES, MANIFEST = "samples.parquet", "manifest.json"
-FOLDER_CHARS = 16  # of the digest, in a folder's name
-ROW_GROUP = 65_536  # rows; a query by style and score reads only the groups that may match
+FOLDER_CHARS = 16  # characters of the digest in a folder's name
+ROW_GROUP = 65_536  # rows; a query by style and score skips groups that cannot match
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A dataset that is there."""
+    """Stored dataset."""
 
     digest: str
     folder: Path
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the author of the snapshot wrote of it."""
+        """Return the manifest, as the snapshot's author wrote it."""
         manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         return manifest
 
     def samples(self, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-        """The samples, or some columns of those that pass pyarrow `filters`."""
+        """Return the samples, or some columns of those that pass pyarrow `filters`."""
         return pq.read_table(self.folder / SAMPLES, columns=columns, filters=filters)
 
 
 def write_samples(path: Path, rows: pa.Table) -> None:
-    """One row a sample, sorted by `key`. Equal rows give equal bytes."""
+    """Write a row for each sample, sorted by `key`. Equal rows give equal bytes."""
     assert "key" in rows.column_names, rows.column_names
     ordered = rows.sort_by("key").combine_chunks().replace_schema_metadata(None)
     keys = ordered.column("key")
@@ -58,7 +58,7 @@ def write_samples(path: Path, rows: pa.Table) -> None:
 
 
 def write_snapshot_files(folder: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> str:
-    """Write samples and manifest into a folder; returns the digest. The manifest holds no date, no place."""
+    """Write samples and manifest into a folder; returns the digest. The manifest holds neither date nor path."""
     write_samples(folder / SAMPLES, rows)
     (folder / MANIFEST).write_bytes(encode_json(manifest))
     return snapshot_digest(folder)
@@ -70,9 +70,9 @@ def snapshot_digest(folder: Path) -> str:
 
 
 def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = None, as_latest: bool = True) -> Snapshot:
-    """Take the samples and manifest in `source` into the datasets, with documents, and as the latest if told so.
+    """Copy the samples and manifest in `source` into the datasets, with documents, and mark them as the latest.
 
-    Publishing the same content again renews only the documents, and mends a snapshot that was damaged.
+    Publishing the same content again replaces only the documents, and repairs a damaged snapshot.
     """
     digest = snapshot_digest(source)
     snapshot = Snapshot(digest, root / "datasets" / digest[:FOLDER_CHARS])
@@ -97,7 +97,7 @@ def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = No
 
 
 def mend_snapshot(folder: Path, source: Path) -> None:
-    """Put samples and manifest back, from the partition that they were copied from, where they differ."""
+    """Restore samples and manifest where they differ from the partition that they were copied from."""
     for name in (SAMPLES, MANIFEST):
         if not (folder / name).is_file() or digest_file(folder / name) != digest_file(source / name):
             temporary = folder / f".{name}.{uuid.uuid4().hex[:12]}"
@@ -110,14 +110,14 @@ def mend_snapshot(folder: Path, source: Path) -> None:
 
 
 def list_snapshots(root: Path) -> list[Snapshot]:
-    """All snapshots, the newest last."""
+    """List all snapshots, the newest last."""
     folders = [path.parent for path in (root / "datasets").glob(f"[!.]*/{MANIFEST}")]
     folders.sort(key=lambda folder: ((folder / MANIFEST).stat().st_mtime_ns, folder.name))
     return [Snapshot(snapshot_digest(folder), folder) for folder in folders]
 
 
 def open_snapshot(root: Path, digest: str | None = None) -> Snapshot:
-    """The snapshot whose digest starts with `digest`, or the latest."""
+    """Open the snapshot whose digest starts with `digest`, or the latest."""
     latest = root / "datasets" / "latest"
     if digest is None:
         if not latest.is_file():
@@ -133,7 +133,7 @@ def open_snapshot(root: Path, digest: str | None = None) -> Snapshot:
     whole = snapshot_digest(matches[0])
     if not whole.startswith(digest):
         raise UserError(
-            f"the dataset {matches[0].name} is not the one its name says",
+            f"the dataset {matches[0].name} does not match its name",
             folder=matches[0],
             expected=digest,
             found=whole,
@@ -149,7 +149,7 @@ def _copy_synced(source: Path, target: Path) -> None:
 
 
 def _rename_unless_there(temporary: Path, folder: Path) -> None:
-    """Two processes may publish the same content at once: either's bytes will do."""
+    """Rename, unless another process has published the same content first: its bytes are the same."""
     try:
         temporary.rename(folder)
     except OSError:

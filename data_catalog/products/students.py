@@ -1,6 +1,6 @@
-"""Trained students in the store and the datasets that they learned from, by name or digest; their adapted styles.
+"""Trained students and their adapted styles in the store, and their datasets, by name or digest.
 
-Apart from `snapshot`, which stages import: code that only finds things must not count as theirs.
+Kept apart from `snapshot`, which stages import: a change here must not count as a change of theirs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from data_catalog.store.fingerprint import digest_files
 from data_catalog.store.record import Record
 from data_catalog.store.store import Store
 
-ADAPT = "adapt"  # the stage whose partitions, one a style, hold what adapting left
+ADAPT = "adapt"  # stage whose partitions, one a style, hold adapted weights
 DELTA, ADAPTED = "delta.safetensors", "adapted.json"  # files of such a partition
 
 
 @dataclass(frozen=True)
 class AdaptedStyle:
-    """A style that a student learned afterwards. `digest` is its partition's, `base` that of the student."""
+    """Style that a student learned afterwards. `digest` is its partition's, `base` the student's."""
 
     style: str
     digest: str
@@ -34,7 +34,7 @@ class AdaptedStyle:
 
 
 def list_students(catalog: Catalog) -> list[Entry]:
-    """All of them, the newest first; of those with the same bytes, the newest."""
+    """List the students, the newest first; equal bytes are listed once, by the newest record."""
     newest: dict[str, Entry] = {}
     for entry in catalog.history(STUDENT):
         newest.setdefault(entry.digest, entry)
@@ -42,7 +42,7 @@ def list_students(catalog: Catalog) -> list[Entry]:
 
 
 def student_entry(catalog: Catalog, student: str = LATEST) -> Entry:
-    """The student of this name, or with this digest (or its beginning), or the newest for `latest`."""
+    """Return the student of this name or digest (or its beginning), or the newest for `latest`."""
     students, names = list_students(catalog), read_names(catalog.store.root)
     digest = names.get(student, "" if student == LATEST else student)
     found = [entry for entry in students if entry.digest.startswith(digest)]
@@ -58,13 +58,13 @@ def student_entry(catalog: Catalog, student: str = LATEST) -> Entry:
 
 
 def learned_from(catalog: Catalog, student: Entry) -> Entry | None:
-    """The dataset's partition that a student learned from; None where the store no longer holds it."""
+    """Return the dataset's partition that a student learned from; None if the store no longer holds it."""
     digest = catalog.read(student).fingerprint_inputs.get("inputs", {}).get(DATASET)
     return next((entry for entry in catalog.history(DATASET) if entry.digest == digest), None)
 
 
 def open_dataset(root: Path, name: str = LATEST) -> Snapshot:
-    """The latest dataset, or one by its digest (or the beginning), or by the name of a student that learned from it."""
+    """Open the latest dataset, or one by digest (or its beginning) or by the name of a student that learned from it."""
     names = read_names(root)
     try:
         return open_snapshot(root, _dataset_of(root, name) if name in names else None if name == LATEST else name)
@@ -75,13 +75,13 @@ def open_dataset(root: Path, name: str = LATEST) -> Snapshot:
 
 
 def recorded_digest(record: Record) -> str | None:
-    """`snapshot_digest` of a dataset's partition as its record promises; nothing is hashed. None for another record."""
+    """Return the `snapshot_digest` that a dataset's record promises, without hashing; None for another record."""
     files = {name: record.files[name].sha256 for name in (SAMPLES, MANIFEST) if name in record.files}
     return digest_files(files) if len(files) == 2 else None
 
 
 def _dataset_of(root: Path, name: str) -> str:
-    """Digest of the dataset that a named student learned from."""
+    """Return the digest of the dataset that a named student learned from."""
     catalog = Catalog(Store(root))
     student = student_entry(catalog, name)
     entry = learned_from(catalog, student)
@@ -93,7 +93,7 @@ def _dataset_of(root: Path, name: str) -> str:
 
 
 def adapted_styles(catalog: Catalog) -> list[AdaptedStyle]:
-    """All of them, the newest first."""
+    """List the adapted styles, the newest first."""
     folder = catalog.store.folder_of_all / ADAPT
     keys = [f"{ADAPT}/{path.name}" for path in sorted(folder.iterdir())] if folder.is_dir() else []
     found = [_describe(catalog, entry) for key in keys for entry in catalog.history(key)]

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 TILE = 32  # px, side of a tile of the q8 codec
 
@@ -19,6 +18,8 @@ def _check_rgb(rgb: np.ndarray) -> None:
 
 def encode_png(rgb: np.ndarray) -> bytes:
     """rgb: (H, W, 3) uint8. Lossless."""
+    from PIL import Image
+
     _check_rgb(rgb)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG")
@@ -27,6 +28,8 @@ def encode_png(rgb: np.ndarray) -> bytes:
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
     """rgb: (H, W, 3) uint8. 4:4:4, since Pillow's default of 4:2:0 smears colour edges by up to 85 levels."""
+    from PIL import Image
+
     _check_rgb(rgb)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -35,6 +38,8 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
 
 def decode_rgb(data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 of a picture that this project wrote; for others see `images.decode_image`."""
+    from PIL import Image
+
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert("RGB"), dtype=np.uint8)
 

@@ -1,7 +1,7 @@
-"""Decode any picture a user may hand in to RGB uint8, or say why not.
+"""Decode any picture from a user to RGB uint8, or say why not.
 
-Read right: palette, grey, CMYK and 16-bit pictures (scaled to 8 bits), EXIF rotation (applied), alpha
-(composited on white), a wrong file suffix (the content decides). Of an animation the first frame is taken.
+Supported: palette, grey, CMYK and 16-bit pictures (scaled to 8 bits), EXIF rotation (applied), alpha
+(composited on white), a wrong file suffix (the content decides). An animation gives its first frame.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Only formats that Pillow decodes itself: its EPS reader, for one, starts a program on the file.
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Formats that Pillow decodes itself: others may start a program on the file, as its EPS reader does.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 50_000_000
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
@@ -22,25 +25,27 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF
 
 @dataclass(frozen=True)
 class Decoded:
-    """rgb: (H, W, 3) uint8."""
+    """Decoded picture, rgb (H, W, 3) uint8."""
 
     rgb: np.ndarray
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Why a picture was not taken: `reason` is one of a few that are counted, `detail` is for the reader."""
+    """Rejection of a picture: `reason` is one of a few that are counted, `detail` is for the reader."""
 
     reason: str
     detail: str = ""
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded | Rejected:
-    """The picture in `data`, or one of: empty file, not an image, truncated, corrupt, too large, too small,
+    """Decode a picture, or reject it as one of: empty file, not an image, truncated, corrupt, too large, too small,
     unsupported pixels.
     """
     if not data:
         return Rejected("empty file")
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             # Both of Pillow's bomb limits are global; the size is checked below, before any pixel is decoded.
@@ -60,13 +65,13 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) -
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's readers raise nearly anything on hostile bytes; each is one portrait rejected.
+        # Pillow's readers raise nearly anything on hostile bytes; each is a rejected portrait.
         truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         return Rejected("truncated" if truncated else "corrupt", f"{type(error).__name__}: {error}")
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded | Rejected:
-    """As `decode_image`; a file that cannot be read is rejected as `unreadable`."""
+    """Decode a file's picture as `decode_image` does; an unreadable file is rejected as `unreadable`."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -93,6 +98,8 @@ def _to_rgb(image: Image.Image) -> Decoded | Rejected:
     if image.mode == "F":
         return Rejected("unsupported pixels", "floating-point pixels have no known range")
     if image.mode in ("LA", "PA", "RGBa", "La", "RGBA") or "transparency" in image.info:
+        from PIL import Image
+
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Image.alpha_composite(page, layer)

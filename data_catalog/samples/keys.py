@@ -1,4 +1,4 @@
-"""Keys of samples. A file of its own, so that what reads and writes shards may change without the stages before."""
+"""Keys of samples. A separate file: the code of shards may change without rerunning earlier stages."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def sample_key(portrait_id: str, style: str, prompt_number: int, attempt: int = 
 
 
 def key_portrait(key: str) -> str:
-    """The portrait's id, with which a sample's key begins."""
+    """Return the portrait's id, with which a sample's key begins."""
     return key.partition("-")[0]

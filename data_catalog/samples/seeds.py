@@ -1,4 +1,4 @@
-"""Derived seeds: every random choice names what it is for, and nothing shares a generator."""
+"""Derived seeds: every random choice is keyed by its purpose, and no generator is shared."""
 
 from __future__ import annotations
 

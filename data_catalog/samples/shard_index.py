@@ -1,4 +1,4 @@
-"""The index beside a shard: where each sample's fields lie. Made again where it is gone, checked before it is used."""
+"""Index beside a shard: the place of each sample's fields. Rebuilt if it is missing, checked before use."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from data_catalog.store.store import RECORD, read_record
 log = logging.getLogger(__name__)
 
 INDEX = "index.parquet"
-HASHED = 2 << 30  # bytes of shards up to which their content, too, is compared with their records
+HASHED = 2 << 30  # bytes of shards up to which their content is hashed too
 THREADS = 4
-HINT = "stillroom repair    (makes again what is damaged)"
+HINT = "stillroom repair    (makes damaged partitions again)"
 
 
 def read_index(shard: Path) -> dict[str, ShardEntry]:
-    """The entries of a shard by key, from the index beside it, or from the shard's own headers where that is gone."""
+    """Return a shard's entries by key, from its index, or from the shard's own headers if the index is missing."""
     if not shard.is_file():
         raise UserError("a shard of the dataset is gone", shard=shard, hint=HINT)
     index = shard.parent / INDEX
@@ -39,7 +39,7 @@ def read_index(shard: Path) -> dict[str, ShardEntry]:
 
 
 def restore_index(shard: Path) -> list[ShardEntry]:
-    """Make the index again from the shard's headers, and keep it unless the record promises another."""
+    """Rebuild the index from the shard's headers, and store it unless the record promises another."""
     entries = scan_shard(shard)
     content = index_bytes(entries)
     record = read_record(shard.parent) if (shard.parent / RECORD).exists() else None
@@ -51,7 +51,7 @@ def restore_index(shard: Path) -> list[ShardEntry]:
 
 
 def write_index(folder: Path, entries: list[ShardEntry]) -> None:
-    """The index of a shard that has just been written to `folder`."""
+    """Write the index of a shard that was just written to `folder`."""
     (folder / INDEX).write_bytes(index_bytes(entries))
 
 
@@ -63,9 +63,9 @@ def index_bytes(entries: list[ShardEntry]) -> bytes:
 
 
 def check_shards(shards: Mapping[Path, Collection[str]], hashed: int = HASHED) -> None:
-    """Say in one message what would stop a training, or spoil it, before it begins.
+    """Check shards before a training, and report all problems in one message.
 
-    shards: the keys that are wanted of each.  hashed: bytes up to which contents are compared with the records.
+    shards: the wanted keys of each.  hashed: bytes of shards up to which contents are compared with the records.
     """
     size = sum(shard.stat().st_size for shard in shards if shard.is_file())
     with ThreadPoolExecutor(THREADS) as pool:
@@ -80,7 +80,7 @@ def check_shards(shards: Mapping[Path, Collection[str]], hashed: int = HASHED) -
 
 
 def find_problem(shard: Path, keys: Collection[str], with_content: bool) -> str | None:
-    """What is wrong with a shard or its index; None where nothing is.
+    """Return the problem of a shard or its index; None if there is none.
 
     Looks at the size and at every header, which costs a page each, and with `with_content` at every byte.
     """
@@ -103,7 +103,7 @@ def find_problem(shard: Path, keys: Collection[str], with_content: bool) -> str 
 
 
 def _wrong_header(shard: Path, entries: list[ShardEntry]) -> str | None:
-    """The first field whose header is not where the index has it."""
+    """Return the first field whose header is not where the index has it."""
     descriptor = os.open(shard, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # headers lie apart: no reading ahead
@@ -119,7 +119,7 @@ def _wrong_header(shard: Path, entries: list[ShardEntry]) -> str | None:
 
 
 def _changed_file(shard: Path) -> str | None:
-    """The shard or index that is not the file its record describes."""
+    """Return the shard or index that is not the file of its record."""
     record = read_record(shard.parent) if (shard.parent / RECORD).exists() else None
     for path in (shard, shard.parent / INDEX):
         promised = record.files.get(path.name) if record is not None else None

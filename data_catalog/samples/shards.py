@@ -21,17 +21,17 @@ from data_catalog.store.fingerprint import sync_folder
 FIELD = re.compile(r"[a-z0-9_]+\.[a-z0-9]+")
 NAME_MAX = 100  # bytes of a name in a ustar header
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE  # bytes; a tar ends at a multiple of the second
-# What lies between two wanted fields is read over up to this many bytes: cheaper than another call.
+# Largest gap between two wanted fields, bytes, that is read over: cheaper than another call.
 GAP = 1 << 16
-PIECES_AT_ONCE = 1024  # that one call writes (IOV_MAX)
+PIECES_AT_ONCE = 1024  # pieces of one write call (IOV_MAX)
 
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
-        ("offset", pa.int64()),  # of the sample's first header
-        ("bytes", pa.int64()),  # of the whole sample, headers and padding included
+        ("offset", pa.int64()),  # bytes before the sample's first header
+        ("bytes", pa.int64()),  # size of the sample, headers and padding included
         ("fields", pa.list_(pa.string())),
-        ("data_offsets", pa.list_(pa.int64())),  # of each field's content
+        ("data_offsets", pa.list_(pa.int64())),  # offset of each field's content
         ("data_bytes", pa.list_(pa.int64())),
     ]
 )
@@ -39,7 +39,7 @@ INDEX_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Sample:
-    """A key and the content of each of its fields, such as `portrait.png`."""
+    """Sample: a key and the content of each of its fields, such as `portrait.png`."""
 
     key: str
     fields: dict[str, bytes]
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """Where a sample lies in its shard; `fields` maps a field to (offset, bytes) of its content."""
+    """Place of a sample in its shard; `fields` maps a field to (offset, bytes) of its content."""
 
     key: str
     offset: int
@@ -56,19 +56,19 @@ class ShardEntry:
 
 
 class Hasher(Protocol):
-    """What `hashlib` makes."""
+    """Hash object, as `hashlib` makes it."""
 
     def update(self, data: bytes, /) -> None: ...
 
 
 def write_shard(path: Path, samples: Iterable[Sample], hasher: Hasher | None = None) -> list[ShardEntry]:
-    """Write a shard in one pass; what has its name is whole and on the disk.
+    """Write a shard in one pass; once it has its name, it is whole and on the disk.
 
-    Samples come in ascending order of keys and all have the same fields.  hasher: is fed the shard's bytes.
+    Samples come in ascending order of keys and all have the same fields.  hasher: receives the shard's bytes.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # Hashed beside the writing: it costs twice as much as the writing does.
+        # Hashed on another thread: hashing costs twice as much as writing.
         with temporary.open("xb", buffering=0) as stream, ThreadPoolExecutor(1) as beside:
             entries: list[ShardEntry] = []
             for entry, pieces in _members(samples):
@@ -85,7 +85,7 @@ def write_shard(path: Path, samples: Iterable[Sample], hasher: Hasher | None = N
 
 
 def _write_fully(descriptor: int, pieces: list[bytes]) -> None:
-    """Write pieces one after the other, as they lie in memory: a buffer would copy them."""
+    """Write pieces one after the other straight from memory: a buffer would copy them."""
     left: list[bytes | memoryview] = list(pieces)
     while left:
         count = os.writev(descriptor, left[:PIECES_AT_ONCE])
@@ -101,7 +101,7 @@ def _feed(hasher: Hasher, pieces: list[bytes]) -> None:
 
 
 def _members(samples: Iterable[Sample]) -> Iterator[tuple[ShardEntry | None, list[bytes]]]:
-    """Each sample's entry and bytes, and at last those of the end."""
+    """Entry and bytes of each sample, and last the bytes of the end."""
     last: ShardEntry | None = None
     end = 0
     for sample in samples:
@@ -109,7 +109,7 @@ def _members(samples: Iterable[Sample]) -> Iterator[tuple[ShardEntry | None, lis
         start, fields, pieces = end, {}, []
         for name, data in sorted(sample.fields.items()):
             member = tarfile.TarInfo(f"{sample.key}.{name}")
-            # An integer mtime: a float one makes tarfile write a PAX header with the time of writing.
+            # An integer mtime: with a float, tarfile writes a PAX header with the time of writing.
             member.size, member.mtime, member.mode = len(data), 0, 0o644
             pieces += [member.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % BLOCK)]
             fields[name] = (end + BLOCK, len(data))
@@ -120,7 +120,7 @@ def _members(samples: Iterable[Sample]) -> Iterator[tuple[ShardEntry | None, lis
 
 
 def shard_bytes(entries: Sequence[ShardEntry]) -> int:
-    """Size of the shard that has these entries: two empty blocks after the last, filled up to a whole record."""
+    """Return the size of the shard with these entries: two empty blocks at the end, padded to a whole record."""
     end = entries[-1].offset + entries[-1].bytes if entries else 0
     return _padded(end + 2 * BLOCK, RECORD)
 
@@ -178,7 +178,7 @@ def read_sample(path: Path, entry: ShardEntry, fields: Iterable[str] | None = No
 
 
 def bytes_to_read(entry: ShardEntry, fields: Iterable[str]) -> int:
-    """Room that `read_into` needs for these fields of a sample."""
+    """Return the bytes that `read_into` needs for these fields of a sample."""
     return sum(_padded(end - start, BLOCK) for start, end, _ in _runs(entry, fields))
 
 
@@ -227,14 +227,8 @@ def _read_fully(descriptor: int, offset: int, buffer: memoryview) -> int:
     return done
 
 
-def read_shard(path: Path) -> Iterator[Sample]:
-    """All samples of a shard in their order."""
-    for entry in scan_shard(path):
-        yield Sample(entry.key, read_sample(path, entry))
-
-
 def scan_shard(path: Path) -> list[ShardEntry]:
-    """The index of a shard, made again from its headers."""
+    """Rebuild the index of a shard from its headers."""
     entries: list[ShardEntry] = []
     with tarfile.open(path, "r:") as tar:  # seekable: "r|" would read every byte
         for member in tar:

@@ -1,7 +1,7 @@
-"""The catalog: a Parquet index over the records, so that a plan needs not read every one of them.
+"""Catalog: a Parquet index over the records, so that a plan needs not read each of them.
 
-It is derived: a row is trusted only while its record file has the size and mtime it had when read,
-and a lost or damaged index costs time, nothing else. A file that was touched since is hashed again.
+The index is derived. A row counts only while its record file has the size and mtime of when it was read; a lost or
+damaged index costs only time. A file that was touched since is hashed again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INDEX, DAMAGED = "catalog/records.parquet", "catalog/damaged.json"  # below the 
 
 @dataclass(slots=True)
 class Entry:
-    """What a plan needs of a record; the columns of the index. `stamps` and `parts` are JSON objects."""
+    """Row of the index: the part of a record that a plan needs. `stamps` and `parts` are JSON objects."""
 
     partition: str
     stage: str
@@ -51,7 +51,7 @@ class Entry:
 
     @property
     def files(self) -> dict[str, list[int]]:
-        """[bytes, mtime in ns] of each file, the mtime as it was when the record was read."""
+        """Return [bytes, mtime in ns] of each file; the mtime is from when the record was read."""
         files: dict[str, list[int]] = json.loads(self.stamps)
         return files
 
@@ -61,17 +61,17 @@ class Entry:
         return {name: size for name, (size, _) in self.files.items()}
 
     def part(self, place: str) -> str:
-        """Digest of what the partition says about one block; of a block that it does not know, `nothing`."""
+        """Return the digest of the partition's part for a block, or `nothing` for an unknown block."""
         return str(_parse_parts(self.parts).get(place, "nothing"))
 
     @property
     def more(self) -> list[str]:
-        """Places of the attempts that it asks for."""
+        """Return the places of the attempts that the partition asks for."""
         return _parse_parts(self.parts).get(MORE, "").split()
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """(mtime, size) of the record file: another stamp is another record."""
+        """Return (mtime, size) of the record file; another stamp means another record."""
         return (self.record_mtime_ns, self.record_bytes)
 
     def made_by(self, source_digest: str) -> bool:
@@ -79,7 +79,7 @@ class Entry:
         return source_digest == self.source_digest or source_digest in self.accepted.split()
 
 
-@lru_cache(maxsize=64)  # each block of a style asks the same selection
+@lru_cache(maxsize=64)  # every block of a style reads the same selection
 def _parse_parts(text: str) -> dict[str, str]:
     parts: dict[str, str] = json.loads(text)
     return parts
@@ -118,12 +118,12 @@ class Catalog:
             self.entries.setdefault(entry.partition, {})[entry.fingerprint[:FOLDER_CHARS]] = entry
 
     def find(self, key: str, fingerprint: str) -> Entry | None:
-        """The entry of exactly this partition and fingerprint, as the store has it now."""
+        """Return the entry of exactly this partition and fingerprint, as the store has it now."""
         entry = self._current(key, fingerprint[:FOLDER_CHARS])
         return entry if entry is not None and entry.fingerprint == fingerprint else None
 
     def history(self, key: str) -> list[Entry]:
-        """All entries of a partition, the newest first."""
+        """List the entries of a partition, the newest first."""
         try:
             names = os.listdir(f"{self.store.folder_of_all}/{key}")  # noqa: PTH208
         except OSError:
@@ -132,17 +132,17 @@ class Catalog:
         return sorted(filter(None, found), key=lambda entry: (entry.created, entry.record_mtime_ns), reverse=True)
 
     def read(self, entry: Entry) -> Record:
-        """The whole record of an entry."""
+        """Read the whole record of an entry."""
         record = read_record(self.folder(entry))
         assert record is not None, f"{entry.partition} lost its record"
         return record
 
     def folder(self, entry: Entry) -> Path:
-        """Where the files of an entry are."""
+        """Return the folder of an entry's files."""
         return self.store.folder_of_all / entry.partition / entry.fingerprint[:FOLDER_CHARS]
 
     def problems(self, entry: Entry) -> list[str]:
-        """What `verify` found, files that are missing or of another size, files touched since and changed."""
+        """List damage noted by `verify`, files that are missing or of another size, and touched files that changed."""
         place = f"{entry.partition}/{entry.fingerprint[:FOLDER_CHARS]}"
         note = self.damaged.get(place)
         if note is not None and tuple(note["stamp"]) == entry.stamp:
@@ -151,7 +151,7 @@ class Catalog:
         return problems + (self._look_again(entry, touched) if touched else [])
 
     def _look_again(self, entry: Entry, touched: list[str]) -> list[str]:
-        """Hash files whose mtime is not the one that the index knows. If all are the same, it knows the new."""
+        """Hash files whose mtime differs from the index. If all are unchanged, the index takes the new mtimes."""
         folder, record = self.folder(entry), self.read(entry)
         changed = [name for name in touched if digest_file(folder / name) != record.files[name].sha256]
         if not changed:
@@ -160,7 +160,7 @@ class Catalog:
         return [f"{name} is not the file its record describes" for name in changed]
 
     def _current(self, key: str, name: str) -> Entry | None:
-        """The entry of a folder, read again when its record is not the one that the index knows."""
+        """Return the entry of a folder; its record is read again when it differs from the index."""
         folder = f"{self.store.folder_of_all}/{key}/{name}"
         known = self.entries.get(key, {}).get(name)
         try:
@@ -178,7 +178,7 @@ class Catalog:
         return self._add(record, (status.st_mtime_ns, status.st_size))
 
     def add(self, record: Record) -> Entry:
-        """Take in a record that was just written."""
+        """Add a record that was just written."""
         status = (self.store.folder_of(record) / RECORD).stat()
         return self._add(record, (status.st_mtime_ns, status.st_size))
 
@@ -189,7 +189,7 @@ class Catalog:
         return entry
 
     def refresh(self) -> int:
-        """Look at every record in the store and write the index. Returns how many there are."""
+        """Look at every record in the store and write the index. Returns the number of records."""
         self.entries, known = {}, self.entries
         count = 0
         for folder in self.store.record_folders():
@@ -202,7 +202,7 @@ class Catalog:
         return count
 
     def save(self) -> None:
-        """Write the index, if it changed: whole or not at all."""
+        """Write the index if it changed, atomically."""
         if not self.changed:
             return
         rows = [entry for _, by_name in sorted(self.entries.items()) for _, entry in sorted(by_name.items())]
@@ -219,7 +219,7 @@ class Catalog:
 
 
 def accept(store: Store, key: str, name: str, source_digest: str) -> None:
-    """Declare a partition's bytes valid for other code: its record names that code from now on."""
+    """Declare a partition's bytes valid for other code; its record names that code from now on."""
     record = read_record(store.folder(Partition.parse(key), name))
     if record is not None and source_digest not in (record.source_digest, *record.accepted):
         record.accepted = [*record.accepted, source_digest]
@@ -227,7 +227,7 @@ def accept(store: Store, key: str, name: str, source_digest: str) -> None:
 
 
 def read_damage_notes(root: Path) -> dict[str, dict[str, Any]]:
-    """What the last `verify` found wrong, by folder below the store: `stamp` of the record, `file`, `problem`."""
+    """Read the damage that `verify` noted, by folder below the store: `stamp` of the record, `file`, `problem`."""
     try:
         notes: dict[str, dict[str, Any]] = json.loads((root / DAMAGED).read_bytes())
     except (OSError, ValueError):
@@ -259,7 +259,7 @@ def make_entry(record: Record, stamp: tuple[int, int], folder: Path) -> Entry:
 
 
 def _stamps(folder: Path, record: Record) -> str:
-    """[bytes, mtime] of each file as JSON; of one that is not there, the mtime 0."""
+    """Return [bytes, mtime] of each file as JSON; a missing file has mtime 0."""
     stamps = {}
     for name, entry in record.files.items():
         try:

@@ -1,6 +1,6 @@
-"""Carry out one job of a plan: run the stage's function in a temporary folder and commit what it wrote.
+"""Carry out a job of a plan: run the stage's function in a temporary folder and commit its files.
 
-Jobs pickle, so that a process of a pool, or of a Dask worker, can execute them; only the data root is shared.
+Jobs pickle, so that a process of a pool or a Dask worker can execute them; they share only the data root.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    """A partition to make, with all that its stage's function is given.
+    """Partition to make, with all arguments of its stage's function.
 
-    `stale` is the (mtime_ns, bytes) of a record that the plan found not good enough (damaged, made by other
-    code, made again by force), or None: a record that differs from it was made by another process meanwhile.
+    `stale` is the (mtime_ns, bytes) of a record that the plan rejected (damaged, made by other code, or forced), or
+    None. A record that differs from it was made by another process meanwhile.
     """
 
     partition: Partition
@@ -49,7 +49,7 @@ class Job:
 
 
 def execute(job: Job, root: Path) -> Record:
-    """Make the partition, or take it from a process that made it since the plan. Returns its record."""
+    """Make the partition, or take it over if another process has made it since the plan. Returns its record."""
     store = Store(root)
     with store.lock(job.partition, job.fingerprint):
         made = _made_meanwhile(job, store)
@@ -61,11 +61,11 @@ def execute(job: Job, root: Path) -> Record:
         try:
             record = store.commit(temporary, _run(job, root, temporary, working))
         except BaseException:
-            # A killed process leaves the folder to the next one; an exception need not.
+            # A killed process leaves the folder to the next one; an exception removes it.
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         if job.resumes:
-            # Only now: until the record is there, a kill would cost everything since the first checkpoint.
+            # Only after the record: before it, a kill would lose everything since the first checkpoint.
             shutil.rmtree(working, ignore_errors=True)
         return record
 
@@ -88,7 +88,7 @@ def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             with writing(root):
                 raise
-        if disk_is_full(root):  # torch and others name no errno
+        if disk_is_full(root):  # torch and others set no errno
             raise no_space(root) from error
         raise
     metrics = {name: value for name, value in summary.metrics.items() if math.isfinite(value)}
@@ -100,7 +100,7 @@ def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
         version=job.version,
         fingerprint=job.fingerprint,
         fingerprint_inputs=job.fingerprint_inputs,
-        digest="",  # of the files, at commit, as are the files that are not hashed yet
+        digest="",  # computed at commit, as for files that are not hashed yet
         files={
             name: FileEntry(bytes=(folder / name).stat().st_size, sha256=digest)
             for name, digest in summary.sha256.items()

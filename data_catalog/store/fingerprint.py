@@ -13,12 +13,12 @@ from typing import Any
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
 
-# A file changed within this time of being hashed may change again without a new mtime: it is not remembered.
+# Seconds. A file changed this shortly before its hash may change again without a new mtime: it is not remembered.
 RACY_NS = 2_000_000_000
 
 
 def canonical_json(value: Any) -> str:
-    """One text per value: sorted keys, no spaces, no nan."""
+    """Return one text per value: sorted keys, no spaces, no nan."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -39,9 +39,9 @@ def digest_files(files: Mapping[str, str]) -> str:
 
 
 class FileDigests:
-    """Digests of outside files (style files, portraits), remembered by size, mtime and inode.
+    """Digests of outside files (style files, portraits), cached by size, mtime and inode.
 
-    The memory lies in `path`, written by `save` alone, so that a plan changes nothing on disk.
+    `save` alone writes the cache in `path`: a plan changes nothing on disk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class FileDigests:
         try:
             self.known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self.known = {}  # only a memory: what it held is hashed again
+            self.known = {}  # a lost cache: the files are hashed again
 
     def digest(self, path: Path) -> str:
         """sha256 of the file's content."""
@@ -71,14 +71,14 @@ class FileDigests:
         return digest
 
     def save(self) -> None:
-        """Keep what was learned for the next process."""
+        """Write the cache for the next process."""
         if self.changed:
             write_atomically(self.path, json.dumps(self.known).encode())
             self.changed = False
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash at any time, meets the old content or the new."""
+    """Write a file atomically: a reader, or a crash at any time, meets the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:

@@ -1,7 +1,7 @@
-"""How this process's memory comes and goes while networks compute on a CPU.
+"""Memory of a process while networks compute on a CPU.
 
-glibc takes every large block from the kernel and gives it back at once, and the kernel fills each with zeros anew: of
-a build of small pictures, and of the tensors of one of 512x512, that is a fifth to a quarter of all the CPU time.
+glibc takes every large block from the kernel and returns it at once, and the kernel zeroes each new one. With the
+tensors of small pictures this takes a fifth to a quarter of all the CPU time.
 """
 
 import ctypes
@@ -9,18 +9,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Of <malloc.h>: what is set, what is set meanwhile, what glibc starts with.
+# Constants of <malloc.h>: parameters, values while memory is kept, glibc's defaults.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 MEANWHILE = {MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 1 << 26}
 DEFAULTS = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024, TOP_PAD: 0}
 
-_keeping = 0  # how many ask for it: work inside of work, or on another thread
+_keeping = 0  # active callers: nested work, or another thread's
 _lock = threading.Lock()
 
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Blocks that are freed are used again, until the last who asked for it is done; nothing changes but on glibc."""
+    """Keep freed memory for reuse until the last caller leaves (glibc only)."""
     _count(+1)
     try:
         yield
@@ -29,7 +29,7 @@ def kept_memory() -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Give what is free to the kernel, where glibc holds it."""
+    """Return free memory to the kernel (glibc only)."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

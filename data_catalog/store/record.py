@@ -1,4 +1,4 @@
-"""A record says what one partition holds and from what it was made; where it is, the partition is whole."""
+"""Record of a partition: its content and its inputs. A partition with a record is whole."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MORE = "more"
 
 @dataclass
 class Summary:
-    """What a stage says about a partition that it has made.
+    """Summary of a partition by the stage that made it.
 
-    `rejected` counts rejected samples by reason. `parts` maps a block ("0003", "0003-a1") to a digest of what the
-    partition says about that block alone, for downstream stages with `Need(part=True)`; under `MORE` stand the
-    attempts that have to be made before the partition is final, separated by spaces.
+    `rejected` counts rejected samples by reason. `parts` maps a block ("0003", "0003-a1") to the digest of the
+    partition's part for that block, for downstream stages with `Need(part=True)`. Under `MORE` it holds the attempts
+    that must be made before the partition is final, separated by spaces.
     """
 
     samples: int = 0
@@ -59,15 +59,15 @@ class Record(BaseModel):
     accepted: list[str] = Field(default_factory=list)  # source digests that a person declared equivalent
     device: str = "cpu"
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    seal: str = ""  # digest of all the other fields: a record that was changed afterwards is none
+    seal: str = ""  # digest of all other fields; a record edited after the fact is rejected
 
     def sealing(self) -> str:
-        """The seal that these fields would get."""
+        """Return the seal for these fields."""
         return digest_json(self.model_dump(mode="json", exclude={"seal"}))
 
     @property
     def honest(self) -> bool:
-        """Whether it is as it was written. Records from before there were seals have none."""
+        """Whether the record is as it was written. A record without a seal counts as honest."""
         return self.seal in ("", self.sealing())
 
     @property

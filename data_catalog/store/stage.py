@@ -1,4 +1,4 @@
-"""A stage is declared once: name, version, needs, the settings it reads, the function that does the work."""
+"""Declaration of a stage: name, version, needs, settings, and the function that does the work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLACE = re.compile(r"(?P<block>\d+)(-a(?P<attempt>[1-9]\d*))?")
 
 
 class Partition(NamedTuple):
-    """What one stage computes, caches and reruns as a unit.
+    """Unit of work of a stage: computed, cached and rerun as a whole.
 
     `attempt` counts how often the block was made again with new seeds because its style was short of samples.
     """
@@ -58,10 +58,9 @@ class Partition(NamedTuple):
 
 
 class Need(NamedTuple):
-    """An upstream stage: its partitions of the same style, block and attempt; all of them along what only it has.
+    """Upstream stage: its partitions of the same style, block and attempt, and all along its own dimensions.
 
-    With `part`, only `record.parts[place]` of the upstream partition counts: a change to another block of it
-    is not seen.
+    With `part`, only `record.parts[place]` of the upstream partition counts: its other blocks may change.
     """
 
     stage: str
@@ -70,7 +69,7 @@ class Need(NamedTuple):
 
 @dataclass
 class Input:
-    """One upstream partition, as a stage meets it. `digest` is the part's digest where the need is a part."""
+    """Upstream partition as a stage's input. `digest` is the part's digest where the need is a part."""
 
     partition: Partition
     folder: Path
@@ -80,10 +79,10 @@ class Input:
 
 @dataclass
 class Work:
-    """All that a stage's function may use: it reads `inputs` and `sources` and writes into `folder` alone.
+    """Arguments of a stage's function: it reads `inputs` and `sources` and writes into `folder` alone.
 
-    A stage with `resumes` also keeps checkpoints in `working`: what an attempt leaves there, the next one finds.
-    It goes when the record is written, and is no part of the partition.
+    A stage with `resumes` also keeps checkpoints in `working`, where the next attempt finds them. That folder is not
+    part of the partition and is removed once the record is written.
     """
 
     partition: Partition
@@ -95,7 +94,7 @@ class Work:
     working: Path = field(default_factory=Path)
 
     def input(self, stage: str) -> Input:
-        """The single partition of an upstream stage."""
+        """Return the single partition of an upstream stage."""
         (only,) = self.inputs[stage]
         return only
 
@@ -114,11 +113,12 @@ def no_models(settings: Settings) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the workflow.
+    """Step of the workflow.
 
     `reads` returns exactly the settings (as JSON values) that change the bytes of a partition, `sources` the
     outside files whose content does, `models` the names of the weights. Its author bumps `version` when the
     meaning changes. A stage with `resumes` finds in `work.working` what an interrupted attempt left there.
+    For messages, `what` names the things that its records count, and `command` the command that makes it.
     """
 
     name: str
@@ -130,6 +130,8 @@ class Stage:
     sources: Callable[[Settings, Partition], dict[str, Path]] = no_sources
     models: Callable[[Settings], tuple[str, ...]] = no_models
     resumes: bool = False
+    what: str = "samples"
+    command: str | None = None
 
     def partitions(self, styles: list[str], blocks: list[int]) -> list[Partition]:
         """All partitions of this stage, in order of style, then block; further attempts come while a plan is made."""

@@ -1,4 +1,4 @@
-"""The store: one folder a partition and fingerprint, whole exactly when its `record.json` is there."""
+"""Store: one folder for each partition and fingerprint. It is whole exactly when it holds a `record.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from data_catalog.config.errors import UserError
@@ -23,7 +22,7 @@ from data_catalog.store.stage import Partition
 log = logging.getLogger(__name__)
 
 RECORD = "record.json"
-FOLDER_CHARS = 16  # of the fingerprint, in a folder's name
+FOLDER_CHARS = 16  # characters of the fingerprint in a folder's name
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FOLDER_CHARS}}}")
 NEARLY_NOTHING = 1 << 16  # bytes; a disk with less is full
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -41,7 +40,7 @@ class Store:
         return self.folder_of_all / partition.key
 
     def folder(self, partition: Partition, fingerprint: str) -> Path:
-        """The folder of one partition as one intent made it."""
+        """Return the folder of a partition under a fingerprint."""
         return self.partition_folder(partition) / fingerprint[:FOLDER_CHARS]
 
     def find(self, partition: Partition, fingerprint: str) -> Record | None:
@@ -51,11 +50,11 @@ class Store:
         return record if honest else None
 
     def folder_of(self, record: Record) -> Path:
-        """Where the files of a record are."""
+        """Return the folder of a record's files."""
         return self.folder(Partition.parse(record.partition), record.fingerprint)
 
     def record_folders(self) -> Iterator[Path]:
-        """Folders that hold a record, whatever it says, in order."""
+        """Folders that hold a record, readable or not, in order."""
         return (folder for folder, recorded in self.folders() if recorded)
 
     def folders(self) -> Iterator[tuple[Path, bool]]:
@@ -67,21 +66,23 @@ class Store:
                 yield Path(current), RECORD in names
 
     def missing(self, record: Record) -> list[str]:
-        """What a look at names and sizes finds wrong; contents are checked by `verify`."""
+        """List missing files and files of another size; contents are checked by `verify`."""
         return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
 
     @staticmethod
     def place(partition: Partition, fingerprint: str) -> str:
-        """What is locked while it is worked on: a partition as one intent makes it, so that two may be made at once."""
+        """Return the name that is locked during work: partition and fingerprint, so that two may run at once."""
         return f"{partition.key}/{fingerprint[:FOLDER_CHARS]}"
 
     def lock_file(self, place: str) -> Path:
-        """The file whose lock who works on a place holds; not there before somebody did."""
+        """Lock file of a partition; created when it is first worked on."""
         return self.root / "catalog" / "locks" / (place.replace("/", "--") + ".lock")
 
     @contextmanager
     def lock(self, partition: Partition, fingerprint: str) -> Iterator[None]:
         """Hold a partition as one intent makes it against other processes. The lock of a dead process is free."""
+        from filelock import FileLock, Timeout
+
         path = self.lock_file(self.place(partition, fingerprint))
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,8 @@ class Store:
     @contextmanager
     def lock_if_free(self, place: str) -> Iterator[bool]:
         """Hold the lock of a place and say True, or say at once that a live process has it."""
+        from filelock import FileLock, Timeout
+
         path = self.lock_file(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -113,34 +116,34 @@ class Store:
             lock.release()
 
     def is_held(self, place: str) -> bool:
-        """Whether a live process works there."""
+        """Whether a live process holds the lock of a place."""
         if not self.lock_file(place).exists():
             return False
         with self.lock_if_free(place) as free:
             return not free
 
     def begin(self, partition: Partition, fingerprint: str) -> Path:
-        """An empty folder under a temporary name. What a dead process left of the same intent goes."""
+        """Return an empty temporary folder. Leftovers of a dead process under the same fingerprint are removed."""
         parent = self.partition_folder(partition)
         folder = parent / _temporary_name(fingerprint)
         with writing(self.root):
             for left in parent.glob(f".tmp-{fingerprint[:FOLDER_CHARS]}-*"):
-                shutil.rmtree(left)  # of a process that died: we hold its lock
+                shutil.rmtree(left)  # from a process that died: we hold its lock
             folder.mkdir(parents=True)
         return folder
 
     def working(self, partition: Partition, fingerprint: str) -> Path:
-        """The folder for checkpoints of this intent, with those that an interrupted attempt left."""
+        """Return the folder for checkpoints of this fingerprint, with those of an interrupted attempt."""
         folder = self.partition_folder(partition) / f".part-{fingerprint[:FOLDER_CHARS]}"
         with writing(self.root):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def commit(self, temporary: Path, record: Record) -> Record:
-        """Hash, sync and rename what was written, its record last. Files that the record knows are hashed already.
+        """Hash, sync and rename the files, the record last. Files that the record knows are hashed already.
 
-        When the folder exists (made again by force, for changed code, or after damage) the new files take its
-        place, even if the old record promises the same bytes: what is on the disk may not be what it says.
+        New files replace an existing folder (forced, changed code, or damage), even if the old record promises the
+        same bytes: the files on the disk may differ from it.
         """
         with writing(self.root):
             record.files = _hash_and_sync(temporary, record.files)
@@ -148,22 +151,22 @@ class Store:
             folder = self.folder_of(record)
             replaced = folder.with_name(_temporary_name(record.fingerprint))
             if folder.exists():
-                # The record goes first: at no moment is there a record with other bytes than its own.
+                # Remove the record first: at no moment may it stand beside other bytes than its own.
                 (folder / RECORD).unlink(missing_ok=True)
                 folder.rename(replaced)
             temporary.rename(folder)
             sync_folder(folder.parent)
-            # Record last: it says that the partition is whole.
+            # Record last: it means that the partition is whole.
             try:
                 self.write_record(record)
             except OSError:
-                shutil.rmtree(folder, ignore_errors=True)  # nothing can make it whole
+                shutil.rmtree(folder, ignore_errors=True)  # without a record it cannot be completed
                 raise
-            shutil.rmtree(replaced, ignore_errors=True)  # what stays, the next `begin` removes
+            shutil.rmtree(replaced, ignore_errors=True)  # leftovers are removed by the next `begin`
         return record
 
     def discard(self, partition: Partition, name: str) -> bool:
-        """Remove what an unfinished attempt left under a fingerprint's name. A folder with a record is kept."""
+        """Remove the leftovers of an unfinished attempt. A folder with a record is kept."""
         with self.lock(partition, name), writing(self.root):
             folder = self.partition_folder(partition) / name
             if (folder / RECORD).exists() or not folder.is_dir():
@@ -172,7 +175,7 @@ class Store:
         return True
 
     def write_record(self, record: Record) -> None:
-        """Put a record into its folder, whole or not at all."""
+        """Write a record into its folder, atomically."""
         record.seal = record.sealing()
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(self.folder_of(record) / RECORD, text.encode())
@@ -183,7 +186,7 @@ def _temporary_name(fingerprint: str) -> str:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a folder; None where there is none, or it cannot be understood or believed."""
+    """Read the record in a folder; None if there is none, or it is unreadable or not honest."""
     record = parse_record(folder)
     if record is not None and not record.honest:
         log.warning("%s is not as it was written; its partition counts as not made", folder / RECORD)
@@ -192,7 +195,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def parse_record(folder: Path) -> Record | None:
-    """What is written in a folder's record, to be believed or not; None where it cannot be understood."""
+    """Read a folder's record whether honest or not; None if it cannot be parsed."""
     try:
         data = (folder / RECORD).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -207,7 +210,7 @@ def parse_record(folder: Path) -> Record | None:
 
 
 def look_at_files(folder: Path | str, files: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
-    """(what is missing or has another size, files whose mtime is another) of [bytes, mtime in ns] by name."""
+    """Compare files with their expected [bytes, mtime in ns]; returns (missing or resized, touched)."""
     problems, touched = [], []
     for name, (size, mtime) in files.items():
         try:
@@ -224,7 +227,7 @@ def look_at_files(folder: Path | str, files: Mapping[str, Sequence[int]]) -> tup
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn what a disk says into a message for the user."""
+    """Turn an error of the disk into a message for the user."""
     try:
         yield
     except OSError as error:
@@ -232,7 +235,7 @@ def writing(root: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(root) from error
         if error.errno == errno.EFBIG:
-            hint = "raise the limit (ulimit -f) and run the same command again; nothing half-written is kept"
+            hint = "raise the limit (ulimit -f) and run the same command again; no partial files are kept"
             raise UserError("a file would be larger than this process may write", path=place, hint=hint) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "make it writable, or set STILLROOM_DATA to another folder"
@@ -244,18 +247,18 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def no_space(root: Path) -> UserError:
-    """The message of a full disk."""
-    hint = "make room and run the same command again; nothing half-written is kept"
+    """Return the error of a full disk."""
+    hint = "free some space and run the same command again; no partial files are kept"
     return UserError("there is no space left on the disk", folder=root, hint=hint)
 
 
 def disk_is_full(root: Path) -> bool:
-    """Whether there is next to nothing left: not every library says why it could not write."""
+    """Whether the disk has almost no space left; not every library reports why a write failed."""
     return shutil.disk_usage(root).free < NEARLY_NOTHING
 
 
 def check_writable(root: Path) -> None:
-    """Say at once, in one message, that a data root cannot be written."""
+    """Check that a data root can be written, before any work."""
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         probe = root / f".tmp-{uuid.uuid4().hex[:12]}"
@@ -264,7 +267,7 @@ def check_writable(root: Path) -> None:
 
 
 def _hash_and_sync(folder: Path, hashed: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """Every file below the folder, on the disk and with its digest, which may have been taken while it was written."""
+    """Sync every file below the folder and return its digest; digests taken while writing are reused."""
     entries = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -10,7 +10,7 @@ from data_catalog.store.store import writing
 
 
 def diff_datasets(a: str, b: str | None, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """What differs from dataset A to B; also written as a page where one is asked for."""
+    """Describe the differences from dataset A to B; also write them as a page if one is given."""
     from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
     from tasks.datasets.made import snapshot_of
 
@@ -26,6 +26,6 @@ def diff_datasets(a: str, b: str | None, page: Path | None, profile: str, overri
 
 
 def write_page(path: Path, content: bytes) -> None:
-    """Write a page whole or not at all."""
+    """Write a page atomically."""
     with writing(path.parent):
         write_atomically(path, content)

@@ -1,6 +1,6 @@
-"""What a stage of the paper's size will cost before anything was ever run: counted operations over a GPU's usual speed.
+"""Forecast of a stage of the paper's size before any run: counted operations over a GPU's usual speed.
 
-Operations of one forward pass are those that `python -m benchmarks.gpu --count` counts. The speeds are what an A100
+Operations of one forward pass are those that torch.utils.flop_counter counts. The speeds are what an A100
 sustains: InstructPix2Pix's authors report 9 s for 100 steps in half precision, 27 TFLOP/s, before fused attention;
 convolutions in TF32 with small batches, as of teacher and student, sustain about as much of a smaller peak. As soon as
 a stage has records on the present kind of device, these count instead.
@@ -12,11 +12,11 @@ from data_catalog.config.settings import Settings
 
 UNET, VAE_ENCODE, VAE_DECODE = 0.80, 1.12, 2.51  # TFLOP at 512x512; the UNet once for each of three guidance branches
 BRANCHES = 3
-CLIP_IMAGE, ENCODE, RENDER, STUDENT = 0.16, 0.45, 0.21, 0.47  # of one picture, one view, one edit by the student
-BACKWARD = 3  # of forward and backward together, in forward passes
+CLIP_IMAGE, ENCODE, RENDER, STUDENT = 0.16, 0.45, 0.21, 0.47  # TFLOP of one picture, one view, one edit by the student
+BACKWARD = 3  # forward and backward together, in forward passes
 EDITOR_TFLOPS, OTHER_TFLOPS = 40.0, 20.0  # sustained
-CODING_S = 0.15  # PNG, JPEG and quantisation of a taught sample on one core
-PNG_BYTES, JPEG_BYTES = 460e3, 122e3  # of 512x512
+CODING_S = 0.15  # seconds for PNG, JPEG and quantisation of a taught sample on one core
+PNG_BYTES, JPEG_BYTES = 460e3, 122e3  # bytes of a picture of 512x512
 PLANES, RAYS = 96 * 256 * 256, 128 * 128
 STUDENT_BYTES = 0.41e9
 SPEED = f"{EDITOR_TFLOPS:.0f} TFLOP/s in the editor, {OTHER_TFLOPS:.0f} elsewhere, about an A100's"
@@ -24,14 +24,14 @@ SPEED = f"{EDITOR_TFLOPS:.0f} TFLOP/s in the editor, {OTHER_TFLOPS:.0f} elsewher
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one sample of a stage, or of the whole of a stage that is one partition."""
+    """Cost of one sample of a stage, or of a whole stage with one partition."""
 
     seconds: float
     bytes: float
 
 
 def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
-    """What a stage of the world `paper` takes on one GPU.  tested: samples that are evaluated."""
+    """Return the cost of a stage of the world `paper` on one GPU.  tested: samples that are evaluated."""
     if settings.world != "paper":
         return None
     views = settings.teach.views
@@ -53,7 +53,7 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
 
 
 def taught_bytes(settings: Settings) -> float:
-    """Of one sample in a shard."""
+    """Return the bytes of one sample in a shard."""
     own = settings.teach
     planes = {"none": 0.0, "q8": PLANES * (1 + 8 / 1024), "fp16": PLANES * 2.0}[own.triplane]
     view = JPEG_BYTES if own.view_format == "jpg" else 512 * 512 * 3.0
@@ -61,7 +61,7 @@ def taught_bytes(settings: Settings) -> float:
 
 
 def training_seconds(settings: Settings) -> float:
-    """On one GPU; several share it."""
+    """Return the seconds on one GPU; several GPUs share them."""
     own = settings.distill
-    learned = STUDENT - 0.15 + (own.views_per_sample + 1) * RENDER  # the frozen branches are seen once a portrait
+    learned = STUDENT - 0.15 + (own.views_per_sample + 1) * RENDER  # the frozen branches run once a portrait
     return own.iterations * own.batch_size * BACKWARD * learned / OTHER_TFLOPS

@@ -1,4 +1,4 @@
-"""The yield funnel of each style: how many pseudo-labels are left after each check. Imports no engine."""
+"""Yield funnel of each style: the pseudo-labels left after each check. Imports no engine."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data_catalog.plan.plan import Plan
 
-FUNNEL = "funnel.json"  # of the stage select
+FUNNEL = "funnel.json"  # file of the stage select
 
 Document = dict[str, Any]
 
 
 def read_funnels(plan: "Plan") -> list[Document]:
-    """The funnel of each style's newest selection; `current` says whether it is that of these settings."""
+    """Read the funnel of each style's newest selection; `current` tells whether it belongs to these settings."""
     rows = []
     for step in plan.by_stage.get("select", []):
         current = step.made and step.entry is not None
@@ -26,7 +26,7 @@ def read_funnels(plan: "Plan") -> list[Document]:
 
 
 def flat_funnels(funnels: list[Document]) -> list[Document]:
-    """One row a style with a column for each step, for the tables of Prefect's and MLflow's pages."""
+    """Return a row for each style with a column for each step, for the tables of Prefect's and MLflow's pages."""
     return [
         {
             "style": funnel["style"],
@@ -40,7 +40,7 @@ def flat_funnels(funnels: list[Document]) -> list[Document]:
 
 
 def funnel_metrics(funnels: list[Document]) -> dict[str, float]:
-    """`funnel.zombie.kept` and so on: what each step left of each style, and its yield."""
+    """Return metrics such as `funnel.zombie.kept`: the samples left by each step of each style, and its yield."""
     metrics: dict[str, float] = {}
     for funnel in funnels:
         name = f"funnel.{funnel['style']}"
@@ -50,7 +50,7 @@ def funnel_metrics(funnels: list[Document]) -> dict[str, float]:
 
 
 def told_reasons(funnel: Document) -> str:
-    """`min_identity 3, truncated 1`: why samples were lost, the most frequent reason first."""
+    """Return the reasons of losses, the most frequent first, such as `min_identity 3, truncated 1`."""
     told = sorted(funnel["reasons"].items(), key=lambda each: -each[1])
     return ", ".join(f"{reason} {count}" for reason, count in told)
 

@@ -1,4 +1,4 @@
-"""What a profile of the paper's world still lacks, how to get it, and what the whole job will cost once it is there."""
+"""Missing files and keys of a profile of the paper's world, the way to get them, and a forecast of the whole job."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ PORTRAITS = (
 
 @dataclass(frozen=True)
 class Missing:
-    """One thing that is not there. `fetched`: it will be, at its first use, if this machine reaches the hub."""
+    """Missing file or key. `fetched`: it is downloaded at its first use, if this machine reaches the hub."""
 
     what: str
     where: str  # the setting or file that would name it
@@ -29,12 +29,12 @@ class Missing:
 
 
 def find_missing(settings: Settings) -> list[Missing]:
-    """Portraits, weights and keys that the settings ask for and that are not there."""
+    """List portraits, weights and keys that the settings need and that are missing."""
     return [*_portraits(settings), *_weights(settings), *_keys(settings)]
 
 
 def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
-    """In place of a plan, which needs the files: what is missing, and a forecast. None where nothing hinders a plan."""
+    """Return the missing files and a forecast; None where a plan is possible. A plan itself needs the files."""
     settings = load_settings(profile, overrides)
     if settings.world != "paper":
         return None
@@ -59,7 +59,7 @@ def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
 
 
 def disk_needed(settings: Settings) -> int:
-    """Bytes that the whole job will take."""
+    """Return the bytes that the whole job will take."""
     return _total(_forecast_rows(settings, "")).bytes
 
 
@@ -96,7 +96,7 @@ def _weights(settings: Settings) -> list[Missing]:
 
 
 def in_hub_cache(repository: str, revision: str) -> bool:
-    """Whether a snapshot of a hub repository lies on this machine."""
+    """Whether a snapshot of a hub repository is on this machine."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -116,7 +116,7 @@ def _keys(settings: Settings) -> list[Missing]:
 
 
 def _forecast_rows(settings: Settings, reason: str) -> list[dict[str, Any]]:
-    """A row a stage as a plan has them, with nothing made."""
+    """Return the rows of a plan with nothing made, one a stage."""
     from tasks.stages import STAGES
 
     styles = list_styles(settings)
@@ -139,7 +139,7 @@ def _forecast_row(stage: Stage, settings: Settings, styles: list[str], reason: s
 
 
 def expected_samples(stage: Stage, settings: Settings, styles: int) -> int:
-    """Samples of a stage if nothing is rejected."""
+    """Return the samples of a stage if nothing is rejected."""
     count = settings.portraits.count or 0
     if stage.name == "prompts":
         return styles * (settings.prompts.train + settings.prompts.test)

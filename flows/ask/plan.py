@@ -1,4 +1,4 @@
-"""What is there and what would run, as documents for the command line. Imports no engine."""
+"""Plan and state as documents for the command line. Imports no engine."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ REASONS_SHOWN = 8  # of a stage, most frequent first
 
 
 class PlanShape(NamedTuple):
-    """What a plan is made of."""
+    """Stages, styles and blocks of a plan."""
 
     stages: tuple[Stage, ...]
     styles: list[str]
@@ -113,7 +113,7 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
 
 
 def _notes(plan: Plan) -> list[str]:
-    """What a person may want to know: partitions kept although their code changed, attempts asked for or not known."""
+    """Return notes for the user: partitions kept although their code changed, and attempts that may be needed."""
     kept = Counter((step.partition.stage, step.note) for step in plan.steps.values() if step.note)
     notes = [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
     waiting = [step for step in plan.by_stage.get("select", []) if not step.made]

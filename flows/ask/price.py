@@ -1,4 +1,4 @@
-"""What the waiting partitions of a plan will cost, by past records made on the same kind of device."""
+"""Price of a plan's waiting partitions, from past records made on the same kind of device."""
 
 import json
 from collections import defaultdict
@@ -15,14 +15,14 @@ from data_catalog.store.catalog import Entry
 from data_catalog.store.stage import Stage
 from flows.ask.forecast import forecast
 
-RECENT = 200  # records of a stage that are asked, the newest
-LOOKED_INTO = 40  # of them, to find those made with the same settings
-TOKENS_PER_REQUEST, TOKENS_PER_PROMPT = 250, 25  # a guess, as long as no record says what a style took
+RECENT = 200  # newest records of a stage that are used
+LOOKED_INTO = 40  # records that are read, to find those made with the same settings
+TOKENS_PER_REQUEST, TOKENS_PER_PROMPT = 250, 25  # estimates for as long as no record holds the tokens of a style
 
 
 @dataclass(frozen=True)
 class Price:
-    """Of some partitions. `seconds` and `bytes` leave out the stages in `unknown`: no record on this kind of device."""
+    """Price of some partitions. `seconds` and `bytes` leave out the stages in `unknown`: no record on such a device."""
 
     partitions: int = 0
     samples: int = 0
@@ -74,7 +74,7 @@ class Prices:
         self._rates: dict[str, _Rate | None] = {}
 
     def price(self, stage: Stage, state: str) -> Price:
-        """Of all partitions of the stage in this state (`run` or `maybe`)."""
+        """Return the price of all partitions of the stage in this state (`run` or `maybe`)."""
         steps = [step for step in self.plan.by_stage[stage.name] if step.state == state]
         if not steps:
             return Price()
@@ -93,7 +93,7 @@ class Prices:
         )
 
     def _guess(self, stage: Stage) -> _Rate | None:
-        """Where nothing was ever measured: counted operations, for networks of the paper's size."""
+        """Forecast by counted operations, for networks of the paper's size, where nothing was ever measured."""
         settings = self.plan.settings
         tested = (settings.portraits.count or 0) * settings.portraits.test_fraction * self._styles
         most = settings.evaluate.max_samples_per_style
@@ -123,7 +123,7 @@ class Prices:
             return step.near.samples
         inputs = [self._expected_inputs(step, need.stage) for need in stage.needs if need.stage != "prompts"]
         if inputs:
-            # A partition holds at most what its inputs hold; what is rejected on the way is not foreseen.
+            # A partition holds at most as many samples as its inputs; rejections are not foreseen.
             by_editor = stage.name == "edit" and settings.edit.source == "editor"
             return max(inputs) * (settings.edit.prompts_per_portrait if by_editor else 1)
         rate = self._rate(stage)
@@ -163,7 +163,7 @@ class Prices:
                 if now is not None and self.plan.made_from(entry).get("settings") == json.loads(json.dumps(now)):
                     same.append(entry)
             except (OSError, ValueError, UserError):
-                continue  # only an estimate: a record that went meanwhile tells nothing
+                continue  # only an estimate: a record deleted meanwhile is skipped
         return same or found
 
     @cached_property
@@ -177,7 +177,7 @@ class Prices:
         return by_stage
 
     def _tokens(self, steps: Sequence[Step]) -> int:
-        """Tokens that a language model will read and write for these styles, by what it took before."""
+        """Estimate the tokens that a language model will read and write for these styles, from past records."""
         settings = self.plan.settings.prompts
         if settings.backend != "openai":
             return 0
@@ -187,7 +187,7 @@ class Prices:
         return len(steps) * (TOKENS_PER_REQUEST + (settings.train + settings.test) * TOKENS_PER_PROMPT)
 
     def _used(self, entry: Entry) -> int:
-        """Tokens that one style's prompts took; 0 where no model was asked."""
+        """Return the tokens that one style's prompts took; 0 without a language model."""
         try:
             text = (self.plan.catalog.folder(entry) / "llm.json").read_text(encoding="utf-8")
             return sum(int(each["tokens_in"]) + int(each["tokens_out"]) for each in json.loads(text))

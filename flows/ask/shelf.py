@@ -1,4 +1,4 @@
-"""What students and datasets there are, as documents: settings, measures, what uses them. Imports no engine."""
+"""Students and datasets as documents: settings, measures, and their uses. Imports no engine."""
 
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 class Shelf:
-    """Students and datasets of a data root, and the settings that theirs are compared with."""
+    """Students and datasets of a data root, and the settings to compare them with."""
 
     def __init__(self, root: Path, settings: Settings) -> None:
         self.root, self.settings = root, settings
@@ -44,12 +44,12 @@ class Shelf:
         return {record.digest: digest for record in records if (digest := recorded_digest(record)) is not None}
 
     def dataset_of(self, student: str) -> str | None:
-        """Digest of the snapshot that a student learned from; None where the store no longer holds it."""
+        """Return the digest of the snapshot that a student learned from; None where the store no longer holds it."""
         inputs = self.records[student].fingerprint_inputs.get("inputs", {})
         return self.snapshots.get(inputs.get(DATASET, ""))
 
     def dataset_settings(self, digest: str, manifest: Document) -> Document:
-        """Settings that a dataset came from, by section: from its partition's record, else from the manifest."""
+        """Return a dataset's settings, by section: from its partition's record, else from the manifest."""
         entry = self.dataset_entries.get(digest)
         if entry is None:
             where = {name: manifest[name] for name in ("profile", "world") if name in manifest}
@@ -58,7 +58,7 @@ class Shelf:
         return {"profile": recorded["profile"], **recorded["recipe"], "dataset": _fields_of("dataset", recorded)}
 
     def student_settings(self, student: str) -> Document:
-        """Settings that a student was trained with, and those of its dataset."""
+        """Return the settings that a student was trained with, and those of its dataset."""
         recorded = self.records[student].fingerprint_inputs.get("settings", {})
         dataset = self.dataset_of(student)
         recipe = {} if dataset is None else self.dataset_settings(dataset, {})
@@ -66,13 +66,13 @@ class Shelf:
 
 
 def _fields_of(section: str, recorded: Document) -> Document:
-    """Those of a record's settings that are the section's."""
+    """Return the recorded settings that belong to the section."""
     known = Settings().model_dump()[section]
     return {name: value for name, value in recorded.items() if name in known}
 
 
 def describe_students(profile: str, overrides: list[str]) -> Document:
-    """All students, the newest first."""
+    """Describe the students, the newest first."""
     from flows.track.model_versions import model_versions
     from tasks.evaluation.table import STUDENT as METHOD
     from tasks.student.export import find_evaluation
@@ -103,7 +103,7 @@ def describe_students(profile: str, overrides: list[str]) -> Document:
 
 
 def describe_datasets(profile: str, overrides: list[str]) -> Document:
-    """All datasets, the newest first."""
+    """Describe the datasets, the newest first."""
     shelf = Shelf(data_root(), load_settings(profile, overrides))
     latest = shelf.root / "datasets" / "latest"
     newest = latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
@@ -129,7 +129,7 @@ def _dataset_row(shelf: Shelf, snapshot: Snapshot, newest: str | None) -> Docume
 
 
 def compare_with_profile(told: Document, settings: Settings) -> list[Document]:
-    """Settings whose value is another than in `settings`, in their order; what `told` leaves out has the default."""
+    """List settings that differ from `settings`, in their order; a setting missing in `told` has its default."""
     from tasks.dataset import recipe
     from tasks.distill import chosen_settings
 

@@ -1,4 +1,4 @@
-"""What is wrong with the style files, said before anything is made of them."""
+"""Check of the style files, before anything is made of them."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,7 +16,7 @@ from tasks.language.wording import normalise
 from tasks.prompts import ANSWERS, make_book
 
 Book = dict[str, Any]
-Finding = tuple[str, str]  # what, and its level: error (the build would stop or leak) or note
+Finding = tuple[str, str]  # finding, and its level: error (the build would stop or leak) or note
 
 
 def check_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def check_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
         raise UserError(f"there is no style file in {shown_path(folder)}", hint='stillroom styles add "..."')
     sound = {slug: style for slug, style in styles.items() if not _has_error(problems, slug)}
     books: dict[str, Book] = {}
-    if settings.prompts.backend == "builtin":  # A language model is not asked, and paid, for a check.
+    if settings.prompts.backend == "builtin":  # A check must not pay a language model.
         for slug, style in sound.items():
             book, findings = _book_of(style, settings)
             books |= {slug: book} if book else {}
@@ -60,7 +60,7 @@ def check_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def line_problems(text: str, style: StyleFile) -> list[Finding]:
-    """What speaks against one line of a style's author."""
+    """List the problems of one line of a style file."""
     words = len(normalise(text).split())
     danger = not_face_safe(text)
     other = "" if style.changes_identity else changes_identity(text)
@@ -103,7 +103,7 @@ def _file_findings(style: StyleFile, path: Path, settings: Settings) -> list[Fin
 
 
 def _book_of(style: StyleFile, settings: Settings) -> tuple[Book | None, list[Finding]]:
-    """The prompts as the built-in paraphraser would make them, by words alone: no network is loaded."""
+    """Return the prompts that the built-in paraphraser would make, compared by words only: no network is loaded."""
     plain = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"max_clip_text": None})})
     try:
         book, _ = make_book(style, plain, data_root() / ANSWERS)
@@ -115,7 +115,7 @@ def _book_of(style: StyleFile, settings: Settings) -> tuple[Book | None, list[Fi
 
 
 def _shared(styles: dict[str, StyleFile], books: dict[str, Book]) -> dict[str, list[Finding]]:
-    """What styles have in common: an instruction, or a prompt that one trains on and another is tested on."""
+    """Find overlaps between styles: a shared instruction, or a prompt trained in one style and tested in another."""
     found: dict[str, list[Finding]] = {}
     first: dict[str, str] = {}
     for slug, style in styles.items():

@@ -29,7 +29,7 @@ from tasks.language.wording import clean, normalise
 
 
 def describe_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """The styles that the settings choose: prompts, state, samples kept and their share."""
+    """Describe the styles that the settings choose: prompts, state, samples kept and their share."""
     settings = load_settings(profile, overrides)
     paths = [style_path(settings, slug) for slug in list_styles(settings)]
     plan, note = _open_plan(settings)
@@ -38,14 +38,14 @@ def describe_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def add_style(instruction: str, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the file of a new style; its name comes from what the instruction asks for."""
+    """Write the file of a new style; its name is taken from the instruction."""
     settings = load_settings(profile, overrides)
     text, folder = clean(instruction), styles_folder(settings)
     slug = name or slug_of(text)
     wrong = [what for what, level in line_problems(text, StyleFile(slug=slug, prompts=[text])) if level == "error"]
     if wrong:
         raise UserError(
-            f"this is no instruction for a style: {wrong[0]}",
+            f"this is not an instruction for a style: {wrong[0]}",
             found=repr(instruction),
             expected="one edit of a portrait, such as: make her a porcelain doll",
         )
@@ -55,10 +55,10 @@ def add_style(instruction: str, name: str | None, profile: str, overrides: list[
     known = style_paths(folder)
     if slug in known:
         where = shown_path(known[slug])
-        raise UserError(f"there is a style '{slug}' already", file=where, hint="name it otherwise: --name")
+        raise UserError(f"there is a style '{slug}' already", file=where, hint="choose another name: --name")
     same = [other for other in known.values() if normalise(read_style(other).seed_prompt) == normalise(text)]
     if same:
-        raise UserError(f"the style '{same[0].stem}' asks for the same already", file=shown_path(same[0]))
+        raise UserError(f"the style '{same[0].stem}' already has the same instruction", file=shown_path(same[0]))
     write_atomically(path, f"{text}\n".encode())
     chosen = settings.prompts.styles
     listed = chosen is None or slug in chosen
@@ -67,7 +67,7 @@ def add_style(instruction: str, name: str | None, profile: str, overrides: list[
 
 
 def slug_of(instruction: str) -> str:
-    """`porcelain-doll` of "make her a porcelain doll"."""
+    """Return a slug for an instruction: `porcelain-doll` for "make her a porcelain doll"."""
     phrase = re.sub(r"^(?:an?|the|his|her|their)\s+", "", parse(instruction).phrase, flags=re.IGNORECASE)
     slug = re.sub(r"[^a-z0-9]+", "-", phrase.lower()).strip("-")
     slug = slug if slug[:1].isalpha() and slug != "all" else f"style-{slug}".strip("-")
@@ -75,7 +75,7 @@ def slug_of(instruction: str) -> str:
 
 
 def _open_plan(settings: Settings) -> tuple[Plan | None, str]:
-    """The plan, or why there is none: styles can be looked at before portraits and weights are there."""
+    """Return the plan, or the reason why there is none: styles can be listed before portraits and weights exist."""
     try:
         return open_plan(settings, data_root()), ""
     except MISTAKES as error:
@@ -91,7 +91,7 @@ def _style_row(style: StyleFile, path: Path, plan: Plan | None) -> dict[str, Any
 
 
 def _state(plan: Plan, slug: str) -> dict[str, Any]:
-    """Of a style's partitions: `made`, `new` (never made) or `outdated`; its prompts and yield as last made."""
+    """Return a style's state (`made`, `new` or `outdated`), and its prompts and yield when last made."""
     steps = [step for step in plan.steps.values() if step.partition.style == slug]
     made = sum(step.made for step in steps)
     known = any(plan.catalog.history(step.key) for step in steps)

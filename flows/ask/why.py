@@ -1,4 +1,4 @@
-"""Why one partition runs, and what to do when its code changed but its bytes did not."""
+"""Reasons why one partition runs, and `accept` for changed code that makes the same bytes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from flows.ask.plan import find_step, open_plan
 
 
 def explain_partition(key: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """The state of one partition, what changed, and each input of its fingerprint, then and now."""
+    """Return the state of one partition, its differences, and each input of its fingerprint, then and now."""
     plan = open_plan(load_settings(profile, overrides), data_root())
     step = find_step(plan, key)
     return {
@@ -42,10 +42,10 @@ def _describe(plan: Plan, entry: Entry) -> dict[str, Any]:
 
 
 def accept_stage(stage: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Let the partitions of a stage count as made by its present code, as after a refactoring.
+    """Accept the partitions of a stage as made by its present code, as after a refactoring.
 
-    Of each partition this blesses the record that the plan compares with, and those that were made by the same code:
-    a record of still older code, whose bytes may differ, stays as it is.
+    For each partition this accepts the record that the plan compares with and the records made by the same code. A
+    record of still older code, whose bytes may differ, stays as it is.
     """
     plan = open_plan(load_settings(profile, overrides), data_root())
     if stage not in plan.by_stage:
@@ -67,7 +67,7 @@ def accept_stage(stage: str, profile: str, overrides: list[str]) -> dict[str, An
 
 
 def _valid_entries(plan: Plan, stage: str) -> list[Entry]:
-    """Records of the stage whose bytes its last code vouches for, those of styles without a file among them."""
+    """Return the records of the stage made by its last code, those of styles without a file included."""
     near = {step.key: step.near for step in plan.by_stage[stage] if step.near is not None}
     codes = {code for entry in near.values() for code in _codes(entry)}
     folder = plan.store.folder_of_all

@@ -1,4 +1,4 @@
-"""Delete what nothing refers to any more, after saying what that is."""
+"""Deletion of unreferenced folders, after listing them."""
 
 import logging
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def look_for_waste(profile: str, overrides: list[str], last: int, keep: Sequence[str]) -> Findings:
-    """What may go: nothing that is in use, that a kept snapshot was made from, or that a profile's plan counts on."""
+    """Find deletable folders: unused, in no kept snapshot's history, and in no profile's plan."""
     root = data_root()
     uses = _registered(root, load_settings(profile, overrides))
     return find_waste(Store(root), _plans(profile, overrides, root), last, keep, uses)
 
 
 def _registered(root: Path, settings: Settings) -> dict[str, list[str]]:
-    """In words, by the student's digest: the last version of each registered model in MLflow that holds it."""
+    """Return the uses of students in MLflow, by digest: the last version of each registered model that holds one."""
     newest = {(each.student, each.name): each.version for each in model_versions(root, settings)}
     uses: dict[str, list[str]] = {}
     for (student, name), version in newest.items():
@@ -48,17 +48,17 @@ def _plans(profile: str, overrides: list[str], root: Path) -> list[Plan]:
 
 
 def both(earlier: Findings, now: Findings) -> Findings:
-    """What may go now and was said before: meanwhile something may have come into use."""
+    """Return the findings that are in both: something may have come into use meanwhile."""
     return replace(now, items=[item for item in now.items if item in earlier.items])
 
 
 def delete(findings: Findings) -> list[Waste]:
-    """Delete it. What changed since it was found, or is being worked on, stays."""
+    """Delete the findings. Folders that changed meanwhile or are locked stay."""
     return remove_waste(Store(data_root()), findings.items)
 
 
 def describe(findings: Findings, deleted: Sequence[Waste] | None) -> dict[str, Any]:
-    """As one document; `deleted` is None for a dry run."""
+    """Return one document; `deleted` is None for a dry run."""
     gone = {item.folder for item in deleted or ()}
     items = [
         {
@@ -99,5 +99,5 @@ def grouped(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _group(key: str) -> str:
-    """`edit/zombie` of `edit/zombie/0003`, `portraits` of `portraits/0003`."""
+    """Return a key's stage and style: `edit/zombie` for `edit/zombie/0003`, `portraits` for `portraits/0003`."""
     return "/".join(part for part in key.split("/") if not PLACE.fullmatch(part))

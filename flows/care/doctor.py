@@ -1,4 +1,4 @@
-"""Look at this machine: interpreter, packages, weights, disk, services. Each check says what to do next."""
+"""Check of this machine: interpreter, packages, weights, disk, services. Each check names the next step."""
 
 import importlib
 import importlib.metadata
@@ -21,7 +21,7 @@ from flows.run import server
 from flows.track.mlflow_database import look_at_locations
 
 LOW_DISK = 5e9  # bytes; below it a build may stop half-way
-# Bytes of memory: a worker of the embedded world; the paper's largest stage, as a rehearsal of it showed.
+# Bytes of memory: a worker of the embedded world; the largest stage of the paper's.
 WORKER_MEMORY, PAPER_MEMORY = 1.5e9, 16e9
 PAPER_GPU_MEMORY = 16e9  # the editor in bfloat16 with a batch of 8, or a student's batch of 4
 
@@ -29,7 +29,7 @@ Check = dict[str, str]
 
 
 def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """All checks; `ok` is false if one failed (a warning does not count)."""
+    """Run the checks; `ok` is false if one failed (a warning does not count)."""
     settings = load_settings(profile, overrides)
     groups: tuple[Callable[[], Iterator[Check]], ...] = (
         _python,
@@ -57,7 +57,7 @@ def _python() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """Every dependency of the pipeline is installed in a version that it allows."""
+    """Check that every dependency of the pipeline is installed in an allowed version."""
     from packaging.requirements import Requirement
 
     problems = []
@@ -97,7 +97,7 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
 
 def _device(settings: Settings) -> Iterator[Check]:
-    """That `run.device` is there and, in the paper's world, large enough."""
+    """Check that `run.device` exists and, in the paper's world, is large enough."""
     torch, wanted = importlib.import_module("torch"), settings.run.device
     if not wanted.startswith("cuda"):
         slow = settings.world == "paper"
@@ -115,7 +115,7 @@ def _memory(settings: Settings) -> Iterator[Check]:
     import psutil
 
     paper = settings.world == "paper"
-    # On a GPU the paper's networks lie there; what a process keeps beside is that of a small worker, and its loader.
+    # On a GPU, the paper's networks lie there; a process then needs the memory of a small worker, and its loader's.
     on_cpu = paper and not settings.run.device.startswith("cuda")
     needed = PAPER_MEMORY if on_cpu else WORKER_MEMORY * settings.run.workers
     free = psutil.virtual_memory().available
@@ -124,7 +124,7 @@ def _memory(settings: Settings) -> Iterator[Check]:
 
 
 def _inputs(settings: Settings) -> Iterator[Check]:
-    """Style files, portraits, keys."""
+    """Check style files, portraits and keys."""
     try:
         yield _check("styles", True, f"{len(list_styles(settings))} style files")
     except UserError as error:
@@ -159,7 +159,7 @@ def _services() -> Iterator[Check]:
 
 
 def _tracking(settings: Settings) -> Iterator[Check]:
-    """MLflow looks for artifacts below the data root, also after that was moved."""
+    """Check that MLflow's artifact locations are below the data root, also after it was moved."""
     root = data_root()
     given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
@@ -168,13 +168,3 @@ def _tracking(settings: Settings) -> Iterator[Check]:
     problems = look_at_locations(root)
     hint = "stillroom verify    (lets the locations follow the data root, and names what is lost)"
     yield _check("mlflow", not problems, "; ".join(problems) or f"artifacts below {root}", hint, warn=True)
-
-
-def run_parity(folder: Path) -> dict[str, Any]:
-    """Every golden case of a folder through our networks: {"cases": {case: {output: largest relative error}}}."""
-    from models.zoo.parity import ParityError, run_cases
-
-    try:
-        return {"cases": run_cases(folder)}
-    except ParityError as error:
-        raise UserError(str(error)) from error

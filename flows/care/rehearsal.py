@@ -1,8 +1,7 @@
-"""A rehearsal: two small portraits through every stage of a profile, with its networks at full size, on this machine.
+"""Rehearsal: two small portraits through every stage of a profile, with its networks at full size, on this machine.
 
-Nothing is computed by another path than in earnest: the stages, the plan, the store and the loaders of weights are the
-real ones, on a data root of the rehearsal's own. What is learned is that shapes, types and files fit together, what
-each stage takes and how much memory; not whether the pictures are any good.
+Stages, plan, store and loaders of weights are the real ones, on a data root of the rehearsal's own. It shows that
+shapes, types and files fit together, and each stage's time and memory; it says nothing about the pictures' quality.
 """
 
 import json
@@ -14,53 +13,53 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import GATE_NAMES, list_styles
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.heap import give_back, kept_memory
+from data_catalog.workspace import Workspace
 from flows.run import server
 from flows.run.usage import UsageWatch
 from tasks.dataset import MADE_FROM
 
 log = logging.getLogger(__name__)
 
-PORTRAITS = 2  # the least that gives somebody to train on and somebody to test on
-NEEDED_BYTES = {"embedded": 1e9, "paper": 9e9}  # of disk: weights in half precision, shards, a student, its export
-TRACKING = "MLFLOW_TRACKING_URI"  # MLflow sets it where a student is registered; the folder it names goes
+PORTRAITS = 2  # the least number with one portrait to train on and one to test on
+NEEDED_BYTES = {"embedded": 1e9, "paper": 9e9}  # bytes on disk: half-precision weights, shards, a student, its export
+TRACKING = "MLFLOW_TRACKING_URI"  # MLflow sets it when a student is registered; its folder is temporary here
 BUILD = (*MADE_FROM, "dataset")
 
 Row = dict[str, Any]
 
 
-def rehearse(profile: str, overrides: list[str], random_weights: bool) -> dict[str, Any]:
-    """One row a stage: what it took and what it made; `ok` is false if something is not as it should be.
+def rehearse(workspace: Workspace, random_weights: bool) -> dict[str, Any]:
+    """Return one row a stage: what it took and what it made; `ok` is false if something is not as it should be.
 
-    random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. All that is
-    made lies in a temporary folder, which is deleted again.
+    random_weights: draw networks of the paper's size instead of loading those of configs/models.yaml. Everything is
+    made in a temporary folder, which is deleted at the end.
     """
-    settings = load_settings(profile, overrides)
+    settings = workspace.settings
     if random_weights and settings.world != "paper":
         raise UserError(
-            f"the networks of profile '{profile}' are shipped, so none need to be drawn",
+            f"the networks of profile '{workspace.profile}' are shipped, so none need to be drawn",
             hint="stillroom doctor --profile paper --random-weights",
         )
     with _folder(settings) as folder, _environment(folder, random_weights), kept_memory():
-        return _Rehearsal(profile, overrides, settings, folder).run(random_weights)
+        # The small values first, so that those of the command line count.
+        own = replace(workspace, root=folder / "data").with_defaults(*small(settings, folder))
+        return _Rehearsal(own, folder).run(random_weights)
 
 
 class _Rehearsal:
-    """The rows so far, and the way to add one."""
+    """State of a rehearsal: the rows so far, and the way to add one."""
 
-    def __init__(self, profile: str, overrides: list[str], settings: Settings, folder: Path) -> None:
-        self.profile, self.folder = profile, folder
-        self.overrides = [*small(settings, folder), *overrides]
-        self.settings = load_settings(profile, self.overrides)
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        self.workspace, self.settings, self.folder = workspace, workspace.settings, folder
         self.rows: list[Row] = []
 
     def run(self, random_weights: bool) -> dict[str, Any]:
@@ -73,7 +72,7 @@ class _Rehearsal:
         self.run_flow("evaluate", ("evaluate",))
         self.measured("verify", self.verify)
         return {
-            "profile": self.profile,
+            "profile": self.workspace.profile,
             "world": self.settings.world,
             "random_weights": random_weights,
             "ok": all(not row["problems"] for row in self.rows),
@@ -84,11 +83,11 @@ class _Rehearsal:
         }
 
     def measured(self, name: str, work: Callable[[], tuple[str, list[str]]]) -> None:
-        """Do a piece of work and add its row: what it made, and what is wrong with that."""
+        """Do a piece of work and add its row: the description of its output, and the problems."""
         started = time.monotonic()
         with UsageWatch() as watch:
             made, problems = work()
-            give_back()  # what the next piece of work takes is counted from what is needed
+            give_back()  # memory is measured from the level before the next piece of work
         seconds = round(time.monotonic() - started, 1)
         took = {"seconds": seconds, "cpu_seconds": watch.cpu_seconds, "peak_gb": watch.peak_gb}
         self.rows.append({"stage": name, **took, "made": made, "problems": problems})
@@ -97,9 +96,9 @@ class _Rehearsal:
             log.error("%s: %s", name, problem)
 
     def run_flow(self, flow: str, stages: tuple[str, ...]) -> None:
-        """The stages of a flow as the flow itself has them made, and what it hands on at the end."""
+        """Make the stages of a flow as the flow does, and check its results at the end."""
         from flows.run import products
-        from flows.run.session import FlowRun, open_run
+        from flows.run.run import FlowRun, open_run
 
         ends: dict[str, tuple[str, Callable[[FlowRun], Any]]] = {
             "build-dataset": ("snapshot", products.publish_dataset),
@@ -107,15 +106,15 @@ class _Rehearsal:
             "evaluate": ("report", products.publish_evaluation),
         }
         pins = {"distill": products.find_dataset, "evaluate": products.find_student}
-        pinned = pins[flow](None, self.settings) if flow in pins else None
-        with open_run(flow, self.profile, self.overrides, pinned) as run:
+        pinned = pins[flow](None, self.workspace) if flow in pins else None
+        with open_run(flow, self.workspace, pinned) as run:
             for name in stages:
                 self.measured(name, lambda name=name: self.make_stage(run, name))  # type: ignore[misc]
             name, hand_on = ends[flow]
             self.measured(name, lambda: (type(hand_on(run)).__name__, []))
 
     def make_stage(self, run: Any, name: str) -> tuple[str, list[str]]:
-        """Make a stage and look at what it left."""
+        """Make a stage and check its output."""
         from tasks.stage_checks import check_stage
 
         result = run.stage(name)
@@ -137,7 +136,7 @@ class _Rehearsal:
     def verify(self) -> tuple[str, list[str]]:
         from data_catalog.care.verify import verify
 
-        seen = verify(data_root())
+        seen = verify(self.workspace.root)
         return f"{seen.records} records, {seen.files} files", [str(damage) for damage in seen.damaged]
 
 
@@ -180,7 +179,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
 
 
 def write_pictures(path: Path, size: int) -> tuple[str, list[str]]:
-    """An EG3D zip of heads of the procedural world, with the labels of the cameras that saw them."""
+    """Write an EG3D zip of heads of the procedural world, with their cameras as labels."""
     from models import procedural
     from models.camera import orbit_label
     from models.pixels import to_levels
@@ -199,16 +198,16 @@ def write_pictures(path: Path, size: int) -> tuple[str, list[str]]:
 
 @contextmanager
 def _folder(settings: Settings) -> Iterator[Path]:
-    """An empty folder with room enough, for the time of the rehearsal."""
+    """Yield an empty temporary folder on a disk with enough space."""
     place = Path(tempfile.gettempdir())
     needed, free = NEEDED_BYTES[settings.world], shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            "there is no room for a rehearsal",
+            "there is not enough disk space for a rehearsal",
             folder=place,
             expected=f"{needed / 1e9:.0f} GB",
             found=f"{free / 1e9:.1f} GB",
-            hint="TMPDIR names another place",
+            hint="set TMPDIR to a folder on another disk",
         )
     with tempfile.TemporaryDirectory(prefix="stillroom-rehearsal-") as folder:
         yield Path(folder).resolve()
@@ -216,7 +215,7 @@ def _folder(settings: Settings) -> Iterator[Path]:
 
 @contextmanager
 def _environment(folder: Path, random_weights: bool) -> Iterator[None]:
-    """A data root of its own, and its own registry of weights; worker processes inherit both."""
+    """Set a data root and a registry of weights for the rehearsal; worker processes inherit both."""
     given = {**server.QUIET, "STILLROOM_DATA": str(folder / "data")}
     if random_weights:
         given["STILLROOM_MODELS"] = str(folder / "weights" / "models.yaml")

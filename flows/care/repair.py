@@ -1,4 +1,4 @@
-"""Make damaged partitions again, exactly those; put damaged snapshots back; rebuild the index from the records."""
+"""Repair: make exactly the damaged partitions again, restore damaged snapshots, rebuild the index from the records."""
 
 import time
 from dataclasses import asdict
@@ -6,27 +6,28 @@ from typing import Any
 
 from data_catalog.care.mend import damaged_places, mend_indexes, mend_snapshots, rebuild_index, remove_unfinished
 from data_catalog.care.verify import note_damage, verify
-from data_catalog.config.places import data_root
+from data_catalog.workspace import Workspace
 from flows.run.products import DATASET
-from flows.run.session import FlowRun, open_run
+from flows.run.run import FlowRun, open_run
 
 
 def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Hash everything, and make again what is damaged and belongs to these settings.
+    """Hash everything, and make damaged partitions of these settings again.
 
-    What other settings made cannot be made again with these: it is listed as `left`, with its folder.
+    Partitions of other settings cannot be made with these: they are listed as `left`, with their folders.
     """
-    root, started = data_root(), time.monotonic()
+    workspace, started = Workspace.open(profile, overrides), time.monotonic()
+    root = workspace.root
     seen = verify(root)
     whole = mend_indexes(seen.damaged)
     damaged = verify(root).damaged if whole else seen.damaged
-    note_damage(root, damaged)  # from here on the plan does not count it
+    note_damage(root, damaged)  # from here on the plan does not count damaged partitions as made
     if seen.damaged:
         rebuild_index(root)
     digests: dict[str, tuple[str | None, str]] = {}
     places = damaged_places(root, damaged)
     if places:
-        with open_run("repair", profile, overrides or [], only=places) as run:
+        with open_run("repair", workspace, only=places) as run:
             digests = make_again(run)
     remove_unfinished(root, damaged)
     mended = mend_snapshots(root, DATASET, damaged)
@@ -44,9 +45,9 @@ def repair(profile: str = "demo", overrides: list[str] | None = None) -> dict[st
 
 
 def make_again(run: FlowRun) -> dict[str, tuple[str | None, str]]:
-    """Make what the run may make, stage by stage. Returns the digest before (if known) and after, by key.
+    """Make the run's partitions, stage by stage. Returns the digest before (if known) and after, by key.
 
-    A stage without damage is only judged, since its digests are inputs of later ones.
+    A stage without damage is only judged, since its digests are inputs of later stages.
     """
     assert run.only is not None
     stages = {place.partition("/")[0] for place in run.only}
@@ -63,7 +64,7 @@ def make_again(run: FlowRun) -> dict[str, tuple[str | None, str]]:
 
 
 def entry_digest(run: FlowRun, place: str) -> str | None:
-    """The digest that the index knows of a damaged folder."""
+    """Return the digest of a damaged folder from the index."""
     key, _, name = place.rpartition("/")
     entry = run.plan.catalog.entries.get(key, {}).get(name)
     return entry.digest if entry else None

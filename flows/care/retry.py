@@ -1,4 +1,4 @@
-"""Try again what failed in the last run: its failed partitions and those that waited for them, nothing else."""
+"""Retry of the last run: its failed partitions and those that waited for them, nothing else."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from flows.run.history import RunNote, last_runs
 
 
 def retry(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Repeat the profile's last failed run, with its settings and then `overrides`, for what failed in it.
+    """Repeat the failed partitions of the profile's last failed run, with its settings and then `overrides`.
 
-    A partition that became dirty for another reason meanwhile is left to the next `build`.
+    Partitions that became outdated for other reasons are left to the next `build`.
     """
     note = last_failed(profile)
     parameters = dict(note.parameters)

@@ -1,4 +1,4 @@
-"""State of a data root as a document: what is made, what ran last, which services and weights are there."""
+"""State of a data root as a document: partitions made, last runs, services and weights."""
 
 import shutil
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from flows.ask.plan import find_made, open_plan
 
 
 def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
+    """Describe the models of the profile's world: source, digest, and whether the weights match."""
     from models.zoo import zoo
 
     settings = load_settings(profile, overrides)
@@ -21,7 +21,7 @@ def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """What is made, what ran last, which services are up."""
+    """Describe the partitions made, the last runs, and the running services."""
     from flows.run import active
     from flows.run.history import last_runs
     from flows.run.processes import find_service
@@ -46,7 +46,7 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
         "stages": rows,
         "funnels": read_funnels(plan),
         "running": [asdict(run) for run in active.running(root)],
-        "killed": [asdict(run) for _, run in active.left_runs(root)],
+        "killed": [asdict(run) for run in active.killed(root)],
         "runs": [asdict(note) for note in last_runs(root)],
         "services": {name: service.url if service else None for name, service in services.items()},
         "free_bytes": shutil.disk_usage(root if root.exists() else Path.cwd()).free,

@@ -1,4 +1,4 @@
-"""Verify the store and note what is damaged."""
+"""Verification of the store, with notes of the damage."""
 
 import time
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from data_catalog.config.profiles import load_settings
 
 
 def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
+    """Hash everything below the data root again, note the damage for later plans, and check MLflow's locations."""
     from data_catalog.care.verify import Damage, note_damage, verify
     from flows.track.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
 
@@ -19,7 +19,7 @@ def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
     seen = verify(root)
     note_damage(root, seen.damaged)
     if database_path(root).exists():
-        open_database(root)  # of a root that was moved, MLflow's locations follow
+        open_database(root)  # in a moved data root, MLflow's locations are updated
     lost = [Damage("mlflow", str(root / FOLDER), DATABASE, problem) for problem in look_at_locations(root)]
     return {
         "checked": seen.records,

@@ -1,21 +1,20 @@
-"""The command line: every command reads its options, calls one function and prints what that returns.
+"""Command line: every command reads its options, calls one function and prints the result.
 
 Flows are imported inside their commands, so that `--help` and `plan` start without torch, Prefect or MLflow.
 """
 
 import logging
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from flows.cli import adapt, care, compare, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.cli import adapt, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
 from flows.mistakes import MISTAKES
+from flows.run.signals import EXIT_CODES, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
@@ -27,26 +26,25 @@ app = typer.Typer(
     name="stillroom",
     help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
-for group in (compare, regen, pretrain, care):
+for group in (diff, regen, pretrain, care):
     app.add_typer(group.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
+    """Run the command line. A user's mistake is one message and exit 1; a bug keeps its traceback."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    end_in_good_order()
     for chatty in ("httpx", "distributed", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        check_checkout()
-        app(args=arguments)
+        with ending_by_signal():
+            check_checkout()
+            app(args=arguments)
     except MISTAKES as error:
         _stop(error)
     except ModuleNotFoundError as error:
@@ -55,28 +53,17 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         hint = "pip install 'stillroom[pipeline]'    (in a checkout: make setup)"
         _stop(UserError(f"this command needs {module}, which is not installed", hint=hint))
-    except KeyboardInterrupt as error:
-        number = error.args[0] if error.args else signal.SIGINT
-        sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
-        sys.exit(128 + number)
-
-
-def end_in_good_order() -> None:
-    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, with its workers and its records."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-            signal.signal(number, interrupt)
+    except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
+        if error.code in EXIT_CODES:
+            sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
+        raise
 
 
 def check_checkout() -> None:
-    """Refuse to work in a copied checkout with the code of the original, which its scripts still name."""
+    """Refuse to run a copied checkout with the original's code, to which its scripts still point."""
     here = Path.cwd()
     if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
-        message = "this command runs the code of another checkout than the one you are in"
+        message = "this command runs the code of another checkout, not of the one you are in"
         raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
 
 

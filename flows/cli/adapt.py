@@ -1,4 +1,4 @@
-"""A style of one's own."""
+"""Commands for a user's own style."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import screen
+from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, Overrides, Profile, StudentName
 
 app = typer.Typer(rich_markup_mode=None)
@@ -13,11 +14,17 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def adapt(
-    style: Annotated[str, typer.Argument(help="A style file's name, or, with --pairs, a name for the new style.")],
+    style: Annotated[
+        str,
+        typer.Argument(
+            help="A style file's name, or, with --pairs, a name for the new style.", autocompletion=complete_style
+        ),
+    ],
     pairs: Annotated[
-        Path | None, typer.Option(help="Folder with input/ and edited/ pictures of equal names; else the editor's.")
+        Path | None,
+        typer.Option(help="Folder with input/ and edited/ pictures of equal names; by default the editor's."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="With --pairs: what was done to the pictures, in words.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="With --pairs: the edit, in words.")] = None,
     student: StudentName = None,
     force: Force = None,
     profile: Profile = "demo",
@@ -38,7 +45,7 @@ def adapt(
 @app.command()
 def ablate(
     style: Annotated[
-        str | None, typer.Argument(help="The style to adapt to, which no base knows; without it, one is drawn.")
+        str | None, typer.Argument(help="Style to adapt to, unknown to every base; by default a random one.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other pairs.")] = 3,
     profile: Profile = "demo",

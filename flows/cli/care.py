@@ -1,8 +1,7 @@
-"""The store: what is there, whether it is whole, what can go; and this machine."""
+"""Commands for the store and this machine: state, verification, repair, deletion, checks."""
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_catalog.workspace import Workspace
 from flows.ask.funnels import Document, told_reasons
-from flows.care.collect import grouped
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import fields, make_table, show_rows
 
@@ -21,7 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say what there is: partitions, snapshots, the last runs, services."""
+    """Show the state: partitions, snapshots, the last runs, services."""
     from flows.care.status import describe_status
 
     screen.show(describe_status(profile, overrides or []), as_json, status_table)
@@ -29,7 +29,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the models of the profile's world and whether their weights are there."""
+    """List the models of the profile's world, and the state of their weights."""
     from flows.care.status import describe_models
 
     screen.show(describe_models(profile, overrides or []), as_json, models_table)
@@ -64,15 +64,17 @@ def gc(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DATASET", help="Digest of a dataset to keep, or the name of its student; may be repeated."
+            metavar="DATASET",
+            help="Digest of a dataset to keep, or the name of its student; may be repeated.",
+            autocompletion=complete_dataset,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it, without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say what nothing refers to any more, and delete it: with --yes, or, on a terminal, after a question."""
+    """List folders that nothing refers to, and delete them: with --yes or, on a terminal, after a question."""
     from flows.care import collect
 
     look = partial(collect.look_for_waste, profile, overrides or [], last, keep or [])
@@ -99,29 +101,19 @@ def doctor(
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
-    parity: Annotated[
-        Path | None, typer.Option(help="Instead, run every golden case in this folder: largest relative errors.")
-    ] = None,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Instead, take two portraits through every stage, on the CPU.")
+        bool, typer.Option("--rehearse", help="Only take two portraits through every stage, on the CPU.")
     ] = False,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Rehearse with random networks of the paper's size.")
     ] = False,
 ) -> None:
     """Check this machine: packages, device, weights, disk, services."""
-    if parity is not None:
-        with screen.only_results_on_stdout():
-            from flows.care.doctor import run_parity
-
-            errors = run_parity(parity)
-        screen.show(errors, as_json, parity_table)
-        return
     if rehearse or random_weights:
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through
 
-            document = take_portraits_through(profile, overrides or [], random_weights)
+            document = take_portraits_through(Workspace.open(profile, overrides), random_weights)
         screen.show(document, as_json, rehearsal_table)
         raise typer.Exit(0 if document["ok"] else 1)
     with screen.only_results_on_stdout():
@@ -134,7 +126,7 @@ def doctor(
 
 
 def funnel_table(funnels: list[Document], console: Console) -> None:
-    """One row a style. A step that lost nothing is dim; most frequent reasons stand at the end."""
+    """Print a row for each style. Steps that lost nothing are dim; the most frequent reasons follow at the end."""
     steps = list(dict.fromkeys(each["step"] for funnel in funnels for each in funnel["steps"]))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("style", no_wrap=True)
@@ -203,7 +195,7 @@ def repair_table(document: Document, console: Console) -> None:
 
 
 def rehearsal_table(document: Document, console: Console) -> None:
-    """What each stage took and made, then what is wrong."""
+    """Print the time and output of each stage, then the problems."""
     rows = [row | {"CPU s": row["cpu_seconds"], "peak GB": row["peak_gb"]} for row in document["stages"]]
     show_rows(rows, ("stage", "seconds", "CPU s", "peak GB", "made"), console)
     for row in document["stages"]:
@@ -216,14 +208,8 @@ def doctor_table(document: Document, console: Console) -> None:
     show_rows(document["checks"], ("check", "state", "found", "hint"), console)
 
 
-def parity_table(document: Document, console: Console) -> None:
-    cases = document["cases"].items()
-    rows = [{"case": c, "output": o, "relative error": f"{e:.1e}"} for c, errors in cases for o, e in errors.items()]
-    show_rows(rows, ("case", "output", "relative error"), console)
-
-
 def waste_table(document: Document, console: Console) -> None:
-    """What nothing refers to, one row a stage and style, and what stays."""
+    """Print the deletable folders, a row for each stage and style, and the kept ones."""
     _rows(document["items"], console)
     _kept_lines(document["kept"], console)
     if not document["items"]:
@@ -231,14 +217,14 @@ def waste_table(document: Document, console: Console) -> None:
 
 
 def deleted_table(document: Document, console: Console) -> None:
-    """What was deleted, one row a stage and style, and what stays."""
+    """Print the deleted folders, a row for each stage and style, and the kept ones."""
     _rows([item for item in document["items"] if item["deleted"]], console)
     _kept_lines(document["kept"], console)
     deleted_lines(document, console)
 
 
 def deleted_lines(document: Document, console: Console) -> None:
-    """How much was deleted, and how much of what was found was not."""
+    """Print the numbers of deleted and remaining folders."""
     if not document["items"]:
         _line("nothing to delete", console)
         return
@@ -249,11 +235,13 @@ def deleted_lines(document: Document, console: Console) -> None:
 
 
 def amount(document: Document) -> str:
-    """How much was found."""
+    """Return the number and size of the findings."""
     return f"{len(document['items'])} folders with {document['bytes'] / 1e6:.1f} MB"
 
 
 def _rows(items: list[Document], console: Console) -> None:
+    from flows.care.collect import grouped
+
     if items:
         screen.show_rows(grouped(items), ("what", "where", "folders", "MB", "why"), console)
 

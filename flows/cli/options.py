@@ -1,45 +1,72 @@
-"""The options that many commands share."""
+"""Options shared by many commands."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Profile = Annotated[str, typer.Option("--profile", help="A file of configs/profiles.")]
+from flows.cli import completion
+
+Profile = Annotated[
+    str, typer.Option("--profile", help="A file of configs/profiles.", autocompletion=completion.complete_profile)
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one setting; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="STAGE.KEY=VALUE",
+        help="Change one setting; may be repeated.",
+        autocompletion=completion.complete_setting,
+    ),
 ]
 Cluster = Annotated[
-    str | None, typer.Option("--cluster", metavar="NAME", help="A file of configs/clusters, or tcp://HOST:PORT.")
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="A file of configs/clusters, or tcp://HOST:PORT.",
+        autocompletion=completion.complete_cluster,
+    ),
 ]
 Force = Annotated[
     list[str] | None,
-    typer.Option("--force", metavar="STAGE[/STYLE[/BLOCK]]", help="Make these again; may be repeated."),
+    typer.Option(
+        "--force",
+        metavar="STAGE[/STYLE[/BLOCK]]",
+        help="Make these again; may be repeated.",
+        autocompletion=completion.complete_partition,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
-Reference = Annotated[Path | None, typer.Option("--reference", help="Or an image that shows it.")]
+Reference = Annotated[Path | None, typer.Option("--reference", help="Picture of the change, instead of --prompt.")]
 StudentName = Annotated[
     str | None,
     typer.Option(
         "--student",
         help="Name or digest (or its beginning) of a student, a folder, or latest.  [default: of the settings]",
+        autocompletion=completion.complete_student,
     ),
 ]
 DatasetName = Annotated[
     str | None,
     typer.Option(
-        "--dataset", help="Name or digest (or its beginning) of a dataset, or latest.  [default: of the settings]"
+        "--dataset",
+        help="Name or digest (or its beginning) of a dataset, or latest.  [default: of the settings]",
+        autocompletion=completion.complete_dataset,
     ),
 ]
 AdaptedStyle = Annotated[
     str | None,
-    typer.Option("--style", help="A style that the student was adapted to (stillroom adapt), or its digest."),
+    typer.Option(
+        "--style",
+        help="A style that the student was adapted to (stillroom adapt), or its digest.",
+        autocompletion=completion.complete_style,
+    ),
 ]
 
 
 def check_one_asks(prompt: str | None, reference: Path | None) -> None:
-    """An edit is asked for in words or by an image."""
+    """Check that an edit has either a text or a reference picture."""
     if (prompt is None) == (reference is None):
         raise typer.BadParameter("give either --prompt or --reference", param_hint="--prompt")

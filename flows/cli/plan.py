@@ -1,4 +1,4 @@
-"""What would run, and why."""
+"""Commands that show the plan and its reasons."""
 
 from typing import Annotated, Any
 
@@ -7,6 +7,7 @@ from rich.console import Console
 
 from flows.ask.funnels import kept_line
 from flows.cli import screen
+from flows.cli.completion import complete_partition, complete_stage
 from flows.cli.options import Force, Json, Overrides, Profile
 from flows.cli.screen import Document, make_table, show_rows
 
@@ -25,25 +26,23 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what would run, why, and what it costs, without running anything."""
-    from flows.ask.memo import recall
+    from flows.ask.missing import outlook
+    from flows.ask.plan import describe_plan
 
-    document = None if force or partitions else recall(profile, overrides or [])
-    if document is None:
-        from flows.ask.missing import outlook
-        from flows.ask.plan import describe_plan
-
-        document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
+    document = outlook(profile, overrides or []) or describe_plan(profile, overrides or [], force or [], partitions)
     screen.show(document, as_json, outlook_table if "missing" in document else plan_table)
 
 
 @app.command()
 def why(
-    partition: Annotated[str, typer.Argument(help="For example edit/bronze-statue/0003.")],
+    partition: Annotated[
+        str, typer.Argument(help="For example edit/bronze-statue/0003.", autocompletion=complete_partition)
+    ],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Say why one partition would run: each input of its fingerprint, then and now."""
+    """Show why one partition would run: each input of its fingerprint, then and now."""
     from flows.ask.why import explain_partition
 
     screen.show(explain_partition(partition, profile, overrides or []), as_json, why_table)
@@ -51,7 +50,7 @@ def why(
 
 @app.command()
 def accept(
-    stage: Annotated[str, typer.Argument(help="The stage whose partitions stay valid.")],
+    stage: Annotated[str, typer.Argument(help="The stage whose partitions stay valid.", autocompletion=complete_stage)],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -63,7 +62,7 @@ def accept(
 
 
 def outlook_table(document: Document, console: Console) -> None:
-    """A forecast, and what has to be there first."""
+    """Print a forecast, and the files that are missing."""
     table = make_table("stage", "partitions", "samples", "GPU hours", "GB")
     for row in document["stages"]:
         price = row["price"]
@@ -77,7 +76,7 @@ def outlook_table(document: Document, console: Console) -> None:
 
 
 def plan_table(document: dict[str, Any], console: Console) -> None:
-    """Stages with their counts and prices, then each partition if asked for, then the sum."""
+    """Print the stages with their counts and prices, then each partition if wanted, then the sum."""
     table = screen.make_table("stage", "partitions", "cached", "run", "maybe", "samples", "seconds", "MB", "why")
     for row in document["stages"]:
         counts = [str(row[name]) for name in ("partitions", "cached", "run", "maybe")]
@@ -94,7 +93,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
 
 
 def _price_cells(row: dict[str, Any]) -> list[str]:
-    """Samples, seconds and MB of what runs; of what only may run, in brackets."""
+    """Return samples, seconds and MB of the partitions that run; those that may run are in brackets."""
     price, maybe = row["price"], row["price_maybe"]
     shown, form = (price, "{}") if price["partitions"] else (maybe, "({})")
     if not shown["partitions"]:
@@ -126,7 +125,7 @@ def _seconds(price: dict[str, Any]) -> str:
 
 
 def why_table(document: dict[str, Any], console: Console) -> None:
-    """What changed first, then every input; an input that is the same on both sides has one value."""
+    """Print the differences first, then every input; an input that is the same on both sides has one value."""
     console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
     for change in document["changed"]:
         pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"

@@ -1,4 +1,4 @@
-"""The embedded networks, trained again."""
+"""Command that trains the embedded networks again."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +15,9 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def pretrain(
-    networks: Annotated[list[str] | None, typer.Argument(help="Such as teacher; without any, all of them.")] = None,
-    exam: Annotated[bool, typer.Option("--exam", help="Train nothing: examine what is there.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training, instead of the recipe's.")] = None,
+    networks: Annotated[list[str] | None, typer.Argument(help="Names, such as teacher; by default all.")] = None,
+    exam: Annotated[bool, typer.Option("--exam", help="Only examine the present networks.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the recipe's.")] = None,
     into: Annotated[Path | None, typer.Option(help="A folder for the weights, instead of the project's own.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -35,7 +35,7 @@ def pretrain(
 
 
 def show_exam(document: dict[str, Any], console: Console) -> None:
-    """What reaches its bar, and where the rest is."""
+    """Print the numbers that reach their bar, and the rest."""
     table = Table(box=None, pad_edge=False)
     for column in ("network", "number", "bar", "reached", "the worst"):
         table.add_column(column)

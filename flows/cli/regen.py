@@ -1,4 +1,4 @@
-"""One sample again, by itself."""
+"""Command that makes one sample again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def regen(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Of a sample, such as p0123456789-zombie-3-0.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of a sample, such as p0123456789-zombie-3-0.")],
     out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("regenerated"),
     profile: Profile = "demo",
     overrides: Overrides = None,

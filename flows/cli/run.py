@@ -1,4 +1,4 @@
-"""The flows: build, distil, evaluate, here or through Prefect."""
+"""Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from flows.cli import screen
+from flows.cli.completion import complete_dataset
 from flows.cli.options import Cluster, DatasetName, Force, Json, Overrides, Profile, StudentName
 from flows.cli.screen import Document, fields, make_table
 
@@ -22,13 +23,11 @@ def build(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Build the dataset in this process: portraits to a snapshot, computing only what changed."""
+    """Build the dataset in this process, from portraits to a snapshot; only outdated partitions are computed."""
     with screen.only_results_on_stdout():
-        from flows.ask.memo import remember
         from flows.run.engine import run_here
 
         outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
-        remember(profile, overrides or [])
     screen.show(outcome, as_json, screen.fields)
 
 
@@ -40,7 +39,7 @@ def distill(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the student from a dataset, unless it is there already."""
+    """Train the student from a dataset, unless it exists."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -52,7 +51,11 @@ def distill(
 def evaluate(
     student: StudentName = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Name or digest of a dataset of other portraits.  [default: the student's]")
+        str | None,
+        typer.Option(
+            help="Name or digest of a dataset of other portraits.  [default: the student's]",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     force: Force = None,
     profile: Profile = "demo",
@@ -71,11 +74,12 @@ def evaluate(
 def run(
     flow: Annotated[str, typer.Argument(help="A deployed flow, such as build-dataset, distill or adapt-style.")],
     parameters: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Of the flow, such as style=bald.")
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="Parameter of the flow, such as style=bald."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Serve the deployments from here, though another checkout does.")
+        bool, typer.Option("--take-over", help="Serve the deployments from here, even if another checkout does.")
     ] = False,
     force: Force = None,
     profile: Profile = "demo",
@@ -94,7 +98,7 @@ def run(
 
 @app.command()
 def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Run only what failed in the last run of this profile, and what waited for it."""
+    """Run only the failed partitions of this profile's last run, and those that waited for them."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
@@ -103,7 +107,7 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
 
 
 def evaluation_table(document: Document, console: Console) -> None:
-    """The README's columns, how the student differs, each style; `--json` has the rest."""
+    """Print the main columns, the student's differences and each style; `--json` has the rest."""
     from tasks.evaluation.table import STUDENT, TEACHERS
     from tasks.reports.evaluation import MEASURES, format_value, show_difference
 

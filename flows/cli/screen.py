@@ -1,4 +1,4 @@
-"""What a person sees: one table per document. `--json` prints the document itself instead."""
+"""Tables for the terminal, one per document. `--json` prints the document itself instead."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def show(document: Document, as_json: bool, render: Callable[[Document, Console]
     if as_json:
         sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     else:
-        render(document, Console(soft_wrap=False))
+        render(document, Console(soft_wrap=False, emoji=False))
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def only_results_on_stdout() -> Iterator[None]:
 
 
 def fields(document: Document, console: Console) -> None:
-    """One field a line; nested values as JSON."""
+    """Print a field a line; nested values as JSON."""
     for name, value in document.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
         console.print(f"{name:<18} {text}", markup=False, highlight=False)

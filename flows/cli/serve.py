@@ -1,4 +1,4 @@
-"""The page."""
+"""Command that serves the page."""
 
 import sys
 from typing import Annotated
@@ -13,10 +13,10 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Where to listen; others than this machine reach any but loopback.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Without it, 7860 or one that is free.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback is reachable from other machines.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; without it, 7860 or a free one.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -26,6 +26,6 @@ def serve(
 
     document = prepare(host, port, profile, overrides or [])
     screen.show(document, as_json, screen.fields)
-    sys.stdout.flush()  # whoever reads it from a pipe waits for it
+    sys.stdout.flush()  # a reader of the pipe waits for it
     with screen.only_results_on_stdout():
         serve(host, document["port"], profile, overrides or [])

@@ -1,4 +1,4 @@
-"""What students and datasets there are, and names for students."""
+"""Commands that list students and datasets, and name students."""
 
 import json
 from typing import Annotated, Any
@@ -9,19 +9,20 @@ from rich.padding import Padding
 from rich.text import Text
 
 from flows.cli import screen
+from flows.cli.completion import complete_student
 from flows.cli.options import Json, Overrides, Profile
 
 Document = dict[str, Any]
 SHORT = 16  # characters of a digest
-SETTINGS_SHOWN = 8  # of a row
-MEASURES = ("id", "clip", "three_d", "lpips")  # of an evaluation, as in the paper's table
+SETTINGS_SHOWN = 8  # settings listed per row
+MEASURES = ("id", "clip", "three_d", "lpips")  # measures of an evaluation, as in the paper's table
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
 def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the students: names, settings that differ from the profile, measures, what uses them."""
+    """List the students: names, settings that differ from the profile, measures, uses."""
     from flows.ask.shelf import describe_students
 
     screen.show(describe_students(profile, overrides or []), as_json, students_table)
@@ -37,13 +38,18 @@ def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
 
 @app.command()
 def promote(
-    student: Annotated[str, typer.Argument(help="Name or digest of a student (or its beginning), or latest.")],
+    student: Annotated[
+        str,
+        typer.Argument(
+            help="Name or digest of a student (or its beginning), or latest.", autocompletion=complete_student
+        ),
+    ],
     name: Annotated[str, typer.Argument(help="Such as champion; another student that has the name loses it.")],
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Give a student a name, which --student takes from then on, and --dataset for what it learned from."""
+    """Give a student a name for --student, and for --dataset, where it stands for the student's dataset."""
     with screen.only_results_on_stdout():
         from flows.ask.shelf import promote as give_name
 
@@ -52,7 +58,7 @@ def promote(
 
 
 def students_table(document: Document, console: Console) -> None:
-    """One row a student, the newest first, and below it what there is to say."""
+    """Print a row for each student, the newest first, with its details below."""
     rows = [
         {
             "student": row["digest"][:SHORT],
@@ -70,7 +76,7 @@ def students_table(document: Document, console: Console) -> None:
 
 
 def datasets_table(document: Document, console: Console) -> None:
-    """One row a dataset, the newest first, and below it what there is to say."""
+    """Print a row for each dataset, the newest first, with its details below."""
     rows = [
         {
             "dataset": row["digest"][:SHORT],
@@ -88,7 +94,7 @@ def datasets_table(document: Document, console: Console) -> None:
 
 
 def promoted_lines(document: Document, console: Console) -> None:
-    """From where to where a name moved, and what became of MLflow's alias."""
+    """Print the old and new student of a name, and the change of MLflow's alias."""
     digest, before = document["student"][:SHORT], document["before"]
     moved = (
         f"{document['name']} was {before[:SHORT]} and is now {digest}" if before else f"{document['name']} is {digest}"
@@ -101,7 +107,7 @@ def promoted_lines(document: Document, console: Console) -> None:
 def _show(
     rows: list[dict[str, str]], below: list[dict[str, list[str]]], console: Console, profile: str, none: str
 ) -> None:
-    """Rows under one head, each followed by indented lines of what is not empty."""
+    """Print rows under one head, each followed by its non-empty details, indented."""
     if not rows:
         console.print(none, markup=False, highlight=False)
         return
@@ -134,7 +140,7 @@ def _value(value: Any) -> str:
 
 
 def _measures(row: Document) -> list[str]:
-    """The evaluation where there is one, then the last look at the val split."""
+    """Return the measures of the evaluation, if there is one, then the last ones on the val split."""
     found = row["evaluation"] or {}
     words = [f"{name} {found[name]:.3f}" for name in MEASURES if isinstance(found.get(name), int | float)]
     return words + [f"{name} {value:.3g}" for name, value in row["metrics"].items() if name.startswith("val_")]

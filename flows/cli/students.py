@@ -1,4 +1,4 @@
-"""What a student is for."""
+"""Commands that use a student."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,10 +33,10 @@ def edit(
     ],
     prompt: Prompt = None,
     reference: Reference = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; of several portraits, each gets its own.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; several portraits get a folder each.")] = Path(
         "edited"
     ),
-    views: Annotated[int, typer.Option(min=0, help="Novel views, beside the turntable.")] = 4,
+    views: Annotated[int, typer.Option(min=0, help="Number of novel views.")] = 4,
     video: Annotated[
         Path | None, typer.Option(help="Write the turntable as this video, such as turntable.mp4.")
     ] = None,
@@ -59,7 +59,7 @@ def edit(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="Where to; a folder that is not there yet, of a dataset also a .zip.")],
+    path: Annotated[Path, typer.Argument(help="Target: a new folder; for a dataset also a new .zip.")],
     form: Annotated[
         str, typer.Option("--format", help="hf: the student for the Hugging Face hub; eg3d or 3dpe: the dataset.")
     ] = "hf",
@@ -69,7 +69,7 @@ def export(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Write a student as a folder that stands alone, or a dataset as EG3D or 3DPE have theirs."""
+    """Write a student as a self-contained folder, or a dataset in the layout of EG3D or 3DPE."""
     if form not in ("hf", "eg3d", "3dpe"):
         raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
@@ -84,7 +84,7 @@ def export(
 
 
 def show_edit(document: dict[str, Any], console: "Console") -> None:
-    """The document of `edit_portraits` for a person."""
+    """Print the document of `edit_portraits`."""
     files = document["files"]
     for path in files[:FILES_SHOWN]:
         console.print(path, markup=False, highlight=False, soft_wrap=True)

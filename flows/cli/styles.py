@@ -1,4 +1,4 @@
-"""The styles of a profile."""
+"""Commands of a profile's styles."""
 
 from typing import Annotated
 
@@ -27,7 +27,7 @@ def styles(
 @app.command("add")
 def styles_add(
     instruction: Annotated[str, typer.Argument(help='For example "make her a porcelain doll".')],
-    name: Annotated[str | None, typer.Option(help="Of the style; without it, taken from the instruction.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the style; by default taken from the instruction.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -40,7 +40,7 @@ def styles_add(
 
 @app.command("check")
 def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say what is wrong with the style files; exit 1 if a build would stop or leak."""
+    """Check the style files; exit 1 if a build would stop or leak."""
     from flows.ask.style_check import check_styles
 
     document = check_styles(profile, overrides or [])

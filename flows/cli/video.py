@@ -1,4 +1,4 @@
-"""Videos."""
+"""Command that edits videos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,14 +28,17 @@ def edit_video(
     video: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[VIDEO|FOLDER]", help="A video, or a folder of frames; none: a head of the embedded world."
+            metavar="[VIDEO|FOLDER]", help="Video, or folder of frames; by default a head of the embedded world."
         ),
     ] = None,
     prompt: Prompt = None,
     reference: Reference = None,
-    out: Annotated[Path, typer.Option(help="Input, edited and from the side, beside each other.")] = Path("edited.mp4"),
+    out: Annotated[Path, typer.Option(help="Output: input, edited and from the side, in one video.")] = Path(
+        "edited.mp4"
+    ),
     views: Annotated[
-        bool, typer.Option("--views", help="Also the edit alone, from the right and from the left, a video each.")
+        bool,
+        typer.Option("--views", help="Also write the edit alone, from the right and from the left, each as a video."),
     ] = False,
     student: StudentName = None,
     style: AdaptedStyle = None,
@@ -43,7 +46,7 @@ def edit_video(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Edit a video frame by frame with a student; sound and times stay. Interrupted, it goes on at its frame."""
+    """Edit a video frame by frame with a student; sound and times stay. An interrupted edit resumes at its frame."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
@@ -64,7 +67,7 @@ def edit_video(
 
 
 def show_video(document: dict[str, Any], console: "Console") -> None:
-    """The outcome of the flow for a person."""
+    """Print the outcome of the flow."""
     for path in document["files"]:
         console.print(path, markup=False, highlight=False, soft_wrap=True)
     made = document["frames"] - document["resumed_at"]

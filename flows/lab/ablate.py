@@ -1,4 +1,4 @@
-"""The flow ablate: how many styles a base should know, and how many pairs a new style needs (3DPE, Tables 2 and 3)."""
+"""Flow ablate: the numbers of styles of a base and of pairs of a new style (3DPE, Tables 2 and 3)."""
 
 import json
 import logging
@@ -10,12 +10,12 @@ from typing import Any
 
 from prefect import flow
 
-from data_catalog.config.places import PROJECT, data_root
-from data_catalog.config.profiles import load_settings
+from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import style_paths, styles_folder
 from data_catalog.products.keys import DATASET
 from data_catalog.products.students import ADAPTED
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command
 from flows.run.adaptation import adapt_shape
@@ -26,7 +26,7 @@ from tasks.lab.ablation_page import PAGE, PICTURE, Result, write_page
 from tasks.sources.files import PROCEDURAL
 
 FOLDER = "ablation"  # below the data root
-MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # that the embedded editor knows besides those of the demo
+MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # further styles that the embedded editor knows
 
 log = logging.getLogger(__name__)
 
@@ -35,48 +35,49 @@ log = logging.getLogger(__name__)
 def ablate(
     profile: str = "demo", overrides: list[str] | None = None, style: str | None = None, seeds: int = 3
 ) -> dict[str, Any]:
-    """Train bases of 3, 6 and 10 styles, adapt them to one more from 2 to 50 pairs, and write a page of what came out.
+    """Train bases of 3, 6 and 10 styles, adapt them to one more from 2 to 50 pairs, and write a page of the results.
 
-    `style`: the one to adapt to; null draws it. Everything is kept as it is made: a run that was killed goes on.
+    `style`: the style to adapt to; null draws it. Results are stored as they are made: a killed run resumes.
     """
-    chosen = gather_styles(profile, overrides or [])
+    workspace = Workspace.open(profile, overrides)
+    chosen = gather_styles(workspace)
     novel, styles = draw_styles(chosen.known, style)
-    bases = [train_base(profile, chosen.overrides, each) for each in styles]
-    results = adapt_arms(profile, chosen.overrides, novel, bases, list_arms(styles, seeds))
-    return publish_ablation(profile, overrides or [], novel, bases, results)
+    bases = [train_base(chosen.workspace, each) for each in styles]
+    results = adapt_arms(chosen.workspace, novel, bases, list_arms(styles, seeds))
+    return publish_ablation(workspace, novel, bases, results)
 
 
 @dataclass(frozen=True)
 class Styles:
-    """The styles there are, and the settings that name their folder."""
+    """The styles there are, and the workspace whose settings name their folder."""
 
     known: list[str]
-    overrides: list[str]
+    workspace: Workspace
 
 
 @dataclass(frozen=True)
 class Base:
-    """A student that is adapted, by what it knows and what it was made from."""
+    """Student to adapt, with its styles and its dataset."""
 
     styles: list[str]
     pins: dict[str, str]
     settings: Settings
 
 
-def gather_styles(profile: str, overrides: Sequence[str]) -> Styles:
+def gather_styles(workspace: Workspace) -> Styles:
     """The profile's style files; in the embedded world with the others that its editor knows, in a folder of both."""
-    settings = load_settings(profile, list(overrides))
-    paths = style_paths(styles_folder(settings))
-    if settings.world != "embedded":
-        return Styles(list(paths), list(overrides))
-    folder = data_root() / FOLDER / "styles"
+    paths = style_paths(styles_folder(workspace.settings))
+    if workspace.settings.world != "embedded":
+        return Styles(list(paths), workspace)
+    folder = workspace.root / FOLDER / "styles"
     folder.mkdir(parents=True, exist_ok=True)
     for path in [*paths.values(), *style_paths(MORE_STYLES).values()]:
         shutil.copyfile(path, folder / path.name)
-    return Styles(list(style_paths(folder)), [*overrides, f"prompts.styles_dir={json.dumps(str(folder))}"])
+    both = workspace.with_overrides(f"prompts.styles_dir={json.dumps(str(folder))}")
+    return Styles(list(style_paths(folder)), both)
 
 
-def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) -> Base:
+def train_base(workspace: Workspace, styles: Sequence[str]) -> Base:
     """A student that knows these styles and no other."""
 
     def shape(settings: Settings) -> PlanShape:
@@ -87,17 +88,15 @@ def train_base(profile: str, overrides: Sequence[str], styles: Sequence[str]) ->
         stages = (*STAGES[: names.index("dataset") + 1], BASE)
         return PlanShape(stages, sorted(styles), blocks(settings))
 
-    chosen = [*overrides, f"prompts.styles={json.dumps(sorted(styles))}"]
+    chosen = workspace.with_overrides(f"prompts.styles={json.dumps(sorted(styles))}")
     told = {"base_styles": ", ".join(styles)}
-    kept = keep_arm("ablate", ArmWork(profile, chosen, {}, shape, ["dataset", "base"], told))
+    kept = keep_arm("ablate", ArmWork(chosen, {}, shape, ["dataset", "base"], told))
     return Base(list(styles), {DATASET: kept.digests["dataset"], "base/all": kept.digests["base"]}, kept.settings)
 
 
-def adapt_arms(
-    profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arms: Sequence[Arm]
-) -> list[Result]:
+def adapt_arms(workspace: Workspace, style: str, bases: Sequence[Base], arms: Sequence[Arm]) -> list[Result]:
     """Adapt to the style the base of each arm; returns what their records say."""
-    works = {arm: _arm_work(profile, overrides, style, bases, arm) for arm in arms}
+    works = {arm: _arm_work(workspace, style, bases, arm) for arm in arms}
     results = {}
     for arm, kept in keep_arms("ablate", works):
         document = json.loads((kept.folder / ADAPTED).read_text(encoding="utf-8"))
@@ -106,24 +105,24 @@ def adapt_arms(
     return [results[arm] for arm in arms]
 
 
-def _arm_work(profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], arm: Arm) -> ArmWork:
+def _arm_work(workspace: Workspace, style: str, bases: Sequence[Base], arm: Arm) -> ArmWork:
     base = next(base for base in bases if len(base.styles) == arm.styles)
-    chosen = [*overrides, f"adapt.pairs={arm.pairs}", f"adapt.seed={arm.seed}"]
+    chosen = [f"adapt.pairs={arm.pairs}", f"adapt.seed={arm.seed}"]
     if base.settings.portraits.source == PROCEDURAL:  # it has no end: there are as many people as the most pairs need
         wanted = count_portraits(base.settings, PAIRS[-1])
         chosen.append(f"portraits.count={max(wanted, base.settings.portraits.count or 0)}")
     shape = adapt_shape(style, ARM, BASE, PAIRS[-1])  # every arm draws from the same pairs
-    return ArmWork(profile, chosen, base.pins, shape, ["pairs", "arm"], {})
+    return ArmWork(workspace.with_overrides(*chosen), base.pins, shape, ["pairs", "arm"], {})
 
 
 def publish_ablation(
-    profile: str, overrides: Sequence[str], style: str, bases: Sequence[Base], results: Sequence[Result]
+    workspace: Workspace, style: str, bases: Sequence[Base], results: Sequence[Result]
 ) -> dict[str, Any]:
     """Write the page, and log its tables. Returns what the command prints."""
-    root = data_root()
-    command = tell_command(f"stillroom ablate {style}", profile, overrides)
+    root = workspace.root
+    command = tell_command(f"stillroom ablate {style}", workspace)
     document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)
-    with tracked(root, load_settings(profile, list(overrides)), "ablate", overrides) as (tracker, _):
+    with tracked(workspace, "ablate") as (tracker, _):
         for name in ("styles", "pairs"):
             tracker.table(document[name], f"{name}.json")
         for path in (root / FOLDER / PAGE, root / FOLDER / PICTURE):

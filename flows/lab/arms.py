@@ -1,6 +1,6 @@
-"""An arm of an experiment: some settings and a seed, carried out as stages of the store.
+"""Arm of an experiment: some settings and a seed, carried out as stages of the store.
 
-So it is kept: the same arm is made once, and a run that was killed goes on with the arms that are missing.
+The store keeps each arm: it is made once, and a killed run continues with the missing arms.
 """
 
 import json
@@ -13,29 +13,27 @@ from typing import TypeVar
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from data_catalog.config.places import data_root
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import digest_json, write_atomically
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.run.adaptation import make_samples
 from flows.run.products import log_pictures
-from flows.run.session import FlowRun, open_run
+from flows.run.run import FlowRun, open_run
 
 Name = TypeVar("Name")
 
-RUNS = "mlflow/arms.json"  # below the data root: the run that made each arm, by its digest
+RUNS = "mlflow/arms.json"  # file below the data root: the run that made each arm, by its digest
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ArmWork:
-    """What is to be made of an arm."""
+    """Work of an arm: settings, stages, and values for MLflow."""
 
-    profile: str
-    overrides: Sequence[str]
+    workspace: Workspace
     pins: Mapping[str, str]
     shape: Callable[[Settings], PlanShape]
     stages: Sequence[str]
@@ -45,7 +43,7 @@ class ArmWork:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of an arm: of its last stage, but for the digests, which are of the named stages."""
+    """Stored arm: results of its last stage, and digests of the named stages."""
 
     folder: Path
     metrics: dict[str, float]
@@ -56,9 +54,9 @@ class Kept:
 
 
 def keep_arms(experiment: str, works: Mapping[Name, ArmWork]) -> Iterator[tuple[Name, Kept]]:
-    """Make the arms, unless they are made; each with its name, as they come.
+    """Make the missing arms; yields each with its name as it is done.
 
-    One that another process is at comes last: so calls of a flow share its arms, be they on a core or a GPU each.
+    An arm that another process is making comes last: several calls of a flow share the arms, on a core or GPU each.
     """
     waiting = dict(works)
     while waiting:
@@ -69,7 +67,7 @@ def keep_arms(experiment: str, works: Mapping[Name, ArmWork]) -> Iterator[tuple[
 
 
 def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
-    """The first arm that no other process is at, or the first of all as soon as it is left; its lock is held."""
+    """Return the first arm that no other process has locked, else wait for the first of all; its lock is held."""
     locks = {name: lock_arm(work) for name, work in works.items()}
     for name, lock in locks.items():
         with suppress(Timeout):
@@ -80,17 +78,18 @@ def _take(works: Mapping[Name, ArmWork]) -> tuple[Name, AcquireReturnProxy]:
 
 
 def lock_arm(work: ArmWork) -> FileLock:
-    """What a process holds while it makes an arm; that of a dead process is free."""
-    asked = digest_json([work.profile, list(work.overrides), dict(work.pins), list(work.stages)])
-    path = Store(data_root()).lock_file(f"arm/{asked}")
+    """Lock of an arm, held by the process that makes it; the lock of a dead process is free."""
+    workspace = work.workspace
+    asked = digest_json([workspace.profile, list(workspace.overrides), dict(work.pins), list(work.stages)])
+    path = workspace.store.lock_file(f"arm/{asked}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
 def keep_arm(experiment: str, work: ArmWork) -> Kept:
-    """Make the stages of an arm, unless they are made."""
+    """Make the missing stages of an arm."""
     stages = work.stages
-    with open_run(experiment, work.profile, work.overrides, dict(work.pins), shape=work.shape) as run:
+    with open_run(experiment, work.workspace, dict(work.pins), shape=work.shape) as run:
         if work.with_samples:
             make_samples(run)
         for name in stages:
@@ -105,7 +104,7 @@ def keep_arm(experiment: str, work: ArmWork) -> Kept:
 
 
 def _first_run(run: FlowRun, stage: str) -> str:
-    """The MLflow run that made an arm: this one, or that of an earlier call."""
+    """Return the MLflow run that made an arm: this one, or an earlier call's."""
     path = run.root / RUNS
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # other calls write here, too
@@ -117,7 +116,7 @@ def _first_run(run: FlowRun, stage: str) -> str:
     return known[digest]
 
 
-def tell_command(start: str, profile: str, overrides: Sequence[str]) -> str:
-    """The command that makes an experiment's page, as the page shows it."""
-    told = [start, *(f"--set '{override}'" for override in overrides)]
-    return " ".join([*told, *([] if profile == "demo" else [f"--profile {profile}"])])
+def tell_command(start: str, workspace: Workspace) -> str:
+    """Return the command that makes an experiment's page, as the page shows it."""
+    told = [start, *(f"--set '{override}'" for override in workspace.overrides)]
+    return " ".join([*told, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])

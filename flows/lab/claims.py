@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from prefect import flow
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, Kept, keep_arms, tell_command
 from flows.run.lifecycle import tracked
@@ -34,30 +33,29 @@ def claims(
     seeds: int = 3,
     iterations: int = 400,
 ) -> dict[str, Any]:
-    """Train what the claims compare from a dataset; write table, figure and verdict of each.
+    """Train the arms of the claims from a dataset; write table, figure and verdict of each claim.
 
     `dataset`: null for the one of these settings.  `iterations`: of the arms that differ in their objective.
-    Everything is kept as it is made: a run that was killed goes on, and runs that are started side by side share the
-    trainings.
+    Results are stored as they are made: a killed run resumes, and runs side by side share the trainings.
     """
-    chosen = overrides or []
-    pins = find_dataset(dataset, load_settings(profile, chosen))
-    trained = train_arms(profile, chosen, pins, list_trainings(seeds), iterations)
-    return publish_claims(profile, chosen, {"seeds": seeds, "iterations": iterations}, trained)
+    workspace = Workspace.open(profile, overrides)
+    pins = find_dataset(dataset, workspace)
+    trained = train_arms(workspace, pins, list_trainings(seeds), iterations)
+    return publish_claims(workspace, {"seeds": seeds, "iterations": iterations}, trained)
 
 
 def list_trainings(seeds: int) -> list[tuple[Arm, int]]:
-    """Every arm with every seed. Seed by seed, so that an end in the middle leaves whole tables of fewer seeds."""
+    """List every arm with every seed, seed by seed: an interrupted run leaves complete tables of fewer seeds."""
     return [(arm, seed) for seed in range(seeds) for arm in ARMS]
 
 
 def train_arms(
-    profile: str, overrides: Sequence[str], pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
+    workspace: Workspace, pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
 ) -> list[Trained]:
     """Train and measure the arms that are not done already."""
-    own = load_settings(profile, list(overrides)).distill
+    own = workspace.settings.distill
     works = {
-        (arm.name, seed): _arm_work(profile, [*overrides, *arm.overrides(seed, steps, own.iterations)], pins, arm)
+        (arm.name, seed): _arm_work(workspace, arm.overrides(seed, steps, own.iterations), pins, arm)
         for arm, seed in trainings
     }
     trained = {}
@@ -67,12 +65,12 @@ def train_arms(
     return [trained[asked] for asked in works]
 
 
-def _arm_work(profile: str, overrides: Sequence[str], pins: dict[str, str], arm: Arm) -> ArmWork:
+def _arm_work(workspace: Workspace, overrides: Sequence[str], pins: dict[str, str], arm: Arm) -> ArmWork:
     def shape(settings: Settings) -> PlanShape:
         return PlanShape((dataset_stage.STAGE, arm.stage), [], [])
 
-    chosen = [f"evaluate.novel_views={NOVEL_VIEWS}", *overrides]
-    return ArmWork(profile, chosen, pins, shape, [arm.stage.name], {"claims.arm": arm.name}, with_samples=False)
+    chosen = workspace.with_defaults(f"evaluate.novel_views={NOVEL_VIEWS}").with_overrides(*overrides)
+    return ArmWork(chosen, pins, shape, [arm.stage.name], {"claims.arm": arm.name}, with_samples=False)
 
 
 def _read_arm(name: str, seed: int, kept: Kept) -> Trained:
@@ -91,15 +89,12 @@ def _read_arm(name: str, seed: int, kept: Kept) -> Trained:
     )
 
 
-def publish_claims(
-    profile: str, overrides: Sequence[str], parameters: dict[str, Any], trained: Sequence[Trained]
-) -> dict[str, Any]:
+def publish_claims(workspace: Workspace, parameters: dict[str, Any], trained: Sequence[Trained]) -> dict[str, Any]:
     """Write the page, and log its tables and pictures. Returns what the command prints."""
-    root = data_root()
     start = ["stillroom run claims", *(f"--param {name}={value}" for name, value in parameters.items())]
-    command = tell_command(" ".join(start), profile, overrides)
-    document, files = write_page(root / FOLDER, command, trained)
-    with tracked(root, load_settings(profile, list(overrides)), "claims", overrides) as (tracker, _):
+    command = tell_command(" ".join(start), workspace)
+    document, files = write_page(workspace.root / FOLDER, command, trained)
+    with tracked(workspace, "claims") as (tracker, _):
         tracker.document(document, "claims.json")
         for path in files:
             tracker.file(path)

@@ -1,4 +1,4 @@
-"""The flow pretrain-embedded: the procedural world in, the shipped networks out, examined together."""
+"""Flow pretrain-embedded: trains the shipped networks on the procedural world and examines them together."""
 
 import os
 import threading
@@ -13,8 +13,7 @@ from typing import Any, Self
 from prefect import flow
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.run.lifecycle import tracked
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import log_plainly
@@ -39,7 +38,7 @@ def pretrain_embedded(
 ) -> dict[str, Any]:
     """Train the embedded networks (all, or those named) and examine them: weights, digests, card, report.
 
-    `steps`: instead of the recipes'.  `into`: a folder for a set of weights of one's own, used with
+    `steps`: instead of the recipes'.  `into`: a folder for a separate set of weights, used with
     STILLROOM_MODELS=<into>/models.yaml; without, the project's own are replaced.  `exam_only`: train nothing.
     Killed, it continues from the last checkpoints. Delete data/pretrain/<network> to train one again from nothing.
     """
@@ -49,10 +48,9 @@ def pretrain_embedded(
     examined = [
         name for name in recipes.NEEDS if name in chosen or any(name in recipes.JUDGED.get(n, ()) for n in trained)
     ]
-    root = data_root()
-    place = Place.open(root / "pretrain", into)
-    settings = load_settings(profile, overrides or [])
-    with tracked(root, settings, "pretrain-embedded", overrides or []) as (tracker, _):
+    workspace = Workspace.open(profile, overrides)
+    place = Place.open(workspace.root / "pretrain", into)
+    with tracked(workspace, "pretrain-embedded") as (tracker, _):
         with _one_thread_processes() as pool, killed_on_error():
             _render(pool, place.pictures, trained, examined)
             _train(pool, place, trained, steps, tracker)
@@ -71,7 +69,7 @@ def pretrain_embedded(
 
 
 def choose(networks: list[str] | None) -> list[str]:
-    """The networks named, in the order of the recipes; all of them if none is."""
+    """Return the named networks in the order of the recipes; all if none is named."""
     unknown = sorted(set(networks or []) - set(recipes.NEEDS))
     if unknown:
         raise UserError("no such embedded network", found=", ".join(unknown), expected=", ".join(recipes.NEEDS))
@@ -80,7 +78,7 @@ def choose(networks: list[str] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where pictures come from, and where checkpoints and weights go."""
+    """Folders of pictures, checkpoints and weights."""
 
     pictures: Path
     work: Path
@@ -88,7 +86,7 @@ class Place:
 
     @classmethod
     def open(cls, pictures: Path, into: str | None) -> Self:
-        """The project's own weights; or those in `into`, which begin as a copy of them."""
+        """Open the project's own weights; or those in `into`, which start as a copy."""
         if into is None:
             return cls(pictures, pictures, recipes.WEIGHTS)
         weights = Path(into).expanduser().resolve()
@@ -102,9 +100,9 @@ def _one_thread_processes() -> ProcessPoolExecutor:
 
 @contextmanager
 def killed_on_error() -> Iterator[None]:
-    """Kill the processes that this one started where an error, Ctrl-C or a signal ends the block.
+    """Kill the processes that this one started if an error, Ctrl-C or a signal ends the block.
 
-    A pool would wait for them to finish what they are at, for hours.
+    A pool would wait for their present work, for hours.
     """
     try:
         yield
@@ -115,7 +113,7 @@ def killed_on_error() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Let this process end as soon as the one that started it is gone, however that died."""
+    """End this process as soon as its parent is gone, however it died."""
     parent = parent_process()
     assert parent is not None
 
@@ -127,7 +125,7 @@ def end_with_parent() -> None:
 
 
 def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], examined: list[str]) -> None:
-    """What is not there yet; only training needs the training people, and only identity the faces."""
+    """Render missing pictures; only training needs the training people, and only identity the faces."""
     from tasks.lab.pretraining.pictures import TRAINING_SEEDS, VALIDATION_SEEDS
 
     blocks = [("pictures", VALIDATION_SEEDS, recipes.HELD_OUT)]
@@ -142,7 +140,7 @@ def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], exami
 
 
 def _train(pool: ProcessPoolExecutor, place: Place, chosen: list[str], steps: int | None, tracker: Tracker) -> None:
-    """Every lane at work; curves go to MLflow while they grow."""
+    """Train on all lanes; the curves are sent to MLflow while they grow."""
     with ThreadPoolExecutor(LANES) as watchers, killed_on_error():
         in_turn(chosen, lambda name: watchers.submit(_train_one, pool, place, name, steps, tracker))
 
@@ -178,7 +176,7 @@ def _train_one(pool: ProcessPoolExecutor, place: Place, name: str, steps: int | 
 
 
 def _examine(place: Place, names: list[str], tracker: Tracker) -> dict[str, dict[str, float]]:
-    """All in one fresh process, whose zoo reads the weights that are there now."""
+    """Examine all networks in a fresh process, whose zoo reads the present weights."""
     with tracker.stage("exam") as log, _one_thread_processes() as pool, killed_on_error():
         numbers = pool.submit(take_exam, names, place.pictures, place.weights, place.work).result()
         for name, values in numbers.items():

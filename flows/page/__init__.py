@@ -1,1 +1,1 @@
-"""The page that `stillroom serve` shows: edit a portrait, browse datasets, compare students."""
+"""Page of `stillroom serve`: edit a portrait, browse datasets, compare students."""

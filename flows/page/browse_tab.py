@@ -1,4 +1,4 @@
-"""The second tab: look into the datasets of the data root."""
+"""Second tab: browse the datasets of the data root."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,18 +12,18 @@ from data_catalog.products.snapshot import Snapshot, list_snapshots
 from flows.page import figures
 from flows.page.inputs import QUIET
 from tasks.datasets.browse import Browser, Wanted, title
-from tasks.score import MEASURES
+from tasks.tables.scores import MEASURES
 
 ROWS = 8  # on a page
 ANY = "any"
 KEPT, REJECTED = "In the dataset", "Rejected"
 SPLITS = (ANY, "train", "val", "test")
-SHORT = 8  # characters of a digest that a person sees
+SHORT = 8  # characters of a digest on the page
 ORDERS = [("name", "key")] + [(title(name), name) for name in MEASURES]
 
 
 def build_browse_tab(tab: gr.Tab) -> None:
-    """Lay the tab out and connect it. Datasets are looked up when the tab is opened: new ones are there then."""
+    """Lay the tab out and connect it. Datasets are listed when the tab is opened, so that new ones appear."""
     with gr.Row(elem_classes="filters"):
         dataset = gr.Dropdown([], label="Dataset", scale=2, elem_id="browse-dataset")
         which = gr.Radio([KEPT, REJECTED], value=KEPT, label="Samples", scale=2, elem_id="browse-which")
@@ -70,7 +70,7 @@ def list_filters(dataset: str | None) -> tuple[Any, Any]:
 
 
 def first_page(*filters: Any) -> tuple[int, str, str]:
-    """`show_page` from the beginning: the filters are others."""
+    """Return `show_page` from the beginning, after a change of the filters."""
     return show_page(0, *filters)
 
 
@@ -86,7 +86,7 @@ def show_page(
     low: str,
     high: str,
 ) -> tuple[int, str, str]:
-    """Where the page begins, what it is of how many, and its rows."""
+    """Return the page's start, its position in the whole, and its rows."""
     if dataset is None:
         return 0, "", figures.note("There is no dataset here yet: `stillroom build` makes one.")
     rejected = which == REJECTED

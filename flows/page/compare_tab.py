@@ -1,4 +1,4 @@
-"""The third tab: two students on the same portrait and prompt, from the same side."""
+"""Third tab: two students on the same portrait and prompt, from the same side."""
 
 import math
 import time
@@ -62,7 +62,7 @@ def compare_students(
     yaw_deg: float,
     pitch_deg: float,
 ) -> tuple[Any, ...]:
-    """What both students make of the same; of a mistake, the message alone."""
+    """Return both students' edits; for a mistake, only the message."""
     try:
         prompt, example = read_wish(way, text, reference)
         if picture is None:

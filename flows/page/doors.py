@@ -1,4 +1,4 @@
-"""What the page's server answers at all: the requests of our own page, within bounds, and nothing else of Gradio's."""
+"""Filter of the page's server: it answers the requests of this page, within limits, and nothing else of Gradio's."""
 
 import re
 from typing import Any
@@ -7,13 +7,13 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UPLOAD = 20_000_000  # bytes of one file; portraits are below a tenth of it
-MAX_BODY = MAX_UPLOAD + 100_000  # with the form around it
+MAX_BODY = MAX_UPLOAD + 100_000  # bytes, with the form around the file
 OPEN = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/pwa_icon(/\d+)?|/(assets|static)/.*"
     r"|/gradio_api/(startup-events|info/?|heartbeat/\w+|queue/(join|data)|run/\w+/?|cancel|reset/?|upload|upload_progress"
     r"|file=/(?!.*://).*)"
 )
-# The browser, too, is told to speak to nobody but us.
+# The browser, too, may connect to this server only.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'self'"
@@ -48,7 +48,7 @@ class Doors:
 
 
 def refuse(path: str, content_length: bytes) -> Any:
-    """The answer to a request that is not let in; None for one that is."""
+    """Return the answer to a refused request; None for an accepted one."""
     if not OPEN.fullmatch(path):
         return PlainTextResponse("not found", 404)
     if not content_length.isdigit() or int(content_length) > MAX_BODY:

@@ -1,4 +1,4 @@
-"""The first tab: edit a portrait, turn it, keep a turntable of it."""
+"""First tab: edit a portrait, turn it, save a turntable of it."""
 
 import math
 import tempfile
@@ -68,9 +68,9 @@ def edit_portrait(
     yaw_deg: float,
     pitch_deg: float,
 ) -> tuple[Any, ...]:
-    """What the tab shows of an edit; of a mistake, the message alone.
+    """Return the tab's contents for an edit; for a mistake, only the message.
 
-    The seconds are portrait to picture: alignment, triplane and one view, without loading a student.
+    Seconds are from portrait to picture: alignment, triplane and one view, without loading a student.
     """
     try:
         prompt, example = read_wish(way, text, reference)
@@ -91,7 +91,7 @@ def edit_portrait(
 
 
 def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tuple[Any, Any]:
-    """The head and its depth from another side: only the renderer runs."""
+    """Render the head and its depth from another side, without a new edit."""
     if head is None:
         return gr.skip(), gr.skip()
     rgb, depth = head.see(math.radians(yaw_deg), math.radians(pitch_deg))
@@ -99,7 +99,7 @@ def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tu
 
 
 def film_head(head: "Portrait3D | None") -> tuple[Any, str]:
-    """The turntable as a video to look at and to download. Its file lies in the page's own folder while it is made."""
+    """Return the turntable as a video to play and download. Its file is in the page's own folder while it is made."""
     if head is None:
         return gr.skip(), figures.problem(UserError("there is no edited head yet", expected="edit a portrait first"))
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def film_head(head: "Portrait3D | None") -> tuple[Any, str]:
 
 
 def tell(portrait: "Portrait", seconds: float, triplane: float, view: float) -> str:
-    """What took how long, and what was done to the portrait."""
+    """Describe the times, and the alignment of the portrait."""
     aligned = "The portrait was cut out and aligned first." if portrait.cropped else "The portrait was aligned already."
     if portrait.camera_source == "assumed_frontal":
         aligned = "No face was found: the picture counts as an aligned, frontal portrait."

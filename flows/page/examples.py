@@ -1,4 +1,4 @@
-"""Something to begin with: portraits and pictures of styles from the procedural world, made when the page starts."""
+"""Examples: portraits and pictures of styles from the procedural world, made when the page starts."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
 from tasks.sources.files import PROCEDURAL
 
-# People whom no profile trains on (its seeds count from 0), chosen to differ.
+# Seeds of people in no profile's training (which counts from 0), chosen to differ.
 PEOPLE, PHOTOS = (100_005, 100_001, 100_012, 100_003, 100_017), (100_004,)
 REFERENCE_STYLES = ("bronze-statue", "neon", "red-hair", "zombie")
 REFERENCE_PERSON = 100_013
@@ -17,7 +17,7 @@ PROMPTS_SHOWN = 8
 
 @cache
 def portraits() -> list[np.ndarray]:
-    """People close by and, the last ones, as somebody with an unsteady hand takes them; (128, 128, 3) uint8."""
+    """Return portraits, the last ones as from a hand-held camera; (128, 128, 3) uint8."""
     from models import procedural
     from models.camera import orbit_label
     from models.pixels import to_levels
@@ -48,5 +48,5 @@ def fit(settings: Settings) -> bool:
 
 
 def prompts(settings: Settings) -> list[str]:
-    """What the profile's styles ask for."""
+    """Return the first prompts of the profile's styles."""
     return [read_style(style_path(settings, slug)).prompts[0] for slug in list_styles(settings)][:PROMPTS_SHOWN]

@@ -1,4 +1,4 @@
-"""The pieces of HTML that the tabs fill in: pictures with captions, notes, a video. All text is escaped."""
+"""Pieces of HTML for the tabs: pictures with captions, notes, a video. All text is escaped."""
 
 import base64
 from html import escape
@@ -20,7 +20,7 @@ def note(text: str) -> str:
 
 
 def problem(error: UserError) -> str:
-    """What went wrong and what was expected, for the person at the page."""
+    """Return the mistake and the expected input, for the page's user."""
     details = [error.fields[name] for name in ("expected", "detail") if error.fields.get(name, "-") != "-"]
     text = error.message[:1].upper() + error.message[1:]
     more = f"<span>{escape(': '.join(details))}</span>" if details else ""

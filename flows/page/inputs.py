@@ -1,4 +1,4 @@
-"""The left side of a tab: which portrait, and what to change. The tab says what happens when either is another."""
+"""Inputs of a tab: the portrait and the requested change. The tab defines the reaction to a change of either."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from tasks.student.user_portrait import read_picture
 
 IN_WORDS, BY_PICTURE = "In words", "By a picture"
 MAX_PROMPT = 300  # characters
-FIRST_PROMPT = 1  # of the profile's; one that changes much
+FIRST_PROMPT = 1  # position among the profile's prompts; one that changes much
 
 MAX_YAW_DEG, MAX_PITCH_DEG = 35, 20  # to each side; students are trained on portraits, not on the back of a head
 FIRST_YAW_DEG = 20
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # of handlers that answer at once
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # for quick handlers
 
 Listener = Callable[..., Any]
 
@@ -37,11 +37,11 @@ class Inputs:
 
     @property
     def all(self) -> list[Any]:
-        """In the order of `read_wish`, the portrait first."""
+        """Return the inputs in the order of `read_wish`, the portrait first."""
         return [self.portrait, self.way, self.text, self.reference]
 
     def when_changed(self, act: Listener, inputs: list[Any], outputs: list[Any]) -> None:
-        """Call `act` for another portrait, another reference, a prompt that was entered or picked, and the button."""
+        """Call `act` on another portrait or reference, on a prompt entered or picked, and on the button."""
         gr.on(
             [self.portrait.change, self.reference.change, self.text.submit, self.go.click],
             act,
@@ -111,7 +111,7 @@ def build_inputs(settings: Settings, name: str, action: str, others: Sequence[gr
 
 
 def read_wish(way: str, text: str, reference: np.ndarray | None) -> tuple[str | None, np.ndarray | None]:
-    """Prompt and reference as `Student.edit` takes them. Raises UserError where there is nothing to go by."""
+    """Return prompt and reference for `Student.edit`. Raises UserError where both are missing."""
     if way == BY_PICTURE:
         if reference is None:
             raise UserError("there is no picture of the style yet", expected="pick one, or drop one of your own")
@@ -156,7 +156,7 @@ def _drop(name: str, label: str) -> gr.File:
 
 
 def _reader(settings: Settings) -> Listener:
-    """A handler that reads a dropped file. A bad one is said; what was chosen before stays."""
+    """Return a handler that reads a dropped file. A bad file is reported, and the earlier choice stays."""
 
     def read(data: bytes) -> tuple[Any, None, str]:
         try:
@@ -168,7 +168,7 @@ def _reader(settings: Settings) -> Listener:
 
 
 def _picker(pictures: list[np.ndarray]) -> Listener:
-    """A handler that takes the example that was clicked."""
+    """Return a handler that takes the clicked example."""
 
     def pick(event: gr.SelectData) -> tuple[np.ndarray, str]:
         return pictures[int(event.index)], ""

@@ -1,4 +1,4 @@
-"""The page as a whole: title, three tabs, its looks."""
+"""Page as a whole: title, three tabs, style sheet."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ NO_STUDENT = "There is no student here yet. `stillroom distill` trains one; load
 
 
 def build_page(shelf: Shelf, settings: Settings) -> gr.Blocks:
-    """The page. Without a student, its tabs say how to get one."""
+    """Build the page. Without a student, its tabs say how to get one."""
     students = bool(shelf.choices())
     with gr.Blocks(title="stillroom", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_FILES_S)) as page:
         gr.HTML(
@@ -50,12 +50,12 @@ def build_page(shelf: Shelf, settings: Settings) -> gr.Blocks:
 def mount_page(app: "FastAPI", shelf: Shelf, settings: Settings) -> "FastAPI":
     """Put the page on an application, at its root."""
     if choices := shelf.choices():
-        shelf.open(choices[0].key)  # the first visitor does not wait for it
+        shelf.open(choices[0].key)  # the first visitor need not wait for loading
     theme = gr.themes.Default(
         primary_hue="amber", neutral_hue="stone", radius_size="sm", font=FONTS, font_mono=("ui-monospace", "monospace")
     ).set(body_text_color_subdued="*neutral_500")
     page = build_page(shelf, settings)
-    # Gradio lets a request name only files that were uploaded, but asks no mounted page to: it counts as not launched.
+    # Gradio restricts requests to uploaded files, but not on a mounted page, which counts as not launched.
     page.has_launched = True
     return gr.mount_gradio_app(
         app,
@@ -64,7 +64,7 @@ def mount_page(app: "FastAPI", shelf: Shelf, settings: Settings) -> "FastAPI":
         allowed_paths=[],
         footer_links=[],
         run_history=False,
-        show_error=False,  # what a visitor can mend is said on the page; the rest is the log's
+        show_error=False,  # a visitor's mistakes are shown on the page; other errors only in the log
         max_file_size=MAX_UPLOAD,
         ssr_mode=False,
         mcp_server=False,

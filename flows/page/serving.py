@@ -1,4 +1,4 @@
-"""`stillroom serve`: the page and the process behind it. All that it writes lies below the data root."""
+"""`stillroom serve`: the page and its process. Everything that it writes is below the data root."""
 
 import ipaddress
 import logging
@@ -26,9 +26,9 @@ from flows.run.processes import free_port
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-RUN, LOCK = "run-", "lock"  # a process's folder, and the file in it that says that the process lives
-PORT = 7860  # if nobody listens there
-# No Gradio account, no version check, no sharing, no fonts or scripts from elsewhere.
+RUN, LOCK = "run-", "lock"  # a process's folder, and the file in it whose lock the process holds
+PORT = 7860  # default port, if it is free
+# No Gradio account, version check, sharing, or fonts and scripts from other servers.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SHARE": "False",
@@ -44,27 +44,30 @@ log = logging.getLogger(__name__)
 
 
 def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """What will be served and where. Warns where others than this machine can reach it.
+    """Return the address and contents to serve. Warns if the address is reachable from other machines.
 
-    Raises UserError where there is nothing to show or nowhere to listen.
+    Raises UserError if there is nothing to show or the address cannot be used.
     """
     load_settings(profile, overrides)  # the same mistakes are said everywhere
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
-    shelf = Shelf(profile, overrides)
-    students, datasets = len(shelf.choices()), len(list_snapshots(data_root()))
-    if not students and not datasets:
+    choices, datasets = Shelf(profile, overrides).choices(), len(list_snapshots(data_root()))
+    if not choices and not datasets:
         raise UserError("there is no student and no dataset yet", root=data_root(), hint="make demo")
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:
         log.warning(
-            "warning: %s is not loopback. Everybody who reaches this machine can use the page, see its datasets and "
+            "warning: %s is not loopback. Anyone who can reach this machine can use the page, see its datasets and "
             "upload pictures; there is no password.",
             host,
         )
     check_port(address, port)
     shown = f"[{host}]" if ":" in host else host
-    return {"url": f"http://{shown}:{port}", "host": host, "port": port, "students": students, "datasets": datasets}
+    student = choices[0].student if choices and choices[0].own else None
+    if student is None:
+        log.warning("there is no student of these settings; the page shows those of other settings")
+    counts = {"student": student, "students": len(choices), "datasets": datasets}
+    return {"url": f"http://{shown}:{port}", "host": host, "port": port, **counts}
 
 
 def serve(host: str, port: int, profile: str, overrides: list[str]) -> None:
@@ -73,14 +76,14 @@ def serve(host: str, port: int, profile: str, overrides: list[str]) -> None:
         import uvicorn
 
         app = make_app(profile, overrides)
-        # uvicorn ends the page in good order, then sends the signal on: it must not end us before the folder is gone.
+        # uvicorn ends the page in good order, then raises the signal again: the folder must be removed before.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         log.info("ready; Ctrl+C ends it")
         uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
 def make_app(profile: str, overrides: list[str]) -> "FastAPI":
-    """The page as an application, with its doors. Gradio takes its folder for files from `own_folder`."""
+    """Build the page as an application behind its filter. Gradio's folder for files comes from `own_folder`."""
     from fastapi import FastAPI
 
     from flows.page.doors import Doors
@@ -94,7 +97,7 @@ def make_app(profile: str, overrides: list[str]) -> "FastAPI":
 
 @contextmanager
 def own_folder(root: Path) -> Iterator[Path]:
-    """A folder below the data root for uploads and whatever else this process leaves; gone when it ends."""
+    """Yield a folder below the data root for uploads and other files of this process; removed when it ends."""
     sweep(root / "page")
     with tempfile.TemporaryDirectory(dir=root / "page", prefix=RUN) as made, FileLock(Path(made) / LOCK):
         folder = Path(made).resolve()
@@ -114,7 +117,7 @@ def own_folder(root: Path) -> Iterator[Path]:
 
 
 def sweep(page: Path) -> None:
-    """Remove what processes left that were killed; of those that run, the lock is held."""
+    """Remove the folders of killed processes; running ones hold their locks."""
     page.mkdir(parents=True, exist_ok=True)
     for folder in page.glob(f"{RUN}*"):
         with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
@@ -122,7 +125,7 @@ def sweep(page: Path) -> None:
 
 
 def resolve(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address of a host of this machine."""
+    """Return the address of a host name of this machine."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
@@ -131,7 +134,7 @@ def resolve(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def check_port(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> None:
-    """Raise UserError where one cannot listen."""
+    """Raise UserError if the address cannot be listened on."""
     with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""The students that the page can show: those of the store and the styles that they were adapted to, a few loaded."""
+"""Students for the page: those of the store and their adapted styles; a few stay loaded."""
 
 import threading
 from collections import OrderedDict
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from tasks.student.api import Student
 
 KEPT = 3  # students in memory; two are compared while a third is edited with
-SHORT = 8  # characters of a digest that a person sees
+SHORT = 8  # characters of a digest on the page
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A student, or one that was adapted to a style. `key` names it in the page."""
+    """Student, or an adapted style of one. `key` names it on the page."""
 
     label: str
     student: str  # digest
     adapted: str | None = None  # digest of the adapted style
+    own: bool = True  # made by the settings that the page was started with
 
     @property
     def key(self) -> str:
@@ -34,7 +35,7 @@ class Choice:
 
 
 class Shelf:
-    """What there is to choose from, and the students that were chosen last. Safe to share between threads."""
+    """Choices of the page, and the last chosen students. Safe to share between threads."""
 
     def __init__(self, profile: str, overrides: list[str]) -> None:
         self.profile, self.overrides = profile, overrides
@@ -50,10 +51,11 @@ class Shelf:
 
         catalog, settings = Catalog(Store(data_root())), load_settings(self.profile, self.overrides)
         students = [(not is_student_of(catalog, entry, settings), entry) for entry in catalog.history(STUDENT)]
-        found = []
+        found: list[Choice] = []
         for other, entry in sorted(students, key=lambda each: each[0]):
-            kind = "other settings' student" if other else "student"
-            found.append(Choice(f"{kind} {entry.digest[:SHORT]} · {_when(entry.created)}", entry.digest))
+            kind = "other settings' student" if other else "student" if found else "newest student"
+            label = f"{kind} {entry.digest[:SHORT]} · {_when(entry.created)}"
+            found.append(Choice(label, entry.digest, own=not other))
             found += [
                 Choice(f"adapted to {adapted.style} · {_when(adapted.created)}", entry.digest, adapted.digest)
                 for adapted in adapted_styles(catalog)
@@ -62,13 +64,13 @@ class Shelf:
         return found
 
     def options(self) -> list[tuple[str, str]]:
-        """The choices as a menu takes them: what is read, and the key."""
+        """Return the choices for a menu: label and key."""
         return [(choice.label, choice.key) for choice in self.choices()]
 
     def open(self, key: str) -> "Student":
-        """The student of a choice, loaded and warm. The first call of a student takes seconds.
+        """Return the student of a choice, loaded and warm. The first call for a student takes seconds.
 
-        Raises UserError where there is no such student any more.
+        Raises UserError if the student no longer exists.
         """
         with self._lock:
             if key not in self._loaded:

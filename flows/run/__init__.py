@@ -1,1 +1,1 @@
-"""One run of a flow: its session, workers, services and products."""
+"""Run of a flow: its session, workers, services and products."""

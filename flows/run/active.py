@@ -1,7 +1,7 @@
-"""Runs in work: a note and a held lock each below the data root.
+"""Active runs: a note and a held lock each below the data root.
 
-The lock of a dead process is free, so the next start finds what it left and ends it in every record. A copied data
-root holds copies of the notes and none of the locks.
+The lock of a dead process is free; the next start finds its note and ends the run in every record. A copied data root
+has copies of the notes but none of the locks.
 """
 
 import json
@@ -24,7 +24,7 @@ FOLDER = Path("runs") / "active"  # below the data root
 
 @dataclass
 class ActiveRun:
-    """A flow that is running, or was when its process died. `stage` is the one it is at."""
+    """Flow that is running, or was when its process died. `stage` is its current stage."""
 
     flow: str
     profile: str
@@ -38,14 +38,15 @@ class ActiveRun:
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
     began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    ended: str | None = None  # completed | failed | cancelled | killed: told to every record but Prefect's
 
     def belongs_to(self, root: Path) -> bool:
-        """Whether it ran on this data root, here or before the root was moved; not on one that this is a copy of."""
+        """Whether it ran on this data root, here or before the root was moved; false in a copy of the root."""
         return Path(self.root) == root.resolve() or not Path(self.root).exists()
 
 
 class ActiveNote:
-    """Writes what is known of a run in work."""
+    """Note of an active run, kept up to date."""
 
     def __init__(self, path: Path, run: ActiveRun) -> None:
         self.path, self.run = path, run
@@ -54,6 +55,11 @@ class ActiveNote:
     def at(self, stage: str) -> None:
         """Note the stage that begins."""
         self.run.stage = stage
+        self._write()
+
+    def keep(self, ended: str) -> None:
+        """Keep the note after the end, for a start that can tell it to Prefect."""
+        self.run.ended = ended
         self._write()
 
     def _write(self) -> None:
@@ -65,12 +71,13 @@ def noted(root: Path, run: ActiveRun) -> Iterator[ActiveNote]:
     """Note the run as in work until the block ends."""
     path = root / FOLDER / f"{run.flow}-{uuid.uuid4().hex[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(_lock(path)):  # before the note: a note without a held lock is that of a dead process
+    with FileLock(_lock(path)):  # lock first: a note without a held lock means a dead process
         note = ActiveNote(path, run)
         try:
             yield note
         finally:
-            path.unlink(missing_ok=True)
+            if run.ended is None:
+                path.unlink(missing_ok=True)
             _lock(path).unlink(missing_ok=True)
 
 
@@ -81,8 +88,13 @@ def running(root: Path) -> list[ActiveRun]:
 
 
 def left_runs(root: Path) -> list[tuple[Path, ActiveRun]]:
-    """Notes whose processes died, with their paths."""
+    """Notes whose processes died or could not tell Prefect how they ended, with their paths."""
     return [(path, run) for path, run in _read_all(root) if not _is_held(path)]
+
+
+def killed(root: Path) -> list[ActiveRun]:
+    """Runs whose processes died, and whose records do not say so yet."""
+    return [run for _, run in left_runs(root) if run.ended is None]
 
 
 def forget(path: Path) -> None:

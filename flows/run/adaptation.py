@@ -1,4 +1,4 @@
-"""What adapting a student consists of: the plan for one style, and what a run of it tells."""
+"""Adaptation of a student: the plan for one style, and the results of a run."""
 
 import json
 import math
@@ -11,11 +11,11 @@ from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
 from flows.ask.plan import PlanShape
 from flows.run.products import log_pictures
-from flows.run.session import FlowRun
+from flows.run.run import FlowRun
 
 
 def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | None) -> list[str]:
-    """The overrides, with the pairs of one's own among them."""
+    """Return the overrides, with the user's own pairs added."""
     given = {"adapt.pairs_folder": pairs and str(Path(pairs).absolute()), "adapt.prompt": prompt}
     return [*overrides, *(f"{name}={json.dumps(value)}" for name, value in given.items() if value)]
 
@@ -23,10 +23,10 @@ def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | No
 def adapt_shape(
     style: str, learner: Stage | None = None, base: Stage | None = None, pairs: int | None = None
 ) -> Callable[[Settings], PlanShape]:
-    """A plan of one style: from its portraits, or a folder, to its delta.
+    """Return a plan of one style: from its portraits, or a folder, to its delta.
 
-    learner, base: the stages in the places of `adapt` and `distill`.  pairs: how many there should be to choose from;
-    null for as many as are learned.
+    learner, base: the stages in the places of `adapt` and `distill`.  pairs: number to choose from; null for as
+    many as are learned.
     """
     from tasks import distill
     from tasks.adaptation import adapt
@@ -53,7 +53,7 @@ def adapt_shape(
 
 
 def make_samples(run: FlowRun) -> None:
-    """The stages of `build` up to the teacher; what a build made is taken as it is."""
+    """Run the stages of `build` up to the teacher; partitions that a build made are reused."""
     for stage in ("portraits", "align", "prompts", "edit", "score", "select"):
         run.stage(stage)
     run.top_up("edit", "score", "select")
@@ -61,7 +61,7 @@ def make_samples(run: FlowRun) -> None:
 
 
 def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
-    """Tell MLflow of the adapted style; returns what the command prints."""
+    """Log the adapted style in MLflow; returns the values that the command prints."""
     from data_catalog.products.students import ADAPTED
 
     run.check()

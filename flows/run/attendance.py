@@ -1,4 +1,4 @@
-"""Whether a cluster has workers. Without any, jobs are asked for again, the user is told, and at last the run ends."""
+"""Attendance of a cluster's workers. Without any, jobs are submitted again, and at last the run ends."""
 
 import logging
 import math
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0  # between two looks at the scheduler's workers
-QUEUE_SECONDS = 15.0  # between two questions to the queue, while there is no worker
-TELL_SECONDS = 60.0  # between two log lines, while there is no worker
-KEPT = "then the same command: what is finished is kept"
+LOOK_SECONDS = 2.0  # seconds between two looks at the scheduler's workers
+QUEUE_SECONDS = 15.0  # seconds between two questions to the queue, while there is no worker
+TELL_SECONDS = 60.0  # seconds between two log lines, while there is no worker
+KEPT = "then run the same command again: finished partitions are kept"
 
 
 class NoWorkersError(UserError):
-    """The run cannot go on: its cluster has no worker, and none will come."""
+    """Error of a run whose cluster has no worker and will get none."""
 
 
 class Attendance:
     """Watch over the workers of a run. It counts only time without any worker in which work is waited for."""
 
     def __init__(self, client: Any, cluster: Any, spec: Cluster, run: RunSettings) -> None:
-        """`cluster` is the `distributed` cluster of `spec`, or None for a scheduler that was there already."""
+        """Watch the workers of `cluster`, the `distributed` cluster of `spec`; None for an external scheduler."""
         self._client, self._cluster, self._spec = client, cluster, spec
         self._needs_gpu = run.device.startswith("cuda")
         self._place = f"the cluster {run.cluster}" if run.cluster else "this machine"
@@ -37,7 +37,7 @@ class Attendance:
         self.count_anew()
 
     def count_anew(self) -> None:
-        """Forget earlier absences: a partition is finished, or a stage begins."""
+        """Reset the counters: a partition is finished, or a stage begins."""
         self._asked_again = 0
         self._note_present()
 
@@ -47,13 +47,13 @@ class Attendance:
         self._words = ""
 
     def await_first(self) -> None:
-        """Wait for a first worker, also for one that will then be refused."""
+        """Wait for a first worker, including one that will be refused."""
         while not self._workers():
             self.look()
             time.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Look for a worker that can take a partition. Raises NoWorkersError when there was none for too long."""
+        """Look for a worker that can take a partition. Raises NoWorkersError if there was none for too long."""
         if any(known["resources"].get("GPU") or not self._needs_gpu for known in self._workers()):
             self._note_present()
             return
@@ -82,7 +82,7 @@ class Attendance:
         return list(self._client.scheduler_info(n_workers=-1)["workers"].values())
 
     def _ask_queue(self) -> bool:
-        """Note the queue's words. True when all jobs have ended."""
+        """Note the queue's report. Returns whether all jobs have ended."""
         if not isinstance(self._spec, SlurmCluster):
             return False
         report: Report = self._cluster.report()
@@ -90,7 +90,7 @@ class Attendance:
         return report.ended
 
     def _ask_again(self) -> None:
-        """Ask for jobs in the place of those that have ended, or end the run after too many times."""
+        """Submit jobs in place of ended ones, or end the run after too many times."""
         assert isinstance(self._spec, SlurmCluster)
         if self._asked_again == self._spec.again:
             times = f"{self._asked_again} times asked for again, with no partition finished meanwhile"
@@ -98,7 +98,7 @@ class Attendance:
         self._asked_again += 1
         self._told = time.monotonic()
         log.warning(
-            "all jobs of %s ended (%s); asking for them again, %d of %d times",
+            "all jobs of %s ended (%s); submitting them again, %d of %d times",
             self._place,
             self._words,
             self._asked_again,
@@ -107,7 +107,7 @@ class Attendance:
         self._cluster.submit(self._spec.jobs)
 
     def _error(self, message: str) -> NoWorkersError:
-        """The error that ends the run, with the queue's words and what to do."""
+        """Return the error that ends the run, with the queue's report and a hint."""
         found = {"queue": self._words} if self._words else {}
         return NoWorkersError(message, hint=f"{self._remedy()}; {KEPT}", **found)
 

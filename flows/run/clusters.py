@@ -1,6 +1,6 @@
-"""Clusters: what a file of configs/clusters says, the `distributed` cluster it stands for, and whether it will do.
+"""Clusters: files of configs/clusters, the `distributed` cluster of each, and the check of its workers.
 
-A worker works on one partition at a time and keeps its models. It must have this code and see this data root.
+A worker makes one partition at a time and keeps its models. It must have this code and see this data root.
 """
 
 import logging
@@ -23,7 +23,7 @@ CLUSTERS = PROJECT / "configs" / "clusters"
 
 
 class _Patient(BaseModel):
-    """The setting of every kind: for how long work may wait while there is no worker at all."""
+    """Setting of every kind: how long work may wait without any worker."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,19 +38,19 @@ class LocalCluster(_Patient):
 
 
 class AddressCluster(_Patient):
-    """A scheduler that already runs."""
+    """External scheduler that already runs."""
 
     kind: Literal["address"]
     scheduler: str
 
 
 class SlurmCluster(_Patient):
-    """Jobs of a SLURM queue, one worker each. `options` are those of `dask_jobqueue.SLURMCluster`."""
+    """Jobs of a SLURM queue, one worker each. `options` go to `dask_jobqueue.SLURMCluster`."""
 
     kind: Literal["slurm"]
     jobs: int = Field(1, ge=1)
     gpu: bool = False  # each job's worker offers one GPU
-    again: int = Field(3, ge=0)  # times that ended jobs are asked for again, with no partition finished meanwhile
+    again: int = Field(3, ge=0)  # times that ended jobs are submitted again without a partition finished meanwhile
     options: dict[str, Any] = {}
 
 
@@ -59,7 +59,7 @@ _ADAPTER: TypeAdapter[Cluster] = TypeAdapter(Annotated[Cluster, Field(discrimina
 
 
 def read_cluster(name: str | None) -> Cluster:
-    """The cluster of a name in configs/clusters, of a scheduler's address, or (None) this machine."""
+    """Return the cluster of a name in configs/clusters, of a scheduler's address, or (None) this machine."""
     if name is None:
         return LocalCluster(kind="local")
     if "://" in name:
@@ -77,12 +77,12 @@ def read_cluster(name: str | None) -> Cluster:
 
 
 def cluster_file(name: str) -> Path:
-    """The file that describes a cluster."""
+    """Return the file that describes a cluster."""
     return CLUSTERS / f"{name}.yaml"
 
 
 def start_cluster(cluster: Cluster, run: RunSettings) -> tuple[Any, Any]:
-    """(cluster, client); there is no cluster to end where the scheduler was already there."""
+    """Return (cluster, client); cluster is None for an external scheduler."""
     from distributed import Client
 
     if isinstance(cluster, AddressCluster):
@@ -134,14 +134,14 @@ def _make_queue(cluster: SlurmCluster) -> Any:
     try:
         return SlurmQueue(**options)
     except (TypeError, ValueError) as error:
-        raise UserError("configs/clusters: SLURMCluster does not take these options", cause=error) from None
+        raise UserError("configs/clusters: SLURMCluster rejects these options", cause=error) from None
 
 
 def _submit(queue: Any, cluster: SlurmCluster) -> None:
     queue.submit(cluster.jobs)
     if not queue.job_ids:
         hint = "options in configs/clusters are those of dask_jobqueue.SLURMCluster"
-        raise UserError("sbatch took no job", sbatch=queue.refusal, hint=hint)
+        raise UserError("sbatch accepted no job", sbatch=queue.refusal, hint=hint)
 
 
 def thread_limits(run: RunSettings) -> dict[str, str]:
@@ -150,7 +150,7 @@ def thread_limits(run: RunSettings) -> dict[str, str]:
 
 
 def reachable(address: str) -> str:
-    """The address, if somebody answers there: distributed itself would wait half a minute to say so."""
+    """Return the address if it answers: distributed itself would wait half a minute."""
     parts = urlsplit(address)
     try:
         socket.create_connection((parts.hostname or "", parts.port or 8786), timeout=3).close()
@@ -160,7 +160,7 @@ def reachable(address: str) -> str:
 
 
 def check_workers(client: Any, root: Path | None, device: str) -> None:
-    """Refuse workers that would do other work than this process asks for, before any work is given out."""
+    """Refuse workers with other code, without the data root or without the device, before any work is submitted."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     for address, known in workers.items():
         if known["nthreads"] > 1:
@@ -187,7 +187,7 @@ def check_workers(client: Any, root: Path | None, device: str) -> None:
 
 
 def look_around(root: str | None) -> tuple[str, bool]:
-    """What a worker says of itself: the digest of its code, and whether it sees the data root."""
+    """Return a worker's digest of the code, and whether it sees the data root."""
     return code_digest(), root is None or Path(root).is_dir()
 
 

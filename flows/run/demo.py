@@ -1,4 +1,4 @@
-"""`make demo`: build, distil and evaluate through Prefect deployments, then say where everything is.
+"""`make demo`: build, distil and evaluate through Prefect deployments, then print the places of the results.
 
 Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a server of its own and ends it
 again, unless `--leave-up` is given or it was up before.
@@ -6,7 +6,6 @@ again, unless `--leave-up` is given or it was up before.
 
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -14,60 +13,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import PROJECT, data_root, shown_path
+from data_catalog.config.places import data_root, shown_path
 from flows.run import server
+from flows.run.engine import trigger
 from flows.run.history import last_run
 from flows.run.processes import find_service
+from flows.run.signals import ending_by_signal
 
 FLOWS = ("build-dataset", "distill", "evaluate")
-NOISE = re.compile(r"heartbeat|prefect\.artifact|task-run\.(Pending|Running)")
 OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
 
 
-def run_deployment(flow: str, environment: dict[str, str], profile: str = "demo") -> float:
-    """Trigger `<flow>/<profile>` and watch it to its end. Returns the seconds it took."""
+def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
+    """Start `<flow>/<profile>` and wait for its end, repeating its lines. Returns the seconds it took."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "prefect", "deployment", "run", f"{flow}/{profile}", "--watch"]
-    log = Path(environment["PREFECT_HOME"]) / "deployments.log"
-    variables = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
-    flow_run = ""
+    say(f"\n{flow}")
     with following(log):
-        watch = subprocess.Popen(
-            command, env=variables, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert watch.stdout is not None
-        for line in watch.stdout:
-            found = re.search(r"UUID: ([0-9a-f-]{36})", line)
-            flow_run = found.group(1) if found else flow_run
-            if not NOISE.search(line):
-                say(line.rstrip())
-        # On a busy machine the watch loses its stream of events before the run ends; the run itself counts.
-        completed = watch.wait() == 0 or (flow_run and final_state(environment, flow_run) == "COMPLETED")
-    if not completed:
-        hint = "mend the cause, then `make demo` again: what is finished is kept"
-        raise UserError(f"the flow {flow}/{profile} did not complete", log=log, hint=hint)
+        ended = trigger(flow, profile, [], watch=True, force=[])
+    if ended["state"] != "COMPLETED":
+        hint = "fix the cause, then run: make demo    (what is finished is kept)"
+        says = str(ended["message"]).partition("\n")[0]
+        raise UserError(f"the flow {flow}/{profile} did not complete", says=says, log=log, hint=hint)
     return time.monotonic() - started
-
-
-def final_state(environment: dict[str, str], flow_run: str) -> str:
-    """Wait for the end of a flow run; its state's type."""
-    while True:
-        try:
-            answer = httpx.get(f"{environment['PREFECT_API_URL']}/flow_runs/{flow_run}", timeout=60, trust_env=False)
-            state = str(answer.raise_for_status().json()["state_type"])
-        except httpx.TimeoutException:
-            state = "UNKNOWN"  # the server is busy
-        if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return state
-        time.sleep(2)
 
 
 @contextmanager
 def following(log: Path) -> Iterator[None]:
-    """Repeat what our code says in a growing log; Prefect's own lines stay there."""
+    """Repeat our code's lines of a growing log; Prefect's own lines stay there."""
     ended = threading.Event()
 
     def repeat() -> None:
@@ -95,8 +68,8 @@ def following(log: Path) -> Iterator[None]:
 
 
 def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
-    """The three flows in their order, and a summary on stdout."""
-    # What stands before the demo stays; what the demo starts it ends.
+    """Run the three flows in their order, and print a summary on stdout."""
+    # Services that ran before the demo stay; services that it starts are ended.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
     preparing = threading.Thread(target=prepare_tracking, args=(root,))
@@ -109,8 +82,8 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
         if news:
             say(news)
         say(f"Prefect is up after {time.monotonic() - started:.0f} s: {api_url.removesuffix('/api')}")
-        environment = server.environment(root, api_url)
-        seconds = {flow: run_deployment(flow, environment) for flow in FLOWS}
+        log = server.prefect_home(root) / "deployments.log"
+        seconds = {flow: run_deployment(flow, log) for flow in FLOWS}
         if leave_up:
             server.start_mlflow(root)
         summarise(root, seconds)
@@ -132,7 +105,7 @@ def prepare_tracking(root: Path) -> None:
 
 
 def summarise(root: Path, seconds: dict[str, float]) -> None:
-    """Seconds per stage as the stages measured them, then the addresses of the results."""
+    """Print the seconds per stage as measured by the stages, then the addresses of the results."""
     say("\nseconds per stage")
     for flow in FLOWS:
         for stage, spent in last_run(root, flow).stage_seconds.items():
@@ -151,7 +124,8 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
+        with ending_by_signal():
+            demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)

@@ -1,18 +1,25 @@
-"""Start a flow: in this process, or as a Prefect deployment."""
+"""Start of a flow: in this process, or as a Prefect deployment."""
 
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
+from flows.mistakes import MISTAKES
 from flows.run import server
+from flows.run.history import last_runs
+
+log = logging.getLogger(__name__)
 
 FLOWS = {
     "build-dataset": "flows.build_dataset:build_dataset",
@@ -26,12 +33,12 @@ FLOWS = {
     "pretrain-embedded": "flows.lab.pretrain_embedded:pretrain_embedded",
 }
 
-HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # also what has no deployment
+HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # flows with a deployment, and those without
 
 
 def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:
     """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none."""
-    load_settings(profile, overrides)  # a mistake in them is said before anything is started
+    load_settings(profile, overrides)  # report mistakes in the settings before anything is started
     root = data_root()
     api_url = server.find_api(root)
     # Prefect reads its environment when it is imported, so this comes first.
@@ -39,12 +46,36 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     module, function = HERE[name].split(":")
     flow = getattr(importlib.import_module(module), function)
     run = getattr(flow, "fn", flow) if api_url is None else flow
-    outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    began = datetime.now(UTC).replace(microsecond=0)
+    try:
+        outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    except httpx.TransportError as error:
+        if api_url is None or server.healthy(api_url):
+            raise
+        outcome = find_outcome(root, name, began, api_url, error)
     return outcome
 
 
+def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: BaseException) -> dict[str, Any]:
+    """Outcome of a run whose Prefect server went away: Prefect raises `error` instead, at the very end.
+
+    Raises the mistake that ended the run, if it did not complete.
+    """
+    earlier: BaseException | None = error
+    while earlier is not None:
+        if isinstance(earlier, MISTAKES):
+            raise earlier from None
+        earlier = earlier.__cause__ or earlier.__context__
+    for note in last_runs(root):
+        if note.flow == name and note.state == "completed" and datetime.fromisoformat(note.ended) >= began:
+            log.warning("the run is complete; Prefect's page of it says so after the next start of the server: make up")
+            return note.outcome
+    hint = "make up, then the same command: what is finished is kept"
+    raise UserError("the Prefect server went away during the run", prefect=api_url, hint=hint) from error
+
+
 def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
-    """The values of `name=value`, read as YAML. Raises UserError for what the flow does not know, or misses."""
+    """Read values of `name=value` as YAML. Raises UserError for unknown or missing parameters of the flow."""
     module, function = FLOWS[name].split(":")
     flow = getattr(importlib.import_module(module), function)
     known = inspect.signature(getattr(flow, "fn", flow)).parameters
@@ -54,12 +85,12 @@ def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
     if missing or unknown:
         found = {"missing": ", ".join(missing), "unknown": ", ".join(unknown), "parameters": ", ".join(known)}
         hint = f"stillroom run {name} --param {(missing or list(known))[0]}=VALUE"
-        raise UserError(f"the flow {name} has other parameters", **{k: v for k, v in found.items() if v}, hint=hint)
+        raise UserError(f"wrong parameters for the flow {name}", **{k: v for k, v in found.items() if v}, hint=hint)
     return values
 
 
 def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -> None:
-    """Raise UserError unless this checkout, or a worker of the deployment's work pool, would carry the run out."""
+    """Raise UserError unless this checkout or a worker of the deployment's work pool would execute the run."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
@@ -77,7 +108,7 @@ def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -
             pool = None
     if pool is None:
         raise UserError(
-            "nothing serves the deployments, so the run would wait for ever", prefect=api_url, hint="make up"
+            "no process serves the deployments, so the run would never start", prefect=api_url, hint="make up"
         )
 
 
@@ -92,7 +123,7 @@ def trigger(
 ) -> dict[str, Any]:
     """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
 
-    given: further parameters of the flow, each `name=value`.  take_over: where another checkout serves the
+    given: further parameters of the flow, each `name=value`.  take_over: if another checkout serves the
     deployments, end that and serve them from here.
     """
     if name not in FLOWS:
@@ -108,7 +139,9 @@ def trigger(
     check_will_run(f"{name}/{profile}", root, api_url, take_over)
     parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
     parameters |= read_parameters(name, given)
-    started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0)
+    started: Any = run_deployment(
+        f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0, poll_interval=2
+    )
     state = started.state
     return {
         "flow": name,

@@ -1,6 +1,6 @@
-"""The last run of each flow, as a small file below the data root: what `status` and `make demo` show.
+"""Last run of each flow, as a small file below the data root, for `status` and `make demo`.
 
-Nothing is decided by it: what is finished is said by the records alone.
+Nothing depends on it: the records alone tell what is finished.
 """
 
 import json
@@ -15,9 +15,9 @@ from data_catalog.store.fingerprint import write_atomically
 
 @dataclass
 class RunNote:
-    """What a flow did when it last ran, and with what. `outcome` is what the command line prints as JSON.
+    """Note of a flow's last run. `outcome` is the JSON that the command line prints.
 
-    `failed` maps a partition to the first line of its message, `blocked` are those that waited for one.
+    `failed` maps a partition to the first line of its message, `blocked` lists those that waited for one.
     """
 
     flow: str

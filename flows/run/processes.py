@@ -1,7 +1,7 @@
-"""Background processes of ours: noted when started, found again by the note; only they are ended.
+"""Background processes of ours: noted when started, found again by the note; only these are ended.
 
-A note counts in the folder that it was written in. A copied data root holds copies of the notes, and the processes
-they name belong to the original; those of a data root that was moved while they ran are ended before new ones start.
+A note counts only in the folder where it was written. A copied data root has copies of the notes, whose processes
+belong to the original. Processes of a data root that was moved while they ran are ended before new ones start.
 """
 
 import json
@@ -22,7 +22,7 @@ from data_catalog.store.fingerprint import write_atomically
 
 @dataclass(frozen=True)
 class Service:
-    """A process that we started from the code in `checkout`, noted in the folder `home`."""
+    """Process started from the code in `checkout`, noted in the folder `home`."""
 
     name: str
     pid: int
@@ -36,8 +36,15 @@ class Service:
         return is_alive(self.pid, self.started)
 
     def moved(self, folder: Path) -> bool:
-        """Whether the note lies elsewhere than it was written, and nothing is left at that place."""
-        return Path(self.home) != folder.resolve() and not Path(self.home).exists()
+        """Whether the note lies elsewhere than it was written, and not at that place as well.
+
+        The folder itself may be there again: a service that runs while its root is moved makes folders of its own.
+        """
+        return Path(self.home) != folder.resolve() and not _note(Path(self.home), self.name).exists()
+
+
+def _note(folder: Path, name: str) -> Path:
+    return folder / f"{name}.service.json"
 
 
 def is_alive(pid: int, started: float) -> bool:
@@ -51,7 +58,7 @@ def is_alive(pid: int, started: float) -> bool:
 
 def find_service(folder: Path, name: str) -> Service | None:
     """Find the running service noted in `folder`; remove the note of a dead process, or of a copied folder."""
-    note = folder / f"{name}.service.json"
+    note = _note(folder, name)
     try:
         service = Service(**json.loads(note.read_text()))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
@@ -87,7 +94,7 @@ def start_service(
         )
     created = psutil.Process(process.pid).create_time()
     service = Service(name, process.pid, created, url, str(log), str(folder), str(cwd or Path.cwd()))
-    write_atomically(folder / f"{name}.service.json", json.dumps(asdict(service)).encode())
+    write_atomically(_note(folder, name), json.dumps(asdict(service)).encode())
     return service
 
 
@@ -113,12 +120,12 @@ def stop_service(folder: Path, name: str, seconds: float = 10) -> bool:
     if service is None:
         return False
     end_process(service.pid, seconds)
-    (folder / f"{name}.service.json").unlink(missing_ok=True)
+    _note(folder, name).unlink(missing_ok=True)
     return True
 
 
 def end_process(pid: int, seconds: float = 10) -> None:
-    """Ask a process of ours and its children to end; after `seconds`, kill what is left of them."""
+    """Ask a process of ours and its children to end; after `seconds`, kill the remaining ones."""
     try:
         parent = psutil.Process(pid)
         family = [*parent.children(recursive=True), parent]
@@ -127,7 +134,7 @@ def end_process(pid: int, seconds: float = 10) -> None:
     for process in family:
         _signal(process.terminate)
     for process in psutil.wait_procs(family, timeout=seconds)[1]:
-        # Processes that it started since then would outlive it.
+        # Processes that it has started since then would outlive it.
         with suppress(psutil.NoSuchProcess):
             for child in process.children(recursive=True):
                 _signal(child.kill)
@@ -142,7 +149,7 @@ def _signal(send: Callable[[], None]) -> None:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` if nobody listens there on loopback, else any free one."""
+    """Return `preferred` if it is free on loopback, else another free port."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What the flows hand on, found again by digest: the dataset, the student, the evaluation."""
+"""Products of the flows, found by digest: the dataset, the student, the evaluation."""
 
 import json
 from dataclasses import dataclass
@@ -10,15 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import SAMPLES, Snapshot, publish, snapshot_digest
 from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
-from data_catalog.store.store import Store
-from flows.run.session import FlowRun
+from data_catalog.workspace import Workspace
+from flows.run.run import FlowRun
 from tasks.datasets.made import dataset_of, dataset_settings, student_of
 
 Pins = dict[str, str]
@@ -26,7 +25,7 @@ Pins = dict[str, str]
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A student in the store. `digest` is that of its partition."""
+    """Student in the store. `digest` is that of its partition."""
 
     digest: str
     dataset: str
@@ -34,16 +33,15 @@ class TrainedStudent:
     metrics: dict[str, float]
 
 
-def find_dataset(digest: str | None, settings: Settings) -> Pins:
+def find_dataset(digest: str | None, workspace: Workspace) -> Pins:
     """Fix the plan to a dataset: the newest that these settings made, or that of a snapshot.
 
     digest: of the snapshot, its beginning, or `latest`; None for the one of the settings.
     """
-    root = data_root()
-    catalog = Catalog(Store(root))
+    catalog = workspace.catalog
     if digest is None:
-        return {DATASET: dataset_of(catalog, settings).digest}
-    snapshot = open_dataset(root, digest)
+        return {DATASET: dataset_of(catalog, workspace.settings).digest}
+    snapshot = open_dataset(workspace.root, digest)
     for entry in catalog.history(DATASET):
         if snapshot_digest(catalog.folder(entry)) == snapshot.digest:
             return {DATASET: entry.digest}
@@ -54,38 +52,38 @@ def find_dataset(digest: str | None, settings: Settings) -> Pins:
     )
 
 
-def find_student(digest: str | None, settings: Settings, dataset: str | None = None) -> Pins:
+def find_student(digest: str | None, workspace: Workspace, dataset: str | None = None) -> Pins:
     """Fix the plan to a student, of these settings or a named one, and to the dataset it learned from.
 
     digest: of the student, its beginning, or `latest`; None for the one of the settings.  dataset: a snapshot to
-    examine it on instead. Raises UserError if the student has met what would be tested.
+    examine it on instead. Raises UserError if the student was trained on test data.
     """
-    catalog = Catalog(Store(data_root()))
-    entry = student_of(catalog, settings) if digest is None else student_entry(catalog, digest)
+    catalog = workspace.catalog
+    entry = student_of(catalog, workspace.settings) if digest is None else student_entry(catalog, digest)
     learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
     own = {key: value for key, value in learned_from.items() if key == DATASET}
-    examined = own if dataset is None else find_dataset(dataset, settings)
+    examined = own if dataset is None else find_dataset(dataset, workspace)
     if examined != own:
         check_never_met(*(_samples_of(catalog, pins[DATASET]) for pins in (own, examined)))
     return {STUDENT: entry.digest} | examined
 
 
 def check_never_met(learned: pa.Table, examined: pa.Table) -> None:
-    """No portrait and no prompt of the examined dataset's test split may be in what the student learned from."""
+    """Raise if the student learned a portrait or prompt of the examined dataset's test split."""
     met = learned.filter(pc.field("split") != "test")
     tested = examined.filter(pc.field("split") == "test")
     for column in ("portrait_id", "prompt"):
         both = sorted(set(met.column(column).to_pylist()) & set(tested.column(column).to_pylist()))
         if both:
             raise UserError(
-                f"the student has met what would be tested: {len(both)} of the {column} column",
+                f"the student was trained on test data: {len(both)} of the {column} column",
                 first=both[0],
                 hint="portraits of another portraits.seed or source, and the test prompts of the same style files",
             )
 
 
 def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
-    """What a leak would show in, of a dataset's partition."""
+    """Return the columns of a dataset's partition that a leak would show in."""
     entry = next((each for each in catalog.history(DATASET) if each.digest == digest), None)
     if entry is None:
         raise UserError("the store no longer holds the dataset that the student learned from", digest=digest)
@@ -93,9 +91,9 @@ def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
 
 
 def publish_dataset(run: FlowRun) -> Snapshot:
-    """Take the dataset into datasets/ with card and report, and name it in MLflow.
+    """Publish the dataset in datasets/ with card and report, and log it in MLflow.
 
-    It becomes the latest only where the profile's own settings made it: an experiment changes nothing for others.
+    It becomes the latest only if the profile's own settings made it: an experiment does not change the default.
     """
     from tasks.reports.dataset import dataset_documents
 
@@ -103,7 +101,7 @@ def publish_dataset(run: FlowRun) -> Snapshot:
     folder = run.folder("dataset")
     snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest=is_own(run.settings))
     samples = snapshot.samples(["key"]).num_rows
-    run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder.as_uri(), samples)
+    run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder, samples)
     for name in ("README.md", "report.html"):
         run.tracker.file(snapshot.folder / name)
     return snapshot
@@ -131,8 +129,8 @@ def register_student(run: FlowRun) -> TrainedStudent:
 def name_inputs(run: FlowRun) -> str:
     """Name dataset and student of a run in MLflow. Returns the dataset's digest."""
     digest = snapshot_digest(run.folder("dataset"))
-    uri = (run.root / "datasets" / digest[:16]).as_uri()
-    run.tracker.dataset(run.settings.dataset.name, digest, uri, run.entry("dataset").samples)
+    folder = run.root / "datasets" / digest[:16]
+    run.tracker.dataset(run.settings.dataset.name, digest, folder, run.entry("dataset").samples)
     run.tracker.tag("student.digest", run.entry("distill").digest)
     return digest
 

@@ -1,19 +1,16 @@
-"""Fan the partitions of a stage out over worker processes, and survive the loss of one.
+"""Fan-out of a stage's partitions over worker processes; it survives the loss of a worker.
 
 The engine is `distributed`: processes of this machine with one torch thread each, or a cluster
-(flows/run/clusters.py). Models stay resident, since `models.zoo.zoo.load` keeps them per process and the workers
-outlive a stage.
+(flows/run/clusters.py). `models.zoo.zoo.load` keeps models per process, and workers outlive a stage.
 """
 
 import logging
-import signal
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
@@ -30,15 +27,16 @@ from flows.run.clusters import (
     start_cluster,
     thread_limits,
 )
+from flows.run.signals import ending_by_signal
 
 log = logging.getLogger(__name__)
 
-VALUE_SECONDS = 60.0  # for the value of a finished job to come, before a look at whether its worker is still there
+VALUE_SECONDS = 60.0  # seconds to wait for a finished job's value before checking on its worker
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job: its value, or the error that ended it."""
+    """Outcome of one job: its value, or the error that ended it."""
 
     key: str
     value: Any = None
@@ -46,10 +44,10 @@ class Outcome:
 
 
 class Workers:
-    """A pool that starts with its first job and ends with the `with` block."""
+    """Pool of workers that starts with its first job and ends with the `with` block."""
 
     def __init__(self, run: RunSettings, root: Path | None = None) -> None:
-        """`root` is the data root that workers on other machines are asked for; None asks nothing."""
+        """Prepare a pool. `root` is the data root that workers on other machines must see; None skips the check."""
         self.run, self.root = run, root
         self.spec = read_cluster(run.cluster)
         self._client: Any = None
@@ -79,19 +77,19 @@ class Workers:
             import distributed  # noqa: F401 - sets up its loggers
 
             _quieten_distributed()
-            # A job queued behind another on a worker that dies would share the blame; queue on the scheduler.
-            # A job that lost its worker twice is blamed, and then tried once more by itself.
+            # A job queued behind another on a dying worker would share the blame: queue on the scheduler.
+            # A job that lost its worker twice is blamed, and then tried once more alone.
             dask.config.set(
                 {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
             )
-            self._signals.enter_context(_ending_by_signal())
+            self._signals.enter_context(ending_by_signal())
             self._cluster, self._client = start_cluster(self.spec, self.run)
             self._attendance = Attendance(self._client, self._cluster, self.spec, self.run)
             self._make_ready()
         return self._client
 
     def _make_ready(self) -> None:
-        """Prepare the workers that are there and, by the plugin, those that will come."""
+        """Prepare the present workers and, by the plugin, later ones."""
         if not self._is_local:
             self._attendance.await_first()
             check_workers(self._client, self.root, self.run.device)
@@ -109,7 +107,7 @@ class Workers:
         return self.run.device.startswith("cuda")
 
     def start(self, function: Callable[[Any], Any], jobs: Mapping[str, Any]) -> dict[str, Any]:
-        """Hand every job to the workers at once; returns futures. `function` is at the top of a module."""
+        """Submit every job at once; returns futures. `function` is at the top of a module."""
         # One group of keys: only a large group is queued on the scheduler, and not on the workers.
         group = f"jobs-{uuid4().hex}"
         keys = [(group, key) for key in jobs]
@@ -117,7 +115,7 @@ class Workers:
         return dict(zip(jobs, client.map(function, jobs.values(), key=keys, pure=False, resources=needs), strict=True))
 
     def _needs(self) -> dict[str, int] | None:
-        """The resources of a job. Only at an address can there be workers without a GPU beside those with one.
+        """Return the resources of a job. Only at an address can there be workers with and without a GPU.
 
         A job that names a resource is queued on a worker, and shares the blame for jobs before it.
         """
@@ -126,7 +124,7 @@ class Workers:
     def outcomes(
         self, function: Callable[[Any], Any], jobs: Mapping[str, Any], futures: Mapping[str, Any]
     ) -> Iterator[Outcome]:
-        """Outcomes as the jobs end. One failing job stops no other."""
+        """Yield outcomes as the jobs end. A failing job stops no other."""
         from distributed import KilledWorker
 
         names = {future: key for key, future in futures.items()}
@@ -135,7 +133,7 @@ class Workers:
         self._attendance.count_anew()
         for future in self._as_they_end(names):
             key = names[future]
-            # ._value() also raises what a mere wait would pass over: a job whose workers were all killed.
+            # ._value() also raises for a job whose workers were all killed, which a plain wait would miss.
             try:
                 outcome = Outcome(key, self._value(future))
             except KilledWorker:
@@ -152,7 +150,7 @@ class Workers:
             yield self._alone(function, key, jobs[key])
 
     def _as_they_end(self, futures: Collection[Any]) -> Iterator[Any]:
-        """Futures as their jobs end, however long that takes, as long as there are workers."""
+        """Yield futures as their jobs end, for as long as there are workers."""
         ended: SimpleQueue[Any] = SimpleQueue()
         for future in futures:
             future.add_done_callback(ended.put)
@@ -166,7 +164,7 @@ class Workers:
             self._attendance.look()
 
     def _value(self, future: Any) -> Any:
-        """The value of a job that ended. Its worker may be gone meanwhile: then the job is made again first."""
+        """Return the value of a finished job. If its worker is gone meanwhile, the job runs again first."""
         while future.status != "error":
             with suppress(TimeoutError):
                 return future.result(timeout=VALUE_SECONDS)
@@ -174,10 +172,10 @@ class Workers:
         return future.result()
 
     def _alone(self, function: Callable[[Any], Any], key: str, job: Any) -> Outcome:
-        """One more try for a job that died with its workers, by itself: no neighbour can be the cause."""
+        """Run a job that died with its workers once more, alone: then no other job can be the cause."""
         from distributed import KilledWorker
 
-        log.warning("%s lost its worker again and again; trying it once more, alone", key)
+        log.warning("%s lost its worker repeatedly; trying it once more, alone", key)
         (future,) = self._as_they_end([self.start(function, {key: job})[key]])
         try:
             return Outcome(key, self._value(future))
@@ -191,27 +189,8 @@ class Workers:
             return Outcome(key, error=error)
 
 
-@contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP end the process by an exception, so that its workers are ended too."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
-    # Prefect has a handler of its own, which raises too; nohup ignores SIGHUP.
-    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
 def _close(cluster: Any) -> None:
-    """End the workers. All that they made is on the disk, so that one slow to go, on a busy machine, is killed."""
+    """End the workers. All results are on the disk, so a slow worker is killed."""
     # Only workers of this machine have a process here; a queue ends its own.
     pids = [getattr(worker, "pid", None) for worker in cluster.workers.values()]
     processes = [psutil.Process(pid) for pid in pids if pid and psutil.pid_exists(pid)]
@@ -225,7 +204,7 @@ def _close(cluster: Any) -> None:
 
 
 def _quieten_distributed() -> None:
-    """Its loggers set their own levels at import; what matters to a user comes back as a job's outcome."""
+    """Lower the levels that distributed's loggers set at import; failures come back as a job's outcome."""
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 PREFECT_TOML = PROJECT / "prefect.toml"
 PREFECT_TOML_MARK = "# Written by `make up`, removed by `make down`.\n"
 READY = "deployments.ready"  # below Prefect's home; written once the deployments are served
-STOP_SECONDS = 40.0  # for a run to end in good order; longer than Prefect's own grace
+STOP_SECONDS = 40.0  # seconds for a run to end in good order; longer than Prefect's own grace
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -54,7 +54,7 @@ def prefect_home(root: Path) -> Path:
 
 
 def environment(root: Path, api_url: str) -> dict[str, str]:
-    """What a process needs in its environment to work with the server at `api_url` on this data root."""
+    """Return the environment of a process that works with the server at `api_url` on this data root."""
     return {
         **QUIET,
         "PREFECT_HOME": str(prefect_home(root)),
@@ -80,7 +80,7 @@ def healthy(api_url: str) -> bool:
 
 
 def use_api(root: Path, api_url: str) -> None:
-    """Let this process work with the server at `api_url`. Prefect reads that when it is imported first."""
+    """Set up this process for the server at `api_url`. Prefect reads the environment when it is first imported."""
     os.environ.update(environment(root, api_url))
 
 
@@ -89,12 +89,12 @@ def start_server(root: Path) -> str:
     home = prefect_home(root)
     server = find_here(home, "server") or _launch_server(root, home)
     try:
-        # A fresh home runs its migrations first: 25 s on a quiet machine, more on a busy one.
+        # A fresh home runs its migrations first: 25 s on an idle machine, more on a busy one.
         wait_until(lambda: healthy(server.url), server, seconds=240)
     except UserError:
         if server.alive() or not drop_unfinished_database(home):
             raise
-        log.warning("Prefect's database was left unfinished and holds no run; it is made again")
+        log.warning("Prefect's database is incomplete and holds no run; it is made again")
         server = _launch_server(root, home)
         wait_until(lambda: healthy(server.url), server, seconds=240)
     # One of a copied checkout names the server of the original.
@@ -112,7 +112,7 @@ def _launch_server(root: Path, home: Path) -> Service:
 
 
 def find_here(folder: Path, name: str) -> Service | None:
-    """Find a running service of this data root; one that ran while the root was moved is ended."""
+    """Find a running service of this data root; a service that ran while the root was moved is ended."""
     service = find_service(folder, name)
     if service is not None and service.moved(folder):
         stop_service(folder, name)
@@ -142,7 +142,7 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
     """Serve the deployments of prefect.yaml from a background process, unless this checkout does so already.
 
     Returns a line for the user where the deployments were another checkout's before, else nothing. Raises UserError
-    where another checkout serves them at this moment, unless it is told to `take_over`.
+    if another checkout serves them now, unless `take_over` is set.
     """
     home = prefect_home(root)
     use_api(root, api_url)
@@ -155,7 +155,7 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
         wait_until(ready.exists, service, seconds=180)
     if check_served_here(root, api_url, take_over):
         return ""
-    stop_service(home, "deployments")  # it serves nobody: of a server that is gone, or taken over just now
+    stop_service(home, "deployments")  # its server is gone, or it was just taken over
     end_left_runs(root)
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.run.server", "serve"]
@@ -165,7 +165,7 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
 
 
 def start_mlflow(root: Path) -> Service:
-    """Start the MLflow pages, or find them running. They take a while to answer, which nothing waits for."""
+    """Start the MLflow pages, or find them running. They take a while to answer; the caller does not wait."""
     from flows.track.mlflow_runs import artifacts_uri, tracking_uri
 
     folder = root.resolve() / "mlflow"
@@ -180,7 +180,7 @@ def start_mlflow(root: Path) -> Service:
 
 
 def up(root: Path, take_over: bool = False) -> dict[str, str]:
-    """Start server (unless the user has one), deployments and MLflow pages. Returns their addresses, and any news."""
+    """Start server (unless the user has one), deployments and MLflow pages. Returns their addresses, and news."""
     own = "PREFECT_API_URL" not in os.environ
     api_url = start_server(root) if own else os.environ["PREFECT_API_URL"]
     news = start_deployments(root, api_url, take_over)
@@ -189,7 +189,7 @@ def up(root: Path, take_over: bool = False) -> dict[str, str]:
 
 
 def find_work(root: Path) -> list[str]:
-    """Describe what is in work and would be ended with our services."""
+    """Describe the active runs that would be ended with our services."""
     own = prefect_home(root)
     server = find_service(own, "server")
     found = [
@@ -209,9 +209,9 @@ def _children_of_deployments(root: Path) -> set[int]:
 
 
 def down(root: Path) -> list[str]:
-    """End what `up` started, and the runs that report to it. Returns the names of what was ended.
+    """End everything that `up` started, and the runs that report to it. Returns the names of ended services.
 
-    Every record of a run that is ended here says so. Raises UserError where another checkout serves on this data root.
+    The ended runs are marked in every record. Raises UserError if another checkout serves on this data root.
     """
     home = prefect_home(root)
     deployments, server = find_service(home, "deployments"), find_service(home, "server")
@@ -239,13 +239,13 @@ def down(root: Path) -> list[str]:
 
 
 def confirm_down(root: Path, now: bool) -> None:
-    """Ask before runs are ended, or refuse where there is nobody to ask."""
+    """Ask before ending active runs; refuse where the terminal is not interactive."""
     work = find_work(root)
     if now or not work:
         return
-    hint = "make down NOW=1    (ends them; what is finished is kept, and the same command goes on from there)"
+    hint = "make down NOW=1    (ends them; finished partitions are kept, and the same command resumes)"
     if not sys.stdin.isatty():
-        raise UserError("runs are in work", runs="; ".join(work), hint=hint)
+        raise UserError("runs are active", runs="; ".join(work), hint=hint)
     import typer
 
     typer.echo("in work: " + "; ".join(work))

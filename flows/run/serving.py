@@ -1,8 +1,9 @@
-"""The checkout that serves the deployments of a Prefect server: registered, refused, taken over, given up.
+"""Serving of deployments: the checkout that serves a Prefect server's deployments is registered, refused or taken over.
 
 A deployment carries the path of the checkout that registered it last, and a run changes into that folder: code is
-never copied. One checkout and data root serve a server at a time. Their name stands in a Prefect variable, renewed
-while they live. The functions need the server's address in this process's environment before Prefect is imported.
+never copied. One checkout and data root serve a server at a time. Their name is stored in a Prefect variable and
+renewed while they run. The functions need the server's address in this process's environment before Prefect is
+imported.
 """
 
 import asyncio
@@ -26,18 +27,18 @@ from flows.run.processes import end_process, find_service, is_alive
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "stillroom_serving"  # of Prefect: which checkout serves
-BEAT_SECONDS = 10.0  # between two renewals
-SILENT_SECONDS = 45.0  # without a renewal from another machine, nobody serves there
-LOST_BEATS = 6  # in a row, after which the server counts as gone
-WORKING = ("RUNNING", "PENDING", "CANCELLING")  # types of states of a flow run that a process should be at
+VARIABLE = "stillroom_serving"  # Prefect variable that names the serving checkout
+BEAT_SECONDS = 10.0  # seconds between two renewals
+SILENT_SECONDS = 45.0  # seconds without a renewal from another machine after which it counts as gone
+LOST_BEATS = 6  # failed renewals in a row after which the server counts as gone
+WORKING = ("RUNNING", "PENDING", "CANCELLING")  # states of a flow run that a process should be executing
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A process that serves the deployments: its checkout, data root, machine and number.
+    """Process that serves the deployments: its checkout, data root, machine and number.
 
-    `server` is the Prefect home of the server, where that is ours: another one stands in the copy of its database.
+    `server` is the Prefect home of our own server; it differs in a copy of the server's database.
     """
 
     checkout: str
@@ -68,7 +69,7 @@ class Serving:
 
 
 def own_server(root: Path) -> str | None:
-    """Prefect home of the server that this process works with, if it is the one of this data root."""
+    """Return the Prefect home of this process's server, if it is the one of this data root."""
     home = root.resolve() / "prefect"
     service = find_service(home, "server")
     return str(home) if service is not None and service.url == os.environ.get("PREFECT_API_URL") else None
@@ -82,7 +83,7 @@ def find_serving(root: Path) -> Serving | None:
         variable = client.read_variable_by_name(VARIABLE)
     try:
         found = Serving(**variable.value) if variable is not None else None  # type: ignore[arg-type]
-    except TypeError:  # another version's
+    except TypeError:  # written by another version
         return None
     if found is None or not found.alive():
         return None
@@ -110,7 +111,7 @@ def check_served_here(root: Path, api_url: str, take_over: bool = False) -> bool
         )
     if busy := _runs_in_work():
         hint = "wait for them, or cancel them on Prefect's pages, then take over"
-        raise UserError(f"runs are in work for {serving.checkout}", runs=", ".join(busy), hint=hint)
+        raise UserError(f"runs are active for {serving.checkout}", runs=", ".join(busy), hint=hint)
     log.info("taking the deployments over from %s", serving.checkout)
     if serving.host == socket.gethostname():
         end_process(serving.pid)
@@ -145,9 +146,9 @@ def _remove() -> None:
 
 
 def serve(root: Path, ready: Path) -> None:
-    """Register the deployments of prefect.yaml and run what is asked of them, until ended or taken over.
+    """Register the deployments of prefect.yaml and execute their runs, until ended or taken over.
 
-    Writes `ready` as soon as it does, with a line for the user in it where they were another checkout's before.
+    Writes `ready` once the deployments are registered, with a line for the user if they were another checkout's before.
     """
     asyncio.run(_serve(root, ready))
 
@@ -205,7 +206,7 @@ async def register(runner: Any, entry: dict[str, Any]) -> tuple[Any, str | None]
 
 
 async def crash_left_runs(root: Path, deployment_ids: Sequence[Any]) -> None:
-    """End the flow runs of these deployments that no process is at: this is the only one that serves them."""
+    """End flow runs of these deployments that no process executes: this process is the only one that serves them."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -224,7 +225,7 @@ async def crash_left_runs(root: Path, deployment_ids: Sequence[Any]) -> None:
     async with get_client() as client:
         for run in await client.read_flow_runs(flow_run_filter=chosen):
             if str(run.id) not in alive and not _is_at_work(run.infrastructure_pid):
-                message = "its process is gone; what it finished is kept"
+                message = "its process is gone; finished partitions are kept"
                 await client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 
@@ -235,7 +236,7 @@ def _is_at_work(infrastructure_pid: str | None) -> bool:
 
 
 async def _renew(here: Serving, root: Path, runner: Any) -> None:
-    """Renew the variable; stop serving once another process is named there, or the server is gone."""
+    """Renew the variable; stop serving once it names another process, or the server is gone."""
     lost = 0
     while True:
         await asyncio.sleep(BEAT_SECONDS)

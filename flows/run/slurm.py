@@ -1,4 +1,4 @@
-"""Jobs of a SLURM queue, one worker each: asked for through dask-jobqueue, and what the queue says of them."""
+"""Jobs of a SLURM queue, one worker each: submitted through dask-jobqueue, with the queue's reports."""
 
 import subprocess
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed.core import Status
 
-ANSWER_SECONDS = 30.0  # for squeue and sacct
-JOBS_NAMED = 3  # of those in the same state
+ANSWER_SECONDS = 30.0  # seconds to wait for squeue and sacct
+JOBS_NAMED = 3  # jobs listed per state
 # A job in any other state has a worker, or will have one.
 ENDED = {
     "BOOT_FAIL",
@@ -25,7 +25,7 @@ ENDED = {
 
 
 class Job(SLURMJob):
-    """A job whose status says that it is closed: `distributed` checks it when the cluster is closed."""
+    """Job whose status says that it is closed: `distributed` checks it when the cluster is closed."""
 
     async def close(self) -> None:
         await super().close()
@@ -41,17 +41,17 @@ class Report:
 
 
 class SlurmQueue(SLURMCluster):
-    """Cluster of such jobs. `submit` asks for them and, once all have ended, for others in their place."""
+    """Cluster of such jobs. `submit` submits them and, once all have ended, replaces them."""
 
     job_cls = Job
     submissions = 0
     job_ids: tuple[str, ...] = ()
-    refusal = ""  # last line of sbatch, when it took no job
+    refusal = ""  # last line of sbatch, if it accepted no job
 
     def submit(self, number: int) -> None:
-        """Ask for jobs, and cancel earlier ones. A refusal stands in `refusal` and in the next report."""
+        """Submit jobs, and cancel earlier ones. A refusal is kept in `refusal` for the next report."""
         self.submissions += 1
-        # A name never comes again: `distributed` closes a lost worker by its name, 15 s later.
+        # Names are never reused: `distributed` closes a lost worker by its name, 15 s later.
         names = [f"stillroom-{self.submissions}-{count}" for count in range(number)]
 
         async def renew() -> None:
@@ -61,12 +61,12 @@ class SlurmQueue(SLURMCluster):
         self.refusal = ""
         try:
             self.sync(renew)
-        except (RuntimeError, ValueError) as error:  # sbatch failed, or printed no number of a job
+        except (RuntimeError, ValueError) as error:  # sbatch failed, or printed no job number
             self.refusal = str(error).strip().splitlines()[-1]
         self.job_ids = tuple(job.job_id for job in self.workers.values() if job.job_id)
 
     def report(self) -> Report:
-        """Ask the queue for the state of the jobs. While it does not answer, no job is known to have ended."""
+        """Ask the queue for the state of the jobs. While it does not answer, no job counts as ended."""
         try:
             states = _states(self.job_ids)
         except _NoAnswerError as error:
@@ -76,7 +76,7 @@ class SlurmQueue(SLURMCluster):
 
 
 class _NoAnswerError(Exception):
-    """A command of SLURM's failed. The text is its last line."""
+    """Failure of a SLURM command. The text is its last line."""
 
 
 def _states(ids: Sequence[str]) -> dict[str, str]:
@@ -110,7 +110,7 @@ def _accounted(ids: Sequence[str]) -> dict[str, str]:
         )
     except _NoAnswerError:
         return {}
-    # The accounting can lag behind the queue, which knows that these are over.
+    # The accounting can lag behind the queue, which knows that these jobs have ended.
     return {job: state for job, state in _read(lines).items() if state.split()[0] in ENDED}
 
 
@@ -123,7 +123,7 @@ def _read(lines: list[str]) -> dict[str, str]:
 
 
 def _by_state(states: dict[str, str]) -> list[str]:
-    """One text per state, with the first jobs that are in it."""
+    """Return a text per state, with the first jobs in it."""
     jobs: dict[str, list[str]] = {}
     for job, state in states.items():
         jobs.setdefault(state, []).append(job)
@@ -135,7 +135,7 @@ def _by_state(states: dict[str, str]) -> list[str]:
 
 
 def _ask(*command: str) -> list[str]:
-    """Lines that a command of SLURM's prints."""
+    """Return the lines that a SLURM command prints."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What this process and those below it take while something is done: memory at the most, and CPU time."""
+"""Resource usage of this process and its children during some work: peak memory and CPU time."""
 
 import threading
 from types import TracebackType
@@ -9,9 +9,9 @@ INTERVAL_S = 0.2
 
 
 class UsageWatch:
-    """Looks on from a thread. Pages that processes share count once for each of them.
+    """Watch from a thread. Pages shared by processes count once for each.
 
-    The CPU time of a process below this one that ends meanwhile counts up to the last look at it.
+    The CPU time of a child that ends meanwhile counts up to the last look at it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What every worker process does before its first partition: threads, GPU, quiet."""
+"""Setup of every worker process before its first partition: threads, GPU, log levels."""
 
 import logging
 import os
@@ -11,21 +11,21 @@ from distributed import WorkerPlugin
 
 
 class WorkerSetup(WorkerPlugin):
-    """Sent to the workers that are there and to those that come later, also in the place of one that died."""
+    """Plugin for present and later workers, including those that replace a dead one."""
 
     def __init__(self, environment: dict[str, str], threads: int, own_gpus: bool) -> None:
-        """own_gpus: the workers are numbered processes of this machine and share out its GPUs."""
+        """Prepare workers; own_gpus: they are numbered processes of this machine and share its GPUs."""
         self.environment, self.threads, self.own_gpus = environment, threads, own_gpus
 
     def setup(self, worker: Any) -> None:
-        """Runs in the worker's process."""
+        """Set up the worker's process, in which this runs."""
         os.environ.update(self.environment)
-        if "torch" in sys.modules:  # it read the environment when it was imported
+        if "torch" in sys.modules:  # it has read the environment at import
             sys.modules["torch"].set_num_threads(self.threads)
         gpus = visible_gpus() if self.own_gpus else []
         if gpus and str(worker.name).isdigit():
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name) % len(gpus)]
-        # A failing job comes back as its outcome and is told there.
+        # A failing job comes back as its outcome and is reported there.
         logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 

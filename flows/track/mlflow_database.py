@@ -1,7 +1,7 @@
-"""The MLflow database below the data root: made whole or not at all, with artifact locations that follow the root.
+"""MLflow database below the data root: made atomically, with artifact locations that follow the root.
 
-MLflow keeps absolute locations. A data root that was copied or moved has those of its first place, where artifacts
-would be looked for and written. `open_database` rewrites them before anything else reads the database.
+MLflow stores absolute locations. In a copied or moved data root they point to the old place, where artifacts would be
+read and written. `open_database` rewrites them before anything else reads the database.
 """
 
 import logging
@@ -41,7 +41,7 @@ def artifacts_uri(root: Path) -> str:
 
 
 def open_database(root: Path) -> str:
-    """Make the database unless it is there, and let its locations lie below this root. Returns MLflow's URI of it."""
+    """Make the database if it is missing, and move its locations below this root. Returns MLflow's URI of it."""
     path = database_path(root)
     with writing(root):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,9 @@ def open_database(root: Path) -> str:
 
 
 def database_uri(path: Path) -> str:
-    return f"sqlite:///{path}"
+    """MLflow's URI of the file. SQLAlchemy decodes it, and takes what follows a question mark for options."""
+    encoded = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{encoded}"
 
 
 def places(path: Path) -> list[str]:
@@ -69,7 +71,7 @@ def places(path: Path) -> list[str]:
 
 
 def look_at_locations(root: Path) -> list[str]:
-    """List what MLflow would not find below this root: artifacts elsewhere, and models whose files are gone."""
+    """List locations that MLflow would not find below this root: artifacts elsewhere, and models without files."""
     path = database_path(root)
     if not path.exists():
         return []
@@ -86,22 +88,22 @@ def look_at_locations(root: Path) -> list[str]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether MLflow made all its tables. It stamps its schema's version when one step of many is done."""
+    """Whether MLflow has made all its tables. It stamps its schema's version after each of many steps."""
     with _connected(path) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"experiments", "runs", "alembic_version"} <= tables:
             return False
-        # The default experiment comes last, when the schema is complete.
+        # The default experiment is made last, when the schema is complete.
         return database.execute("SELECT count(*) FROM experiments").fetchone()[0] > 0
 
 
 def _make(path: Path) -> None:
-    """Make the tables in a file of another name, and rename it: a kill leaves no half of a database."""
+    """Make the tables in a file of another name, and rename it: a kill leaves no partial database."""
     from mlflow import MlflowClient
 
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     for left in path.parent.glob(f".{path.name}.*"):
-        left.unlink()  # of a process that died: we hold the lock
+        left.unlink()  # from a process that died: we hold the lock
     try:
         MlflowClient(tracking_uri=database_uri(temporary)).search_experiments(max_results=1)
         with _connected(temporary) as database:
@@ -113,7 +115,7 @@ def _make(path: Path) -> None:
 
 
 def _replace_unfinished(path: Path) -> None:
-    """Put a whole database in the place of one that a dead process left unfinished and that holds no run."""
+    """Replace the unfinished database of a dead process that holds no run by a complete one."""
     with _connected(path) as database:
         try:
             runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
@@ -122,7 +124,7 @@ def _replace_unfinished(path: Path) -> None:
     if runs:
         hint = f"put a backup in its place, or move it away: mv {path} {path}.damaged"
         raise UserError("the MLflow database is incomplete and holds runs", path=path, runs=runs, hint=hint)
-    log.warning("the MLflow database was left unfinished and holds no run; it is made again: %s", path)
+    log.warning("the MLflow database is incomplete and holds no run; it is made again: %s", path)
     path.unlink()
     _make(path)
 
@@ -132,7 +134,7 @@ def _move_locations(path: Path, old: str, root: Path) -> None:
     new = root.resolve().as_uri()
     with _connected(path) as database, database:
         for table, column in LOCATIONS:
-            # A dataset's address stands inside JSON, everything else begins with it.
+            # A dataset's address is inside JSON; other columns start with it.
             database.execute(
                 f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?) > 0",
                 (f"{old}/", f"{new}/", f"{old}/"),

@@ -1,6 +1,6 @@
-"""MLflow: a run per flow run, a child run per stage, keys that stay the same so that runs compare.
+"""MLflow: a run per flow run, a child run per stage, and fixed keys, so that runs compare.
 
-Only the process that orchestrates logs, never a worker (forty threads on sqlite lose runs). Bytes stay in the
+Only the orchestrating process logs, never a worker (many writers on sqlite lose runs). Data stays in the
 store: MLflow gets each partition's address and digest. Reports and pictures are copied, they are small.
 """
 
@@ -22,14 +22,14 @@ from tasks.progress import Progress
 
 log = logging.getLogger(__name__)
 
-DIGEST_LENGTH = 36  # MLflow's limit for a dataset's digest; the whole one stands in its source
+DIGEST_LENGTH = 36  # MLflow's limit for a dataset's digest, characters; its source has the whole one
 BATCH = 100  # MLflow's limit for the parameters of one call
 
 
 def tracking_uri(root: Path, settings: Settings | None = None) -> str:
-    """The profile's MLflow, else MLFLOW_TRACKING_URI, else sqlite below the data root.
+    """Return the profile's MLflow, else MLFLOW_TRACKING_URI, else sqlite below the data root.
 
-    Makes a fresh database: ten seconds that a caller may spend beside something else.
+    Makes a fresh database, which takes ten seconds.
     """
     given = (settings.run.mlflow_uri if settings else None) or os.environ.get("MLFLOW_TRACKING_URI")
     return given or open_database(root)
@@ -74,7 +74,7 @@ class Tracker:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        # Without a location the artifacts of an sqlite store would land in the current folder.
+        # Without a location, the artifacts of an sqlite store would go to the current folder.
         artifacts = artifacts_uri(root) if self.uri.startswith("sqlite") else None
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
@@ -107,7 +107,7 @@ class Tracker:
 
     @contextmanager
     def stage(self, name: str) -> Iterator["StageLog"]:
-        """A child run for one stage; it fails with the stage."""
+        """Open a child run for one stage; it fails with the stage."""
         run_id = self._start(name, {"stillroom.stage": name}, parent=self.run_id)
         try:
             yield StageLog(self, name, run_id)
@@ -116,23 +116,24 @@ class Tracker:
             raise
         self.client.set_terminated(run_id, "FINISHED")
 
-    def dataset(self, name: str, digest: str, uri: str, samples: int) -> None:
-        """Name the dataset as an input of this run."""
+    def dataset(self, name: str, digest: str, folder: Path, samples: int) -> None:
+        """Name the dataset in `folder` as an input of this run."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        source = json.dumps({"uri": uri, "digest": f"sha256:{digest}"})
+        # Without links, as all addresses below the root are written: they follow it when it is moved.
+        source = json.dumps({"uri": folder.resolve().as_uri(), "digest": f"sha256:{digest}"})
         profile = json.dumps({"num_rows": samples})
         entity = Dataset(name, digest[:DIGEST_LENGTH], "stillroom", source, profile=profile)
         self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
         self.tag("dataset.digest", digest)
 
     def table(self, rows: list[dict[str, Any]], name: str) -> None:
-        """A table of the MLflow pages, from rows with equal keys."""
+        """Log a table of the MLflow pages, from rows with equal keys."""
         columns = {key: [row.get(key) for row in rows] for key in (rows[0] if rows else {})}
         self.client.log_table(self.run_id, columns, name)
 
     def document(self, value: dict[str, Any], name: str) -> None:
-        """A JSON artifact."""
+        """Log a JSON artifact."""
         self.client.log_dict(self.run_id, value, name)
 
     def file(self, path: Path, folder: str | None = None) -> None:
@@ -143,20 +144,20 @@ class Tracker:
 
 
 class StageLog:
-    """What a stage's child run is told."""
+    """Child run of a stage, and the ways to log to it."""
 
     def __init__(self, tracker: Tracker, stage: str, run_id: str) -> None:
         self.tracker, self.stage, self.run_id = tracker, stage, run_id
 
     def hear(self, progress: Progress) -> None:
-        """Curve points and pictures of a stage that is still running."""
+        """Log curve points and pictures of a running stage."""
         if progress.metrics:
             self.tracker.metrics(self.run_id, progress.metrics, progress.step)
         for name, path in progress.pictures.items():
             self.tracker.client.log_artifact(self.run_id, str(path), f"pictures/{name}")
 
     def summary(self, counts: dict[str, float], records: Iterable[tuple[Record, str]]) -> None:
-        """Counts, rejections by reason, means of the stage's metrics; each partition's address and digest."""
+        """Log counts, rejections by reason, means of the stage's metrics, and each partition's address and digest."""
         found = list(records)
         values = dict(counts) | mean_metrics([record for record, _ in found])
         for record, _ in found:
@@ -184,7 +185,7 @@ def ending(error: BaseException) -> str:
 
 
 def end_left_run(uri: str, run_id: str) -> None:
-    """Set a run that a dead process left running, and its child runs, to KILLED."""
+    """Set a run of a dead process, and its child runs, to KILLED."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -210,7 +211,7 @@ def mean_metrics(records: list[Record]) -> dict[str, float]:
 
 
 def _metric_name(text: str) -> str:
-    """MLflow takes letters, digits and `_ - . / space` in a metric's name."""
+    """Replace characters that MLflow refuses in a metric's name: it takes letters, digits and `_ - . / space`."""
     return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in text)[:200]
 
 

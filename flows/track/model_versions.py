@@ -1,7 +1,7 @@
-"""Students among MLflow's registered models, looked up in our own sqlite without importing MLflow.
+"""Students among MLflow's registered models, read from our own sqlite without importing MLflow.
 
-Versions name their student by the tag `stillroom.student.digest`, of their own or of the run that logged them. A
-tracking store that is no sqlite file is not asked.
+A version names its student by the tag `stillroom.student.digest`, its own or that of the run that logged it. Tracking
+stores other than an sqlite file are not read.
 """
 
 import logging
@@ -15,13 +15,14 @@ from urllib.parse import quote
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
 from data_catalog.config.settings import Settings
+from flows.track.mlflow_database import database_path, database_uri
 from flows.track.mlflow_runs import tracking_uri
 
 log = logging.getLogger(__name__)
 
 TAG = "stillroom.student.digest"
-DELETED = "Deleted_Internal"  # the stage in which MLflow keeps a version that was deleted
-BUSY_S = 10.0  # how long a version may be waited for while another process writes
+DELETED = "Deleted_Internal"  # stage of a deleted version in MLflow
+BUSY_S = 10.0  # seconds to wait for the database while another process writes
 VERSIONS = f"""
     SELECT v.name, v.version, COALESCE(own.value, run.value)
     FROM model_versions AS v
@@ -34,7 +35,7 @@ VERSIONS = f"""
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version of a registered model, and the digest of the student that it holds."""
+    """Version of a registered model, and the digest of its student."""
 
     name: str
     version: int
@@ -46,7 +47,7 @@ class ModelVersion:
 
 
 def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
-    """Versions that hold a student, by name and number; none where there is no sqlite of MLflow's."""
+    """List versions that hold a student, by name and number; none without an sqlite file of MLflow's."""
     path = _find_database(root, settings)
     if path is None:
         return []
@@ -57,7 +58,7 @@ def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
     except sqlite3.Error as error:
         if "no such table" in str(error):  # a store that is being made
             return []
-        hint = "end what writes to it, and try again; a file that is damaged may be moved away"
+        hint = "end the process that writes to it and try again; move a damaged file away"
         raise UserError("MLflow's database cannot be read", file=shown_path(path), cause=error, hint=hint) from error
     return [
         ModelVersion(name, version, student, tuple(sorted(a for n, v, a in aliases if (n, v) == (name, version))))
@@ -67,23 +68,20 @@ def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
 
 def _find_database(root: Path, settings: Settings) -> Path | None:
     given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not given and not (root / "mlflow" / "mlflow.db").is_file():
-        return None  # `tracking_uri` would make its folder
-    uri = tracking_uri(root, settings)
-    scheme, _, place = uri.partition(":///")
+    scheme, _, place = (given or database_uri(database_path(root))).partition(":///")
     if scheme != "sqlite":
-        log.warning("models registered in %s are not looked up: it is no sqlite file", uri)
+        log.warning("models registered in %s are not looked up: it is no sqlite file", given)
         return None
     return Path(place) if Path(place).is_file() else None
 
 
 def move_alias(root: Path, settings: Settings, alias: str, student: str, before: str | None) -> list[str]:
-    """Let an alias of MLflow's registered models mean a student. Returns what was done, a sentence each.
+    """Let an alias of MLflow's registered models mean a student. Returns a sentence for each change.
 
-    before: the student that had the name; versions of it lose the alias where the new one has none in their model.
+    before: the student that had the name; its versions lose the alias where the new student has none in their model.
     """
     known = model_versions(root, settings)
-    newest = {each.name: each for each in known if each.student == student}  # the last of a name is the newest
+    newest = {each.name: each for each in known if each.student == student}  # the last version of a name is the newest
     left = [each for each in known if alias in each.aliases and each.student == before and each.name not in newest]
     told = (
         [] if newest else ["no version of a registered model in MLflow holds this student, so no alias was set there"]

@@ -1,36 +1,44 @@
-"""What Prefect's pages show of a run: a task run per piece of work with a telling state, the plan, progress.
+"""Prefect's pages of a run: a task run per piece of work with a descriptive state, the plan, progress.
 
-Without Prefect (a flow called as a plain function) the same work runs and nothing is shown.
+Without Prefect (a flow called as a plain function) the same work runs and nothing is shown. Where its server goes away
+during a run, the work goes on, and nothing more is shown.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+import httpx
 from prefect import task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Crashed, Failed
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.mistakes import MISTAKES
 
-PROGRESS_SECONDS = 3.0  # between two updates of a progress artifact; each costs the server some 20 ms
-LOG_SECONDS = 15.0  # between two log lines about a stage that is still at work
+PROGRESS_SECONDS = 3.0  # seconds between two updates of a progress artifact; each costs the server some 20 ms
+LOG_SECONDS = 15.0  # seconds between two log lines about a running stage
+
+Shown = TypeVar("Shown")
 
 log = logging.getLogger(__name__)
+
+_lost: set[str] = set()  # flow runs whose server does not answer any more
 
 
 @dataclass
 class Tally:
-    """What became of the partitions of one piece of work."""
+    """Counts of the partitions of one piece of work."""
 
     made: int = 0
     cached: int = 0
@@ -61,27 +69,63 @@ def flow_run_id() -> str | None:
     return str(context.flow_run.id) if context is not None and context.flow_run is not None else None
 
 
-def crash_flow_run(run_id: str, message: str) -> None:
-    """Set a flow run to Crashed, unless it ended. Needs the Prefect API of this process's settings."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return
+def server_answers() -> bool:
+    """Whether the Prefect server of this process's settings answers. Prefect's own client would try for a minute."""
+    url = PREFECT_API_URL.value()
+    try:
+        return bool(url) and httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def end_flow_run(run_id: str, ended: str, message: str) -> bool:
+    """Set a flow run that its process left to its final state. Returns False where no server answers.
+
+    ended: completed | failed | cancelled | killed.
+    """
+    if not server_answers():
+        return False
+    states = {"completed": Completed, "failed": Failed, "cancelled": Cancelled, "killed": Crashed}
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(run_id)).state
         except ObjectNotFound:
-            return
+            return True
         if state is None or not state.is_final():
-            client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
+            client.set_flow_run_state(UUID(run_id), states[ended](message=message), force=True)
+    return True
+
+
+def lose_server() -> None:
+    """Show nothing more of the current flow run: each try would cost a minute, and each event seconds at the end."""
+    run_id = flow_run_id()
+    if run_id is not None and run_id not in _lost:
+        _lost.add(run_id)
+        EventsWorker.set_client_override(NullEventsClient)
+        log.warning("the Prefect server does not answer; the run goes on, and its page stays as it is")
+
+
+def _show(show: Callable[[], Shown]) -> Shown | None:
+    """Show something on the page of the current flow run, if there is one and its server answers."""
+    run_id = flow_run_id()
+    if run_id is None or run_id in _lost:
+        return None
+    try:
+        return show()
+    except httpx.HTTPError as error:
+        log.debug("Prefect: %s", error)
+        lose_server()
+        return None
 
 
 def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
-    """Do a piece of work as a task run whose state tells what it did. An exception of the work is raised."""
+    """Do a piece of work as a task run whose state describes the result. An exception of the work is raised."""
     if flow_run_id() is None:
         work()
         return
     errors: list[Exception] = []
 
-    # Prefect's cache believes a result file, not the store: ours is the only one.
+    # Prefect's cache trusts a result file instead of the store: only ours is used.
     @task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
     def carry_out() -> State[Any]:
         try:
@@ -90,10 +134,11 @@ def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
             errors.append(error)
             raise
 
-    # Prefect would raise for a state that only tells of failed partitions; the run goes on after those.
+    # Prefect would raise for a state that only reports failed partitions; the run continues after those.
     carry_out(return_state=True)
-    if errors:
-        raise errors[0]
+    # A failed partition is no error; an error of the work itself ends the run, as it does without Prefect.
+    for error in errors:
+        raise error
 
 
 def _state(tally: Tally) -> State[Any]:
@@ -105,49 +150,47 @@ def _state(tally: Tally) -> State[Any]:
 
 def show_plan(rows: list[dict[str, Any]]) -> None:
     """The plan as a table on the flow run's page."""
-    if flow_run_id() is None:
-        return
     table = [{**row, "reasons": "; ".join(row["reasons"][:3])} for row in rows]
-    create_table_artifact(table=table, key="plan", description="What this run makes, and why")
+    _show(lambda: create_table_artifact(table=table, key="plan", description="What this run makes, and why"))
 
 
 def show_funnels(rows: list[dict[str, Any]]) -> None:
-    """What the gates left of each style, as a table on the flow run's page."""
-    if flow_run_id() is not None:
-        create_table_artifact(table=rows, key="funnels", description="Pseudo-labels left after each check")
+    """Show what the gates left of each style, as a table on the flow run's page."""
+    _show(lambda: create_table_artifact(table=rows, key="funnels", description="Pseudo-labels left after each check"))
 
 
 class ProgressBar:
-    """A log line now and then and, in a flow run, a progress artifact, once there is something to tell."""
+    """Progress of a stage: a log line now and then and, in a flow run, a progress artifact."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self._logged = time.monotonic()
-        self._first: tuple[float, int] | None = None  # when the first message came, and how much was done by then
+        self._first: tuple[float, int] | None = None  # time and progress of the first message
         self._artifact: UUID | None = None
         self._told = 0.0
         self._active = flow_run_id() is not None
 
     def update(self, done: int, total: int) -> None:
-        """`done` of `total` steps; the last one is always told."""
+        """Report `done` of `total` steps; the last one is always reported."""
         now = time.monotonic()
-        began, before = self._first = self._first or (now, done)  # what preceded it says nothing of the pace
+        began, before = self._first = self._first or (now, done)  # earlier progress tells nothing about the pace
         if before < done < total and now - self._logged >= LOG_SECONDS:
             self._logged, left = now, (now - began) * (total - done) / (done - before)
             log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
         if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
             return
         self._told, percent = now, 100 * done / max(total, 1)
-        if self._artifact is None:
-            made = create_progress_artifact(percent, key=f"{self.stage}-progress", description=self.stage)
-            assert isinstance(made, UUID)
-            self._artifact = made
-        else:
-            update_progress_artifact(self._artifact, progress=percent)
+        known = self._artifact
+        if known is not None:
+            _show(lambda: update_progress_artifact(known, progress=percent))
+            return
+        made = _show(lambda: create_progress_artifact(percent, key=f"{self.stage}-progress", description=self.stage))
+        assert made is None or isinstance(made, UUID)
+        self._artifact = made
 
 
 class WithoutUserTracebacks(logging.Filter):
-    """A mistake of the user's is a message; Prefect would print where in our code it was noticed."""
+    """Filter that removes tracebacks of users' mistakes; Prefect would add them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -162,7 +205,7 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 
 def log_plainly() -> None:
-    """Let our log lines through; to stderr where nobody set up logging, as in a process of Prefect's."""
+    """Pass our log lines through; to stderr where logging is not set up, as in a process of Prefect's."""
     for name in ("flows", "tasks", "data_catalog"):
         logging.getLogger(name).setLevel(logging.INFO)
     if not logging.getLogger().handlers:

@@ -1,4 +1,4 @@
-"""Register a student in MLflow: a model with signature, input example, weights and code of its own."""
+"""Registration of a student in MLflow: a model with its own signature, input example, weights and code."""
 
 import shutil
 import tempfile
@@ -16,8 +16,8 @@ from flows.track.mlflow_runs import Tracker
 from flows.track.student_model import COLUMNS
 from tasks.student.export import save_export
 
-CODE = ("stillroom.py", "data_catalog", "models", "tasks")  # what the student's code imports
-NEEDS = (  # the distributions that this code imports
+CODE = ("stillroom.py", "data_catalog", "models", "tasks")  # modules that the student's code imports
+NEEDS = (  # distributions that this code imports
     *("huggingface_hub", "mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml"),
     *("safetensors", "scipy", "torch", "transformers"),
 )
@@ -61,7 +61,7 @@ def log_student(export: Path, code: list[str], digest: str, registered_name: str
 
 
 def copy_code(folder: Path) -> list[str]:
-    """The code that a model needs, without weights. Returns the paths of the copies."""
+    """Copy the code that a model needs, without weights. Returns the paths of the copies."""
     copies = []
     for name in CODE:
         source, target = PROJECT / name, folder / name
@@ -74,7 +74,7 @@ def copy_code(folder: Path) -> list[str]:
 
 
 def example() -> pd.DataFrame:
-    """A portrait of the procedural world, asked for from the front and from a side."""
+    """Return an example input: a portrait of the procedural world, from the front and from a side."""
     from data_catalog.samples.encoding import encode_png
     from models import procedural
     from models.camera import orbit_label

@@ -1,4 +1,4 @@
-"""How many samples a device takes at once: as many as its free memory holds, and half where that was too many."""
+"""Batch size for a device: as many samples as its free memory holds, halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import torch
 from accelerate.utils import find_executable_batch_size
 
-MOST = 64  # samples at once; from there on a GPU gains nothing
-USED = 0.9  # of the free memory; the rest is for what lies in pieces
+MOST = 64  # upper limit, samples; a GPU gains nothing beyond it
+USED = 0.9  # share of the free memory that may be used; the rest covers fragmentation
 Made = TypeVar("Made")
 
 
@@ -21,11 +21,11 @@ class Memory(Protocol):
         """Bytes that may be taken now."""
 
     def watch(self, work: Callable[[], Made]) -> tuple[Made, int]:
-        """What the work makes, and the bytes that it took at its peak beyond what was taken before."""
+        """Run the work. Return its result and its peak memory in bytes beyond the memory in use before."""
 
 
 class CudaMemory:
-    """Of one GPU. What torch holds and nobody uses counts as free; what other processes hold does not."""
+    """Memory of one GPU. Memory that torch has reserved but not allocated counts as free; other processes' does not."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -42,18 +42,18 @@ class CudaMemory:
 
 
 def fitting(free_bytes: int, sample_bytes: int) -> int:
-    """How many samples fit, at least one and at most `MOST`."""
+    """Return the number of samples that fit, between 1 and `MOST`."""
     return max(1, min(MOST, int(USED * free_bytes) // max(1, sample_bytes)))
 
 
 class Batches:
-    """Work on samples, `size` at once. The size is halved when memory runs out, and stays so."""
+    """Work on samples, `size` at once. The size is halved when memory runs out, and stays halved."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def map(self, work: Callable[[slice], Made], start: int, stop: int) -> list[Made]:
-        """What the work makes of each batch from `start` to `stop`, in order; what was made is not made again.
+        """Return the results of the batches from `start` to `stop`, in order; finished batches are not repeated.
 
         Raises the device's own error where there is no room for a single sample.
         """

@@ -24,9 +24,9 @@ from models.libraries import diffusers
 from models.pixels import to_levels
 from models.precision import has_bfloat16
 
-KEPT = 1024  # prompts, and portraits, whose encodings are remembered; at the paper's size 120 MB and 32 MB
-EMPTY = ""  # the instruction of the branches without one
-# By the names of `edit.scheduler`. The range that DDIM clips to by default is that of pictures, not of latents.
+KEPT = 1024  # entries of each encoding cache (prompts, portraits); at the paper's size 120 MB and 32 MB
+EMPTY = ""  # instruction of the branches without one
+# Keys: values of `edit.scheduler`. DDIM clips to the range of pictures by default; latents have another.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", {}),
@@ -38,7 +38,7 @@ Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Scales(NamedTuple):
-    """How strongly the sampling is guided.
+    """Guidance scales of the sampling.
 
     `text` pulls towards the instruction, `image` towards the portrait (s_T and s_I, Brooks et al., Eq. 3). Outside
     the `interval`, as shares of the steps, only the prediction from both is computed (Kynkäänniemi et al. 2024).
@@ -49,9 +49,10 @@ class Scales(NamedTuple):
     interval: tuple[float, float] = (0.0, 1.0)
 
     def weights(self, share: float) -> tuple[float, float, float]:
-        """How the predictions from (portrait and instruction, portrait alone, neither) add up at a share of the steps.
+        """Return the weights of the predictions from (portrait and instruction, portrait alone, neither).
 
-        It is Eq. 3, sorted by its terms. As in diffusers, a text scale of 1 switches all guidance off.
+        share: of the steps done, in [0, 1). The weights are Eq. 3, sorted by its terms. As in diffusers, a text scale
+        of 1 switches all guidance off.
         """
         if self.text <= 1.0 or not self.interval[0] <= share < self.interval[1]:
             return (1.0, 0.0, 0.0)
@@ -67,8 +68,8 @@ class Editor(nn.Module):
         self.pipeline = pipeline
         self.unet = pipeline.unet  # registered, so that the module's device and parameters are the pipeline's
         self._denoise: Denoise = self._denoise_by_unet
-        self.memory: Memory | None = None  # of a GPU; without, samples are made one at a time
-        self._batches: dict[tuple[object, ...], Batches] = {}  # what fits, by what was asked for and a portrait's shape
+        self.memory: Memory | None = None  # set on a GPU; without it, samples are made one at a time
+        self._batches: dict[tuple[object, ...], Batches] = {}  # by (batch size asked for, shape of a portrait)
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
         self._portraits: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -76,8 +77,8 @@ class Editor(nn.Module):
     def load(cls, folder: str | Path, device: str = "cpu", revision: str | None = None) -> Self:
         """Load a pipeline in diffusers' layout, in its fastest form.
 
-        Half precision on a GPU; on a CPU a graph, or half precision too where the network is too large for a graph and
-        the processor computes in it.
+        On a GPU: half precision. On a CPU: a graph, or bfloat16 where the network is too large for a graph and the
+        processor computes in bfloat16.
         """
         on_gpu = device.startswith("cuda")
         pipeline = diffusers.StableDiffusionInstructPix2PixPipeline.from_pretrained(
@@ -96,11 +97,11 @@ class Editor(nn.Module):
             editor._denoise = UnetGraph(pipeline.unet)
         elif has_bfloat16(device):
             for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-                part.bfloat16()  # in half the time and half the memory
+                part.bfloat16()  # half the time and half the memory
         return editor
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Let torch compile the UNet, at its next step and once; arguments as of `torch.compile`."""
+        """Let torch compile the UNet at its next step; arguments as for `torch.compile`."""
         if self.unet._compiled_call_impl is None:
             self.unet.compile(*args, **kwargs)
         self._denoise = self._denoise_by_unet
@@ -118,10 +119,11 @@ class Editor(nn.Module):
         scheduler: str | None = None,
         batch_size: int | Literal["auto"] | None = None,
     ) -> np.ndarray:
-        """portraits: (B, H, W, 3) uint8, a prompt and a seed each.  Returns (B, H, W, 3) uint8.
+        """Edit portraits.
 
-        keep_portraits: remember what the portraits are encoded to, for their next prompts.  scheduler: one of
-        `SCHEDULERS`, or the checkpoint's own.  batch_size: at once on a GPU; auto, as many as fit; None, all.
+        portraits: (B, H, W, 3) uint8, with one prompt and one seed each.  Returns (B, H, W, 3) uint8.
+        keep_portraits: cache the portraits' encodings for later prompts.  scheduler: one of `SCHEDULERS`, or the
+        checkpoint's own.  batch_size: samples at once on a GPU; auto: as many as fit; None: all.
         """
         if not len(portraits) == len(prompts) == len(seeds):
             raise ValueError(f"{len(portraits)} portraits, {len(prompts)} prompts and {len(seeds)} seeds do not match")
@@ -137,7 +139,7 @@ class Editor(nn.Module):
     def _in_batches(
         self, make: Callable[[slice], Tensor], shape: tuple[int, ...], size: int | Literal["auto"] | None
     ) -> list[Tensor]:
-        """What is made of all samples, batch by batch.  shape: of the portraits, (B, H, W, 3)."""
+        """Make all samples, batch by batch.  shape: of the portraits, (B, H, W, 3)."""
         count = shape[0]
         if self.memory is None:
             # A CPU gains nothing from a batch and would add in another order: alone, a sample has the same bits always.
@@ -164,14 +166,17 @@ class Editor(nn.Module):
     ) -> Tensor:
         """All samples in one batch.  portraits: (B, H, W, 3) uint8.  Returns (B, 3, H, W), [0, 1], on the device."""
         pipeline = self.pipeline
+        # Encode what conditions the sampling.
         image = torch.cat([self._encode_portrait(portrait, keep_portraits) for portrait in portraits])
         tokens = torch.cat([self._encode_prompt(prompt) for prompt in prompts])
+        # Start from noise that depends on the sample's seed alone.
         generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
         shape = (len(image), pipeline.vae.config.latent_channels, *image.shape[2:])
         noise = diffusers.utils.torch_utils.randn_tensor(shape, generators, image.device, tokens.dtype)
         chosen = self.scheduler(scheduler)
         chosen.set_timesteps(steps)
         latents = self._sample_latents(noise * chosen.init_noise_sigma, image, tokens, scales, generators, chosen)
+        # Decode the latents to pictures.
         decoded = pipeline.vae.decode(latents.to(image.dtype) / pipeline.vae.config.scaling_factor, return_dict=False)
         pictures: Tensor = pipeline.image_processor.postprocess(decoded[0], output_type="pt")
         return pictures
@@ -198,7 +203,7 @@ class Editor(nn.Module):
         generators: list[torch.Generator],
         scheduler: Any,
     ) -> Tensor:
-        """From noise to the edit's latents.  latents, image: (B, C, h, w).  tokens: (B, T, D).
+        """Denoise to the edit's latents.  latents, image: (B, C, h, w).  tokens: (B, T, D).
 
         Nothing is read back from the device: the scheduler counts on the host, and its numbers go along with the calls.
         """
@@ -209,6 +214,7 @@ class Editor(nn.Module):
         stacked: dict[tuple[float, float, float], tuple[Tensor, Tensor]] = {}
         timesteps = scheduler.timesteps.to(image.device)
         for i, timestep in enumerate(scheduler.timesteps):
+            # Predict with those branches alone that have a weight at this step.
             weights = scales.weights(i / len(timesteps))
             used = [branch for branch, weight in zip(branches, weights, strict=True) if weight]
             if weights not in stacked:
@@ -217,6 +223,7 @@ class Editor(nn.Module):
             scaled = scheduler.scale_model_input(latents, timestep).to(image.dtype)
             seen = torch.cat([torch.cat([scaled] * len(used)), beside], dim=1)
             predicted = self._denoise(seen, timesteps[i], context).float().chunk(len(used))
+            # Combine the predictions and take the step.
             parts = [part * weight for part, weight in zip(predicted, filter(None, weights), strict=True)]
             latents = scheduler.step(sum(parts), timestep, latents, **extra, return_dict=False)[0]
         return latents
@@ -251,7 +258,7 @@ class Editor(nn.Module):
 
 
 def _remembered(kept: OrderedDict[str, Tensor], key: str, make: Callable[[], Tensor]) -> Tensor:
-    """The value of a key, made if it is not there; those not asked for the longest go first."""
+    """Return the cached value of a key, made if it is missing; the least recently used one is dropped."""
     if key not in kept:
         kept[key] = make()
         if len(kept) > KEPT:

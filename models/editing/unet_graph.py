@@ -1,6 +1,6 @@
-"""A small diffusion UNet as an ONNX graph: on a CPU, onnxruntime takes a step in about 0.6 of PyTorch's time.
+"""ONNX graph of a small diffusion UNet: on a CPU, onnxruntime takes a step in about 0.6 of PyTorch's time.
 
-The numbers agree to about 1e-6. What a row of a batch comes out as does not depend on the other rows.
+The numbers agree to about 1e-6. A row's result does not depend on the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from models import onnx_graphs
 
-LARGEST_BYTES = 1 << 30  # of weights: a serialised graph holds less than 2 GiB
+LARGEST_BYTES = 1 << 30  # largest size of the weights, bytes; a serialised graph must stay below 2 GiB
 
 
 def fits_graph(unet: nn.Module) -> bool:
-    """Whether this form can be had: single precision on a CPU, and not too large."""
+    """Whether a UNet can run as a graph: single precision, on a CPU, not too large."""
     weights = list(unet.parameters())
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     return size <= LARGEST_BYTES and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
 
 
 class UnetGraph:
-    """A copy of a `diffusers` UNet2DConditionModel as it is now; called as the network is."""
+    """Copy of a `diffusers` UNet2DConditionModel in its present state; called like the network."""
 
     def __init__(self, unet: nn.Module) -> None:
         config: Any = unet.config

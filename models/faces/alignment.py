@@ -35,7 +35,7 @@ class Framing(NamedTuple):
 
     eye_to_eye: float
     eye_to_mouth: float
-    drop: float  # the crop's centre lies this part of the way from the eyes to the mouth
+    drop: float  # position of the crop's centre, as a share of the way from the eyes to the mouth
 
     def square(self, points: Array) -> tuple[Array, float]:
         """Centre (2,) and half a side of the crop of five points, px."""
@@ -53,11 +53,11 @@ class FaceFraming(NamedTuple):
     The centre lies inside the head, so that a turned head does not leave its place in the crop.
     """
 
-    half: float  # of a side, in the standard face's unit
+    half: float  # half a side, in the standard face's unit
 
     def square(self, points: Array) -> tuple[Array, float]:
         """Centre (2,) and half a side of the crop of five points, px."""
-        # x and y of a picture are each an affine function of the face's points, as from far away; y is down there.
+        # x and y in the picture are affine functions of the face's points (weak perspective); y points down there.
         fit, *_ = np.linalg.lstsq(np.column_stack([STANDARD_FACE, np.ones(5)]), points, rcond=None)
         scale = float(np.linalg.norm(fit[:3], axis=0).mean())
         return fit[3], self.half * scale
@@ -68,12 +68,12 @@ EG3D = FaceFraming(7 / 6)  # the middle 700 of 1024 px at 300 px a unit
 
 
 def framing(world: str) -> Framing | FaceFraming:
-    """The framing that the models of a world, "embedded" or "paper", are used to."""
+    """Return the framing that the models of a world ("embedded" or "paper") were trained with."""
     return EMBEDDED if world == "embedded" else EG3D
 
 
 def crop_transform(landmarks: ArrayLike, frame: Framing | FaceFraming = EMBEDDED) -> Array:
-    """The similarity that crops a face upright and centred.
+    """Return the similarity transform that crops a face upright and centred.
 
     landmarks: (5, 2) raw pixels.  Returns (2, 3): raw pixels -> [0, 1] crop coordinates.
     Raises ValueError where the points span no face (not finite, or all in one place).
@@ -100,7 +100,7 @@ def crop_transform(landmarks: ArrayLike, frame: Framing | FaceFraming = EMBEDDED
 
 
 def roll(affine: ArrayLike) -> Array:
-    """The rotation (3, 3) about the optical axis that a crop (2, 3) turns a camera by."""
+    """Return the rotation (3, 3) about the optical axis by which a crop (2, 3) turns a camera."""
     matrix = np.asarray(affine, dtype=np.float64)
     x_axis = matrix[0, :2] / np.hypot(*matrix[0, :2])
     turn = np.eye(3)
@@ -122,7 +122,7 @@ def invert_affine(affine: ArrayLike) -> Array:
 
 
 def effective_camera(label_raw: ArrayLike, affine: ArrayLike, raw_size: tuple[int, int]) -> Array:
-    """The exact camera of a crop: the raw centre, rotated by the crop's roll, with intrinsics of its own.
+    """Return the exact camera of a crop: the raw centre, the crop's roll, and its own intrinsics.
 
     label_raw: (25,), cam2world 4x4 and intrinsics 3x3 normalised to the raw picture.  raw_size: (width, height),
     pixels.

@@ -10,11 +10,11 @@ import numpy as np
 from models.checkpoints import WeightsError
 from models.faces.landmark_layouts import to_five
 
-MOST_FACES = 5  # looked for in a picture; more than one is a reason to reject it
+MOST_FACES = 5  # faces searched for in a picture; more than one is a reason to reject it
 
 
 class MediaPipeFaces:
-    """A face landmarker that also does as `landmarks.LandmarkNet` does."""
+    """MediaPipe's face landmarker, with the interface of `landmarks.LandmarkNet`."""
 
     def __init__(self, landmarker: Any) -> None:
         self.landmarker = landmarker

@@ -17,16 +17,16 @@ TARGET = np.array([0.0, 0.0, 0.2])
 # EG3D's preprocessing takes the cameras of the standard face to its world: times 0.27, then moved.
 UNIT, OFFSET = 0.27, np.array([0.0, 0.006, 0.161])
 
-# What is expected before a landmark is seen, as standard deviations: people look at cameras (radians); a crop is
-# upright and its face of the usual size.
+# Priors on the camera, as standard deviations: subjects look at the camera (radians); a crop is upright and
+# its face has the usual size.
 YAW_SIGMA, PITCH_SIGMA = 0.6, 0.3
 TURN_SIGMA = np.array([0.03, 0.03, 0.05])
 SIZE_SIGMA = 0.1
-POSE = 6  # numbers of a camera: see `_pose` and `_project`
+POSE = 6  # numbers of a camera; see `_pose` and `_project`
 
 
 class Face(NamedTuple):
-    """What five landmarks may look like in 3D: a small morphable model (Blanz and Vetter 1999)."""
+    """Small morphable model of five landmarks (Blanz and Vetter 1999)."""
 
     mean: Array  # (5, 3) world
     modes: Array  # (K, 5, 3) world: how faces differ from the mean, a standard deviation each, independent
@@ -41,7 +41,7 @@ class Fit(NamedTuple):
 
 
 def fit_camera(points: ArrayLike, face: Face) -> Fit:
-    """The most likely camera that shows a face of the kind of `face` at `points`; its shape is found with it.
+    """Fit the most likely camera for a face at `points`, together with the face's shape.
 
     points: (5, 2) in [0, 1] of the crop, x right, y down. The face's size is free, so that a small head is not taken
     for a turned one; the label has EG3D's focal length and radius nevertheless.
@@ -63,7 +63,7 @@ def fit_camera(points: ArrayLike, face: Face) -> Fit:
         return np.concatenate([misfit(state).ravel(), prior])
 
     state = least_squares(residuals, np.zeros(POSE + len(face.modes)), method="lm").x
-    # Of the mean face: stretched far enough, a shape fits the landmarks of anything.
+    # Error of the mean face: a shape stretched far enough fits any landmarks.
     error = float(np.sqrt(((_project(state[:POSE], face.mean) - seen) ** 2).sum(axis=1).mean()))
     return Fit(_label(state[:POSE]), error)
 
@@ -98,7 +98,7 @@ def _project(state: Array, points: Array) -> Array:
 
 
 def canonical_face(world: str) -> Face:
-    """Of the procedural heads ("embedded"), or of real faces ("paper"), of which only the mean is known."""
+    """Return the face of the procedural heads ("embedded") or of real ones ("paper"; only their mean is known)."""
     if world != "embedded":
         return Face(OFFSET + UNIT * STANDARD_FACE, np.zeros((0, 5, 3)), sigma=0.012)
     from models.procedural import CANONICAL_LANDMARKS, LANDMARK_MODES

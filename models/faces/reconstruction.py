@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from models.faces.alignment import Array, roll
 from models.faces.pnp import FOCAL, OFFSET, RADIUS, UNIT
 
-DISTANCE = 10.0  # of the reconstruction's camera, in the standard face's unit
+DISTANCE = 10.0  # distance of the reconstruction's camera, in the standard face's unit
 OPENCV_AXES = np.diag([1.0, -1.0, -1.0])  # from x right, y up, z back to x right, y down, z forward
 
 
@@ -30,7 +30,7 @@ def camera_pose(angles: ArrayLike, translation: ArrayLike) -> Array:
 
 
 def pose_label(pose: ArrayLike, crop: ArrayLike | None = None) -> Array:
-    """The label (25,) of a pose (4, 4): location of norm 2.7, EG3D's intrinsics.
+    """Return the label (25,) of a pose (4, 4): location of norm 2.7, EG3D's intrinsics.
 
     crop: affine (2, 3) of the picture that is labelled, where that is turned against the one reconstructed.
     Raises ValueError when the pose is none.

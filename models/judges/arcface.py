@@ -1,4 +1,4 @@
-"""Who is it, of real faces: ArcFace's IR-SE-50 (Deng et al. 2019), with the keys of `model_ir_se50.pth`.
+"""Identity of real faces: ArcFace's IR-SE-50 (Deng et al. 2019), with the keys of `model_ir_se50.pth`.
 
 The paper measures identity with it. `models.judges.identity` is its small relative of the embedded world.
 """
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ArcFace(nn.Module):
-    """Aligned faces to unit vectors; the cosine of two is how much they are one person."""
+    """Map aligned faces to unit vectors; the cosine of two measures whether they are the same person."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ArcFace(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """Frozen, with the weights of `model_ir_se50.pth`."""
+        """Return a frozen network with the weights of `model_ir_se50.pth`."""
         network = cls()
         network.load_state_dict(state)
         return network.eval().requires_grad_(False)
@@ -98,7 +98,7 @@ class ArcFace(nn.Module):
 
 
 def crop_face(images: Tensor) -> Tensor:
-    """FFHQ crops (B, 3, H, W) to what the network sees, (B, 3, 112, 112)."""
+    """Crop FFHQ crops (B, 3, H, W) to the network's input, (B, 3, 112, 112)."""
     if images.shape[-2:] != (SCALED_PX, SCALED_PX):
         images = F.interpolate(images, (SCALED_PX, SCALED_PX), mode="bilinear", antialias=True, align_corners=False)
     return F.adaptive_avg_pool2d(images[:, :, ROWS, COLUMNS], FACE_PX)

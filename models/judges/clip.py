@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021): what a picture and a sentence have in common, and the tokens that prompts are made of.
+"""CLIP (Radford et al. 2021): similarity of a picture and a sentence, and the tokens of prompts.
 
 The embedded CLIP is a small `transformers.CLIPModel`; the paper profile's is ViT-L/14. The editor's text encoder is the
 text tower of the same model, as in Stable Diffusion.
@@ -84,5 +84,5 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def text_tokens(self, texts: Sequence[str]) -> Tensor:
-        """(B, T, D) last hidden states: what the editor and the student attend to."""
+        """Return the last hidden states (B, T, D), the tokens that editor and student attend to."""
         return self.model.text_model(**self.tokenize(texts)).last_hidden_state

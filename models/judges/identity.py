@@ -1,4 +1,4 @@
-"""Who is it: an ArcFace-style identity network (Deng et al. 2019), one unit vector a face."""
+"""ArcFace-style identity network (Deng et al. 2019): one unit vector a face."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class IdentityNet(nn.Module):
         self.head = nn.Linear(112 * 16, EMBEDDING)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns (B, 64), unit length; the cosine of two is how much they are one person."""
+        """Return (B, 64), unit length; the cosine of two measures whether they are the same person."""
         if images.shape[-2:] != (64, 64):
             images = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True, align_corners=False)
         hidden = nn.functional.silu(self.norm(self.blocks(self.stem(images))))

@@ -1,8 +1,8 @@
 """LPIPS (Zhang et al. 2018) by the `lpips` package, with a backbone that needs no download.
 
-The package's own backbones come from a download. The embedded world has a SqueezeNet of its own, trained to tell the
-world's looks and people apart; its levels are weighed equally (the package's `lpips=False`, "baseline" in the paper),
-since the published linear weights belong to other features. The metric is named by its backbone: `lpips_embedded`.
+The package downloads its own backbones. The embedded world has a SqueezeNet trained to tell the world's looks and
+people apart. Its levels have equal weights (the package's `lpips=False`, "baseline" in the paper), since the published
+linear weights belong to other features. The metric is named by its backbone: `lpips_embedded`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Perceptual(nn.Module):
 
     @classmethod
     def untrained(cls) -> Self:
-        """The embedded metric before its backbone is loaded or trained."""
+        """Return the embedded metric with an untrained backbone."""
         with warnings.catch_warnings():
             # lpips asks torchvision for its network in words that torchvision has deprecated.
             warnings.simplefilter("ignore", UserWarning)

@@ -1,7 +1,7 @@
-"""Is a picture fit to be shown: the safety checker that is published beside Stable Diffusion, as a verdict alone.
+"""Verdict whether a picture may be shown: the safety checker published beside Stable Diffusion.
 
-In its pipeline it turns what it finds into a black frame, which a dataset would then be taught. Here it changes no
-picture: its verdict is a score like others.
+Its pipeline replaces an unsafe picture by a black frame, and a dataset would teach that frame. Here it changes no
+picture: the verdict is a score like the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SafetyChecker(nn.Module):
 
     @classmethod
     def load(cls, pipeline: str | Path, device: str = "cpu", revision: str | None = None) -> Self:
-        """Of a pipeline in diffusers' layout, a folder or a hub id."""
+        """Load the checker of a pipeline in diffusers' layout, a folder or a hub id."""
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
         checker = StableDiffusionSafetyChecker.from_pretrained(
@@ -39,9 +39,9 @@ class SafetyChecker(nn.Module):
 
     @torch.no_grad()
     def unsafe(self, pictures: np.ndarray) -> list[bool]:
-        """pictures: (B, H, W, 3) uint8.  Which of them should not be shown."""
+        """Return whether each picture is unsafe.  pictures: (B, H, W, 3) uint8."""
         device = next(self.parameters()).device
         seen = self.processor([Image.fromarray(picture) for picture in pictures], return_tensors="pt").to(device)
-        # It blackens what it is given beside its input: one pixel each, which nobody looks at.
+        # The checker blackens its second argument in place: it gets one dummy pixel a picture.
         _, found = self.checker(clip_input=seen.pixel_values, images=np.zeros((len(pictures), 1, 1, 3)))
         return [bool(each) for each in found]

@@ -23,7 +23,7 @@ OCCLUSION_REACH = 0.06  # units above the surface at which occlusion is probed
 
 
 class Material(IntEnum):
-    """What a part is made of; the shader colours by it."""
+    """Material of a part; the shader colours by it."""
 
     SKIN = 0
     EYE = 1
@@ -56,7 +56,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Part:
-    """One ellipsoid of a material, less an optional second one."""
+    """Ellipsoid of a material, less an optional second one."""
 
     material: Material
     shape: Ellipsoid
@@ -187,7 +187,7 @@ def parts_of(identity: Identity) -> list[Part]:
 
 @dataclass(frozen=True)
 class Surface:
-    """Where P rays of N met the head. Frame: the head's."""
+    """Points where P of N rays meet the head. Frame: the head's."""
 
     hit: Tensor  # (P,) int64, index of the ray
     depth: Tensor  # (P,) distance along the unit ray

@@ -1,8 +1,8 @@
-"""Who is in the picture: identities, and what changes from one picture of them to the next.
+"""Identities, and the scenes that change from one picture of a person to the next.
 
-An `Identity` is what makes a person the same person (bones, skin, hair, glasses, beard). A `Scene` is what a
-second photograph of the same person may change (background, clothes, light). An identity network trained on
-pictures that vary the scene cannot cheat by remembering a shirt.
+An `Identity` holds what stays the same on every picture of a person (bones, skin, hair, glasses, beard). A `Scene`
+holds what a second photograph may change (background, clothes, light). The scene varies, so that an identity network
+cannot learn to recognise a shirt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IRIS_COLOURS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Identity:
-    """One person. Lengths in the head's own units (it fits the box [-0.5, 0.5]^3), colours in [0, 1]."""
+    """Identity of a person. Lengths in the head's own units (it fits the box [-0.5, 0.5]^3), colours in [0, 1]."""
 
     skull: tuple[float, float, float]  # half axes x, y, z
     jaw_width: float
@@ -73,7 +73,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Scene:
-    """What varies from picture to picture of one person. Colours in [0, 1]; `light` is a unit vector, world frame."""
+    """Properties that vary between pictures of one person. Colours in [0, 1]; `light` is a unit vector, world frame."""
 
     background_top: Colour
     background_bottom: Colour
@@ -84,7 +84,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Person:
-    """A person in a scene: everything a picture shows except the camera."""
+    """Person in a scene: everything in a picture but the camera."""
 
     identity: Identity
     scene: Scene
@@ -96,7 +96,7 @@ def _colour(values: np.ndarray) -> Colour:
 
 
 def sample_identity(seed: int) -> Identity:
-    """Draw one person; the same seed is the same person for ever."""
+    """Draw an identity; the same seed always gives the same person."""
     rng = np.random.default_rng([seed, 1])
 
     def between(low: float, high: float) -> float:
@@ -152,7 +152,7 @@ def portrait(seed: int, scene_seed: int | None = None) -> Person:
 
 
 def restyle(identity: Identity, style: str | None) -> Identity:
-    """Apply the part of a style that changes the shape of the head; colour is the shader's business."""
+    """Apply the part of a style that changes the shape of the head; the shader applies its colours."""
     if style == "elf-ears":
         return replace(identity, pointed_ears=True)
     if style == "clown":

@@ -1,6 +1,6 @@
-"""Raw photographs: a procedural person taken by somebody with an unsteady hand.
+"""Raw photographs: a procedural person before a hand-held camera.
 
-The picture is larger than the head crop and has roll, scale and offset, so that alignment has work to do.
+The picture is larger than the head crop and has roll, scale and offset, which alignment has to undo.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def raw_camera(rng: np.random.Generator, max_yaw: float = MAX_YAW) -> Tensor:
 
 
 def raw_photo(seed: int) -> RawPhoto:
-    """The raw photograph of one seed: the same person, scene and camera for ever."""
+    """Return the raw photograph of a seed; the same seed always gives the same person, scene and camera."""
     person = portrait(seed)
     label = raw_camera(np.random.default_rng([seed, 3]))
     rgb = render(person, label, RAW_SIZE_PX).rgb

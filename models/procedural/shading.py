@@ -1,7 +1,7 @@
-"""Colour for a met surface: materials, light, and the styles as a painter would mix them.
+"""Colours of a surface: materials, light and styles.
 
-A style is one function from a `Canvas` (what was met, and its plain colours) to a picture. Styles that also change
-the shape of the head do that part in `person.restyle`.
+A style is a function from a `Canvas` (the surface and its plain colours) to a picture. Styles that also change the
+shape of the head do that part in `person.restyle`.
 """
 
 from __future__ import annotations
@@ -215,6 +215,6 @@ PAINTERS: dict[str | None, Callable[[Canvas], Tensor]] = {
 def paint(canvas: Canvas, style: str | None) -> Tensor:
     """(N, 3) picture in [0, 1] of one style."""
     colour = PAINTERS[style](canvas).clamp(0.0, 1.0)
-    picture = canvas.background.clone()  # after the painter, which may change the background
+    picture = canvas.background.clone()  # copied after the style's function ran: it may change the background
     picture[canvas.surface.hit] = colour
     return picture

@@ -1,4 +1,4 @@
-"""Which of a student's weights learn a new style, and the small file of them (3DPE, section 3.3)."""
+"""Weights of a student that learn a new style, and the small file that holds them (3DPE, section 3.3)."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,13 @@ NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def adaptable_parameters(student: Student) -> dict[str, nn.Parameter]:
-    """By name: all of E_p that is learned, and of E_t the normalisation layers alone."""
+    """Adaptable weights by name: every learned weight of E_p, and the normalisation layers of E_t."""
     encoder = student.encoder
     names = {f"encoder.Ref_encoder.{name}" for name, _ in encoder.Ref_encoder.named_parameters()}
     for place, module in encoder.Final_encoder.named_modules():
         if isinstance(module, NORMALISATIONS):
             names |= {f"encoder.Final_encoder.{place}.{name}" for name, _ in module.named_parameters()}
-    # An MAE of the student's own has fixed positions.
+    # An MAE inside the student has fixed positions.
     return {name: p for name, p in student.named_parameters() if name in names and not name.endswith("pos_embed")}
 
 
@@ -29,14 +29,14 @@ def learn_only_adaptable(student: Student) -> Student:
 
 
 def read_delta(student: Student) -> dict[str, Tensor]:
-    """The adaptable weights as they are now, on the CPU: all in which an adapted student differs from its base."""
+    """Return the adaptable weights, on the CPU. An adapted student differs from its base in these alone."""
     return {name: p.detach().cpu().contiguous() for name, p in adaptable_parameters(student).items()}
 
 
 def apply_delta(student: Student, delta: Mapping[str, Tensor]) -> Student:
     """Put an adapted style's weights into its base, in place; returns the student.
 
-    Raises ValueError where the delta is not one of a student of these sizes.
+    Raises ValueError where the delta does not fit a student of these sizes.
     """
     parameters = adaptable_parameters(student)
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}

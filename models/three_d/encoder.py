@@ -77,7 +77,7 @@ class Live3DEncoder(nn.Module):
         return self.F_encoder(self.low_features(indexed)), self.EHigh_encoder(indexed)
 
     def low_features(self, indexed: Tensor) -> Tensor:
-        """indexed: (B, 5, H, W).  Returns what the trunk and its pyramid see, (B, low_channels, h, w)."""
+        """Return the features of trunk and pyramid (B, low_channels, h, w).  indexed: (B, 5, H, W)."""
         return F.relu(self.decoder(self.encoder(indexed)))
 
     def with_pixel_index(self, images: Tensor) -> Tensor:
@@ -160,9 +160,11 @@ class LowTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, low_channels, h, w).  Returns f (B, F, 2h, 2w), or (B, F, 4h, 4w) in the "normal" layout."""
+        # Relate all places of the picture.
         tokens, height, width = self.patchembed(x)
         for block in self.blocks:
             tokens = block(tokens, height, width)
+        # Back to an image: twice the size by reshaping, twice by interpolation.
         grid = to_grid(tokens, height, width)
         return self.net(F.interpolate(grid, scale_factor=2, mode="bilinear", align_corners=True))
 
@@ -203,8 +205,10 @@ class TriplaneTransformer(nn.Module):
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         """high: (B, I, h, w).  low: (B, F, h, w).  Returns (B, 3*C, 2h, 2w); h, w in the "normal" layout."""
+        # Merge both branches, then relate all places.
         tokens, height, width = self.pathembed(self.net(torch.cat([high, low], dim=1)))
         grid = to_grid(self.block(tokens, height, width), height, width)
+        # Decode to the three planes.
         return self.output_net(torch.cat([grid, low], dim=1) if self.skips_low else grid)
 
 

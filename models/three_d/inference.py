@@ -1,8 +1,8 @@
-"""The student's convolutions as ONNX graphs: onnxruntime takes one portrait through them in about half the time.
+"""ONNX graphs of the student's convolutions: onnxruntime edits one portrait in about half of PyTorch's time.
 
-PyTorch spends much of a small picture on dispatch and on weights in an order that its convolutions do not like.
-The graphs (encoder, super-resolution) compute the same numbers, to about 1e-5 of their range; the rays stay in
-PyTorch, whose look-up in the planes is the faster one.
+PyTorch spends much of a small picture on dispatch and on a slow memory layout of the weights. The graphs (encoder,
+super-resolution) compute the same numbers, to about 1e-5 of their range. Rays stay in PyTorch, which samples the planes
+faster.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from models.three_d.live3d import Render
     from models.three_d.student import PromptKind, Student
 
-SMALL = 128  # pixels across the portrait; of larger ones convolutions are nearly all, and a graph gains nothing
-TOKEN_LENGTH = 16  # of the example that is traced; any number of tokens may follow
+SMALL = 128  # px across the portrait; larger portraits are dominated by convolutions and gain nothing from a graph
+TOKEN_LENGTH = 16  # tokens of the traced example; the graph accepts any number
 
 
 class _Editing(nn.Module):
@@ -85,7 +85,7 @@ class CpuStudent(nn.Module):
 
 
 def for_use(student: Student) -> Student | CpuStudent:
-    """The fastest form of a trained student on the device that it is on; large pictures gain nothing from graphs."""
+    """Return the fastest form of a trained student on its device; large pictures gain nothing from graphs."""
     on_cpu = student.renderer.const.device.type == "cpu"
     small = student.config.live3d.encoder.image_size <= SMALL
     return CpuStudent(student) if on_cpu and small else student.eval()

@@ -49,7 +49,7 @@ class RendererConfig:
 
 @dataclass(frozen=True)
 class Live3DConfig:
-    """Both halves; plain values, so that it travels as JSON beside the weights."""
+    """Configuration of both halves; plain values, stored as JSON beside the weights."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     renderer: RendererConfig = field(default_factory=RendererConfig)
@@ -60,7 +60,7 @@ class Live3DConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Live3DConfig":
-        """The inverse of `to_dict`, also after a trip through JSON."""
+        """Invert `to_dict`, also after a round trip through JSON."""
         renderer = dict(values["renderer"])
         renderer["rays"] = RayOptions(**renderer["rays"])
         return cls(EncoderConfig(**_tuples(values["encoder"])), RendererConfig(**_tuples(renderer)))
@@ -112,7 +112,7 @@ EMBEDDED = Live3DConfig(
 
 
 class Render(NamedTuple):
-    """One view per sample; h is the ray resolution, H the image's."""
+    """Rendered view of each sample; h is the ray resolution, H the image's."""
 
     image: Tensor  # (B, 3, H, H) in about [-1, 1]
     image_raw: Tensor  # (B, 3, h, h) in about [-1, 1], before super-resolution
@@ -129,7 +129,7 @@ class FieldValues(NamedTuple):
 
 
 class Background(nn.Module):
-    """What rays see behind the box: decoded from the triplane's mean and the pixel's place in the image.
+    """Backdrop behind the box: decoded from the triplane's mean and the pixel's place in the image.
 
     A box of one world unit cannot carry a backdrop behind the head, and EG3D paints black there. The planes'
     mean is the one thing every view of a triplane shares, so the backdrop is edited with the triplane and
@@ -187,14 +187,16 @@ class TriplaneRenderer(nn.Module):
     def see(
         self, triplane: Tensor, cameras: Tensor, noise: SamplingNoise | None = None, resolution: int | None = None
     ) -> Render:
-        """`forward` before super-resolution: its `image` is the raw one."""
+        """Render without super-resolution: `image` is the raw image."""
         size = resolution or self.config.resolution
         pixels = torch.arange(size * size, device=triplane.device)
+        # Images without gradients take the faster renderer; it needs empty space to skip.
         if self.config.rays.empty_below > 0 and noise is None and not torch.is_grad_enabled():
             rays = self.volume.look(triplane, self.decoder, cameras, size)
             rays = self._before_background(rays, triplane, pixels, size)
         else:
             rays = self.render_rays(triplane, cameras, pixels, noise, size)
+        # Rays to images, features from [0, 1] to [-1, 1].
         shape = (len(triplane), -1, size, size)
         features = (rays.features * 2 - 1).transpose(1, 2).reshape(shape)
         image_raw = features[:, :3]
@@ -208,7 +210,7 @@ class TriplaneRenderer(nn.Module):
         noise: SamplingNoise | None = None,
         resolution: int | None = None,
     ) -> RayRender:
-        """Only some rays.  pixels: (R,) or (B, R), row * resolution + column."""
+        """Render chosen rays only.  pixels: (R,) or (B, R), row * resolution + column."""
         size = resolution or self.config.resolution
         pixels = pixels.expand(len(triplane), pixels.shape[-1])
         origins, directions = sample_rays(cameras, size, pixels)
@@ -223,7 +225,7 @@ class TriplaneRenderer(nn.Module):
 
 
 class TriplaneModel(nn.Module):
-    """What teacher and student share: a renderer, and the ways to look at a triplane."""
+    """Base of teacher and student: a renderer, and the queries of a triplane."""
 
     def __init__(self, config: RendererConfig) -> None:
         super().__init__()
@@ -241,7 +243,7 @@ class TriplaneModel(nn.Module):
     def render_rays(
         self, triplane: Tensor, cameras: Tensor, pixels: Tensor, generator: torch.Generator | None = None
     ) -> RayRender:
-        """Some rays of a view.  pixels: (R,) or (B, R), row * resolution + column. Features in about [0, 1]."""
+        """Render chosen rays.  pixels: (R,) or (B, R), row * resolution + column.  Features in about [0, 1]."""
         noise = self._noise(triplane, pixels.shape[-1], generator)
         return self.renderer.render_rays(triplane, cameras, pixels, noise)
 
@@ -267,11 +269,6 @@ class Live3D(TriplaneModel):
         return self.encoder(images)
 
 
-def config_of_public(encoder_keys: Mapping[str, Any]) -> Live3DConfig:
-    """Which published variant an encoder's state dict is: only its keys tell."""
-    return PAPER_NORMAL if any(key.startswith("F_encoder.blocks.4.") for key in encoder_keys) else PAPER_LT
-
-
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples they were."""
+    """Turn JSON's lists back into tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""The losses of distillation (3DPE, section 3.2): what triplane and views should look like."""
+"""Losses of distillation (3DPE, section 3.2), on triplane and views."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class LossWeights:
     lambda_2d: float = 1.0
     lambda_3d: float = 1.0
     image_l2: float = 1.0
-    image_lpips: float = 2.0  # of L2D
-    view_lpips: float = 2.0  # of L3D's views
+    image_lpips: float = 2.0  # weight inside L2D
+    view_lpips: float = 2.0  # weight inside L3D's views
     triplane: float = 1.0
     depth: float = 1.0
 
 
 class ViewTarget(NamedTuple):
-    """What a view should show."""
+    """Target of a view."""
 
     image: Tensor  # (B, 3, H, H) in [-1, 1]
     depth: Tensor  # (B, 1, h, h) world units along the ray
@@ -38,9 +38,9 @@ def image_loss(image: Tensor, target: Tensor, perceptual: PerceptualDistance, l2
 
 
 def depth_loss(render: Render, target: Tensor) -> Tensor:
-    """L1 of depths where the student sees something: behind empty space a depth means nothing.
+    """Return the L1 of depths where the student's view is not empty: behind empty space depth is undefined.
 
-    target: (B, 1, h, h) world units along the ray. Every sample counts as much, whatever it shares a batch with.
+    target: (B, 1, h, h) world units along the ray. Every sample has the same weight, whatever its batch.
     """
     seen = render.opacity.detach()
     error = (render.depth - target).abs() * seen
@@ -48,7 +48,7 @@ def depth_loss(render: Render, target: Tensor) -> Tensor:
 
 
 def triplane_loss(triplane: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
-    """L1 of triplanes (B, 3*C, h, w). counts: (B, 1 or 3*C, h, w), how much each value does, about 1 in the mean."""
+    """Return the L1 of triplanes (B, 3*C, h, w).  counts: weights (B, 1 or 3*C, h, w), about 1 in the mean."""
     error = (triplane - target).abs()
     return error.mean() if counts is None else (error * counts).mean()
 

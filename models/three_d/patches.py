@@ -1,7 +1,6 @@
 """Square patches of views: a quarter of the rays trains nearly as well as all of them and costs a quarter.
 
-Each sample draws from a generator of its own, so that what it sees depends neither on its batch nor on how many
-processes share that.
+Each sample has its own generator, so its patches depend neither on its batch nor on the number of processes.
 """
 
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ def draw_noise(model: TriplaneModel, views: int, rays: int, generators: Sequence
 def render_patches(
     model: TriplaneModel, triplane: Tensor, cameras: Tensor, corners: Tensor, rays: int, noise: SamplingNoise
 ) -> Render:
-    """One patch of each view.
+    """Render one patch of each view.
 
     triplane: (B, 3*C, h, w).  cameras: (B, 25).  corners: (B, 2).  Returns images (B, 3, P, P) of `rays` rays across.
     """
@@ -55,7 +54,7 @@ def render_patches(
 
 
 def crop(images: Tensor, corners: Tensor, rays: int, resolution: int) -> Tensor:
-    """The same patches of pictures (B, C, H, H); H is `resolution` or a multiple. Returns (B, C, P, P)."""
+    """Crop the same patches from pictures (B, C, H, H); H is `resolution` or a multiple. Returns (B, C, P, P)."""
     scale = images.shape[-1] // resolution
     inside = torch.arange(rays * scale, device=images.device)
     rows, columns = scale * corners[:, :1] + inside, scale * corners[:, 1:] + inside

@@ -15,15 +15,15 @@ from models.three_d.stylegan import FullyConnected
 # its axes swapped, so nothing sees y and z together; the public checkpoints rely on it.
 EG3D_AXES = ((0, 1), (0, 2), (2, 0))
 PROPER_AXES = ((0, 1), (0, 2), (2, 1))
-PROPOSAL_STRIDE = 2  # of `VolumeRenderer.look`: rows and columns of the image to a ray of the first pass
-SAMPLES_AT_ONCE = 2**17  # of all rays; of more, some rays are seen at a time
-WEIGHS_NOTHING = 1e-4  # of a ray: a dozen of such samples change a colour by less than 8 bits show
-POINTS_AT_ONCE = 2**16  # whose places on the planes are computed together: of more, a processor's cache is too small
+PROPOSAL_STRIDE = 2  # of `VolumeRenderer.look`: the first pass has one ray for this many rows and columns
+SAMPLES_AT_ONCE = 2**17  # samples of all rays; beyond it, rays are rendered in parts
+WEIGHS_NOTHING = 1e-4  # share of a ray's colour; a dozen such samples change it by less than 8 bits show
+POINTS_AT_ONCE = 2**16  # points sampled together; more would not fit a processor's cache
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """How rays are sampled; distances in world units along the unit ray."""
+    """Sampling of rays; distances in world units along the unit ray."""
 
     coarse_samples: int = 48
     fine_samples: int = 48
@@ -31,7 +31,7 @@ class RayOptions:
     ray_end: float = 3.3
     box_warp: float = 1.0  # side of the box that the planes cover
     proper_axes: bool = False  # Live3D's `lpff_projection`
-    empty_below: float = 0.0  # above 0, images are seen as `VolumeRenderer.look` does; rays of less opacity are empty
+    empty_below: float = 0.0  # above 0, images are rendered by `VolumeRenderer.look`; rays of less opacity are empty
 
 
 class SamplingNoise(NamedTuple):
@@ -42,7 +42,7 @@ class SamplingNoise(NamedTuple):
 
 
 class RayRender(NamedTuple):
-    """What R rays see."""
+    """Rendered rays; R of them."""
 
     features: Tensor  # (B, R, F) in about [0, 1]; the first three are rgb
     depth: Tensor  # (B, R) world units along the ray
@@ -55,6 +55,7 @@ def sample_rays(labels: Tensor, resolution: int, pixels: Tensor | None = None) -
     labels: (B, 25).  pixels: (B, R) or (R,) ray indices, all of them when None.
     Returns origins and unit directions, (B, R, 3), world.
     """
+    # Invert the intrinsics at the pixel centres, with skew.
     cam2world, intrinsic = split_label(labels)
     if pixels is None:
         pixels = torch.arange(resolution * resolution, device=labels.device)
@@ -66,7 +67,7 @@ def sample_rays(labels: Tensor, resolution: int, pixels: Tensor | None = None) -
     x = (u - cx + cy * skew / fy - skew * v / fy) / fx
     y = (v - cy) / fy
     in_camera = torch.stack([x, y, torch.ones_like(x), torch.ones_like(x)], dim=-1)
-    # By way of the world point, as EG3D goes: importance sampling magnifies a different rounding a hundredfold.
+    # Through the world point, as in EG3D: importance sampling magnifies a different rounding a hundredfold.
     in_world = torch.bmm(cam2world, in_camera.permute(0, 2, 1)).permute(0, 2, 1)[..., :3]
     origins = cam2world[:, None, :3, 3].expand_as(in_world)
     return origins, F.normalize(in_world - origins, dim=-1)
@@ -91,10 +92,10 @@ def sample_planes(triplane: Tensor, points: Tensor, options: RayOptions) -> Tens
 
 
 class _PlaneSamples(torch.autograd.Function):
-    """`sample_planes` for a CPU, in half the time: the features of a place lie together in memory.
+    """Implement `sample_planes` for a CPU in half the time: the features of a place are contiguous in memory.
 
-    Each point is a weighted sum of twelve rows, four corners on each of three planes. For the backward pass nothing is
-    kept but the points.
+    Each point is a weighted sum of twelve rows, four corners on each of three planes. Only the points are kept for the
+    backward pass.
     """
 
     @staticmethod
@@ -102,9 +103,11 @@ class _PlaneSamples(torch.autograd.Function):
         """triplane: (B, 3*C, H, W).  points: (B, N, 3).  Returns (B, N, C)."""
         ctx.save_for_backward(points)
         ctx.shape, ctx.options = triplane.shape, options
+        # One row of channels a pixel: (B, 3 * H * W, C).
         rows = triplane.unflatten(1, (3, -1)).movedim(2, -1).flatten(1, 3).contiguous()
         together = max(1, POINTS_AT_ONCE // points.shape[1])
         sampled = []
+        # Sum the rows around each point, a cache's worth of points at a time.
         for tables, own in zip(rows.split(together), points.split(together), strict=True):
             corners, shares = _corners(own, triplane.shape, options)
             corners += torch.arange(len(tables), dtype=torch.int32)[:, None] * tables.shape[1]
@@ -118,6 +121,7 @@ class _PlaneSamples(torch.autograd.Function):
         (points,), (batch, channels, height, width) = ctx.saved_tensors, ctx.shape
         rows = gradients[0].new_zeros(batch, 3 * height * width, channels // 3)
         together = max(1, POINTS_AT_ONCE // points.shape[1])
+        # Scatter each point's gradient back to its twelve rows.
         for first in range(0, batch, together):
             chosen = slice(first, first + together)
             corners, shares = _corners(points[chosen], ctx.shape, ctx.options)
@@ -130,8 +134,10 @@ class _PlaneSamples(torch.autograd.Function):
 
 
 def _corners(points: Tensor, shape: torch.Size, options: RayOptions) -> tuple[Tensor, Tensor]:
-    """Rows (12, B, N) int32 of the pixels around each point in planes of a shape, row by row and plane by plane, and
-    their shares (12, B, N): a third of the bilinear ones, zero outside.  points: (B, N, 3), world.
+    """Return the rows around each point, (12, B, N) int32, and their weights (12, B, N).
+
+    Rows are numbered row by row and plane by plane. Weights are a third of the bilinear ones, zero outside.
+    points: (B, N, 3), world.
     """
     height, width = shape[2:]
     places = (points * (2.0 / options.box_warp)).movedim(-1, 0)
@@ -145,8 +151,9 @@ def _corners(points: Tensor, shape: torch.Size, options: RayOptions) -> tuple[Te
 
 
 def _sides(places: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Of places (3, B, N) in [-1, 1] along an edge of so many: the two pixels beside each, and their shares; both
-    (3, 2, B, N).
+    """Return the two pixels beside each place, and their bilinear weights, both (3, 2, B, N).
+
+    places: (3, B, N) in [-1, 1] along an edge of `size` pixels. Weights outside the edge are zero.
     """
     along = (places + 1) * (size / 2) - 0.5
     first = along.floor()
@@ -166,7 +173,7 @@ class TriplaneDecoder(nn.Module):
         self.density_gain, self.features = density_gain, features
         to_outputs = FullyConnected(hidden, 1 + features)
         self.net = nn.Sequential(FullyConnected(channels, hidden), nn.Softplus(), to_outputs)
-        with torch.no_grad():  # Softplus is positive: uncentred, a scene starts as all fog or all nothing
+        with torch.no_grad():  # Softplus is positive: uncentred, a scene would start as all fog or all empty
             to_outputs.weight[0] -= to_outputs.weight[0].mean()
 
     def forward(self, plane_features: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,7 +229,7 @@ class VolumeRenderer(nn.Module):
         rays = max(1, SAMPLES_AT_ONCE // (samples * len(origins)))
         if not torch.is_grad_enabled() or origins.shape[1] <= rays:
             return self._render(triplane, decoder, origins, directions, noise)
-        # Of many samples nothing is held for the backward pass: some rays at a time, they are computed again.
+        # With many samples, render in parts and recompute each part in the backward pass: memory stays bounded.
         noises = (
             [None] * origins.shape[1] if noise is None else zip(*(part.split(rays, 1) for part in noise), strict=True)
         )
@@ -236,33 +243,39 @@ class VolumeRenderer(nn.Module):
         self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor,
         noise: SamplingNoise | None,
     ) -> RayRender:  # fmt: skip
-        """Rays that are computed together."""
+        """Render rays together, in one piece."""
+        # First pass: evenly spaced samples.
         depths = self._coarse_depths(origins, None if noise is None else noise.jitter)
         decoded = self._decode(triplane, decoder, origins, directions, depths)
+        # Second pass: as many samples again, where the first ones found matter.
         if self.options.fine_samples:
             with torch.no_grad():
                 weights, _ = _march(depths, decoder.split(decoded)[1][..., 0])
                 fine = self._fine_depths(depths, weights, None if noise is None else noise.quantile)
             more = self._decode(triplane, decoder, origins, directions, fine)
             depths, decoded = torch.cat([depths, fine], dim=-1), torch.cat([decoded, more], dim=-2)
+        # Blend all samples, front to back.
         features, density = decoder.split(decoded)
         return _composite(depths, features, density[..., 0])
 
     def look(self, triplane: Tensor, decoder: TriplaneDecoder, cameras: Tensor, resolution: int) -> RayRender:
-        """Whole images, in half the time of `forward` at its quality.  cameras: (B, 25).  No gradients.
+        """Render whole images in half the time of `forward`, at its quality.  cameras: (B, 25).  No gradients.
 
-        The first pass sees a quarter of the rays. What it finds along them is interpolated to all, and tells each
-        ray where to take its samples. Half the rays of a portrait pass the head: those take none.
+        The first pass renders a quarter of the rays. Its weights are interpolated to all rays and place their samples.
+        Half the rays of a portrait miss the head; those take no samples.
         """
         size = resolution // PROPOSAL_STRIDE
         with torch.no_grad():
+            # Propose: weights along a quarter of the rays.
             origins, directions = sample_rays(cameras, size)
             depths = self._coarse_depths(origins, None)
             density = decoder.density(decoder.hidden(self._sample(triplane, origins, directions, depths)))
             weights = _march(depths, density)[0].transpose(1, 2).unflatten(-1, (size, size))
+            # Interpolate the proposal to all rays.
             weights = F.interpolate(weights, size=(resolution, resolution), mode="bilinear", align_corners=False)
             origins, directions = sample_rays(cameras, resolution)
             weights = weights.flatten(2).transpose(1, 2)
+            # Sample each ray where its proposal found matter.
             seen = [
                 self._look_again(triplane[i : i + 1], decoder, origins[i], directions[i], weights[i], depths[0, 0])
                 for i in range(len(triplane))
@@ -273,16 +286,18 @@ class VolumeRenderer(nn.Module):
         self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor, weights: Tensor,
         depths: Tensor,
     ) -> RayRender:  # fmt: skip
-        """One image of R rays.  weights: (R, S-1), proposed between the depths (S,)."""
+        """Render one image of R rays.  weights: (R, S-1), proposed between the depths (S,)."""
         opacity = weights.sum(-1)
         depth = weights @ (0.5 * (depths[1:] + depths[:-1])) / opacity.clamp_min(1e-12)
         features = origins.new_zeros(len(opacity), decoder.features)
         hit = (opacity >= self.options.empty_below).nonzero()[:, 0]
         opacity = torch.zeros_like(opacity)
         if len(hit):
+            # Sample the fine depths of rays that hit something, density first.
             fine = self._fine_depths(depths.expand(1, len(hit), -1), weights[None, hit], None)
             hidden = decoder.hidden(self._sample(triplane, origins[None, hit], directions[None, hit], fine))
             shares, depth[hit], opacity[hit] = _shares(fine, decoder.density(hidden))
+            # Decode colours only for samples that count.
             ray, sample = (shares[0] > WEIGHS_NOTHING).nonzero().unbind(-1)
             coloured = decoder.features_of(hidden[0, ray, sample]) * shares[0, ray, sample, None]
             features.index_add_(0, hit[ray], coloured)
@@ -300,7 +315,7 @@ class VolumeRenderer(nn.Module):
     def _decode(
         self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor, depths: Tensor
     ) -> Tensor:
-        """The decoder's output (B, R, S, 1 + F) at depths (B, R, S); some rays at a time, which a cache likes."""
+        """Decode at depths (B, R, S), in parts that fit a cache. Returns (B, R, S, 1 + F)."""
         rays = max(1, SAMPLES_AT_ONCE * depths.shape[1] // depths.numel())
         parts = zip(origins.split(rays, 1), directions.split(rays, 1), depths.split(rays, 1), strict=True)
         decoded = [decoder.net(self._sample(triplane, *part)) for part in parts]
@@ -319,8 +334,9 @@ class VolumeRenderer(nn.Module):
         """
         smooth = F.max_pool1d(weights, 2, stride=1, padding=1)
         smooth = F.avg_pool1d(smooth, 2, stride=1)[..., 1:-1] + 0.01
-        # One bin edge fewer than a NeRF has: EG3D never uses the last midpoint, and its weights are tuned to that.
+        # One bin edge fewer than NeRF's: EG3D never uses the last midpoint, and its weights are tuned to that.
         edges = 0.5 * (depths[..., :-1] + depths[..., 1:])
+        # Cumulative distribution along the ray.
         pdf = smooth + 1e-5
         cdf = torch.cumsum(pdf / pdf.sum(-1, keepdim=True), dim=-1)
         cdf = F.pad(cdf, (1, 0))
@@ -329,6 +345,7 @@ class VolumeRenderer(nn.Module):
             quantile = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
             quantile = quantile.expand(*depths.shape[:2], count)
         quantile = quantile.to(cdf).contiguous()
+        # Find each quantile's bin, and interpolate linearly inside it.
         above = torch.searchsorted(cdf, quantile, right=True)
         below = (above - 1).clamp_min(0)
         above = above.clamp_max(cdf.shape[-1] - 1)
@@ -352,14 +369,15 @@ def _composite(depths: Tensor, features: Tensor, density: Tensor) -> RayRender:
     """Blend samples in any order; depths, density (B, R, S), features (B, R, S, F)."""
     ordered, order = torch.sort(depths, dim=-1)
     shares, depth, opacity = _shares(ordered, density.gather(-1, order))
-    shares = torch.zeros_like(shares).scatter(-1, order, shares)  # which saves sorting the features
+    shares = torch.zeros_like(shares).scatter(-1, order, shares)  # cheaper than sorting the features
     return RayRender((shares[..., None, :] @ features).squeeze(-2), depth, opacity)
 
 
 def _shares(depths: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How much each sample counts in its ray's colour; depths (ascending) and density (B, R, S).
+    """Return the share of each sample in its ray's colour, with the rays' depth and opacity.
 
-    Returns the shares (B, R, S), the rays' depth (B, R) and opacity (B, R).
+    depths: (B, R, S) ascending.  density: (B, R, S) raw.
+    Returns shares (B, R, S), depth (B, R) and opacity (B, R).
     """
     weights, middles = _march(depths, density)
     # An interval's colour is the mean of its ends, so each sample weighs half of its two intervals.

@@ -1,4 +1,4 @@
-"""The two pieces of SegFormer that Live3D's tokens go through: overlapping patches and efficient attention blocks."""
+"""Layers of SegFormer in Live3D's token branches: overlapping patches and efficient attention blocks."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,6 +91,6 @@ class SegformerBlock(nn.Module):
 
 def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
     """tokens (B, height*width, D) as an image of twice the size: (B, D/4, 2*height, 2*width)."""
-    # Contiguous, or the channels-last view would pass through every later convolution, which is slower on a CPU.
+    # Contiguous: a channels-last view would pass through every later convolution, which is slower on a CPU.
     grid = tokens.transpose(1, 2).contiguous().view(tokens.shape[0], -1, height, width)
     return F.pixel_shuffle(grid, 2)

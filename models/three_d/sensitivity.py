@@ -1,4 +1,4 @@
-"""How strongly pictures depend on each value of a triplane: an L1 of triplanes does not know what a renderer shows."""
+"""Sensitivity of pictures to each value of a triplane; an L1 of triplanes ignores what a renderer shows."""
 
 import torch
 from torch import Tensor

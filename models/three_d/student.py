@@ -35,7 +35,7 @@ class StudentConfig:
     text_token_size: int = 768  # CLIP's hidden states
     image_token_size: int = 768  # the MAE's tokens
     residual: bool = False  # True: the prompt adds to E_high's features instead of replacing them
-    mae: MaeConfig | None = field(default_factory=MaeConfig)  # None: a frozen model of its own
+    mae: MaeConfig | None = field(default_factory=MaeConfig)  # None: a separate frozen model
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -43,7 +43,7 @@ class StudentConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StudentConfig":
-        """The inverse of `to_dict`, also after a trip through JSON."""
+        """Invert `to_dict`, also after a round trip through JSON."""
         mae = values["mae"]
         parts = {"live3d": Live3DConfig.from_dict(values["live3d"]), "mae": mae and MaeConfig(**mae)}
         return cls(**{**values, **parts})
@@ -63,7 +63,7 @@ EMBEDDED = StudentConfig(
 
 
 class Features(NamedTuple):
-    """What the frozen branches see in a portrait; worth caching in training."""
+    """Features of a portrait from the frozen branches; worth caching in training."""
 
     low: Tensor  # (B, F, h, w)
     high: Tensor  # (B, I, h, w)
@@ -100,6 +100,7 @@ class PromptAttention(nn.Module):
 
     def mix(self, high: Tensor, tokens: Tensor) -> Tensor:
         """high: (B, I, h, w).  tokens: (B, T, query_size), projected.  Returns (B, I, h, w)."""
+        # Look up the prompt at every place of the features.
         query, height, width = self.patch_emb(self.pre_conv(high))
         tokens = tokens[:, None]  # one head
         mixture = F.scaled_dot_product_attention(query[:, None], tokens, tokens)[:, 0]
@@ -141,7 +142,7 @@ class Student(TriplaneModel):
         return student
 
     def features(self, images: Tensor) -> Features:
-        """images: (B, 3, H, W) in [-1, 1].  What the frozen branches see; no gradient."""
+        """Return the features of the frozen branches, without gradients.  images: (B, 3, H, W) in [-1, 1]."""
         with torch.no_grad():
             return Features(*self.encoder.branches(images))
 
@@ -161,18 +162,12 @@ class Student(TriplaneModel):
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
         return self.edit(self.features(images), prompt_tokens, prompt_kind)
 
-    def image_tokens(self, images: Tensor) -> Tensor:
-        """Prompt tokens of images (B, 3, 224, 224), see `mae.normalise`; only where the student has its own MAE."""
-        encoder = self.encoder.Ref_encoder.mae_encoder
-        assert encoder is not None
-        return encoder(images)
-
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Exactly those of E_p and E_t."""
+        """Return the parameters of E_p and E_t, and no others."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def train(self, mode: bool = True) -> Self:
-        """Frozen parts stay in evaluation mode: their dropout would only blur what the prompt edits."""
+        """Switch the learning parts alone. Frozen parts stay in evaluation mode: dropout would blur their features."""
         super().train(False)
         for module in self._learning():
             module.train(mode)
@@ -184,7 +179,7 @@ class Student(TriplaneModel):
 
 
 def _token_projection(inputs: int, outputs: int) -> nn.Module:
-    """Nothing where the sizes agree, as at paper size; otherwise a linear map of normalised tokens."""
+    """Return the identity where the sizes agree, as at paper size; otherwise a linear map of normalised tokens."""
     if inputs == outputs:
         return nn.Identity()
     return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, outputs))

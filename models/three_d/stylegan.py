@@ -39,11 +39,6 @@ class FullyConnected(nn.Module):
         return self.weight * self.weight_gain, self.bias * self.lr_multiplier
 
 
-def normalise_second_moment(x: Tensor) -> Tensor:
-    """x: (B, D), scaled to a mean square of 1."""
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
 def resampling_filter() -> Tensor:
     """The (4, 4) binomial low pass of StyleGAN2, sum 1."""
     row = torch.tensor([1.0, 3.0, 3.0, 1.0])
@@ -144,7 +139,10 @@ class ToImage(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: two layers and a skip image; the first block (inputs 0) starts from a learned constant."""
+    """Synthesis block of one resolution: two layers and a skip image.
+
+    The first block (inputs 0) starts from a learned constant.
+    """
 
     resample_filter: Tensor
 

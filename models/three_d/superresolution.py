@@ -10,9 +10,7 @@ from models.three_d.stylegan import NoiseMode, SynthesisBlock
 
 
 class SuperResolution(nn.Module):
-    """`block0`, `block1`, ...: each doubles the rendered features and the raw image, one entry of `channels`
-    a block.
-    """
+    """Blocks `block0`, ..., one for each entry of `channels`. Each doubles the rendered features and the raw image."""
 
     def __init__(
         self,

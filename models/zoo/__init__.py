@@ -1,1 +1,1 @@
-"""Networks by name, their weights, and parity with the reference implementations."""
+"""Networks by name, and their weights."""

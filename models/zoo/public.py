@@ -1,7 +1,7 @@
-"""The published networks: which file holds which, under what keys, and our networks filled with them.
+"""Published networks: their files, their keys, and our networks filled with them.
 
-Every loader is strict: exactly the keys and shapes of the published architecture, or a WeightsError that names what
-differs. Optimisers, discriminators and options that lie in the same files are not looked at.
+Every loader is strict: exactly the keys and shapes of the published architecture, or a WeightsError that names the
+difference. Optimisers, discriminators and options in the same files are ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from models.checkpoints import State, check_state, load_converted, read_checkpoi
 from models.judges import lpips_alex
 from models.judges.arcface import ArcFace
 from models.judges.perceptual import Perceptual
-from models.three_d.eg3d import Generator
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, Live3D, Live3DConfig
 from models.three_d.mae import Mae, MaeConfig, MaeEncoder
 from models.three_d.student import PAPER, Student, StudentConfig
@@ -25,12 +24,12 @@ from models.three_d.student import PAPER, Student, StudentConfig
 Network = TypeVar("Network", bound=nn.Module)
 
 NORMAL_ONLY = "F_encoder.blocks.4."  # the fifth block of E_low, which LT does not have
-# Parts of Live3D and 3DPE files, under the names that our networks have for them.
+# Parts of Live3D and 3DPE files, by the names of our networks.
 PARTS = {"encoder": "encoder_state_dict", "renderer": "renderer_state_dict"}
 
 
 def load_live3d(path: Path, lt: Live3DConfig = PAPER_LT, normal: Live3DConfig = PAPER_NORMAL) -> Live3D:
-    """Live3D's `encoder_render*.pt`. Which of the two variants it is, only its keys tell."""
+    """Load Live3D's `encoder_render*.pt`. Only its keys tell which of the two variants it is."""
 
     def choose(state: State) -> Live3DConfig:
         return normal if any(key.startswith(f"encoder.{NORMAL_ONLY}") for key in state) else lt
@@ -56,20 +55,8 @@ def load_student(path: Path, config: StudentConfig = PAPER) -> Student:
     return _filled(lambda: Student(config), load_converted(path, read))
 
 
-def load_generator(path: Path) -> Generator:
-    """EG3D's generator, from the `ffhqrebalanced512-128.pth` that Live3D and 3DPE build theirs from."""
-
-    def read(path: Path) -> State:
-        content = read_checkpoint(path)
-        state = section(content, "G", path) if "G" in content else dict(content)
-        check_state(state, _shapes(Generator), "EG3D's generator", path)
-        return state
-
-    return _filled(Generator, load_converted(path, read)).requires_grad_(False)
-
-
 def load_mae(path: Path, config: MaeConfig | None = None) -> Mae:
-    """The encoder of `mae_pretrain_vit_base.pth`; a decoder that lies in the file is not looked at."""
+    """Load the encoder of `mae_pretrain_vit_base.pth`; a decoder in the file is ignored."""
     sizes = config or MaeConfig()
 
     def read(path: Path) -> State:
@@ -83,7 +70,7 @@ def load_mae(path: Path, config: MaeConfig | None = None) -> Mae:
 
 
 def load_arcface(path: Path) -> ArcFace:
-    """ArcFace's IR-SE-50, `model_ir_se50.pth`; the counters of its norms, which old files lack, are not looked at."""
+    """ArcFace's IR-SE-50, `model_ir_se50.pth`; the counters of its norms, which old files lack, are ignored."""
 
     def learned(state: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
@@ -97,7 +84,7 @@ def load_arcface(path: Path) -> ArcFace:
 
 
 def load_lpips(path: Path) -> Perceptual:
-    """LPIPS on AlexNet, `alexnet-owt-7be5be79.pth`; its classifier is not looked at."""
+    """LPIPS on AlexNet, `alexnet-owt-7be5be79.pth`; its classifier is ignored."""
 
     def read(path: Path) -> State:
         state = {key: value for key, value in read_checkpoint(path).items() if not key.startswith("classifier.")}
@@ -117,7 +104,7 @@ def _read_parts(path: Path) -> State:
 
 
 def _shapes(build: Callable[[], nn.Module]) -> Mapping[str, tuple[int, ...]]:
-    """Keys and shapes of a network that is not filled, without its memory."""
+    """Keys and shapes of a network, built without allocating it."""
     with torch.device("meta"):
         return {key: tuple(value.shape) for key, value in build().state_dict().items()}
 
@@ -126,7 +113,7 @@ def _filled(build: Callable[[], Network], state: State) -> Network:
     """The network in evaluation mode; its own initialisation is skipped."""
     with torch.device("meta"):
         network = build()
-    # Buffers that are in no state dict would stay without values on the meta device.
+    # Buffers outside the state dict would stay without values on the meta device.
     kept = set(network.state_dict())
     assert all(name in kept for name, _ in network.named_buffers()), "a buffer that no file holds"
     network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)

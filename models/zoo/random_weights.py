@@ -1,6 +1,6 @@
 """The paper's networks at full size with random weights, in files as their authors publish them.
 
-What loads these files loads the public ones: same layout, same keys, same shapes. Sizes are those of
+The loaders of the public files load these too: same layout, same keys, same shapes. Sizes are those of
 `timbrooks/instruct-pix2pix` (Stable Diffusion 1.5 with four more input channels) and `openai/clip-vit-large-patch14`.
 """
 
@@ -85,11 +85,11 @@ PIPELINE = {
 }
 DIFFUSERS_FILE, TRANSFORMERS_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
 START, END = "<|startoftext|>", "<|endoftext|>"
-DRAWN = 8_388_593  # normal numbers a network; a prime, so that they lie otherwise in each row that they fill
+DRAWN = 8_388_593  # normal numbers drawn for a network; a prime, so that each row starts at another of them
 
 
 def write_world(folder: Path, seed: int = 0) -> Path:
-    """All networks of the world `paper` below `folder`. Returns the registry that names them, with their sha256."""
+    """Write all networks of the world `paper` below `folder`. Returns the registry that lists them and their sha256."""
     writers: dict[str, tuple[str, Callable[[Path, torch.Generator], None]]] = {
         "editor": ("instruct-pix2pix", write_editor),
         "teacher": ("encoder_render_LT.pt", write_teacher),
@@ -104,7 +104,7 @@ def write_world(folder: Path, seed: int = 0) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, torch.Generator().manual_seed(seed + number))
         entries[name] = {"path": str(path), "sha256": files_digest(path)}
-    entries["safety"] = entries["editor"]  # lies beside it, in the same pipeline
+    entries["safety"] = entries["editor"]  # the checker is part of the same pipeline
     registry = folder / "models.yaml"
     registry.write_text(yaml.safe_dump({"paper": entries}), encoding="utf-8")
     return registry
@@ -125,7 +125,7 @@ def write_editor(folder: Path, generator: torch.Generator) -> None:
 
 
 class Described:
-    """A network that takes no memory: what it is called, its configuration, the shapes under their public keys."""
+    """Network without memory: its class name, its configuration, and the shapes of its public keys."""
 
     def __init__(self, network: Any, file: str, rename: Callable[[str], str] = str) -> None:
         self.file = file
@@ -149,7 +149,7 @@ def editor_networks() -> dict[str, Described]:
     return {
         "unet": Described(unet, DIFFUSERS_FILE),
         "vae": Described(vae, DIFFUSERS_FILE),
-        # Both towers were wrapped once more when the public files were written.
+        # The public files wrap both towers once more.
         "text_encoder": Described(text, TRANSFORMERS_FILE, lambda key: f"text_model.{key}"),
         "safety_checker": Described(checker, TRANSFORMERS_FILE, lambda key: re.sub("^(vision_model.)", r"\1\1", key)),
     }
@@ -174,7 +174,7 @@ def write_clip(folder: Path, generator: torch.Generator) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer with CLIP's number of tokens; of the words that it should know, it knows none."""
+    """Write a byte-level tokenizer with CLIP's number of tokens; its words are placeholders."""
     from tokenizers import pre_tokenizers
 
     folder.mkdir(exist_ok=True)
@@ -212,10 +212,10 @@ def write_alexnet(path: Path, generator: torch.Generator) -> None:
 
 
 def draw(shapes: Shapes, generator: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Weights that keep the variance of what passes through; norms and biases start as they do in training.
+    """Draw weights that preserve variance; norms and biases have their initial values.
 
-    A network's weights are cut out of `DRAWN` normal numbers, each from another place on: drawing a billion of them
-    takes longer than any use that is made of them here.
+    A network's weights are cut from `DRAWN` normal numbers at shifting offsets: drawing a billion numbers would take
+    longer than anything done with them here.
     """
     numbers = torch.randn(DRAWN, generator=generator).to(dtype)
     for key, shape in shapes.items():
@@ -236,12 +236,12 @@ def draw(shapes: Shapes, generator: torch.Generator, dtype: torch.dtype) -> Iter
 
 
 def _save(network: Described, folder: Path, generator: torch.Generator) -> None:
-    """In half precision: what reads it asks for a type of its own, and the disk has less to hold."""
+    """Save in half precision: its readers cast to their own type, and the file is half as large."""
     save_file(dict(draw(network.shapes, generator, torch.float16)), folder / network.file, metadata={"format": "pt"})
 
 
 def _built(build: Callable[[], nn.Module], generator: torch.Generator) -> Any:
-    """One of our networks as its own constructor starts it."""
+    """Build one of our networks with its own initialisation, from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
         return build()

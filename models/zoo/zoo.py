@@ -1,4 +1,4 @@
-"""Every network by name: where its weights come from, their digest, and how to load it.
+"""Registry of networks: the source of their weights, their digest, and their loader.
 
 `configs/models.yaml`, or the file that STILLROOM_MODELS names, lists the networks of each world. Weights are part of
 every fingerprint that depends on them, so their digest is taken from the files (or from the hub id and revision)
@@ -42,11 +42,11 @@ PAPER_MODULES = {
     "identity": ("models.judges.arcface",),
     "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
 }
-ABSENT = "absent"  # digest of a network that a world can do without and was not given
+ABSENT = "absent"  # digest of an optional network that was not given
 
 
 def modules(name: str, world: str = "embedded") -> tuple[str, ...]:
-    """The first-party modules that a network is made of."""
+    """Return the first-party modules that define a network."""
     return MODULES[name] if world == "embedded" else PAPER_MODULES.get(name, MODULES[name])
 
 
@@ -88,7 +88,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def describe(world: str) -> list[dict[str, Any]]:
-    """One row a network: name, source, size in bytes, digest, state and what is wrong, if anything."""
+    """Describe each network in a row: name, source, size in bytes, digest, state, and the problem if there is one."""
     rows = []
     for name in NAMES:
         if name not in _registry(registry_file())[world]:
@@ -109,7 +109,7 @@ def describe(world: str) -> list[dict[str, Any]]:
 
 @cache
 def load(name: str, world: str, device: str = "cpu") -> Any:
-    """The network of a name, in evaluation mode, once per process; None where the world does without it."""
+    """Load the network of a name, in evaluation mode, once per process; None where the world does without it."""
     entry = _entry(name, world)
     if digest(name, world) == ABSENT:
         return None
@@ -190,7 +190,7 @@ def _load_mae(folder: Path, state: dict[str, Any]) -> Mae:
 
 
 def registry_file() -> Path:
-    """The file that lists the networks: STILLROOM_MODELS, or the project's own."""
+    """Return the registry file: STILLROOM_MODELS, or the project's own."""
     given = os.environ.get("STILLROOM_MODELS")
     return Path(given).expanduser() if given else REGISTRY
 
@@ -209,7 +209,7 @@ def _entry(name: str, world: str) -> dict[str, Any]:
 
 
 def _is_absent(entry: dict[str, Any]) -> bool:
-    """Nobody gave it, and nothing needs it."""
+    """Whether a network is optional and was not given."""
     return bool(entry.get("optional")) and not entry.get("path") and "hub" not in entry
 
 

@@ -8,7 +8,6 @@ the machine; nothing depends on this stage.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,13 +31,14 @@ from tasks.training.student_files import load_student
 if TYPE_CHECKING:
     from models.three_d.student import Student
     from tasks.adaptation.exam import Exam
-    from tasks.training.loop import Trainer
+    from tasks.training.curve import Curve
+    from tasks.training.rates import TimedCourse
+    from tasks.training.trainer import Trainer
 
 CURVE, PICTURE = "curve.parquet", "samples.png"
 PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
-BOUNDLESS = 2**31  # iterations: time ends the learning, not their number
 # The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
 # lost twice as much (docs/lab/adapting.md).
 FROM_DISTILL = (
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Findings:
-    """What the exams said: LPIPS of the held-out edits, one by one, and of the old styles, by style."""
+    """Results of the exams: LPIPS of each held-out edit, and of the old styles, by style."""
 
     curve: list[dict[str, Any]]
     before: np.ndarray  # (Q,)
@@ -88,8 +88,9 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
     rehearsed = rehearse(student, learned, old, networks, settings, work.working)
     unadapted, old_before = exam.edits(student), old_exam.take(student)
     mirrored = mirror(learned, networks.teacher, settings, work.working) if settings.adapt.mirror else []
-    trainer = make_trainer(learn_only_adaptable(student), networks, [*learned, *mirrored], rehearsed, settings)
-    curve = learn(trainer, exam, settings, work.working, clock)
+    course = course_of(settings)
+    trainer = make_trainer(learn_only_adaptable(student), networks, [*learned, *mirrored], rehearsed, settings, course)
+    curve = learn(trainer, course, exam, settings, work.working, clock)
     edited, lifted = exam.edits(student), exam.lifted(networks.teacher)
     before, after, teachers = (exam.judge(pictures) for pictures in (unadapted, edited, lifted))
     found = Findings(curve, before, after, float(teachers.mean()), old_before, old_exam.take(student))
@@ -117,7 +118,7 @@ STAGE = Stage(
 
 
 def base_of(work: Work) -> Input:
-    """The student that is adapted: the input that is neither pairs nor dataset."""
+    """Return the student that is adapted: the input that is neither pairs nor dataset."""
     (name,) = work.inputs.keys() - {"pairs", "dataset"}
     return work.input(name)
 
@@ -125,7 +126,7 @@ def base_of(work: Work) -> Input:
 def choose_old(samples: Sequence[SampleRef], settings: Settings) -> list[SampleRef]:
     """Test samples of the styles that the base knows, `adapt.old_samples` of each, by style and key.
 
-    One style goes on at the portrait where the one before it stopped: few samples of each are of many people.
+    Each style continues at the portrait where the one before it stopped: few samples of each show many people.
     """
     by_style = group_samples([sample for sample in samples if sample.split == HELD_OUT], "style")
     chosen, most = [], settings.adapt.old_samples
@@ -142,6 +143,7 @@ def make_trainer(
     learned: Sequence[SampleRef],
     rehearsed: Sequence[SampleRef],
     settings: Settings,
+    course: TimedCourse,
 ) -> Trainer:
     """The trainer of distillation over the parameters that are not frozen, for as long as it is let.
 
@@ -149,8 +151,8 @@ def make_trainer(
     """
     from accelerate import Accelerator
 
-    from tasks.training.batches import Prompts
-    from tasks.training.loop import Trainer
+    from tasks.training.batches import BatchMaker, Prompts
+    from tasks.training.trainer import Trainer
 
     device = settings.run.device
     prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device)
@@ -159,7 +161,8 @@ def make_trainer(
     samples = [*reword(learned, repeats), *rehearsed]
     accelerator = Accelerator(cpu=device == "cpu")
     own = training_settings(settings)
-    return Trainer(student, networks.teacher, networks.perceptual, prompts, samples, (), own, device, accelerator)
+    maker = BatchMaker(student, networks.teacher, prompts, own, device)
+    return Trainer(maker, networks.perceptual, samples, own, course, accelerator)
 
 
 def reword(pairs: Sequence[SampleRef], times: int) -> list[SampleRef]:
@@ -176,46 +179,46 @@ def reword(pairs: Sequence[SampleRef], times: int) -> list[SampleRef]:
 
 
 def training_settings(settings: Settings) -> DistillSettings:
-    """Losses as in distillation, the pace of adapting. By steps the rate is steady; `train_until` lowers it."""
+    """Losses as in distillation; batches, rates and seed of adapting."""
     own = settings.adapt
-    pace = {
-        "iterations": BOUNDLESS,
-        "triplane_iterations": BOUNDLESS,  # `train_until` ends them
-        "batch_size": own.batch_size,
-        "lr": own.lr,
-        "lr_transformer": own.lr_norm,
-        "lr_end_fraction": 1.0,
-        "warmup": own.warmup,
-        "seed": own.seed,
-    }
+    pace = {"batch_size": own.batch_size, "lr": own.lr, "lr_transformer": own.lr_norm, "seed": own.seed}
     taught = settings.distill.model_dump(include=set(FROM_DISTILL))
     return DistillSettings.model_validate({**taught, "memory_mb": settings.distill.memory_mb, **pace})
 
 
-def learn(trainer: Trainer, exam: Exam, settings: Settings, working: Path, clock: Clock) -> list[dict[str, Any]]:
+def course_of(settings: Settings) -> TimedCourse:
+    """The course of the learning rates over the seconds of `adapt`."""
+    from tasks.training.rates import TimedCourse
+
+    return TimedCourse(settings.adapt.seconds, settings.adapt.warmup, LR_END)
+
+
+def learn(
+    trainer: Trainer, course: TimedCourse, exam: Exam, settings: Settings, working: Path, clock: Clock
+) -> list[dict[str, Any]]:
     """Take steps until the time is up. Returns the curve: rows with `seconds`, and `lpips` where there was a look.
 
     The time of a step is counted, that of looks and checkpoints is not: the budget is of learning.
     """
-    own = settings.adapt
-    working.mkdir(parents=True, exist_ok=True)
-    trainer.resume(working)
-    rows = trainer.curve.rows
-    spent = rows[-1]["seconds"] if rows else 0.0
+    from tasks.training.checkpoints import Checkpoints
+    from tasks.training.curve import Curve
+
+    own, curve = settings.adapt, Curve()
+    checkpoints = Checkpoints(working, {"trainer": trainer, "curve": curve}, trainer.maker.device)
+    checkpoints.resume()
     looks = [0.0, *sorted({second for second in own.looks_s if second < own.seconds}), own.seconds]
-    todo = looks[len(looked_at(rows)) :]  # a step may end after several of them: each has its row
+    todo = looks[len(looked_at(curve.rows)) :]  # a step may end after several of them: each has its row
     trainer.student.train()
     for stop, is_look in stops(looks):
-        if stop not in todo if is_look else stop <= spent:
+        if stop not in todo if is_look else stop <= course.spent:
             continue
-        spent = train_until(trainer, stop, spent, own, clock)
+        train_until(stop, trainer, course, curve, own, clock)
         seen = {"lpips": mean_lpips(exam, trainer.student)} if is_look else {}
-        values = trainer.curve.point(trainer.step, {"seconds": spent, **seen})
-        trainer.save(working)
-        report(round(spent), round(own.seconds), values)
-    trainer.maker.loader.close()
-    trainer.student.eval()
-    return rows
+        values = curve.point(trainer.taken, {"seconds": course.spent, **seen})
+        checkpoints.save(trainer.taken)
+        report(round(course.spent), round(own.seconds), values)
+    trainer.finish()
+    return curve.rows
 
 
 def looked_at(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -224,27 +227,23 @@ def looked_at(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def stops(looks: Sequence[float]) -> list[tuple[float, bool]]:
-    """The seconds at which learning pauses, and whether that is for a look or only for a checkpoint."""
+    """Return the seconds at which learning pauses, and whether for a look or only for a checkpoint."""
     between = {second for second in np.arange(CHECKPOINT_S, looks[-1], CHECKPOINT_S) if second not in looks}
     return sorted([(float(second), False) for second in between] + [(second, True) for second in looks])
 
 
-def train_until(trainer: Trainer, stop: float, spent: float, own: AdaptSettings, clock: Clock) -> float:
-    """Take steps until so many seconds are spent; returns how many really were.
+def train_until(
+    stop: float, trainer: Trainer, course: TimedCourse, curve: Curve, own: AdaptSettings, clock: Clock
+) -> None:
+    """Take steps until so many seconds are spent.
 
-    The rates fall with the time left. Views are compared once the triplanes alone have had their share of the time.
+    Views are compared once the triplanes alone have had their share of the time.
     """
-    while spent < stop:
+    while course.spent < stop:
         began = clock()
-        if spent >= own.triplane_share * own.seconds and not trainer.has_views(trainer.step):
-            trainer.settings = trainer.settings.model_copy(update={"triplane_iterations": trainer.step})
-        share = LR_END + (1.0 - LR_END) * 0.5 * (1.0 + math.cos(math.pi * spent / own.seconds))
-        for group in trainer.optimizer.param_groups:
-            group["full_lr"] = group["initial_lr"] * share
-        trainer.curve.pending.append(trainer.take_step())
-        trainer.step += 1
-        spent += clock() - began
-    return spent
+        curve.pending.append(trainer.step(with_views=course.spent >= own.triplane_share * own.seconds))
+        course.spent += clock() - began
+        trainer.schedule.step()
 
 
 def mean_lpips(exam: Exam, student: Student) -> float:
@@ -282,7 +281,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
 
 
 def headline(found: Findings) -> dict[str, float]:
-    """The numbers that stand in the record. Gains and `old_loss` are shares of the unadapted student's LPIPS."""
+    """Return the metrics for the record. Gains and `old_loss` are shares of the unadapted student's LPIPS."""
     from tasks.adaptation.exam import gain_interval
 
     last = looked_at(found.curve)[-1]

@@ -1,7 +1,7 @@
-"""How near a student's edits come to what they should be: LPIPS on samples that it does not learn from.
+"""Exam of an adapted student: LPIPS on samples that it does not learn from.
 
-Seen from the portrait's camera and compared, as the evaluation does, with the true styled head where that is known,
-else with the pseudo-label. What the teachers reach in the student's place says how much there is to gain.
+Edits are rendered from the portrait's camera and compared, as in the evaluation, with the true styled head where it is
+known, else with the pseudo-label. The teachers' own result bounds the possible gain.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from models.three_d.losses import PerceptualDistance
     from models.three_d.student import Student
 
-DRAWS = 1000  # of the bootstrap behind an interval
+DRAWS = 1000  # bootstrap draws for an interval
 
 
 @dataclass(frozen=True)
 class Question:
-    """One sample: what the student is given, and what it should draw."""
+    """Sample of the exam: the student's inputs, and the expected picture."""
 
     style: str
     portrait: np.ndarray  # (H, W, 3) uint8
@@ -46,7 +46,7 @@ class Question:
 
 
 class Exam:
-    """Samples with their answers, made once, so that looking at a student costs its edits alone."""
+    """Samples with their answers, made once: each look at a student costs its edits only."""
 
     def __init__(
         self, samples: Sequence[SampleRef], clip: Clip, perceptual: PerceptualDistance, settings: Settings
@@ -82,7 +82,7 @@ class Exam:
 
     @torch.no_grad()
     def lifted(self, teacher: Live3D) -> list[np.ndarray]:
-        """The teacher's views (H, W, 3) uint8 of the pseudo-labels: what a student that learned all would show."""
+        """Render the teacher's views (H, W, 3) uint8 of the pseudo-labels, the bound of what a student can reach."""
         views = []
         for question in self.questions:
             triplane = teacher.encode(self._signed(question.pseudo_label))
@@ -90,7 +90,7 @@ class Exam:
         return views
 
     def draw(self, columns: Sequence[list[np.ndarray]], path: Path) -> Path:
-        """One row a question: portrait, answer, and the given edits of it."""
+        """Draw a row for each question: portrait, answer, and the given edits of it."""
         rows = [
             [question.portrait, question.answer, *(edits[i] for edits in columns)]
             for i, question in enumerate(self.questions)
@@ -104,8 +104,8 @@ class Exam:
 def ask(sample: SampleRef, clip: Clip, settings: Settings) -> Question:
     """The question of a sample."""
     fields, camera = read_fields(sample), portrait_camera(sample)
-    person, answer = sample.row.get("portrait_seed"), fields.pseudo_label
-    known = sample.row.get("true_camera") is not None and sample.style in procedural.STYLES
+    person, answer = sample.portrait_seed, fields.pseudo_label
+    known = sample.true_camera is not None and sample.style in procedural.STYLES
     if known and person is not None:
         answer = true_heads(person, camera[None], settings.align.size, [sample.style])[sample.style].pictures[0]
     tokens = clip.text_tokens([sample.prompt])
@@ -113,7 +113,7 @@ def ask(sample: SampleRef, clip: Clip, settings: Settings) -> Question:
 
 
 def gain_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """95 % interval of how much smaller the mean is after, as a share: portraits are drawn, each with both values.
+    """Return the 95 % interval of the relative decrease of the mean: bootstrap over portraits, values paired.
 
     before, after: (Q,), of the same questions.
     """

@@ -1,7 +1,7 @@
-"""Stage pairs, of pictures of one's own: a folder with `input/` and `edited/`, joined by file name.
+"""Stage pairs from a user's folder with `input/` and `edited/`, matched by file name.
 
-Each input is aligned as `stillroom edit` aligns it, its edited picture is cut at the same place, and the teacher lifts
-it. A few pairs, chosen by the seed, are held out to measure with.
+Each input is aligned as by `stillroom edit`. Its edited picture is cut at the same place, and the teacher lifts it to a
+triplane. A few pairs, chosen by the seed, are held out for measuring.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
 from tasks.student.companions import find_detector
 from tasks.student.user_portrait import SUFFIXES, Portrait, cut_out, locate, read_picture
-from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.tables.samples import SampleRow
+from tasks.teach import SHARD, Teachers, draw_view_cameras, encode_lesson, teach_sample
 
 INPUT, EDITED = "input", "edited"  # the two folders
 FEWEST = 3  # pairs: two to learn from, one to measure with
-SHARE_HELD_OUT = 5  # of so few that all could be learned, one in five is held out
+SHARE_HELD_OUT = 5  # with too few pairs to hold out `adapt.held_out`, one in this many is held out
 NAMES_SHOWN = 5
-
-Row = dict[str, Any]
 
 
 class Pair(NamedTuple):
@@ -47,7 +46,7 @@ class Pair(NamedTuple):
 class AlignedPair(NamedTuple):
     """A pair that is cut, with its place among the prompts."""
 
-    row: Row
+    row: SampleRow
     portrait: Portrait
     edited: np.ndarray  # (H, W, 3) uint8
 
@@ -66,7 +65,7 @@ def run(work: Work) -> Summary:
     return write_pairs(work.folder, _taught(pairs, teachers, settings), [pair.row for pair in pairs])
 
 
-def reads(settings: Settings, partition: Partition) -> Row:
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.adapt.model_dump(include={"pairs", "held_out", "seed", "prompt"})
     shaped = settings.align.model_dump(mode="json", exclude={"landmarks"})
     prompts = settings.prompts.model_dump(include={"backend", "train", "test", "max_rouge", "seed"})
@@ -74,7 +73,7 @@ def reads(settings: Settings, partition: Partition) -> Row:
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    """The pictures, and the style's file where it says the prompt."""
+    """Return the pictures, and the style's file if the prompts come from it."""
     pairs = find_pairs(_folder(settings))
     files = {f"{side.parent.name}/{side.name}": side for pair in pairs for side in (pair.input, pair.edited)}
     if settings.adapt.prompt is None:
@@ -95,7 +94,7 @@ STAGE = Stage(
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """The pairs of a folder, by name; raises UserError, naming them, where pictures have no partner."""
+    """Return the pairs of a folder, by name. Raises UserError that names the pictures without a partner."""
     found: dict[str, dict[str, Path]] = {}
     for side in (INPUT, EDITED):
         if not (folder / side).is_dir():
@@ -112,7 +111,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     pairs = [Pair(name, found[INPUT][name], found[EDITED][name]) for name in sorted(found[INPUT])]
     if len(pairs) < FEWEST:
         raise UserError(
-            f"{shown_path(folder)} holds too few pairs", found=len(pairs), expected=f"{FEWEST} or more; ten do well"
+            f"{shown_path(folder)} holds too few pairs", found=len(pairs), expected=f"{FEWEST} or more; ten are enough"
         )
     return pairs
 
@@ -125,7 +124,7 @@ def _shorten(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def align_pairs(pairs: list[Pair], book: Row, settings: Settings) -> list[AlignedPair]:
+def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> list[AlignedPair]:
     """Cut each pair, by key, with its split and its prompt.  book: as of the stage prompts."""
     detector = find_detector(settings)
     names = sorted((pair.name for pair in pairs), key=lambda name: derive("pairs", settings.adapt.seed, name))
@@ -144,20 +143,20 @@ def align_pairs(pairs: list[Pair], book: Row, settings: Settings) -> list[Aligne
         taken[portrait_id] = name
         prompt = book[split][place % len(book[split])]
         key = sample_key(portrait_id, book["style"], prompt["number"])
-        row = {
-            "key": key,
-            "style": book["style"],
-            "prompt": prompt["text"],
-            "prompt_number": prompt["number"],
-            "prompt_split": split,
-            "portrait_id": portrait_id,
-            "split": split,
-            "camera": portrait.camera.tolist(),
-            "camera_source": portrait.camera_source,
-            "seed": 0,
-            "attempt": 0,
-            "image_prompt": split == LEARNED,
-        }
+        row = SampleRow(
+            key=key,
+            style=book["style"],
+            prompt=prompt["text"],
+            prompt_number=prompt["number"],
+            prompt_split=split,
+            portrait_id=portrait_id,
+            split=split,
+            shard=SHARD,
+            camera=portrait.camera.tolist(),
+            camera_source=portrait.camera_source,
+            seed=0,
+            image_prompt=split == LEARNED,
+        )
         chosen[key] = AlignedPair(row, portrait, edited)
     return [chosen[key] for key in sorted(chosen)]
 
@@ -175,7 +174,7 @@ def cut_pair(pair: Pair, detector: Any, settings: Settings) -> tuple[Portrait, n
 
 
 def style_of(slug: str, settings: Settings) -> StyleFile:
-    """The style as its file says it, or as the settings' prompt does."""
+    """Return the style from its file or, without one, from the settings' prompt."""
     if settings.adapt.prompt is not None:
         return StyleFile(slug=slug, prompts=[settings.adapt.prompt])
     return read_style(_style_file(slug, settings))
@@ -184,7 +183,7 @@ def style_of(slug: str, settings: Settings) -> StyleFile:
 def _style_file(slug: str, settings: Settings) -> Path:
     files = style_paths(styles_folder(settings))
     if slug not in files:
-        hint = 'say what was done to the pictures: --prompt "make the hair red"; or: stillroom styles add'
+        hint = 'describe the edit: --prompt "make the hair red"; or: stillroom styles add'
         raise UserError(f"there is no style file for '{slug}'", hint=hint)
     return files[slug]
 
@@ -196,11 +195,11 @@ def _folder(settings: Settings) -> Path:
 
 def _taught(pairs: list[AlignedPair], teachers: Teachers, settings: Settings) -> Iterator[Sample]:
     for row, portrait, edited in pairs:
-        lesson = teach_sample(teachers, edited, portrait.camera, draw_view_cameras(row["portrait_id"], settings.teach))
+        lesson = teach_sample(teachers, edited, portrait.camera, draw_view_cameras(row.portrait_id, settings.teach))
         fields = {
             "portrait.png": encode_png(portrait.rgb),
             "pseudo_label.png": encode_png(edited),
             "camera.npy": encode_array(portrait.camera),
-            "meta.json": encode_json({name: row[name] for name in ("key", "style", "prompt")}),
+            "meta.json": encode_json({"key": row.key, "style": row.style, "prompt": row.prompt}),
         }
-        yield Sample(row["key"], fields | encode_lesson(lesson, settings.teach))
+        yield Sample(row.key, fields | encode_lesson(lesson, settings.teach))

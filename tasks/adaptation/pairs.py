@@ -1,17 +1,16 @@
-"""Stage pairs: the few pairs of one style that a student is adapted with, and those kept back to measure it.
+"""Stage pairs: the few pairs of one style for adapting a student, and those held out to measure it.
 
-The editor's pseudo-labels, as the stages before it made, judged and taught them. The samples are copied, so that the
-pairs stay whatever becomes of the dataset. Pictures of one's own come by tasks/adaptation/folder.py.
+They are the editor's pseudo-labels, as the earlier stages made, judged and taught them. Samples are copied: the pairs
+stay when the dataset is deleted. Pairs from a user's folder come from tasks/adaptation/folder.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
@@ -20,14 +19,13 @@ from data_catalog.samples.seeds import derive
 from data_catalog.samples.shard_index import read_index, write_index
 from data_catalog.samples.shards import Sample, read_sample, write_shard
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
-from tasks.dataset import SCHEMA, join_samples
+from tasks.dataset import join_samples
+from tasks.tables.samples import SAMPLE_ROWS, SampleRow
 from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_samples
 
 LEARNED, HELD_OUT = "train", "test"  # the splits of pairs
-SPARE = 1.25  # portraits edited for each pair wanted: gates reject some
-
-Row = dict[str, Any]
+SPARE = 1.25  # portraits edited per pair wanted: gates reject some
 
 
 def run(work: Work) -> Summary:
@@ -36,7 +34,7 @@ def run(work: Work) -> Summary:
     return write_pairs(work.folder, (copy_sample(row, work.root) for row in rows), rows)
 
 
-def reads(settings: Settings, partition: Partition) -> Row:
+def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     return settings.adapt.model_dump(include={"pairs", "held_out", "seed"})
 
 
@@ -50,12 +48,12 @@ STAGE = Stage(
 )
 
 
-def choose_pairs(rows: Sequence[Row], settings: Settings) -> list[Row]:
+def choose_pairs(rows: Sequence[SampleRow], settings: Settings) -> list[SampleRow]:
     """Rows of pairs, by key. More pairs of one seed hold the fewer ones; what is held out is the same for all seeds."""
     own = settings.adapt
-    lots = {row["key"]: derive("pairs", own.seed, row["key"]) for row in rows if row["split"] == LEARNED}
+    lots = {row.key: derive("pairs", own.seed, row.key) for row in rows if row.split == LEARNED}
     learned = sorted(lots, key=lots.__getitem__)[: own.pairs]
-    held_out = sorted(row["key"] for row in rows if row["split"] == HELD_OUT)[: own.held_out]
+    held_out = sorted(row.key for row in rows if row.split == HELD_OUT)[: own.held_out]
     if not learned or not held_out:
         raise UserError(
             "there are too few pairs to adapt with",
@@ -65,21 +63,20 @@ def choose_pairs(rows: Sequence[Row], settings: Settings) -> list[Row]:
         )
     chosen = {*learned, *held_out}
     # Every pair may be shown as an image prompt, of any other portrait.
-    return [row | {"image_prompt": row["key"] in lots} for row in rows if row["key"] in chosen]
+    return [replace(row, image_prompt=row.key in lots) for row in rows if row.key in chosen]
 
 
-def copy_sample(row: Row, root: Path) -> Sample:
+def copy_sample(row: SampleRow, root: Path) -> Sample:
     """A row's sample, from the shard of the teacher's below the data root."""
-    shard = root / row["shard"]
-    return Sample(row["key"], read_sample(shard, read_index(shard)[row["key"]]))
+    shard = root / row.shard
+    return Sample(row.key, read_sample(shard, read_index(shard)[row.key]))
 
 
-def write_pairs(folder: Path, samples: Iterable[Sample], rows: list[Row]) -> Summary:
+def write_pairs(folder: Path, samples: Iterable[Sample], rows: list[SampleRow]) -> Summary:
     """Write shard, index and samples.parquet.  samples: by key, of the rows."""
     write_index(folder, write_shard(folder / SHARD, samples))
-    rows = [row | {"shard": SHARD} for row in rows]
-    write_samples(folder / SAMPLES, pa.Table.from_pylist(rows, schema=SCHEMA))
-    learned = sum(row["split"] == LEARNED for row in rows)
+    write_samples(folder / SAMPLES, SAMPLE_ROWS.of(replace(row, shard=SHARD) for row in rows))
+    learned = sum(row.split == LEARNED for row in rows)
     return Summary(samples=len(rows), metrics={"pairs": float(learned), "held_out": float(len(rows) - learned)})
 
 
@@ -90,7 +87,7 @@ def read_pairs(folder: Path) -> tuple[list[SampleRef], list[SampleRef]]:
 
 
 def count_portraits(settings: Settings, pairs: int) -> int:
-    """How many portraits should do: enough to learn from and enough to measure with."""
+    """Return the number of portraits to edit: enough to learn from and to measure with."""
     own, portraits = settings.adapt, settings.portraits
     wanted = pairs / (1.0 - portraits.val_fraction - portraits.test_fraction) * SPARE
     if portraits.test_fraction:

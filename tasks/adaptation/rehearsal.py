@@ -1,7 +1,7 @@
-"""What an adapting student rehearses: edits of the pairs' portraits into styles that it knows, as it makes them itself.
+"""Rehearsal of an adapting student: its own edits of the pairs' portraits into styles that it knows.
 
-Samples like any other, with the student before adaptation in the place of both teachers, so that the ordinary losses
-hold on to the old styles while the pairs teach the new one. No old portrait is needed, only the old prompts.
+They are ordinary samples with the unadapted student in place of both teachers. The ordinary losses keep the old styles
+on them while the pairs teach the new one. No old portrait is needed, only the old prompts.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def rehearse(
     settings: Settings,
     working: Path,
 ) -> list[SampleRef]:
-    """Write what is rehearsed below `working` and return it; `old` are samples of the styles that are known."""
+    """Write the rehearsed samples below `working` and return them; `old` are samples of the known styles."""
     wishes = choose_wishes(pairs, old, settings)
     if not wishes:
         return []
     folder = working / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # made anew in seconds; a killed run may have left half of it
+    shutil.rmtree(folder, ignore_errors=True)  # made anew in seconds; a killed run may have left a part of it
     folder.mkdir(parents=True)
     entries = write_shard(folder / SHARD, _samples(student, wishes, networks, settings.teach))
     return [replace(wish, shard=folder / SHARD, entry=entry) for wish, entry in zip(wishes, entries, strict=True)]

@@ -22,9 +22,9 @@ from data_catalog.samples.shard_index import read_index
 from data_catalog.samples.shards import read_sample
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
-from tasks.dataset import REJECTED
 from tasks.pictures.inline import embed_picture, make_strip
-from tasks.score import MEASURES
+from tasks.tables.samples import REJECTED
+from tasks.tables.scores import MEASURES
 from tasks.templates import format_number, render
 
 VIEWS_SHOWN = 4
@@ -36,7 +36,7 @@ _index = lru_cache(32)(read_index)
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which samples, and in which order. None: any. `order` is `key` or a score; bounds are of that score."""
+    """Selection of samples, and their order. None: any. `order` is `key` or a score; bounds are of that score."""
 
     rejected: bool = False
     style: str | None = None
@@ -48,7 +48,7 @@ class Wanted:
     high: float | None = None
 
     def filters(self) -> pc.Expression | None:
-        """As pyarrow filters."""
+        """Return the selection as a pyarrow filter."""
         parts = [
             pc.field(name) == value
             for name, value in (("style", self.style), ("split", self.split))
@@ -66,7 +66,7 @@ class Wanted:
 
 
 class Browser:
-    """One dataset of a data root, open to be looked at."""
+    """Dataset of a data root, opened for browsing."""
 
     def __init__(self, root: Path, snapshot: Snapshot) -> None:
         self.root, self.snapshot = root, snapshot
@@ -77,14 +77,14 @@ class Browser:
         return sorted(self.snapshot.manifest["styles"])
 
     def reasons(self) -> list[str]:
-        """Why samples were rejected, each reason once."""
+        """List the reasons of rejection, each once."""
         if self.rejected is None:
             return []
         reasons: list[str] = pc.unique(pq.read_table(self.rejected, columns=["reason"])["reason"]).to_pylist()
         return sorted(reasons)
 
     def find(self, wanted: Wanted, start: int, count: int) -> tuple[int, list[Row]]:
-        """How many there are, and `count` of them from `start` on."""
+        """Return the number of matches, and `count` of them from `start` on."""
         path, key = (self.rejected, "id") if wanted.rejected else (self.samples, "key")
         if path is None:
             return 0, []
@@ -120,7 +120,7 @@ class Browser:
 
 
 def find_rejected(root: Path, snapshot: Snapshot) -> Path | None:
-    """The table of what was rejected on the way to a dataset; it lies with the partition of the snapshot."""
+    """Return the table of a dataset's rejected samples; it is stored with the partition of the snapshot."""
     catalog = Catalog(Store(root))
     for entry in catalog.history(DATASET):
         folder = catalog.folder(entry)
@@ -130,7 +130,7 @@ def find_rejected(root: Path, snapshot: Snapshot) -> Path | None:
 
 
 def read_cells(shard: Path, key: str) -> list[np.ndarray]:
-    """Portrait, pseudo-label and views of a sample, each (H, W, 3) uint8; nothing where its shard is gone."""
+    """Read portrait, pseudo-label and views of a sample, each (H, W, 3) uint8; empty if its shard is deleted."""
     try:
         entry = _index(shard)[key]
         wanted = [name for name in entry.fields if name in PICTURES or name.startswith("view_0")]

@@ -1,6 +1,6 @@
-"""What differs between two datasets: samples, scores by style, settings, and what else made the difference.
+"""Differences between two datasets: samples, scores by style, settings, and other causes.
 
-A is the one before, B the one now. Columns are compared whole, so that a million samples take seconds.
+A is the earlier dataset, B the present one. Columns are compared whole, so that a million samples take seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEANINGS = {
     "score_teacher_lpips": "teacher",  # these two are measured on what the teacher made
     "score_view_identity": "teacher",
 }
-# Where a sample lies, and its place among the others: it is no other sample for that.
+# Columns of a sample's place. A moved sample is the same sample.
 NOT_COMPARED = ("key", "shard", "block", "rank")
 
 Row = dict[str, Any]
@@ -98,7 +98,7 @@ def _read(dataset: Snapshot) -> pa.Table:
     table = dataset.samples()
     missing = [name for name in ("key", "style") if name not in table.column_names]
     if missing:
-        raise UserError(f"{dataset.folder / SAMPLES} is no table of samples", missing=", ".join(missing))
+        raise UserError(f"{dataset.folder / SAMPLES} is not a table of samples", missing=", ".join(missing))
     return table.sort_by("key")
 
 
@@ -203,10 +203,10 @@ def _paired_shifts(samples: SampleDiff) -> dict[str, dict[str, float | None]]:
 
 
 def _shifts(then: dict[str, Any], now: dict[str, Any], paired: dict[str, float | None]) -> Row:
-    """Of each score: the means, how far they moved, and how far that is.
+    """Compare the means of each score.
 
-    `shift` is mean B - mean A over all samples, so that it also tells of those that came and went; `paired` is
-    the mean of B - A over the samples in both; `effect` is `shift` in units of the samples' spread (Cohen's d).
+    `shift` is mean B - mean A over all samples, which includes added and removed ones. `paired` is
+    the mean of B - A over the samples in both. `effect` is `shift` in units of the samples' spread (Cohen's d).
     """
     found: Row = {}
     for name in [*then, *(name for name in now if name not in then)]:

@@ -34,7 +34,7 @@ Write = Callable[[str, bytes], None]  # name below the target, content
 
 
 def write_layout(layout: str, snapshot: Snapshot, root: Path, write: Write) -> dict[str, int]:
-    """Write the pictures of a dataset, one after the other, and its dataset.json last; returns what was counted.
+    """Write the pictures of a dataset one by one, and its dataset.json last; returns the counts.
 
     root: the data root.  Raises UserError where a shard is gone.
     """
@@ -162,5 +162,5 @@ def _write_below(folder: Path, name: str, data: bytes) -> None:
 def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     """Stored, since pictures are compressed already, and without a date: equal datasets give equal archives."""
     member = zipfile.ZipInfo(name)
-    member.external_attr = 0o644 << 16  # without, nobody may read what is unpacked
+    member.external_attr = 0o644 << 16  # without it, unpacked files are unreadable
     archive.writestr(member, data)

@@ -1,7 +1,7 @@
-"""The dataset and the student that given settings made: the newest whose records name exactly these settings.
+"""Dataset and student made by given settings: the newest whose records name exactly these settings.
 
-Style files, code and weights may have changed since; `stillroom plan` says so. Settings of another profile, another
-world or another `--set` make another dataset, which is never taken for these.
+Style files, code and weights may have changed since; `stillroom plan` says so. Settings of another profile, world or
+`--set` make another dataset, which never counts as made by these.
 """
 
 from __future__ import annotations
@@ -53,23 +53,18 @@ def student_of(catalog: Catalog, settings: Settings) -> Entry:
     return _newest(catalog, STUDENT, wanted, lambda entry: made_student_with(catalog, entry), "distill", "--student")
 
 
-def is_dataset_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
-    """Whether a dataset was made by these settings."""
-    return made_dataset_with(catalog, entry) == dataset_settings(settings)
-
-
 def is_student_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
     """Whether a student was made by these settings."""
     return made_student_with(catalog, entry) == student_settings(settings)
 
 
 def dataset_settings(settings: Settings) -> Chosen:
-    """List what decides on a dataset, by dotted stage and key."""
+    """List the settings that decide on a dataset, by dotted stage and key."""
     return _plain(dataset.chosen_settings(settings))
 
 
 def student_settings(settings: Settings) -> Chosen:
-    """List what decides on a student, with what decides on its dataset."""
+    """List the settings that decide on a student, those of its dataset included."""
     return dataset_settings(settings) | {"distill": _plain(distill.reads(settings, Partition("distill")))}
 
 
@@ -88,7 +83,7 @@ def made_student_with(catalog: Catalog, entry: Entry) -> Chosen:
 
 
 def told_differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Settings that differ, such as `edit.steps: 3 there, 5 here`."""
+    """List the settings that differ, such as `edit.steps: 3 there, 5 here`."""
     found = []
     for reason in differences({"settings": made}, {"settings": wanted}):
         name = reason.what.removeprefix("setting ").removeprefix("recipe.")

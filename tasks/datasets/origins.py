@@ -1,4 +1,4 @@
-"""Why two datasets differ: settings, and what the records of their partitions say of files, weights and code."""
+"""Causes of the differences between two datasets: settings, and files, weights and code by the partitions' records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def recipe(manifest: Row) -> Row:
-    """All settings that a manifest tells, with what else it says of where the dataset is from."""
+    """Return the settings in a manifest, with its other entries on the origin."""
     given = {name: manifest[name] for name in PROVENANCE if name in manifest}
     return given | manifest.get("settings", {})
 
@@ -49,7 +49,7 @@ def compare_partitions(then: dict[str, str], now: dict[str, str]) -> list[Row]:
 
 
 def find_causes(a: Snapshot, b: Snapshot) -> list[Row]:
-    """What else than a setting made partitions differ (a style file, weights, a stage's version or code).
+    """Find causes other than settings for differing partitions (style file, weights, a stage's version or code).
 
     Looked up in the records of one partition for each stage and style; of records that are gone nothing is said.
     """
@@ -89,7 +89,7 @@ def _record(catalog: Catalog | None, key: str, digest: str) -> Record | None:
 
 
 def root_of(dataset: Snapshot) -> Path | None:
-    """The data root that holds the dataset's partitions: above its folder, or else the current one."""
+    """Return the data root that holds the dataset's partitions: above its folder, or else the current one."""
     known = "shard" in pq.read_schema(dataset.folder / SAMPLES).names
     shards = dataset.samples(["shard"]).column("shard") if known else []
     first = str(shards[0].as_py()) if len(shards) else "store"

@@ -1,4 +1,4 @@
-"""One page that shows an evaluation: every measure, by method and by style, with its 95 % interval."""
+"""Figure of an evaluation: every measure, by method and by style, with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What a panel shows, and which way is better.
+# Title of each panel, and its better direction.
 PANELS = {
     "id": "ID, higher is better",
     "clip": "CLIP, higher is better",
@@ -34,7 +34,7 @@ Point = tuple[float, list[float]]
 
 
 def draw_figure(table: Mapping[str, Any], path: Path) -> Path:
-    """Draw the document of `make_table`; a measure that nothing is known of has no panel."""
+    """Draw the document of `make_table`; a measure without values has no panel."""
     from matplotlib.figure import Figure
 
     known = {name: title for name, title in PANELS.items() if table["table"][0].get(name) is not None}

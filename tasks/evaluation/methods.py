@@ -1,4 +1,4 @@
-"""What each method shows of a sample: the student by words and by a picture, its teachers, no edit, the true head."""
+"""Views by each method: the student by words and by a picture, its teachers, the unedited portrait, the true head."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Models:
-    """All networks of an evaluation."""
+    """Networks of an evaluation."""
 
     student: Student | CpuStudent
     teacher: Live3D
@@ -43,7 +43,7 @@ class Models:
 
 
 class Evaluation:
-    """Views of all methods on all samples; what samples share (a portrait, its truth) is made once."""
+    """Views of all methods on all samples; shared parts (a portrait, its truth) are made once."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Evaluation:
         self._reference_tokens: dict[str, Tensor] = {}
 
     def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
-        """What is seen of these samples, by style, and their truth is remembered: they are measured, and then drawn."""
+        """Cache views and truth of these samples, by style: they are measured and then drawn."""
         self._kept |= {sample.key: {} for samples in pictured.values() for sample in samples}
 
     def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
-        """One row for each sample and method, by style, key and method."""
+        """Return a row for each sample and method, by style, key and method."""
         found: dict[str, list[Row]] = {}
         for samples in group_samples(tested, "portrait_id").values():
             truths = self.find_truths(samples)  # half of the work
@@ -89,7 +89,7 @@ class Evaluation:
         return rows
 
     def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, Views]:
-        """What each method shows from cameras (V, 25)."""
+        """Return the views of each method from cameras (V, 25)."""
         if kept := self._kept.get(sample.key):
             return kept
         models = self.models
@@ -142,15 +142,14 @@ class Evaluation:
 
     def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
         """The true styled heads by key, in the procedural world."""
-        facts = ("true_camera", "portrait_seed")
-        known = [sample for sample in tested if all(sample.row.get(name) is not None for name in facts)]
-        truths = {sample.key: self._truths[sample.key] for sample in known if sample.key in self._truths}
-        unknown = [sample for sample in known if sample.key not in truths]
+        known = {s.key: s.portrait_seed for s in tested if s.true_camera is not None and s.portrait_seed is not None}
+        truths = {key: self._truths[key] for key in known if key in self._truths}
+        unknown = [sample for sample in tested if sample.key in known and sample.key not in truths]
         for samples in group_samples(unknown, "portrait_id").values():
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
             rays = self.models.teacher.config.renderer.resolution
-            heads = true_heads(first.row["portrait_seed"], self.cameras(first).numpy(), size, styles, rays)
+            heads = true_heads(known[first.key], self.cameras(first).numpy(), size, styles, rays)
             truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
         self._truths |= {key: truth for key, truth in truths.items() if key in self._kept}
         return truths
@@ -167,5 +166,4 @@ class Evaluation:
 
 def portrait_camera(sample: SampleRef) -> np.ndarray:
     """(25,) float32: the portrait's true camera where it is known, else the estimated one."""
-    true = sample.row.get("true_camera")
-    return sample.camera if true is None else np.asarray(true, dtype=np.float32)
+    return sample.camera if sample.true_camera is None else sample.true_camera

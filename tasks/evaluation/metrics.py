@@ -1,4 +1,4 @@
-"""What is measured of an edited head: against the portrait, the prompt, its own views and, where known, the truth."""
+"""Measures of an edited head: against the portrait, the prompt, its own views and, where known, the truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.judges.perceptual import Perceptual
 
 MEASURES = ("id", "clip", "three_d", "lpips")  # the paper's, and LPIPS to the truth or the pseudo-label
-WITHOUT_TARGET = MEASURES[:3]  # of the edited pictures alone
+WITHOUT_TARGET = MEASURES[:3]  # measures that need the edited pictures only
 TRUE_MEASURES = (  # only where the true styled head is known
     "l1_changed_input",  # inside the region that the true edit changes, at the input view
     "l1_changed_novel",  # the same at the novel views
@@ -33,12 +33,11 @@ TRUE_MEASURES = (  # only where the true styled head is known
     "depth_error",  # median over the head's pixels of all views, relative
     "silhouette_iou",  # of the head and its background, over all views
 )
-HIGHER_IS_BETTER = frozenset({"id", "clip", "three_d", "psnr_input", "psnr_novel", "silhouette_iou"})
 
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks that measure."""
+    """Networks of the measures."""
 
     identity: IdentityNet
     clip: Clip
@@ -66,7 +65,7 @@ class Truth:
 def true_heads(
     portrait_seed: int, cameras: np.ndarray, size: int, styles: Sequence[str], rays: int | None = None
 ) -> dict[str, Truth]:
-    """The true edits of a person of the procedural world, by style; styles that it does not know are left out.
+    """Render the true edits of a person of the procedural world, by style; unknown styles are left out.
 
     cameras: (V, 25).  rays: across the depths; without it there are none.
     """
@@ -97,9 +96,9 @@ def measure(
     pseudo_label: np.ndarray,
     truth: Truth | None,
 ) -> dict[str, float | None]:
-    """All measures of one method on one sample; None where a measure has no meaning.
+    """Compute the measures of one method on one sample; None where a measure is undefined.
 
-    views: the first from the portrait's camera; or only their pictures (V, H, W, 3) uint8, which have no shape.
+    views: the first from the portrait's camera; or only their pictures (V, H, W, 3) uint8, without depths.
     portrait, pseudo_label: (H, W, 3) uint8, H and W of the views.
     """
     pictures = views.pictures if isinstance(views, Views) else views
@@ -167,7 +166,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def bootstrap_intervals(rows: Sequence[dict[str, Any]], draws: int, seed: int) -> dict[str, list[float] | None]:
-    """95 % intervals of the means. Portraits are drawn, not rows: the styles of one portrait are not independent."""
+    """Return 95 % intervals of the means. Bootstrap over portraits: the styles of one portrait are not independent."""
     portraits = sorted({row["portrait_id"] for row in rows})
     place = {portrait: i for i, portrait in enumerate(portraits)}
     rng = np.random.default_rng(seed)
@@ -186,9 +185,7 @@ def bootstrap_intervals(rows: Sequence[dict[str, Any]], draws: int, seed: int) -
 
 
 def differences(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of ours minus theirs, edit by edit. What makes a portrait hard is in both, so that they tell more of two
-    methods than their means do.
-    """
+    """Return rows of ours minus theirs, edit by edit. A portrait's difficulty cancels, so intervals are narrower."""
     other = {row["key"]: row for row in theirs}
     rows = []
     for row in ours:
@@ -199,7 +196,7 @@ def differences(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]
 
 
 def improvement(ours: float | None, baseline: float | None) -> float | None:
-    """How much smaller an error is than the baseline's: 0.2 is 20 % less."""
+    """Return the relative decrease of an error from the baseline's: 0.2 is 20 % less."""
     return None if ours is None or not baseline else 1.0 - ours / baseline
 
 

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def draw_all(evaluation: Evaluation, chosen: Mapping[str, Sequence[SampleRef]], folder: Path) -> dict[str, Row]:
-    """Contact sheets and turntables of the samples of each style, one of each a style; returns what is on them."""
+    """Draw a contact sheet and a turntable for each style; returns their contents."""
     return {style: draw_style(evaluation, style, samples, folder) for style, samples in chosen.items()}
 
 

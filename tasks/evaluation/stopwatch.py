@@ -50,12 +50,12 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
 
 
 def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Median seconds of each. They take turns, so that a busy moment of the machine falls on all of them.
+    """Return the median seconds of each. The methods take turns, so that a busy machine slows all of them.
 
-    The first turn warms up and is not counted, unless repeats is 0 and there is no other.
+    The first turn warms up and is not counted, unless repeats is 0 and it is the only one.
 
-    One thread, since what more of them give differs between machines and, for one small picture, is little or less
-    than nothing; a GPU is not touched by that.
+    One thread: the gain of more threads differs between machines and is small for one small picture. A GPU is not
+    affected.
     """
     with one_thread():
         return _take_turns(methods, repeats, device)
@@ -63,7 +63,7 @@ def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, devi
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Work on one thread; only then a process's seconds of work are those of the clock."""
+    """Run the block on one thread; only then do CPU seconds equal seconds of the clock."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -92,6 +92,6 @@ def _time_one(method: Callable[[], object], device: str) -> float:
 
 
 def _wait(device: str) -> None:
-    """A GPU works behind Python's back."""
+    """CUDA is asynchronous: synchronise before reading the clock."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

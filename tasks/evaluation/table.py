@@ -12,9 +12,9 @@ from data_catalog.config.settings import EvaluateSettings, Settings
 STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
 TEACHERS_AS_EDITED = "editor+teacher, edit.steps"  # in the timing, where others are timed as well
 METHODS = (STUDENT, TEACHERS, NO_EDIT)
-IMAGE_PROMPT = "student, image prompt"  # the same edits asked for by a picture; beside the table
-SEEN_PROMPT = "student, seen prompt"  # the same edits asked for by words of the training; likewise
-TRUE_HEAD = "true head"  # the true edit itself, where it is known, by what needs no truth to compare with; likewise
+IMAGE_PROMPT = "student, image prompt"  # the same edits with a picture as the prompt; shown beside the table
+SEEN_PROMPT = "student, seen prompt"  # the same edits with prompts of the training; shown beside the table
+TRUE_HEAD = "true head"  # the true edit, by measures that need no truth; shown beside the table
 BESIDE = (IMAGE_PROMPT, SEEN_PROMPT, TRUE_HEAD)
 
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ def table_row(row: Row, per_style: dict[str, list[Row]]) -> Row:
 
 
 def headline(table: Row) -> dict[str, float]:
-    """The numbers that stand in the record."""
+    """Return the metrics for the record."""
     metrics = {"speedup": table["speedup"], "speedup_as_edited": table["speedup_as_edited"]}
     for row in table["table"]:
         name = row["method"].replace("+", "_").replace(" ", "_")

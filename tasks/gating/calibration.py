@@ -1,4 +1,4 @@
-"""Calibrated gates as an artifact: where each limit lies among the scores that set it, as numbers and as a picture."""
+"""Calibrated gates as files: each limit's place among its scores, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from data_catalog.config.settings import SelectSettings
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.stage import Work
-from tasks.gating.gates import GATES, Gate
+from tasks.gating.gates import GATES, Candidate, Gate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,16 +21,14 @@ LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 COLUMNS = 3  # of the plot
 BINS = 20
 
-Row = dict[str, Any]
-
 
 def write_calibration(
-    work: Work, style: str, pool: Sequence[Row], limits: dict[str, float], settings: SelectSettings
+    work: Work, style: str, pool: Sequence[Candidate], limits: dict[str, float], settings: SelectSettings
 ) -> None:
     """calibration.json and calibration.png beside a selection. pool: the samples that set the limits."""
     gates = [gate for gate in GATES if gate.name in limits]
-    scores = {gate.name: np.array([row[gate.score] for row in pool if row[gate.score] is not None]) for gate in gates}
-    places = {row["place"] for row in pool}
+    scores = {gate.name: np.array([value for row in pool if (value := gate.value(row)) is not None]) for gate in gates}
+    places = {row.place for row in pool}
     blocks = [each for each in work.inputs["score"] if each.partition.place in places]
     document = {
         "style": style,
@@ -43,8 +41,8 @@ def write_calibration(
     (work.folder / PLOT).write_bytes(draw(style, gates, limits, scores))
 
 
-def describe(gate: Gate, limit: float, scores: np.ndarray) -> Row:
-    """One gate: its limit, the share of the calibration samples that it stops, and how their scores lie."""
+def describe(gate: Gate, limit: float, scores: np.ndarray) -> dict[str, Any]:
+    """Describe a gate: its limit, the share of the calibration samples that it stops, and their scores."""
     stopped = (scores > limit) if gate.upper else (scores < limit)
     return {
         "gate": gate.name,
@@ -56,7 +54,7 @@ def describe(gate: Gate, limit: float, scores: np.ndarray) -> Row:
 
 
 def draw(style: str, gates: Sequence[Gate], limits: dict[str, float], scores: dict[str, np.ndarray]) -> bytes:
-    """A PNG with a histogram for each gate, what it stops in another colour."""
+    """Draw a PNG with a histogram for each gate; stopped samples have another colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,7 +70,7 @@ def draw(style: str, gates: Sequence[Gate], limits: dict[str, float], scores: di
 
 
 def draw_gate(axes: Axes, gate: Gate, limit: float, scores: np.ndarray) -> None:
-    """One histogram: the kept side blue, the stopped side red, the limit as a line."""
+    """Draw a histogram: the kept side blue, the stopped side red, the limit as a line."""
     stopped = (scores > limit) if gate.upper else (scores < limit)
     edges = np.histogram_bin_edges(np.append(scores, limit), BINS)
     axes.hist([scores[~stopped], scores[stopped]], edges.tolist(), stacked=True, color=["tab:blue", "tab:red"])

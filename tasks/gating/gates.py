@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from data_catalog.config.settings import SelectSettings
+from tasks.tables.scores import Scores
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Scores):
+    """A sample with its scores, where it is from, and once it is judged, what became of it."""
+
+    portrait_id: str
+    block: int
+    attempt: int
+    place: str  # of the partition that scored it
+    step: str = ""  # where it stopped, or "kept"
+    rank: int | None = None  # among the kept of its split
+
+    @property
+    def kept(self) -> bool:
+        return self.step == KEPT
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,14 @@ class Gate:
     def upper(self) -> bool:
         return self.name.startswith("max_")
 
-    def stops(self, row: Row, limit: float) -> bool:
+    def value(self, row: Scores) -> float | None:
+        """Return the score that the gate limits."""
+        value: float | None = getattr(row, self.score)
+        return value
+
+    def stops(self, row: Scores, limit: float) -> bool:
         """Whether a sample fails. An unknown score (no face to take a camera from) is no failure."""
-        value = row[self.score]
+        value = self.value(row)
         if value is None:
             return False
         return bool(value > limit) if self.upper else bool(value < limit)
@@ -45,28 +64,29 @@ GATES = (
     Gate("max_camera_drift_deg", "score_camera_drift_deg", "camera"),
 )
 STEPS = ("clip", "change", "identity", "camera")
-CHECKS: tuple[tuple[str, str, Callable[[Row], bool]], ...] = (
-    ("decodes", "no picture", lambda row: not row["decodes"]),
-    ("not constant", "constant frame", lambda row: bool(row["score_constant"])),
-    ("safe", "unsafe", lambda row: bool(row["score_unsafe"])),
+CHECKS: tuple[tuple[str, str, Callable[[Scores], bool]], ...] = (
+    ("decodes", "no picture", lambda row: not row.decodes),
+    ("not constant", "constant frame", lambda row: bool(row.score_constant)),
+    ("safe", "unsafe", lambda row: bool(row.score_unsafe)),
 )
+KEPT = "kept"
 FACE, NO_FACE = "face", "no face found"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sample has to pass: the limit of each closed gate by its setting's name, and whether a face must show."""
+    """Limits for a style: the limit of each closed gate by its setting's name, and whether a face must show."""
 
     gates: dict[str, float]
     face: bool = False
 
     @classmethod
-    def of(cls, rows: Sequence[Row], settings: SelectSettings) -> Limits:
+    def of(cls, rows: Sequence[Candidate], settings: SelectSettings) -> Limits:
         """The limits of one style, calibrated by its rows where the settings say so."""
         return cls(gate_limits(rows, settings), settings.require_face)
 
 
-def gate_limits(rows: Sequence[Row], settings: SelectSettings) -> dict[str, float]:
+def gate_limits(rows: Sequence[Candidate], settings: SelectSettings) -> dict[str, float]:
     """The limit of each closed gate, by its setting's name.
 
     With quantile calibration a style sets its own: the quantile of what its calibration samples score, whatever
@@ -78,7 +98,7 @@ def gate_limits(rows: Sequence[Row], settings: SelectSettings) -> dict[str, floa
         limit = getattr(settings, gate.name)
         if limit is None:
             continue
-        scores = [row[gate.score] for row in pool if row[gate.score] is not None]
+        scores = [value for row in pool if (value := gate.value(row)) is not None]
         if settings.calibration == "quantile" and scores:
             share = 1 - settings.quantile if gate.upper else settings.quantile
             limit = float(np.quantile(scores, share))
@@ -86,39 +106,35 @@ def gate_limits(rows: Sequence[Row], settings: SelectSettings) -> dict[str, floa
     return limits
 
 
-def calibration_pool(rows: Sequence[Row], settings: SelectSettings) -> list[Row]:
-    """The samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
+def calibration_pool(rows: Sequence[Candidate], settings: SelectSettings) -> list[Candidate]:
+    """Select the samples that calibrate: pictures of the first blocks at their first attempt, none of the test split.
 
     More portraits or further attempts leave the limits as they are.
     """
-    first = sorted({row["block"] for row in rows if not row["attempt"]})[: settings.calibration_blocks]
+    first = sorted({row.block for row in rows if not row.attempt})[: settings.calibration_blocks]
     return [
         row
         for row in rows
-        if row["block"] in first
-        and not row["attempt"]
-        and row["split"] != "test"
-        and row["decodes"]
-        and not row["score_constant"]
+        if row.block in first and not row.attempt and row.split != "test" and row.decodes and not row.score_constant
     ]
 
 
-def verdict(row: Row, limits: Limits) -> tuple[str, str]:
+def verdict(row: Scores, limits: Limits) -> tuple[str, str]:
     """(step where a sample stops, the reason), or ("kept", "").
 
     Test samples pass every gate, so that thresholds cannot make the evaluation easier; only one without a
     picture is lost.
     """
-    tested = row["split"] == "test"
+    tested = row.split == "test"
     for step, reason, fails in CHECKS:
         if fails(row) and (not tested or step == "decodes"):
             return step, reason
     if tested:
-        return "kept", ""
-    if limits.face and row["score_camera_drift_deg"] is None:
+        return KEPT, ""
+    if limits.face and row.score_camera_drift_deg is None:
         return FACE, NO_FACE
     for step in STEPS:
         for gate in GATES:
             if gate.step == step and gate.name in limits.gates and gate.stops(row, limits.gates[gate.name]):
                 return step, gate.name
-    return "kept", ""
+    return KEPT, ""

@@ -1,36 +1,36 @@
-"""What a style that keeps too few samples has to make: further attempts at its blocks, or nothing more.
+"""Further attempts for a style that keeps too few samples.
 
-An attempt makes the training portraits of a block once more, all of them, with other seeds and later other prompts. It
-does not depend on which of them passed the gates: so a moved threshold may ask for more attempts or for fewer, but
-never for an image that was made before.
+An attempt makes all training portraits of a block again, with other seeds and later other prompts. It does not depend
+on which of them passed the gates: a moved threshold may ask for more or fewer attempts, but never for an image that
+was made before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import SelectSettings
 from data_catalog.store.stage import Partition
+from tasks.gating.gates import Candidate
 
-Row = dict[str, Any]
 
-
-def ask_for_more(style: str, judged: Sequence[Row], settings: SelectSettings, repeatable: bool = True) -> list[str]:
+def ask_for_more(
+    style: str, judged: Sequence[Candidate], settings: SelectSettings, repeatable: bool = True
+) -> list[str]:
     """Places of the attempts to make (`0002-a1`), as many as the yield so far lets expect to be enough.
 
-    No block is attempted again before all others were; of those to come, the ones with most portraits without a kept
-    sample come first. When `select.attempts` are used up and the style is still short, it is stopped; where its edits
-    came with the portraits and are not `repeatable`, at once.
+    A block is attempted again only after all others had as many attempts; among the rest, blocks with the most
+    portraits without a kept sample come first. A style that is still short after `select.attempts` is stopped; at once
+    where its edits came with the portraits and are not `repeatable`.
     """
-    learned = [row for row in judged if row["split"] == "train"]
-    kept = sum(row["kept"] for row in learned)
+    learned = [row for row in judged if row.split == "train"]
+    kept = sum(row.kept for row in learned)
     if settings.keep is None or kept >= settings.keep or not learned:
         return []
-    sizes = Counter(row["block"] for row in learned if not row["attempt"])
-    done = {block: max(row["attempt"] for row in learned if row["block"] == block) for block in sizes}
+    sizes = Counter(row.block for row in learned if not row.attempt)
+    done = {block: max(row.attempt for row in learned if row.block == block) for block in sizes}
     least = min(done.values()) + 1
     if not repeatable or least >= settings.attempts:
         raise _stopped(style, kept, learned, settings, repeatable)
@@ -42,15 +42,17 @@ def ask_for_more(style: str, judged: Sequence[Row], settings: SelectSettings, re
     return sorted(places)
 
 
-def _uncovered(learned: Sequence[Row], block: int) -> int:
-    """How many portraits of a block have no kept sample yet."""
-    mine = [row for row in learned if row["block"] == block]
-    return len({row["portrait_id"] for row in mine} - {row["portrait_id"] for row in mine if row["kept"]})
+def _uncovered(learned: Sequence[Candidate], block: int) -> int:
+    """Count the portraits of a block without a kept sample."""
+    mine = [row for row in learned if row.block == block]
+    return len({row.portrait_id for row in mine} - {row.portrait_id for row in mine if row.kept})
 
 
-def _stopped(style: str, kept: int, learned: Sequence[Row], settings: SelectSettings, repeatable: bool) -> UserError:
-    attempts = Counter(row["attempt"] for row in learned)
-    passed = Counter(row["attempt"] for row in learned if row["kept"])
+def _stopped(
+    style: str, kept: int, learned: Sequence[Candidate], settings: SelectSettings, repeatable: bool
+) -> UserError:
+    attempts = Counter(row.attempt for row in learned)
+    passed = Counter(row.attempt for row in learned if row.kept)
     end = (
         "and has used up its attempts"
         if repeatable
@@ -66,5 +68,5 @@ def _stopped(style: str, kept: int, learned: Sequence[Row], settings: SelectSett
     )
 
 
-def _reasons(rows: Sequence[Row]) -> Counter[str]:
-    return Counter(row["reason"] for row in rows if row["reason"])
+def _reasons(rows: Sequence[Candidate]) -> Counter[str]:
+    return Counter(row.reason for row in rows if row.reason)

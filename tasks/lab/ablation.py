@@ -1,8 +1,8 @@
-"""What the ablations of the paper vary (3DPE, Tables 2 and 3): the styles of the base, and the number of pairs.
+"""Variables of the paper's ablations (3DPE, Tables 2 and 3): the styles of the base, and the number of pairs.
 
-Their students and deltas are kept under names of their own, `base` and `arm`, so that no one who asks for the newest
-student gets one of three styles. An arm's budget is of one thread's work rather than of the wall's clock, since arms
-that are compared may run beside other work.
+Their students and deltas have names of their own, `base` and `arm`, so that the newest student is never one with three
+styles. An arm's budget is CPU time of one thread instead of the wall clock, since compared arms may run beside other
+work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ USUAL_PAIRS = 10  # of Table 2
 
 @dataclass(frozen=True)
 class Arm:
-    """One adaptation: a base of some styles, a number of pairs, and the seed that draws them."""
+    """Adaptation: a base of some styles, a number of pairs, and the seed that draws them."""
 
     styles: int
     pairs: int
@@ -44,7 +44,7 @@ ARM = replace(adapt.STAGE, name="arm", needs=(Need("pairs"), Need("dataset"), Ne
 
 
 def draw_styles(known: Sequence[str], novel: str | None) -> tuple[str, list[list[str]]]:
-    """The style that is adapted to, and the styles of each base, each among those of the next.
+    """Return the style to adapt to, and the styles of each base; each base is part of the next.
 
     The order is drawn by the names, once for ever, not chosen by what comes out best. A world with fewer styles than
     the largest base has one base of all that are left.

@@ -1,4 +1,4 @@
-"""The page of the ablations: Tables 2 and 3 as they came out, and which of the paper's trends are seen in them."""
+"""Page of the ablations: Tables 2 and 3 as measured, and the paper's trends that they show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an arm. `curve` has rows of seconds and lpips, the first before adapting."""
+    """Result of an arm. `curve` has rows of seconds and lpips, the first before adapting."""
 
     arm: Arm
     curve: list[dict[str, float]]

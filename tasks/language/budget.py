@@ -1,4 +1,4 @@
-"""What a style's prompts may cost: a limit in tokens and money that stops before it is passed."""
+"""Budget of a style's prompts: a limit in tokens and money, checked before each request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OVERHEAD = 64  # tokens that a server may add around the messages
 
 
 class Budget:
-    """Tokens and US dollars of one style, whichever run paid them: answers that are reused count too."""
+    """Tokens and US dollars spent on a style by any run: reused answers count too."""
 
     def __init__(self, settings: LlmSettings) -> None:
         self.settings = settings
@@ -26,7 +26,7 @@ class Budget:
         self._prices = tuple(price or 0.0 for price in prices)
 
     def add(self, tokens_in: int, tokens_out: int) -> None:
-        """Note what was spent, or may have been."""
+        """Note tokens that were spent or may have been."""
         self.tokens += tokens_in + tokens_out
         self.usd += self._cost(tokens_in, tokens_out)
 
@@ -39,11 +39,11 @@ class Budget:
             return
         key = "budget_tokens" if over_tokens else "budget_usd"
         raise UserError(
-            "the next request to the language model could pass the budget of this style's prompts",
+            "the next request to the language model could exceed the budget of this style's prompts",
             spent=f"{self.tokens} tokens, {self.usd:.4f} USD",
             request=f"up to {tokens_in + tokens_out} tokens, {self._cost(tokens_in, tokens_out):.4f} USD",
             budget=f"llm.{key} = {getattr(self.settings, key)}",
-            hint=f"--set llm.{key}=...; answers are kept and not asked again. Or --set prompts.backend=builtin",
+            hint=f"--set llm.{key}=...; earlier answers are reused. Or --set prompts.backend=builtin",
         )
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float:

@@ -1,7 +1,7 @@
-"""What a prompt must not ask for: no lost face, no other person, no names of people.
+"""Checks of a prompt: it must not hide or harm the face, ask for another person, or name people.
 
-Word lists, not a language model: the same answer each time, without a download. They err on the side of refusing,
-since another paraphrase is cheap.
+Word lists instead of a language model: the answer is always the same and needs no download. They err on the side of
+refusing, since another paraphrase is cheap.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from data_catalog.config.styles import StyleFile
 from tasks.language.wording import normalise
 
 _WHOSE = r"(?:his|her|their|its|the|(?:the|this)\s+person's)\s+(?:whole\s+|entire\s+)?"
-# The teacher needs a frontal face in the portrait's own camera; the rest no dataset should hold.
+# The teacher needs a frontal face in the portrait's own camera; the other topics belong in no dataset.
 NOT_FACE_SAFE = {
     "nudity": r"\b(?:naked|nud(?:e|ity)|topless|bare[- ]chested|undress\w*|sex(?:y|ual\w*)|erotic\w*|porn\w*)\b",
     "gore": r"\b(?:decapitat\w*|behead\w*|headless|mutilat\w*|dismember\w*|disembowel\w*|gor(?:e|y))\b",
@@ -49,7 +49,7 @@ NO_PERSON, WELL_KNOWN = frozenset(_NO_PERSON.split()), frozenset(_WELL_KNOWN.spl
 
 
 def unfit(text: str, style: StyleFile) -> str:
-    """Why a prompt is not for this style, or nothing."""
+    """Return the reason why a prompt does not fit a style, or ""."""
     danger = not_face_safe(text)
     if danger:
         return f"not face-safe: {danger}"
@@ -61,21 +61,21 @@ def unfit(text: str, style: StyleFile) -> str:
 
 
 def not_face_safe(text: str) -> str:
-    """What of a face would be lost or harmed, or nothing."""
+    """Return the danger to the face in a prompt, or ""."""
     return next((what for what, words in NOT_FACE_SAFE.items() if re.search(words, text, re.IGNORECASE)), "")
 
 
 def changes_identity(text: str) -> str:
-    """The words that ask for another person, or nothing."""
+    """Return the words that ask for another person, or ""."""
     found = re.search(CHANGES_IDENTITY, text, re.IGNORECASE)
     return found[0] if found else ""
 
 
 def people_named(text: str, style: StyleFile | None = None) -> list[str]:
-    """Words that look like names of people and do not stand in the style's own file.
+    """Return words that look like names of people and are not in the style's own file.
 
-    A capital letter inside a sentence makes a name, unless it is known to name something else; where every word has
-    one, only well-known names count.
+    A capital letter inside a sentence marks a name, unless the word is known to name something else. Where every word
+    has one, only well-known names count.
     """
     lines = [*style.prompts, *style.train, *style.test] if style else []
     said = set(normalise(" ".join(lines)).split()) | NO_PERSON

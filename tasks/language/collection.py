@@ -29,7 +29,7 @@ class Prompt:
 
 @dataclass
 class Collection:
-    """The prompts of one style. `embed`, with `max_cosine`, also compares what they mean (CLIP)."""
+    """Prompts of one style. `embed`, with `max_cosine`, also compares their meaning (CLIP)."""
 
     style: StyleFile
     wanted: int
@@ -55,7 +55,7 @@ class Collection:
             self.accepted.append(prompt)
 
     def close(self) -> None:
-        """List what was too similar after the other rejected prompts, the most different first."""
+        """List the too similar prompts after the other rejected ones, the most different first."""
         for _, text, reason in sorted(self.similar):
             self.rejected.append({"text": text, "reason": reason})
         self.similar = []
@@ -74,7 +74,7 @@ class Collection:
         return "" if prompt.origin in WRITTEN else unfit(prompt.text, self.style)
 
     def _is_similar(self, text: str) -> bool:
-        """Whether an accepted prompt says nearly the same; notes which."""
+        """Whether an accepted prompt is nearly the same; notes which."""
         likeness, other = max(((rouge_l(text, other.text), other.text) for other in self.accepted), default=(0.0, ""))
         measure, most = "ROUGE-L", self.max_rouge
         if likeness < most and self.embed is not None:

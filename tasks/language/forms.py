@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Person(NamedTuple):
-    """One way to speak of who is in the picture, with the verbs that agree."""
+    """Words for the person in the picture, with verbs that agree."""
 
     subject: str
     object: str

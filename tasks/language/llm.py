@@ -1,8 +1,8 @@
-"""Paraphrases from a language model: any server that speaks the OpenAI API.
+"""Paraphrases from a language model behind any server with the OpenAI API.
 
-The key comes from OPENAI_API_KEY alone, so that it stands in no profile, no record and no fingerprint; the server from
-prompts.base_url or OPENAI_BASE_URL. Every answer is kept under the data root as it arrives: a request that was answered
-once, in this run or before a crash, is not paid for again.
+The key comes from OPENAI_API_KEY only, so that it is in no profile, record or fingerprint; the server from
+prompts.base_url or OPENAI_BASE_URL. Every answer is stored under the data root as it arrives: an answered request is
+not paid for again, in this run or after a crash.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 from data_catalog.config.settings import PromptsSettings, Settings
 from data_catalog.store.fingerprint import digest_json, write_atomically
 from tasks.language.budget import Budget, most_tokens
-from tasks.language.server import Server
 
 log = logging.getLogger(__name__)
 
-LONGEST_ANSWER = 1_000_000  # bytes that are looked at
+LONGEST_ANSWER = 1_000_000  # bytes of an answer that are read
 SAID = 200  # characters of a refusal that are kept as the reason
 SYSTEM = (
     "You write instructions for an image editing model that edits portrait photos. Reply with JSON only: "
@@ -44,7 +43,7 @@ TEMPLATE = digest_json([SYSTEM, REQUEST, AVOID, SCHEMA])  # in the fingerprint
 
 @dataclass
 class Exchange:
-    """One request and what came back, as it came. `texts` is empty where `problem` says why."""
+    """Request with its answer as received. `texts` is empty if there is a `problem`."""
 
     request: dict[str, Any]
     answer: str
@@ -59,11 +58,13 @@ class LanguageModel:
     """Asks for paraphrases of one style. Open it with `with`; `answers` is the folder of kept answers."""
 
     def __init__(self, settings: Settings, answers: Path) -> None:
+        from tasks.language.server import Server  # with asyncio, which a plan does without
+
         self.settings: PromptsSettings = settings.prompts
         self.answers = answers
         self.budget = Budget(settings.llm)
         self.server = Server(settings.prompts.base_url, settings.llm, self.budget)
-        self._unknown: list[str] = []  # parameters that the server does not take
+        self._unknown: list[str] = []  # parameters that the server rejects
 
     def __enter__(self) -> LanguageModel:
         return self
@@ -77,8 +78,8 @@ class LanguageModel:
         kept = self.answers / f"{digest_json([self.server.base_url, request])[:32]}.json"
         try:
             exchange = json.loads(kept.read_text(encoding="utf-8"))
-            log.info("the language model answered this before; not asked again")
-        except (FileNotFoundError, ValueError):  # A damaged file is an answer that was lost.
+            log.info("a stored answer of the language model is reused")
+        except (FileNotFoundError, ValueError):  # A damaged file counts as a lost answer.
             sent, body = self._send(request)
             answer = self.server.without_key(body[:LONGEST_ANSWER].decode("utf-8", errors="backslashreplace"))
             exchange = {"request": sent, "answer": answer, "whole": _is_whole(body)}
@@ -89,7 +90,7 @@ class LanguageModel:
         return Exchange(exchange["request"], exchange["answer"], texts, *tokens, problem, refused)
 
     def _send(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Send, without the parameters that the server objects to. Returns what it took and its answer."""
+        """Send, without parameters that the server rejects. Returns the accepted request and its answer."""
         from openai import BadRequestError, UnprocessableEntityError
 
         while True:
@@ -101,7 +102,7 @@ class LanguageModel:
                 name = objected_to(said, sent)
                 if name is None:
                     raise self.server.refused(error) from None
-                log.info("the server does not take %s (%s)", name, said[:SAID])
+                log.info("the server rejects %s (%s)", name, said[:SAID])
                 self._unknown.append(name)
 
 
@@ -124,7 +125,7 @@ def make_request(
 
 
 def plainer(request: dict[str, Any], unknown: list[str]) -> dict[str, Any]:
-    """The request for a server that does not know some parameters; newer ones call max_tokens otherwise."""
+    """Return the request without some parameters, for a server that rejects them; newer ones rename max_tokens."""
     sent = {name: value for name, value in request.items() if name not in unknown}
     if "max_tokens" in unknown and "max_completion_tokens" not in unknown:
         sent["max_completion_tokens"] = request["max_tokens"]
@@ -132,7 +133,7 @@ def plainer(request: dict[str, Any], unknown: list[str]) -> dict[str, Any]:
 
 
 def objected_to(message: str, sent: dict[str, Any]) -> str | None:
-    """The parameter that a server's complaint is about: one it names, else structured output; None: neither."""
+    """Return the parameter that a server's complaint names, else structured output; None: neither was sent."""
     optional = ("max_tokens", "max_completion_tokens", "seed", "temperature", "response_format")
     named = next((name for name in optional if name in sent and name in message), None)
     return named or ("response_format" if "response_format" in sent else None)
@@ -156,7 +157,7 @@ def read_answer(answer: str, whole: bool = True) -> tuple[list[str], str, bool]:
 
 
 def parse_answer(content: str) -> list[str] | None:
-    """The paraphrases in an answer: the JSON we asked for, or a list of texts, bare or within other words."""
+    """Parse the paraphrases in an answer: the requested JSON, or a list of texts, alone or within other words."""
     fenced = content.split("```")[1].removeprefix("json") if content.count("```") > 1 else ""
     braces = content[content.find("{") : content.rfind("}") + 1] if "{" in content else ""
     brackets = content[content.find("[") : content.rfind("]") + 1] if "[" in content else ""
@@ -169,7 +170,7 @@ def parse_answer(content: str) -> list[str] | None:
 
 
 def used_tokens(answer: str) -> tuple[int, int] | None:
-    """(in, out) as the server counted them; None where it does not say."""
+    """Return (in, out) as the server counted them; None if it does not say."""
     document = _parse(answer)
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
@@ -185,7 +186,7 @@ def _first_choice(document: Any) -> dict[str, Any] | None:
 
 
 def _parse(text: str) -> Any:
-    """A JSON value, or None. A thousand open brackets are no answer either."""
+    """Parse a JSON value; None if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The built-in paraphraser: one edit instruction said in many ways, by grammar alone and the same each time."""
+"""Built-in paraphraser: many ways to say an edit instruction, by grammar alone and always the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Kind = Literal["become", "medium", "have", "lose", "adjective", "manner", "other
 
 
 class Intent(NamedTuple):
-    """What an instruction asks for. `phrase` is "a bronze statue", "red hair", "neon", "the style of Van Gogh"."""
+    """Request of an instruction. `phrase` is "a bronze statue", "red hair", "neon", "the style of Van Gogh"."""
 
     kind: Kind
     phrase: str
@@ -95,7 +95,7 @@ _PATTERNS: tuple[tuple[Kind, str], ...] = (
 
 
 def parse(instruction: str) -> Intent:
-    """What an instruction asks for; kind "other" where the grammar does not know its form."""
+    """Parse the request of an instruction; kind "other" where the grammar does not know its form."""
     text = re.sub(r"\s+", " ", instruction).strip().rstrip(".!?").strip()
     for kind, pattern in _PATTERNS:
         match = re.fullmatch(pattern, text, re.IGNORECASE)
@@ -133,7 +133,7 @@ def paraphrases(instruction: str, count: int, seed: int) -> list[str]:
 
 
 def captions(instruction: str) -> tuple[str, str]:
-    """What the picture shows before and after the edit, for directional CLIP similarity."""
+    """Return captions of the picture before and after the edit, for directional CLIP similarity."""
     kind, phrase = parse(instruction)
     after = {
         "become": f"a photo of {phrase}",

@@ -1,7 +1,7 @@
-"""One request to a server of the OpenAI API, sent until it is answered or there is no use in trying.
+"""Requests to a server with the OpenAI API, repeated until answered or hopeless.
 
-The client's own retries are off: it would wait for no long `retry-after`, end no answer that trickles, follow a
-redirect with the prompts, and not say what its tries may have cost.
+The client's own retries are off: they ignore a long `retry-after`, do not end a trickling answer, follow redirects with
+the prompts, and do not report the tokens that failed tries may have cost.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0  # before a retry, doubling, unless the server says how long
-PATIENCE_S = 120.0  # a server that asks for more is given up
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0  # seconds before a retry, doubling, unless the server says how long
+PATIENCE_S = 120.0  # seconds; a server that asks for a longer wait is given up
 SHOWN = 300  # characters of a server's message
 KEY_VARIABLE = "OPENAI_API_KEY"
 HIDDEN = "[key]"
@@ -38,7 +38,7 @@ HINTS = {
 
 
 class Server:
-    """A server, and what its requests have cost. Open it with `with`."""
+    """Server, and the cost of its requests. Open it with `with`."""
 
     def __init__(self, base_url: str | None, settings: LlmSettings, budget: Budget) -> None:
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
@@ -57,7 +57,7 @@ class Server:
         self._runner.close()
 
     def send(self, request: dict[str, Any]) -> bytes:
-        """The body of the answer. Raises openai's BadRequestError where the server objects to the request itself."""
+        """Return the answer's body. Raises openai's BadRequestError where the server rejects the request itself."""
         from openai import APIConnectionError, APIStatusError, BadRequestError, UnprocessableEntityError
 
         tokens = most_tokens(request)
@@ -72,7 +72,7 @@ class Server:
                 if not _worth_retrying(error) or (wait or 0.0) > PATIENCE_S:
                     raise self._gave_up(said, attempt + 1, error, wait) from None
             except (APIConnectionError, TimeoutError) as error:
-                # Nobody knows whether the server wrote, and counted, an answer that did not arrive.
+                # An answer that did not arrive may have been written and charged: count it.
                 self.budget.add(*tokens)
                 wait, said = None, self._said(error)
             if attempt == self.settings.retries:
@@ -84,23 +84,23 @@ class Server:
         raise AssertionError("unreachable")
 
     def refused(self, error: APIStatusError) -> UserError:
-        """The error of a request that the server does not take in any form."""
+        """Return the error for a request that the server rejects in every form."""
         return self._gave_up(self._said(error), 1, error)
 
     def without_key(self, text: str) -> str:
-        """A text of the server, which may repeat what it was sent."""
+        """Remove the key from a text of the server, which may quote the request."""
         key = os.environ.get(KEY_VARIABLE, "").strip()
         return text.replace(key, HIDDEN) if key else text
 
     async def _post(self, request: dict[str, Any]) -> bytes:
-        # A deadline for the whole answer: the client's time-out starts anew with every byte.
+        # A deadline for the whole answer: the client's own timeout starts again with every byte.
         async with asyncio.timeout(self.settings.timeout_s):
             answer = await self._open().chat.completions.with_raw_response.create(**request)
             body: bytes = answer.http_response.content
         return body
 
     def _open(self) -> AsyncOpenAI:
-        """The client, made with the first request: answers that are kept need no key."""
+        """Return the client, made with the first request: stored answers need no key."""
         if self._client is None:
             from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
@@ -145,7 +145,7 @@ class Server:
             server=_origin(self.base_url),
             cause=said,
             tries=tries,
-            kept="what was answered before is kept and not asked again",
+            kept="earlier answers are stored and not requested again",
             **waiting,
             hint=hint,
         )
@@ -174,7 +174,7 @@ def _retry_after(error: APIStatusError) -> float | None:
 
 
 def _origin(url: str) -> str:
-    """Server and path of an address, without what may be secret in it."""
+    """Return server and path of an address, without possible secrets."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}" if host else parts.path

@@ -1,4 +1,4 @@
-"""Prompts as words: cleaned, normalised, compared. What two prompts share decides what counts as the same."""
+"""Wording of prompts: cleaning, normalising, comparing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 
 def clean(text: str) -> str:
-    """One line without quotation marks around it, list numbers, or a full stop at its end."""
+    """Return the text on one line, without quotation marks around it, list numbers, or a final full stop."""
     line = re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", " ".join(text.split()))
     return line.strip(" \"'\u201c\u201d").removesuffix(".").strip(" \"'\u201c\u201d")
 
 
 def normalise(text: str) -> str:
-    """Lower-case words and single spaces: what two spellings of one prompt share."""
+    """Return lower-case words with single spaces, equal for two spellings of one prompt."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 

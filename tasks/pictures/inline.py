@@ -1,4 +1,4 @@
-"""Pictures for a page: strips of equal cells, depths in colour, animations, all as data URIs."""
+"""Pictures for a page: strips of equal cells, depths in colour, all as data URIs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-MAX_CELL_PX = 192  # a page shows many pictures; larger ones only make it heavy
+MAX_CELL_PX = 192  # pixels; larger pictures would only make the page heavy
 WEBP_QUALITY = 92
 
 
@@ -42,16 +42,4 @@ def embed_picture(picture: np.ndarray) -> str:
     """A data URI of a picture (H, W, 3) uint8."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
-    return _data_uri("image/webp", buffer.getvalue())
-
-
-def embed_animation(frames: Sequence[np.ndarray], frame_ms: int) -> str:
-    """A data URI of an endless animation of frames (H, W, 3) uint8."""
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    buffer = io.BytesIO()
-    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=frame_ms, loop=0, quality=WEBP_QUALITY)
-    return _data_uri("image/webp", buffer.getvalue())
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

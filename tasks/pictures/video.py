@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FPS = 24
 MIN_SIDE = 256  # px; smaller pictures are enlarged, since players and 4:2:0 colour treat tiny ones badly
-# Of x264. Without B-frames pictures are stored in the order of their times, and a last one ends when it should.
+# Options of x264. Without B-frames, pictures are stored in the order of their times, and the last one ends on time.
 QUALITY = {"crf": "16", "preset": "medium", "bf": "0"}
 SUFFIXES = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # containers of H.264
 
@@ -37,13 +37,13 @@ class Frame(NamedTuple):
 
 
 def check_video_name(path: Path) -> None:
-    """Raise UserError where the suffix is of no container for H.264."""
+    """Raise UserError if the suffix is of no container for H.264."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot write a video named '{path}'", expected=f"a name ending in {', '.join(SUFFIXES)}")
 
 
 def check_sound(path: Path, source: Path) -> None:
-    """Raise UserError where the sound of the file `source` cannot be stored, as it is, in a video named `path`."""
+    """Raise UserError if the sound of the file `source` cannot be copied into a video named `path`."""
     import av
 
     with av.open(str(source)) as given:
@@ -104,7 +104,7 @@ def write_clip(
 
 
 def _mux(container: OutputContainer, packets: list[Packet], durations: dict[int | None, int]) -> None:
-    """Store pictures. x264 forgets how long each is shown, which decides when the last one ends."""
+    """Store pictures with their durations, which x264 drops and which end the last picture."""
     for packet in packets:
         packet.duration = durations.pop(packet.pts)
         container.mux(packet)
@@ -132,7 +132,7 @@ def _sound_copier(container: OutputContainer, source: Path | None) -> Callable[[
 
 
 def _sound_packets(given: InputContainer) -> Iterator[Packet]:
-    """What can be read of the sound; a file that breaks off ends there."""
+    """Packets of the sound, up to the first damage."""
     import av
 
     try:

@@ -1,4 +1,4 @@
-"""Comparisons as pages with pictures that need nothing but themselves: of two datasets, of two runs."""
+"""Comparison of two datasets as a page with pictures that needs nothing but itself."""
 
 from __future__ import annotations
 
@@ -22,15 +22,6 @@ from tasks.templates import render
 
 CHANGED_PER_STYLE, ALONE_PER_STYLE = 6, 6
 PICTURES = ("portrait.png", "pseudo_label.png")
-METRIC_GROUPS = (  # title and prefix; the first that fits
-    ("The student", "evaluate.student."),
-    ("Its teachers", "evaluate.editor_teacher."),
-    ("No edit", "evaluate.no_edit."),
-    ("Evaluation", "evaluate."),
-    ("Training", "distill."),
-    ("Dataset stages", ""),
-)
-BOOKKEEPING = "How the runs went"
 SMALL_EFFECT = 0.2  # Cohen: a shift below it is hardly one; the page marks those above
 
 Row = dict[str, Any]
@@ -40,28 +31,6 @@ def dataset_page(a: Snapshot, b: Snapshot, samples: SampleDiff, diff: Row) -> by
     """The page of `describe_diff`."""
     pictures = show_samples(a, b, samples, diff)
     return render("dataset_diff.html.j2", diff=diff, pictures=pictures, small_effect=SMALL_EFFECT).encode()
-
-
-def run_page(comparison: Row, pictures: list[Row], students: list[Row], files: list[Row]) -> bytes:
-    """The page of two runs. students: of `compare_evaluations`.  files: pictures that the runs logged."""
-    shown = {"run": comparison, "diff": comparison["dataset"], "groups": group_metrics(comparison["metrics"])}
-    drawn = {"pictures": pictures, "students": students, "files": files}
-    return render("run_comparison.html.j2", **shown, **drawn, small_effect=SMALL_EFFECT).encode()
-
-
-def group_metrics(metrics: list[Row]) -> list[Row]:
-    """Metrics in groups that a reader looks for one after the other; those that are equal only counted."""
-    titles = [*(title for title, _ in METRIC_GROUPS), BOOKKEEPING]
-    groups: dict[str, Row] = {title: {"title": title, "rows": [], "equal": 0} for title in titles}
-    for row in metrics:
-        title, prefix = next(each for each in METRIC_GROUPS if row["metric"].startswith(each[1]))
-        if row["bookkeeping"]:
-            title, prefix = BOOKKEEPING, ""
-        if row["a"] == row["b"]:
-            groups[title]["equal"] += 1
-        else:
-            groups[title]["rows"].append(row | {"name": row["metric"].removeprefix(prefix)})
-    return [group for group in groups.values() if group["rows"] or group["equal"]]
 
 
 def show_samples(a: Snapshot, b: Snapshot, samples: SampleDiff, diff: Row) -> list[Row]:
@@ -81,7 +50,7 @@ def show_samples(a: Snapshot, b: Snapshot, samples: SampleDiff, diff: Row) -> li
 
 
 def choose_changed(samples: SampleDiff, style: str) -> list[int]:
-    """Places of the changed samples of a style to show: those whose pseudo-label is another, most moved first."""
+    """Choose changed samples of a style to show: those with another pseudo-label, the largest changes first."""
     styles = samples.before["style"]
     mine = [int(place) for place in samples.changed if styles[int(place)].as_py() == style]
     repainted = samples.changes.get("pseudo-label")

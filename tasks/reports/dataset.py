@@ -1,4 +1,4 @@
-"""The documents beside a dataset: its card (README.md) and a report with pictures that needs nothing but itself."""
+"""Documents beside a dataset: its card (README.md) and a self-contained report with pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from data_catalog.products.keys import DATASET, EVALUATION
 from data_catalog.products.snapshot import MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store, read_record
-from tasks.dataset import REJECTED
 from tasks.datasets.origins import flatten
 from tasks.pictures.inline import colour_depth, embed_picture, make_strip
 from tasks.reports.evaluation import describe_evaluation
 from tasks.reports.rejected import show_reasons, show_rejected
 from tasks.score import median_of_known
+from tasks.tables.samples import LOST, LostRow
 from tasks.templates import render
 from tasks.training.data import SampleRef, read_fields, read_samples
 
@@ -39,7 +39,7 @@ def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) 
     evaluation = evaluation or find_evaluation(folder, root)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     samples = read_samples(folder, root)
-    rejected: list[Row] = pq.read_table(folder / REJECTED).to_pylist()
+    rejected = LOST.read(folder)
     shared = {"manifest": manifest, "digest": snapshot_digest(folder), "rejected": count_rejected(rejected)}
     card = render("card.md.j2", **shared, **describe_files(folder, samples))
     page = render(
@@ -64,15 +64,15 @@ def find_evaluation(folder: Path, root: Path) -> Path | None:
     return None
 
 
-def count_rejected(rejected: list[Row]) -> list[Row]:
-    """How many were lost, by stage and reason, most first."""
-    counts = Counter((row["stage"], row["reason"]) for row in rejected)
+def count_rejected(rejected: list[LostRow]) -> list[Row]:
+    """Count what was lost by stage and reason, most first."""
+    counts = Counter((row.stage, row.reason) for row in rejected)
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return [{"stage": stage, "reason": reason, "count": count} for (stage, reason), count in ordered]
 
 
 def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
-    """What the card says about columns, shard fields and size."""
+    """Describe the columns, shard fields and size for the card."""
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
     category = next((name for bound, name in bounds if len(samples) < bound), "100K<n<1M")
     return {
@@ -82,10 +82,10 @@ def describe_files(folder: Path, samples: list[SampleRef]) -> Row:
     }
 
 
-def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manifest: Row, root: Path) -> Row:
-    """All that the report says about one style."""
+def show_style(style: str, samples: list[SampleRef], rejected: list[LostRow], manifest: Row, root: Path) -> Row:
+    """Gather all that the report says about one style."""
     mine = [sample for sample in samples if sample.style == style]
-    lost = [row for row in rejected if row["style"] == style]
+    lost = [row for row in rejected if row.style == style]
     chosen = choose_samples(mine)
     return {
         "slug": style,
@@ -94,7 +94,7 @@ def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manife
         "rows": [show_sample(sample) for sample in chosen],
         "columns": sample_columns(chosen),
         "teacher": {
-            name: median_of_known([sample.row[name] for sample in mine])
+            name: median_of_known([sample.scores[name] for sample in mine])
             for name in ("score_teacher_lpips", "score_view_identity")
         },
         "rejected": [shown for row in lost[:REJECTED_PER_STYLE] if (shown := show_rejected(row, root))],
@@ -104,7 +104,7 @@ def show_style(style: str, samples: list[SampleRef], rejected: list[Row], manife
 
 def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:
     """A fair choice: from the best to the worst of what was kept, then the first of the test split."""
-    learned = sorted((s for s in samples if s.split != "test"), key=lambda s: (s.row["rank"], s.key))
+    learned = sorted((s for s in samples if s.split != "test"), key=lambda s: (s.rank or 0, s.key))
     tested = [sample for sample in samples if sample.split == "test"][:TEST_ROWS]
     count = min(ROWS_PER_STYLE - len(tested), len(learned))
     places: np.ndarray = np.linspace(0, len(learned) - 1, count).round().astype(int)
@@ -112,15 +112,14 @@ def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:
 
 
 def sample_columns(samples: list[SampleRef]) -> list[str]:
-    """What the cells of a sample's strip show."""
+    """Return the titles of the cells in a sample's strip."""
     count = len(read_fields(samples[0]).views[:VIEWS_SHOWN]) if samples else 0
     return ["portrait", "pseudo-label", *(f"teacher view {i + 1}" for i in range(count)), "depth"]
 
 
 def show_sample(sample: SampleRef) -> Row:
-    """One strip: portrait, pseudo-label, the teacher's views, depth from the portrait's camera."""
+    """Draw the strip of a sample: portrait, pseudo-label, the teacher's views, depth from the portrait's camera."""
     fields = read_fields(sample)
     cells = [fields.portrait, fields.pseudo_label, *fields.views[:VIEWS_SHOWN], colour_depth(fields.depths[0])]
-    scores = {name: value for name, value in sample.row.items() if name.startswith("score_")}
-    own = {"key": sample.key, "prompt": sample.prompt, "split": sample.split, "scores": scores}
+    own = {"key": sample.key, "prompt": sample.prompt, "split": sample.split, "scores": sample.scores}
     return own | {"strip": embed_picture(make_strip(cells)), "image_prompt": sample.image_prompt}

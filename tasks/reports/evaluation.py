@@ -1,4 +1,4 @@
-"""What a report shows of an evaluation: the table, and per style the student beside its teachers and the truth."""
+"""Evaluation in a report: the table, and per style the student beside its teachers and the truth."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEASURES = (
 
 
 def describe_evaluation(folder: Path) -> Row:
-    """The evaluation in `folder` as the template `evaluation.html.j2` wants it; one of an earlier version says less."""
+    """Return the evaluation in `folder` as the template `evaluation.html.j2` needs it."""
     found = json.loads((folder / TABLE).read_text(encoding="utf-8"))
     true = [{"method": TRUE_HEAD, **found["true_heads"]}] if found.get("true_heads") else []
     shown = [each for each in MEASURES if any(row.get(each.name) is not None for row in found["table"])]
@@ -64,7 +64,7 @@ def describe_evaluation(folder: Path) -> Row:
 
 
 def show_table(table: Sequence[Row], measures: Sequence[Measure], intervals: Row) -> list[Row]:
-    """Rows of cells as text; the best of a column is marked, "no edit" aside: it keeps what it does not change."""
+    """Return rows of cells as text. The best of a column is marked; "no edit" never is: it keeps everything."""
     rows = []
     for row in table:
         cells = []
@@ -100,7 +100,7 @@ def format_value(value: float | None, measure: Measure) -> str:
 
 
 def show_style(style: str, rows: Sequence[Row], pictures: Row, folder: Path) -> Row:
-    """One style: its numbers, the comparison and the turntable."""
+    """Return a style's numbers, comparison and turntable."""
     by_method = {row["method"]: row for row in rows}
     # A picture was enlarged pixel by pixel; compressed once more it is a tenth of the PNG and looks the same.
     comparison = decode_rgb((folder / pictures["comparison"]).read_bytes())

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.faces import alignment
 
-VISIBLE = 0.5  # part of a crop's area that must lie inside the picture
+VISIBLE = 0.5  # least part of a crop's area inside the picture
 
 
 class Unusable(Exception):
@@ -21,7 +21,7 @@ def middle_square(size: tuple[int, int]) -> np.ndarray:
 
 
 def cut(rgb: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
-    """The crop (size, size, 3) uint8 of a picture (H, W, 3) uint8, antialiased; past its rim the rim goes on."""
+    """Cut the crop (size, size, 3) uint8 from a picture (H, W, 3) uint8, antialiased; past its rim the rim repeats."""
     from PIL import Image
 
     inverse = alignment.invert_affine(crop)
@@ -38,7 +38,7 @@ def cut(rgb: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     before = np.clip(-low, 0, margin)
     after = np.clip(high - [rgb.shape[1], rgb.shape[0]], 0, margin)
     padded = np.pad(rgb, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
-    # Whole-number shrinking first, then twice the pixels and their mean: no pixel of the picture is left out.
+    # Shrink by a whole number first, then average twice the pixels: no pixel of the picture is left out.
     shrink = max(1, int(side_px // size))
     image = Image.fromarray(padded)
     image = image.reduce(shrink) if shrink > 1 else image

@@ -1,7 +1,7 @@
-"""Edits that came with the portraits, as in the public 3DPE dataset: pseudo-labels that no editor makes.
+"""Edits supplied with the portraits, as in the public 3DPE dataset: pseudo-labels that no editor makes.
 
-They are joined with their portraits by name (`<id>_<style>/x.png` edits `<id>/x.png`) and cut by the same transform. A
-style's name there is its slug, or what `edits:` in its file says.
+They are matched with their portraits by name (`<id>_<style>/x.png` edits `<id>/x.png`) and cut by the same transform. A
+style's name there is its slug, or `edits:` in its file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from data_catalog.store.stage import Partition
 from tasks.sources.cropping import Unusable, cut
 from tasks.sources.files import PROCEDURAL, Source, open_source, remembered
 
-EDITOR = "editor"  # in the place of a name: the editor makes this style's edits all the same
-SAME_SHAPE = 0.01  # how much the aspect of an edit may differ from its portrait's
+EDITOR = "editor"  # value of `edits:` that leaves this style to the editor
+SAME_SHAPE = 0.01  # largest relative difference between the aspects of an edit and its portrait
 NO_EDIT = "no edit in the dataset"
 
 
@@ -36,13 +36,13 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenEdits:
-    """What the source has of one style in one block: the names of the edits, by those of their portraits."""
+    """Edits of one style in one block of a source: their names, by those of their portraits."""
 
     source: Source
     names: dict[str, str]
 
     def files(self) -> dict[str, Path]:
-        """The files that pseudo-labels are taken from: the edits, and the portraits that they have their size from."""
+        """Return the files behind pseudo-labels: the edits, and the portraits, whose size counts."""
         if self.source.is_zip:
             return {"archive": self.source.root}
         return {name: self.source.root / name for pair in self.names.items() for name in pair}
@@ -60,9 +60,9 @@ def find_edits(settings: Settings, partition: Partition) -> GivenEdits | None:
 
 
 def given_style(settings: Settings, style: str) -> str | None:
-    """A style's name among the given edits; None where the editor makes them.
+    """Return a style's name among the given edits; None where the editor makes them.
 
-    Raises UserError where there are none of that style: they would be missing without a word.
+    Raises UserError where the source has no edits of that style: they would be missing without a word.
     """
     if settings.edit.source == "editor":
         return None
@@ -78,7 +78,7 @@ def given_style(settings: Settings, style: str) -> str | None:
 
 
 def named_edits(path: Path) -> str | None:
-    """What a style's file says of its edits; a .txt says nothing."""
+    """Return `edits` of a style's file; None for a .txt."""
     name: str | None = remembered("edits", path, lambda: read_style(path).edits) if path.is_file() else None
     return name
 
@@ -118,7 +118,7 @@ def _size(source: Source, portrait: str, limits: PortraitsSettings) -> tuple[int
             f"the portrait {portrait} can no longer be read",
             source=shown_path(source.root),
             cause=f"{picture.reason} {picture.detail}".strip(),
-            hint="its source changed during the build: start it again",
+            hint="its source changed during the build: build again",
         )
     return picture.rgb.shape[1], picture.rgb.shape[0]
 
@@ -128,7 +128,7 @@ def _no_such_style(style: str, said: str | None, found: list[str], known: list[s
     asked = f" named '{said}'" if said else ""
     missing = f"edit.source=dataset: no edits{asked} of the style {style} came with the portraits"
     return UserError(
-        f"several edits that came with the portraits may be those of the style {style}" if found else missing,
+        f"several edits supplied with the portraits match the style {style}" if found else missing,
         source=source if source == PROCEDURAL else shown_path(Path(source)),
         styles=", ".join(found or known) or "none: edits lie in <id>_<style>/ beside <id>/ and dataset.json",
         hint=f"{style}.yaml may say `edits: NAME` of these, or `edits: {EDITOR}`; prompts.styles leaves a style out",

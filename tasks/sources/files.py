@@ -1,8 +1,8 @@
-"""Where portraits come from: the files of a folder or a zip, in a fixed order, with what is given beside them.
+"""Files of portraits: a folder or a zip in a fixed order, with the labels beside it.
 
 A source is a folder of any pictures, an EG3D folder or zip (`dataset.json` with {"labels": [[name, 25 floats]]}), the
 public 3DPE layout (the same, with edits in `<id>_<style>/` beside the originals of `<id>/`), or "procedural", which has
-no files. Names are paths below the source, with "/"; their order is that of the text.
+no files. Names are paths below the source, with "/", sorted as text.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ DETECTIONS = "detections"  # EG3D's folder of landmark files, beside the picture
 NOT_PORTRAITS = (LABELS, LANDMARKS, LICENCES, "cameras.json")
 LABEL_SIZE = 25
 
-# Remembered within a process, because a plan asks once for every block: a listing by the mtimes of its folders, what a
-# file holds by its size and mtime.
+# Cached in the process, because a plan asks once for every block: a listing by the mtimes of its folders, a file's
+# content by its size and mtime.
 _listings: dict[tuple[Path, str], tuple[dict[Path, int], Listing]] = {}
 _file_memory: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All files that may be portraits, in order. `edits` are by their originals: {original: {style: name}}."""
+    """Portrait files, in order. `edits` are by their originals: {original: {style: name}}."""
 
     names: tuple[str, ...]
     edits: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Where each name stands."""
+        """Map each name to its position."""
         return {name: place for place, name in enumerate(self.names)}
 
     @cached_property
     def styles(self) -> Counter[str]:
-        """How many edits there are of each style, by its name here."""
+        """Count the edits of each style, by its name here."""
         return Counter(style for of_portrait in self.edits.values() for style in of_portrait)
 
     @cached_property
     def stems(self) -> Counter[str]:
-        """How many files have each name, without folder and suffix."""
+        """Count the files of each name, without folder and suffix."""
         return Counter(PurePosixPath(name).stem for name in self.names)
 
 
 class Licence(NamedTuple):
-    """Who made a photograph, and under which terms it may be used."""
+    """Author of a photograph, and the terms of its use."""
 
     licence: str = ""
     licence_url: str = ""
@@ -71,7 +71,7 @@ class Licence(NamedTuple):
 
 @dataclass(frozen=True)
 class Given:
-    """What `dataset.json` says: camera labels, and splits and licences where this project wrote it."""
+    """Content of `dataset.json`: camera labels, and splits and licences where this project wrote it."""
 
     labels: dict[str, list[float]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Source:
         return self.listing.names[number * size : min((number + 1) * size, self.count)]
 
     def file_keys(self, name: str) -> list[str]:
-        """What a file about a picture may be called: its path without suffix, or its name alone if no other has it."""
+        """Return the names of files about a picture: its path without suffix, and its name alone if no other has it."""
         path = PurePosixPath(name)
         whole = str(path.with_suffix(""))
         return [whole] if whole == path.stem or self.listing.stems[path.stem] > 1 else [whole, path.stem]
@@ -113,7 +113,7 @@ class Source:
 
 
 def open_source(settings: PortraitsSettings) -> Source:
-    """The source that the settings name; its listing only."""
+    """Open the source that the settings name; only its listing is read."""
     root = find_path(settings.source)
     if root.is_dir():
         listing = _list_folder(root, settings.pattern)
@@ -133,14 +133,14 @@ def open_source(settings: PortraitsSettings) -> Source:
 
 
 def read_given(source: Source) -> Given:
-    """What is given beside the files of a source; nothing where it has no dataset.json."""
+    """Read the `dataset.json` of a source; empty where it has none."""
     holder = source.root if source.is_zip else source.root / LABELS
     return remembered("given", holder, lambda: _parse_given(source)) if holder.exists() else Given()
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """The zip, opened once in a process: its directory of 100,000 names takes half a second to read."""
-    # A process that was forked shares the place in the file with its parent, and must have one of its own.
+    """Open the zip once per process: reading a directory of 100,000 names takes half a second."""
+    # A forked process shares the position in the file with its parent and needs its own.
     archive: zipfile.ZipFile = remembered(f"archive {os.getpid()}", path, lambda: zipfile.ZipFile(path))
     return archive
 
@@ -185,7 +185,7 @@ def _list_zip(path: Path, pattern: str) -> Listing:
 
 
 def _part_edits(names: list[str], has_labels: bool) -> Listing:
-    """Originals, and of the 3DPE layout the edits: `<id>_<style>/x.png` is one where `<id>/x.png` is there too."""
+    """Separate originals and, in the 3DPE layout, edits: `<id>_<style>/x.png` is one if `<id>/x.png` exists."""
     known = set(names) if has_labels else set()
     originals: list[str] = []
     edits: dict[str, dict[str, str]] = {}

@@ -19,7 +19,7 @@ from tasks.sources.files import DETECTIONS, LANDMARKS, PROCEDURAL, open_source
 
 
 def find_landmark_files(settings: Settings, block: int) -> dict[str, Path] | None:
-    """Where the landmarks of a block are; None where its portraits come without any.
+    """Return the landmark files of a block; None where its portraits have none.
 
     {"landmarks.json": path} of align.landmarks or of the portraits' folder; or, by picture, the files of EG3D's
     detections/ folders, a picture without a file left out.
@@ -68,7 +68,7 @@ def _text_points(path: Path) -> list[list[str]]:
 
 
 def _face(value: Any) -> np.ndarray | str:
-    """The five points of the one face, or a reason; of a picture with several faces nobody says which is meant."""
+    """Return the five points of the single face, or a reason; with several faces it is unknown which one is meant."""
     if not value:
         return "no face found: the landmark file has none"
     try:

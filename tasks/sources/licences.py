@@ -14,7 +14,7 @@ from data_catalog.config.settings import PortraitsSettings
 from tasks.sources.files import LICENCES, Licence, Source, read_given, remembered
 
 PIECE = 1 << 20  # characters read at a time; an entry has about 4000
-LONGEST = 16 * PIECE  # characters of an entry; where more of them make no sense, it is not cut short but wrong
+LONGEST = 16 * PIECE  # characters of an entry; a longer one is not incomplete but invalid
 
 
 def read_licences(settings: PortraitsSettings, source: Source, names: Iterable[str]) -> dict[str, Licence] | None:
@@ -71,7 +71,7 @@ def _licence(entry: dict[str, Any]) -> Licence:
 
 
 def iterate_object(stream: TextIO) -> Iterator[tuple[str, Any]]:
-    """Keys and values of the one JSON object in a stream; never more than a few entries are held.
+    """Keys and values of the JSON object in a stream; only a few entries are in memory.
 
     Raises ValueError where the text is not such an object.
     """
@@ -95,7 +95,7 @@ def iterate_object(stream: TextIO) -> Iterator[tuple[str, Any]]:
 
 
 def _next_entry(decoder: json.JSONDecoder, text: str, at: int) -> tuple[tuple[str, Any] | None, int]:
-    """The entry that starts at a place and where it ends, past its comma; (None, end) where the object ends."""
+    """Parse the entry at a position. Returns it with its end, past its comma; (None, end) at the end of the object."""
     gap = re.compile(r"[\s,]*")
     start = gap.match(text, at).end()  # type: ignore[union-attr]
     if text[start : start + 1] == "}":

@@ -11,7 +11,6 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import Settings
-from models.faces.reconstruction import camera_pose
 from tasks.sources.files import PROCEDURAL, open_source
 
 CAMERAS = "cameras.json"
@@ -20,7 +19,7 @@ PREFIX = "reconstruction "  # of a file's name among the sources of a partition
 
 
 def find_reconstructions(settings: Settings, block: int) -> dict[str, Path] | None:
-    """Where the results for the portraits of a block are; None where none are given.
+    """Return the reconstructions of a block's portraits; None where none are given.
 
     {"reconstruction cameras.json": path}, or by picture: {"reconstruction a/b.png": path}.
     """
@@ -45,7 +44,7 @@ def find_reconstructions(settings: Settings, block: int) -> dict[str, Path] | No
 
 
 def read_reconstructions(files: dict[str, Path], settings: Settings) -> dict[str, np.ndarray | str]:
-    """Poses (4, 4) by picture, or what is wrong with one. `files` are those of `find_reconstructions`."""
+    """Read poses (4, 4) by picture, or the problem of one. `files` are those of `find_reconstructions`."""
     if PREFIX + CAMERAS not in files:
         return {name.removeprefix(PREFIX): _read_one(path) for name, path in files.items()}
     poses = _read_cameras(files[PREFIX + CAMERAS])
@@ -74,6 +73,8 @@ def _read_cameras(path: Path) -> dict[str, np.ndarray | str]:
 
 def _read_one(path: Path) -> np.ndarray | str:
     """A result holds `angle` (1, 3) in rad and `trans` (1, 3); a .json may hold them as lists, or the `pose` itself."""
+    from models.faces.reconstruction import camera_pose  # needs SciPy, which a plan does without
+
     try:
         held: dict[str, Any]
         if path.suffix == ".mat":

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tasks.sources.files import Listing, Source, open_archive, remembered
 
-ENDS = 4096  # bytes, of the start and of the end of a file, that are compared before all of it is
+ENDS = 4096  # bytes at the start and end of a file that are compared first
 
 
-Mark = tuple[int, str]  # size and, where others have it too, a digest of the ends; of a zip's member, its CRC
+Mark = tuple[int, str]  # size and, where other files share it, a digest of the ends; for a zip's member, its CRC
 
 
 @dataclass
 class _Marks:
-    """What was seen of a listing: each file's mark, and the places of the files of each mark, in order."""
+    """Marks of a listing's files, and the positions of the files of each mark, in order."""
 
     listing: Listing
     of_name: dict[str, Mark] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class _Marks:
             self.places.setdefault(self.of_name[name], []).append(place)
 
     def still_true(self, source: Source, names: Iterable[str]) -> bool:
-        """Whether these files are as they were."""
+        """Whether these files are unchanged."""
         known = {name: self.of_name[name] for name in names}
         return source.is_zip or all(_mark(source.root / name, mark[1]) == mark for name, mark in known.items())
 
@@ -39,7 +39,7 @@ _known: dict[Path, _Marks] = {}
 
 
 def find_repeats(source: Source, names: Iterable[str]) -> dict[str, str]:
-    """Of these files of a source, those that repeat an earlier one: name -> the earlier name.
+    """Find files of a source that repeat an earlier one: name -> the earlier name.
 
     Only files with equal marks are read. A picture that repeats in other bytes is found within its block alone.
     """
@@ -74,7 +74,7 @@ def _mark(path: Path, ends: str) -> Mark:
     try:
         return _size(path), _digest(path, whole=False) if ends else ""
     except OSError:
-        return -1, ""  # it is rejected when it is read
+        return -1, ""  # rejected when it is read
 
 
 def _size(path: Path) -> int:

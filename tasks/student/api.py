@@ -1,4 +1,4 @@
-"""The student as a Python user meets it; `from stillroom import Student`."""
+"""Python interface of the student; `from stillroom import Student`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
+from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # names that the hub expects
 CARD = TEMPLATES / "student_card.md.j2"
-HEADS_KEPT = 16  # edited heads remembered, the newest
+HEADS_KEPT = 16  # edited heads in the cache, the newest
 PROMPTS_KEPT = 64
 PAPER = "https://arxiv.org/abs/2402.14000"
 
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Prompt(NamedTuple):
-    """What to change: a text, or the bytes of a reference picture (H, W, 3) uint8 and its shape."""
+    """Requested change: a text, or the bytes of a reference picture (H, W, 3) uint8 and its shape."""
 
     text: str | None
     pixels: bytes = b""
@@ -68,11 +69,11 @@ class Student(
 
     def __init__(self, network: Network, companions: Companions, settings: Settings) -> None:
         self.network = network
-        self.encoder: Network | CpuStudent = network  # the form of it that edits
+        self.encoder: Network | CpuStudent = network  # the form of the encoder that edits
         self.companions = companions
         self.settings = settings
         self.origin = ""  # digest of the student in the store, or the folder that it was read from
-        # One triplane per (portrait, prompt): a second look at the same edit costs a rendering alone.
+        # One triplane per (portrait, prompt): a second look at the same edit costs a rendering only.
         self._triplane = functools.lru_cache(HEADS_KEPT)(self._compute_triplane)
         self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
 
@@ -91,7 +92,7 @@ class Student(
         adapted: a style that the student was adapted to, or the digest of that.
         Raises UserError where there is no such student or style.
         """
-        if student is not None and adapted is None and Path(student).is_dir():
+        if student is not None and adapted is None and Path(student).is_dir() and not _is_name(student):
             return cls._load_folder(Path(student), profile, overrides)
         settings = load_settings(profile, list(overrides))
         catalog = Catalog(Store(data_root()))
@@ -117,16 +118,16 @@ class Student(
         return loaded
 
     def edit(self, image: Picture, prompt: str | None = None, *, reference: Picture | None = None) -> Portrait3D:
-        """Edit a portrait as a text or as a reference picture says.
+        """Edit a portrait by a text or by a reference picture.
 
         image, reference: a path, the bytes of a picture file, a PIL image, or (H, W, 3) uint8.  A portrait that
-        is not aligned is aligned first.  The same portrait and prompt again give the same triplane at no cost.
+        is not aligned is aligned first.  The same portrait and prompt again give the cached triplane.
         Raises UserError for a picture that cannot be read or an empty prompt.
         """
         return self.edit_aligned(self.align(image), self.read_prompt(prompt, reference))
 
     def align(self, image: Picture) -> Portrait:
-        """The portrait in a picture, cut out as the student knows portraits, with its camera."""
+        """Cut the portrait out of a picture as for training, and find its camera."""
         return align_picture(read_picture(image, self.settings), self.companions.landmarks, self.settings)
 
     def read_prompt(self, text: str | None, reference: Picture | None) -> Prompt:
@@ -154,7 +155,7 @@ class Student(
         return self
 
     def warm_up(self) -> None:
-        """Run everything once on a grey picture, so that a first edit takes no longer than the next."""
+        """Run everything once on a grey picture, so that the first edit is as fast as later ones."""
         size = self.settings.align.size
         grey = np.full((size, size, 3), 127, np.uint8)
         head, _ = self._compute_triplane(grey.tobytes(), grey.shape, Prompt("a portrait"))
@@ -164,7 +165,7 @@ class Student(
             self.companions.landmarks.detect(grey[None])
 
     def generate_model_card(self, **facts: Any) -> ModelCard:
-        """The card of an export. `facts` add to what the student knows of itself; see templates/student_card.md.j2."""
+        """Return the card of an export. `facts` add to the student's own values; see templates/student_card.md.j2."""
         known: dict[str, Any] = {
             "world": self.settings.world,
             "size": self.settings.align.size,
@@ -188,7 +189,7 @@ class Student(
         document = {"student": self.network.config.to_dict(), "stillroom": settings}
         (save_directory / CONFIG).write_bytes(encode_json(document))
         for path in save_directory.rglob("*.safetensors"):
-            path.chmod(0o644)  # safetensors makes files that only their owner reads
+            path.chmod(0o644)  # safetensors creates files readable by their owner alone
 
     @classmethod
     def _from_pretrained(
@@ -216,7 +217,7 @@ class Student(
         return cls(network.to(device).eval().requires_grad_(False), load_companions(folder), settings)
 
     def _compute_triplane(self, pixels: bytes, shape: tuple[int, ...], prompt: Prompt) -> tuple[Tensor, float]:
-        """The triplane (1, 3*C, h, w) and the seconds it took."""
+        """Compute the triplane (1, 3*C, h, w); returns it with the seconds it took."""
         import torch
 
         from models.pixels import signed
@@ -228,7 +229,7 @@ class Student(
             portrait = signed(np.frombuffer(pixels, np.uint8).reshape(1, *shape).copy(), device)
             triplane = self.encoder.encode(portrait, tokens, prompt.kind)
             if device.startswith("cuda"):
-                torch.cuda.synchronize(device)  # a GPU works behind Python's back
+                torch.cuda.synchronize(device)  # CUDA is asynchronous: synchronise before reading the clock.
         return triplane, time.perf_counter() - started
 
     def _compute_tokens(self, prompt: Prompt) -> Tensor:
@@ -238,8 +239,13 @@ class Student(
         return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
 
 
+def _is_name(student: str | Path) -> bool:
+    """Whether a student was promoted to this name, which then counts more than a folder of that name."""
+    return str(student) in read_names(data_root())
+
+
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:
-    """Find a named student in the store, or, by None, the newest that these settings made."""
+    """Find a named student in the store, or, for None, the newest that these settings made."""
     from tasks.datasets.made import student_of
 
     return student_of(catalog, settings) if student is None else student_entry(catalog, str(student))
@@ -256,12 +262,10 @@ def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> Non
 
 
 def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings) -> None:
-    """Warn where a student's prompts are read by other weights than it learned with."""
+    """Warn where the weights that read a student's prompts differ from those it learned with."""
     from models.zoo import zoo
 
     learned_with = catalog.read(student).fingerprint_inputs.get("weights", {})
     for name in ("clip", "mae"):
         if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
-            log.warning(
-                "the student learned with other weights of %s than are here now: edits may come out wrong", name
-            )
+            log.warning("the student was trained with other weights of %s: edits may be wrong", name)

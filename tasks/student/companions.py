@@ -1,4 +1,4 @@
-"""The frozen networks that a student works with: the encoders of its prompts, the detector that aligns portraits."""
+"""Frozen networks beside a student: the encoders of its prompts, the detector that aligns portraits."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ CLIP, MAE, LANDMARKS = "clip", "mae", "landmarks"  # folders of an export
 
 
 class Companions(NamedTuple):
-    """All frozen, on the CPU: each runs once for a prompt or a portrait."""
+    """Frozen networks, on the CPU: each runs once for a prompt or a portrait."""
 
     clip: Clip
     mae: Mae
-    landmarks: LandmarkNet | None  # None where no detector knows the faces: portraits count as aligned then
+    landmarks: LandmarkNet | None  # None where no detector knows the faces: portraits then count as aligned
 
 
 def find_companions(settings: Settings) -> Companions:
-    """Those that the registry names for the settings' world."""
+    """Return the networks that the registry names for the settings' world."""
     from models.zoo import zoo
 
     return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), find_detector(settings))
 
 
 def find_detector(settings: Settings) -> LandmarkNet | None:
-    """The landmark detector, where it knows the faces: the embedded one knows procedural ones only."""
+    """Return the landmark detector if it knows the faces: the embedded one knows procedural faces only."""
     from models.zoo import zoo
 
     return zoo.load("landmarks", settings.world) if settings.portraits.source == PROCEDURAL else None
 
 
 def save_companions(companions: Companions, folder: Path) -> None:
-    """One folder each: CLIP as transformers keeps it, the others as safetensors with their sizes."""
+    """Save each network in its folder: CLIP in transformers' layout, the others as safetensors with their sizes."""
     from safetensors.torch import save_file
 
     companions.clip.model.save_pretrained(folder / CLIP)
@@ -57,7 +57,7 @@ def save_companions(companions: Companions, folder: Path) -> None:
 
 
 def load_companions(folder: Path) -> Companions:
-    """The inverse of `save_companions`."""
+    """Load the networks that `save_companions` wrote."""
     from safetensors.torch import load_file
 
     from models.faces.landmarks import LandmarkNet

@@ -1,4 +1,4 @@
-"""`stillroom edit`: a student on portraits of the user's."""
+"""`stillroom edit`: run a student on a user's portraits."""
 
 import glob
 import logging
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from tasks.student.portrait3d import Portrait3D
 
 GIF_FRAMES = 24
-MANY = 200  # portraits from which the seconds pay that the fastest form of the student takes to make
+MANY = 200  # portraits from which building the fastest form of the student pays
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Products:
-    """What is written for each portrait, besides the edited portrait: file names below its folder."""
+    """Files written for each portrait beside the edited portrait: names below its folder."""
 
     views: int = 4
     video: Path | None = None  # None: turntable.gif
     mesh: Path | None = None
 
     def check(self) -> None:
-        """Raise UserError before anything is computed where a name will not do."""
+        """Raise UserError for an unusable name, before any computation."""
         for path, check in ((self.video, check_video_name), (self.mesh, check_mesh_name)):
             if path is None:
                 continue
             check(path)
             if path.is_absolute() or ".." in path.parts:
-                raise UserError(f"{path} would not lie in the folder of its portrait", hint="a name below --out")
+                raise UserError(f"{path} is outside the folder of its portrait", hint="a name below --out")
 
 
 def edit_portraits(
@@ -90,7 +90,7 @@ def edit_portraits(
 
 
 def find_images(given: Sequence[str]) -> list[Path]:
-    """The pictures that files, folders and glob patterns name, each once, sorted within a folder or pattern."""
+    """Find the pictures that files, folders and glob patterns name, each once, sorted within a folder or pattern."""
     found: dict[Path, None] = {}
     for text in given:
         path = Path(text)
@@ -160,7 +160,7 @@ def write_products(head: "Portrait3D", folder: Path, products: Products) -> list
 
 
 def summary(rows: list[dict[str, Any]], rejected: list[dict[str, str]]) -> dict[str, Any]:
-    """What the command prints."""
+    """Return the values that the command prints."""
     seconds = {
         name: round(median(row[name] for row in rows), 4) for name in ("seconds", "seconds_triplane", "seconds_view")
     }

@@ -22,7 +22,7 @@ SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fract
 
 
 def export_student(target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the student into a new folder; the folder appears when it is whole, and the data root remembers it."""
+    """Write the student into a new folder, which appears when it is complete; the data root notes the export."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
     from tasks.student.api import Student, find_student
@@ -47,7 +47,7 @@ def export_student(target: Path, name: str | None, profile: str, overrides: list
 
 
 def save_export(student: "Student", folder: Path, digest: str, shown_folder: Path | None = None) -> None:
-    """The files of an export, its card filled from what the store knows of the student."""
+    """Write the files of an export; the card is filled from the store."""
     catalog = Catalog(Store(data_root()))
     entry = student_entry(catalog, digest)
     record = catalog.read(entry)

@@ -28,7 +28,7 @@ def check_mesh_name(path: Path) -> None:
 
 
 def extract_mesh(field: Field, level: float, side: float = 1.0, resolution: int = RESOLUTION) -> trimesh.Trimesh:
-    """The largest closed surface where the density is `level`.
+    """Extract the largest closed surface where the density is `level`.
 
     level: opacity per world unit.  side: world units of the box around the origin that is sampled.
     Vertices are world coordinates (see `models.camera`), faces wind so that normals point outwards.
@@ -46,9 +46,9 @@ def extract_mesh(field: Field, level: float, side: float = 1.0, resolution: int 
     if not count:
         raise UserError("the head has no surface: its density is low everywhere", highest=f"{density.max():.3g}")
     head = np.bincount(parts.ravel())[1:].argmax() + 1
-    solid[(parts != head) & (solid > level)] = 0  # what floats beside the head
+    solid[(parts != head) & (solid > level)] = 0  # pieces beside the head
     spacing = side / resolution
-    # "ascent": density grows towards the inside, and normals are to point away from it.
+    # "ascent": density grows inwards, and normals have to point outwards.
     vertices, faces, _, _ = measure.marching_cubes(solid, level, spacing=(spacing,) * 3, gradient_direction="ascent")
     vertices += axis[0] - spacing  # the padding moved the grid by one sample
     colours = _evaluate(field, vertices.astype(np.float32))[0]
@@ -57,7 +57,7 @@ def extract_mesh(field: Field, level: float, side: float = 1.0, resolution: int 
 
 
 def write_mesh(path: Path, mesh: trimesh.Trimesh) -> Path:
-    """Write a mesh; its suffix says how."""
+    """Write a mesh in the format of its suffix."""
     check_mesh_name(path)
     mesh.export(path)
     return path

@@ -1,4 +1,4 @@
-"""An edited portrait in 3D: a triplane, and the pictures, videos and meshes that are made of it."""
+"""Edited portrait in 3D: a triplane, and its pictures, videos and meshes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 TURN_YAW = 0.5  # rad, each side; the student is trained on portraits, not on the back of a head
 TURN_PITCH = 0.15  # rad, up and down
 TURN_SECONDS = 3
-# Half of the light is lost within this share of the box's side where the surface is said to be. Thinner, and hair and
-# ears go; thicker, and the surface stands before the depth that the renderer sees.
+# Share of the box's side within which half of the light is lost at the surface. A smaller share cuts off hair and
+# ears; a larger one puts the surface before the depth of the renderer.
 SURFACE = 1 / 32
 
 
 @dataclass(frozen=True, eq=False)
 class Portrait3D:
-    """A head that has been edited once and is seen from anywhere.
+    """Head that is edited once and viewed from anywhere.
 
     triplane: (1, 3*C, h, w).  portrait: the input, aligned.  seconds: what making the triplane took.
     Angles are radians, 0 is frontal: yaw > 0 moves the camera to the viewer's right, pitch > 0 up.
@@ -43,7 +43,7 @@ class Portrait3D:
     seconds: float
 
     def render(self, yaw: float = 0.0, pitch: float = 0.0) -> Image.Image:
-        """The head from a camera on the orbit; the triplane is only looked at."""
+        """Render the head from a camera on the orbit; the triplane stays the same."""
         return Image.fromarray(self.look(yaw, pitch))
 
     def own_view(self) -> Image.Image:
@@ -51,7 +51,7 @@ class Portrait3D:
         return Image.fromarray(self._show(self._label())[0])
 
     def look(self, yaw: float, pitch: float) -> np.ndarray:
-        """As `render`, (H, W, 3) uint8."""
+        """Render as `render` does, to (H, W, 3) uint8."""
         return self.see(yaw, pitch)[0]
 
     def depth(self, yaw: float = 0.0, pitch: float = 0.0) -> np.ndarray:
@@ -59,7 +59,7 @@ class Portrait3D:
         return self.see(yaw, pitch)[1]
 
     def see(self, yaw: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
-        """What `look` and `depth` give, from one rendering."""
+        """Return the results of `look` and `depth` from one rendering."""
         from models.camera import orbit_label
 
         return self._show(orbit_label(yaw, pitch))

@@ -1,4 +1,4 @@
-"""A picture of the user's as an aligned portrait: decoded, cut as the stage align would cut it, with its camera."""
+"""A user's picture as an aligned portrait: decoded, cut as by the stage align, with its camera."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
 
-# Of the files in a folder, those that are taken as pictures.
+# Suffixes of the files in a folder that count as pictures.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 Picture = str | Path | bytes | np.ndarray | Image.Image
@@ -59,13 +59,13 @@ def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
 
 
 def align_picture(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> Portrait:
-    """Align a picture (H, W, 3) uint8 where it is not; where no face is found, its middle square counts as aligned."""
+    """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
     found, cropped = locate(rgb, detector, settings)
     return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped)
 
 
 def locate(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> tuple[align.Aligned, bool]:
-    """Where the portrait is in a picture, with its camera, and whether it is less than the whole of it."""
+    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole."""
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)
     if detector is not None:
@@ -79,7 +79,7 @@ def locate(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) ->
 
 
 def cut_out(rgb: np.ndarray, crop: np.ndarray, settings: Settings) -> np.ndarray:
-    """The crop of a picture, at the size of portraits. Raises UserError where it lies outside the picture."""
+    """Cut a crop at the size of portraits. Raises UserError if it lies outside the picture."""
     try:
         return align.cut(rgb, crop, settings.align.size)
     except align.Unusable as reason:

@@ -10,7 +10,7 @@ STEP_LABELS = {"clip": "CLIP"}
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template; a name that it lacks is an error, not a gap in the page."""
+    """Fill in a template; an unknown name is an error, not a gap in the page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -26,5 +26,5 @@ def render(template: str, **values: Any) -> str:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """A measured value as a reader wants it; a dash where there is none."""
+    """Format a measured value for a reader; a dash for None."""
     return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"

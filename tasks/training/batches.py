@@ -1,8 +1,7 @@
-"""What a training step is made of, as tensors: prompts, frozen features, the teacher's views.
+"""Batches of a training step, as tensors: prompts, frozen features, the teacher's views.
 
-Where the views come from is `distill.teacher`: `cached` takes triplanes and views as they are stored; `rendered` has
-the stored triplanes rendered from cameras that are drawn anew; `online` has the triplanes, too, made at every step,
-as the paper's public code does.
+`distill.teacher` selects the source of the views. `cached` takes triplanes and views as stored; `rendered` renders the
+stored triplanes from new cameras; `online` makes the triplanes at every step too, as the paper's public code does.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 
-PROBED = 40  # samples in which it is found what the teacher's pictures depend on
+PROBED = 40  # samples over which the sensitivity of the teacher's pictures is measured
 
 
 class PromptGroup(NamedTuple):
@@ -81,7 +80,7 @@ class Prompts:
 
 
 class Batch(NamedTuple):
-    """One step's input and targets; B samples, V views each."""
+    """Input and targets of one step; B samples, V views each."""
 
     features: Features
     prompts: list[PromptGroup]
@@ -92,10 +91,10 @@ class Batch(NamedTuple):
 
 
 class BatchMaker:
-    """Makes batches of samples, and remembers what frozen networks make of them.
+    """Maker of batches; caches the outputs of frozen networks.
 
-    Everything but the views of `rendered` and `online` is computed one sample at a time, so that it has the same bits
-    whenever it is computed.
+    Everything but the views of `rendered` and `online` is computed one sample at a time, so that its bits do not depend
+    on the batch.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class BatchMaker:
             triplane=not self.online,
             views=settings.teacher == "cached",
         )
-        memory_mb = 0 if self.online else settings.memory_mb  # online, nothing that the teacher makes is kept
+        memory_mb = 0 if self.online else settings.memory_mb  # online, no output of the teacher is kept
         self.loader = Loader(wanted, settings.memory_mb, device)
         self._features: Memory[Features] = Memory(settings.memory_mb, _bytes)
         self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
@@ -120,14 +119,14 @@ class BatchMaker:
     def read_ahead(
         self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
     ) -> None:
-        """Begin to read what `make` with the same arguments will need."""
+        """Start reading what `make` with the same arguments will need."""
         chosen = [samples[index] for index in draw.samples[share]]
         self.loader.read_ahead(chosen, draw.views[share] if with_views else None)
 
     def make(
         self, samples: Sequence[SampleRef], draw: StepDraw, share: slice = slice(None), with_views: bool = True
     ) -> Batch:
-        """The batch of a draw, or this process's share of it; with or without the views to compare."""
+        """Make the batch of a draw, or this process's share of it, with or without views."""
         chosen = [samples[index] for index in draw.samples[share]]
         references = [None if index is None else samples[index] for index in draw.references[share]]
         read = self.loader.take(chosen, draw.views[share] if with_views else None)
@@ -148,7 +147,7 @@ class BatchMaker:
         )
 
     def features(self, samples: Sequence[SampleRef], read: Sequence[Fields]) -> Features:
-        """What the student's frozen branches see in the portraits."""
+        """Return the features of the student's frozen branches for the portraits."""
         found = [
             self._features.get(sample.portrait_id, partial(self._encode, fields))
             for sample, fields in zip(samples, read, strict=True)
@@ -160,7 +159,7 @@ class BatchMaker:
         return self._triplanes.get(sample.key, lambda: self._triplane(fields))
 
     def portrait_target(self, sample: SampleRef, fields: Fields) -> Tensor:
-        """(3, H, W): what L2D compares with, from the portrait's camera."""
+        """Return the target of L2D from the portrait's camera, (3, H, W)."""
         if self.settings.l2d_target == "pseudo_label":
             return signed(fields.pseudo_label[None], self.device)[0]
         return self.teacher_view(sample, fields)
@@ -170,9 +169,9 @@ class BatchMaker:
         return self._seen.get(sample.key, lambda: self._render(sample, self.triplane(sample, fields)))
 
     def changed(self, samples: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor) -> Tensor:
-        """triplane: (B, 3*C, h, w).  Returns the weights of its places, more where it leaves the unedited portrait's.
+        """Return the weights of a triplane's places, larger where it differs from the unedited portrait's.
 
-        A small edit (ears, a nose) moves few places: in a plain mean they drown in what stays as it is.
+        triplane: (B, 3*C, h, w). A small edit (ears, a nose) moves few places, which a plain mean would hide.
         """
         weight = self.settings.changed_weight
         if not weight:
@@ -186,10 +185,10 @@ class BatchMaker:
         return (1.0 + weight * share) / (1.0 + weight)
 
     def shown(self, samples: Sequence[SampleRef]) -> Tensor:
-        """The weights of a triplane's values (3*C, h, w), mean 1: more for what the teacher's pictures depend on.
+        """Return weights of a triplane's values (3*C, h, w), mean 1: larger where the teacher's pictures need them.
 
-        Found once, in some of the samples. Most values lie where no picture shows them, and in a plain mean they drown
-        the few that carry a face.
+        They are computed once, on some of the samples. Most values appear in no picture, and in a plain mean they
+        outweigh the few that carry a face.
         """
         if not self.settings.sensitivity_weight:
             return torch.ones((), device=self.device)
@@ -200,7 +199,7 @@ class BatchMaker:
         return self._shown
 
     def _squared_sensitivity(self, samples: Sequence[SampleRef]) -> Tensor:
-        """Of the pictures of these samples, from the portrait's camera and a stored one (3*C, h, w)."""
+        """Sum the sensitivity (3*C, h, w) over the samples, from the portrait's camera and a stored one."""
         generator = torch.Generator().manual_seed(derive("sensitivity", self.settings.seed))
         total = torch.zeros((), device=self.device)
         for sample in samples:
@@ -214,7 +213,7 @@ class BatchMaker:
     def _stored_views(
         self, chosen: Sequence[SampleRef], read: Sequence[Fields], views: np.ndarray
     ) -> tuple[Tensor, list[ViewTarget]]:
-        """Cameras (V + 1, B, 25) and what is seen from them.  views: (B, V), of the stored ones."""
+        """Return cameras (V + 1, B, 25) and the stored views.  views: numbers (B, V) of stored views."""
         cameras = [np.stack([sample.camera for sample in chosen])]
         depths = [np.stack([fields.depths[0] for fields in read])]
         images = [torch.stack([self.portrait_target(*pair) for pair in zip(chosen, read, strict=True)])]
@@ -233,7 +232,7 @@ class BatchMaker:
     def _new_views(
         self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, angles: np.ndarray
     ) -> tuple[Tensor, list[ViewTarget]]:
-        """Cameras (V + 1, B, 25) and what the teacher shows from them.  angles: (V, B, 2), yaw and pitch in rad."""
+        """Return cameras (V + 1, B, 25) and the teacher's new views.  angles: (V, B, 2), yaw and pitch in rad."""
         own = torch.from_numpy(np.stack([sample.camera for sample in chosen]))
         new = [orbit_label(*torch.from_numpy(drawn).float().T) for drawn in angles]
         cameras = torch.stack([own, *new])
@@ -271,7 +270,7 @@ class BatchMaker:
 
 
 def triplane_on(fields: Fields, device: str) -> Tensor | None:
-    """The stored triplane (3*C, h, w) float32 on a device, made there of what is stored; None where none is."""
+    """Return the stored triplane (3*C, h, w) float32, decoded on the device; None without one."""
     stored = fields.arrays
     if "triplane.npy" in stored:
         return torch.from_numpy(stored["triplane.npy"]).to(device, non_blocking=True).float()

@@ -21,6 +21,13 @@ class Curve:
     rows: list[dict[str, Any]] = field(default_factory=list)
     pending: list[dict[str, Any]] = field(default_factory=list)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The points, and the losses since the last one as numbers."""
+        return {"rows": self.rows, "pending": self.read()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.pending = state_dict["rows"], state_dict["pending"]
+
     def read(self) -> list[dict[str, float]]:
         """The pending steps' losses, brought to the host in one transfer."""
         there = [(each, name) for each in self.pending for name, value in each.items() if isinstance(value, Tensor)]

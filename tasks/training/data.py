@@ -1,4 +1,4 @@
-"""The samples of a dataset, read from their shards by offset, and which of them a training step draws.
+"""Samples of a dataset, read from their shards by offset, and the draws of a training step.
 
 Every draw is a function of (seed, step): a run that resumes needs no state of any generator, and each process
 of a distributed run takes its share of the same batch.
@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.products.snapshot import SAMPLES
 from data_catalog.samples.encoding import decode_rgb, dequantise_triplane
 from data_catalog.samples.seeds import derive
 from data_catalog.samples.shard_index import check_shards, read_index
 from data_catalog.samples.shards import ShardEntry, bytes_to_read, read_into
 from tasks.language.wording import normalise
+from tasks.tables.samples import ALL_SCORES, SAMPLE_ROWS, SampleRow
 
-ARRAY_HEADER = 1 << 12  # bytes within which an array of ours starts
+ARRAY_HEADER = 1 << 12  # bytes within which an array's data starts
 
 
 @dataclass(frozen=True)
 class SampleRef:
-    """One row of samples.parquet, and where its fields lie."""
+    """Row of samples.parquet, and the place of its fields."""
 
     key: str
     style: str
@@ -43,39 +42,45 @@ class SampleRef:
     shard: Path
     entry: ShardEntry
     image_prompt: bool = False  # its pseudo-label may serve as a prompt
-    row: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    rank: int | None = None
+    portrait_seed: int | None = None  # of the procedural world
+    true_camera: np.ndarray | None = field(default=None, hash=False, compare=False)  # (25,) float32, where known
+    scores: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)  # by column
 
 
 def read_samples(folder: Path, root: Path) -> list[SampleRef]:
     """All samples of a dataset in `folder`, by key. Paths of shards are relative to the data root."""
-    rows = pq.read_table(folder / SAMPLES).sort_by("key").to_pylist()
+    rows = sorted(SAMPLE_ROWS.read(folder), key=lambda row: row.key)
     entries: dict[str, dict[str, ShardEntry]] = {}
     samples = []
     for row in rows:
-        if row["shard"] not in entries:
-            entries[row["shard"]] = read_index(root / row["shard"])
-        if row["key"] not in entries[row["shard"]]:
+        if row.shard not in entries:
+            entries[row.shard] = read_index(root / row.shard)
+        if row.key not in entries[row.shard]:
             hint = "stillroom repair    (makes the shard again)"
-            raise UserError(f"the index does not know {row['key']}", shard=root / row["shard"], hint=hint)
-        samples.append(_sample(row, root / row["shard"], entries[row["shard"]]))
+            raise UserError(f"the index does not know {row.key}", shard=root / row.shard, hint=hint)
+        samples.append(_sample(row, root / row.shard, entries[row.shard][row.key]))
     return samples
 
 
-def _sample(row: dict[str, Any], shard: Path, entries: dict[str, ShardEntry]) -> SampleRef:
+def _sample(row: SampleRow, shard: Path, entry: ShardEntry) -> SampleRef:
     return SampleRef(
-        key=row["key"],
-        style=row["style"],
-        prompt=row["prompt"],
-        prompt_number=int(row["prompt_number"]),
-        prompt_split=row["prompt_split"],
-        portrait_id=row["portrait_id"],
-        split=row["split"],
-        seed=int(row["seed"]),
-        camera=np.asarray(row["camera"], dtype=np.float32),
+        key=row.key,
+        style=row.style,
+        prompt=row.prompt,
+        prompt_number=row.prompt_number,
+        prompt_split=row.prompt_split,
+        portrait_id=row.portrait_id,
+        split=row.split,
+        seed=row.seed,
+        camera=np.asarray(row.camera, dtype=np.float32),
         shard=shard,
-        entry=entries[row["key"]],
-        image_prompt=bool(row.get("image_prompt")),
-        row=row,
+        entry=entry,
+        image_prompt=bool(row.image_prompt),
+        rank=row.rank,
+        portrait_seed=row.portrait_seed,
+        true_camera=None if row.true_camera is None else np.asarray(row.true_camera, dtype=np.float32),
+        scores={name: getattr(row, name) for name in ALL_SCORES},
     )
 
 
@@ -88,12 +93,12 @@ def group_samples(samples: Iterable[SampleRef], by: Literal["style", "portrait_i
 
 
 def check_no_leakage(samples: Iterable[SampleRef]) -> None:
-    """No portrait of the test split, and no test prompt, may be met in training."""
+    """Raise where a portrait of the test split or a test prompt would be used in training."""
     samples = list(samples)
     tested = [sample for sample in samples if sample.split == "test"]
     learned = [sample for sample in samples if sample.split != "test"]
     portraits = {sample.portrait_id for sample in tested} & {sample.portrait_id for sample in learned}
-    # By its words, and across styles: a prompt is met in whichever style and spelling it is met.
+    # By its words, and across styles: a prompt counts as the same in any style and spelling.
     known = {normalise(sample.prompt) for sample in learned}
     prompts = {(sample.style, sample.prompt) for sample in tested if normalise(sample.prompt) in known}
     wrong = [sample.key for sample in learned if sample.prompt_split != "train"]
@@ -109,7 +114,7 @@ def check_no_leakage(samples: Iterable[SampleRef]) -> None:
 
 
 def check_stored(samples: Iterable[SampleRef]) -> None:
-    """Every shard and its index hold what the dataset says, before anything is learned from them."""
+    """Check every shard and its index against the dataset, before training."""
     keys: dict[Path, list[str]] = {}
     for sample in samples:
         keys.setdefault(sample.shard, []).append(sample.key)
@@ -174,9 +179,9 @@ def view_name(number: int) -> str:
 
 
 def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: np.ndarray | None = None) -> Fields:
-    """Read fields of one sample, all but its description or those named, and decode them.
+    """Read and decode fields of one sample: those named, or all but its description.
 
-    buffer: (n,) uint8 with room for them; arrays lie in it, and are theirs only until it is used again.
+    buffer: (n,) uint8 with room for them. Arrays lie in it and are valid until it is used again.
     """
     wanted = [name for name in sample.entry.fields if name != "meta.json"] if names is None else list(names)
     if buffer is None:
@@ -185,7 +190,7 @@ def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: n
     try:
         return Fields({name: _decode(name, data) for name, data in content.items()})
     except (OSError, ValueError, SyntaxError, AssertionError) as error:
-        hint = "stillroom repair    (makes again what is damaged)"
+        hint = "stillroom repair    (makes damaged partitions again)"
         raise UserError(f"{sample.key} cannot be decoded", shard=sample.shard, cause=error, hint=hint) from error
 
 
@@ -206,7 +211,7 @@ Value = TypeVar("Value")
 
 
 class Memory(Generic[Value]):
-    """Values by key; as many as fit into `megabytes` stay, the others are made again each time."""
+    """Cache of values by key; up to `megabytes` are kept, further ones are made again each time."""
 
     def __init__(self, megabytes: int, size: Callable[[Value], int]) -> None:
         self._free, self._size = megabytes * 2**20, size
@@ -214,7 +219,7 @@ class Memory(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], Value]) -> Value:
-        """The value of a key, made now if it is not here."""
+        """Return the value of a key, made now if it is not cached."""
         with self._lock:
             if key in self._kept:
                 return self._kept[key]
@@ -228,7 +233,7 @@ class Memory(Generic[Value]):
 
 @dataclass(frozen=True)
 class StepDraw:
-    """What one step trains on: samples by index, and for each its prompt and its views."""
+    """Draw of one step: samples by index, and for each its prompt and its views."""
 
     samples: tuple[int, ...]
     references: tuple[int | None, ...]  # the sample whose pseudo-label is the prompt; None: the text is
@@ -275,7 +280,7 @@ class Sampler:
         return int(self._order[1][place])
 
     def _reference(self, index: int, rng: np.random.Generator) -> int | None:
-        """Another kept pseudo-label of the same style; a sample never sees its own result as the prompt."""
+        """Draw another kept pseudo-label of the same style; a sample's own result is never its prompt."""
         chosen, pick = rng.random() < self.image_prompt_fraction, rng.random()
         style, portrait = self._samples[index].style, self._samples[index].portrait_id
         others = [i for i in self._references.get(style, []) if self._samples[i].portrait_id != portrait]

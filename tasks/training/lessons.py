@@ -1,4 +1,4 @@
-"""Samples that training makes for itself, in the form of the teacher's."""
+"""Samples made during training, in the form of the teacher's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Renderer = Callable[[Tensor, Tensor], Render]
 
 
 def look(triplane: Tensor, render: Renderer, camera: np.ndarray, view_cameras: np.ndarray) -> tuple[np.ndarray, Lesson]:
-    """What a network shows from a sample's own camera (25,), (H, W, 3) uint8, and the lesson with view_cameras (n, 25).
+    """Render a view from the sample's own camera (25,), (H, W, 3) uint8, and a lesson from view_cameras (n, 25).
 
     triplane: (1, 3*C, h, w).
     """

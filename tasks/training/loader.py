@@ -1,8 +1,8 @@
-"""Samples for the steps of a training: those that fit stay in memory, the others are read ahead on threads.
+"""Samples for the steps of a training: cached in memory while they fit, otherwise read ahead on threads.
 
-What is read depends on nothing but the sample and the fields that are asked for, so that neither the number of
-threads nor the size of the memory is seen in a batch. A step's places come from its number (see `Sampler`): a run
-that continues in the middle of an epoch, and each process of several, asks for its own and reads nothing else.
+A read depends only on the sample and the requested fields: batches are identical for any number of threads and cache
+size. A step's samples follow from its number (see `Sampler`). A run that resumes in the middle of an epoch, and each
+process of several, reads only its own.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from data_catalog.samples.shards import bytes_to_read
 from tasks.training.data import Fields, SampleRef, read_fields, view_name
 
 THREADS = 4
-ROUND = 1 << 16  # bytes; buffers are made in multiples of it, so that samples of about a size share them
+ROUND = 1 << 16  # bytes; buffer sizes are multiples of it, so that samples of similar size share them
 
 
 class Wanted(NamedTuple):
-    """Which fields a training looks at; the portrait always."""
+    """Fields that a training reads beside the portrait."""
 
     pseudo_label: bool
     triplane: bool
     views: bool
 
     def names(self, sample: SampleRef, views: Sequence[int] | None = None) -> tuple[str, ...]:
-        """The fields to read of a sample; of views that have a field each, only those given, or all."""
+        """Return the fields to read of a sample; of views with a field each, only the given ones, or all."""
         stored = sample.entry.fields
         names = {"portrait.png", *(["pseudo_label.png"] if self.pseudo_label else [])}
         if self.triplane:
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
 
 
 class Buffers:
-    """Buffers that are used again. On a GPU they are pinned, and wait until what was copied from them is there."""
+    """Reusable buffers. On a GPU they are pinned, and wait until copies from them are done."""
 
     def __init__(self, pinned: bool) -> None:
         self._pinned = pinned
@@ -55,7 +55,7 @@ class Buffers:
         """(n,) uint8, n at least `size`."""
         with self._lock:
             fitting = (place for place, (buffer, _) in enumerate(self._free) if len(buffer) >= size)
-            # One that is too small gives way to a new one, so that there are never more than were in use at once.
+            # A buffer that is too small is replaced, so that there are never more than were in use at once.
             buffer, copied = self._free.pop(next(fitting, 0)) if self._free else (np.empty(0, np.uint8), None)
             self.made += len(buffer) < size
         if copied is not None:
@@ -66,7 +66,7 @@ class Buffers:
         return buffer
 
     def give_back(self, buffers: Sequence[np.ndarray]) -> None:
-        """Take buffers back; on a GPU, once the copies that were asked for so far are done."""
+        """Take buffers back; on a GPU, once the copies started so far are done."""
         copied = None
         if self._pinned and buffers:
             copied = torch.cuda.Event()
@@ -76,7 +76,7 @@ class Buffers:
 
 
 class Loader:
-    """Fields of samples, from memory, from reads that are under way, or read now."""
+    """Loader of samples: from the cache, from reads under way, or read now."""
 
     def __init__(self, wanted: Wanted, memory_mb: int, device: str = "cpu", threads: int = THREADS) -> None:
         self.wanted = wanted
@@ -89,20 +89,28 @@ class Loader:
         self._lent: list[np.ndarray] = []
 
     def read_ahead(self, samples: Sequence[SampleRef], views: Sequence[Sequence[int]] | None) -> None:
-        """Begin to read what a coming step will take. Without views, none are compared in it."""
+        """Start reading the samples of a coming step. Without views, the step compares none."""
         for sample, names in self._asked(samples, views):
             if sample.key not in self._kept:
                 read = self._pool.submit(self._read, sample, names)
                 self._under_way.setdefault((sample.key, names), []).append(read)
 
     def take(self, samples: Sequence[SampleRef], views: Sequence[Sequence[int]] | None) -> list[Fields]:
-        """The samples of a step. What is not kept lies in buffers that are used again from the next call on."""
+        """Return the samples of a step. Fields that are not cached lie in buffers that the next call reuses."""
         self.buffers.give_back(self._lent)
         self._lent = []
         return [self._take(sample, names) for sample, names in self._asked(samples, views)]
 
+    def forget(self) -> None:
+        """Give up what is read ahead: no step takes it."""
+        for reads in self._under_way.values():
+            for read in reads:
+                buffer = None if read.cancel() else read.result().buffer
+                self._lent += [] if buffer is None else [buffer]
+        self._under_way = {}
+
     def whole(self, sample: SampleRef) -> Fields:
-        """All that is wanted of one sample, outside the steps."""
+        """Return all wanted fields of one sample, outside the steps."""
         return self._kept.get(sample.key) or read_fields(sample, {*self.wanted.names(sample), "pseudo_label.png"})
 
     def close(self) -> None:
@@ -132,7 +140,7 @@ class Loader:
         return read.fields
 
     def _read(self, sample: SampleRef, names: tuple[str, ...]) -> _Read:
-        """Read a whole sample and keep it while there is room, or only what a step asks for."""
+        """Read a whole sample and cache it while there is room, else only the fields that a step asks for."""
         with self._lock:
             kept, keep = self._kept.get(sample.key), sample.entry.bytes <= self._free
         if kept is not None:
@@ -150,4 +158,4 @@ class Loader:
 
 class _Read(NamedTuple):
     fields: Fields
-    buffer: np.ndarray | None  # None: the fields are kept
+    buffer: np.ndarray | None  # None: the fields are cached

@@ -1,7 +1,7 @@
-"""Samples a second time, seen in a mirror: a student that meets few portraits and no others learns them by heart.
+"""Mirrored samples: they double the few portraits that a student would otherwise learn by heart.
 
-Portrait, edited picture and views are mirrored and the teacher lifts the edited one, so that each is a sample like any
-other.
+Portrait, edited picture and views are mirrored, and the teacher lifts the mirrored picture. The result is an ordinary
+sample.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOLDER = "mirrored"
 def learned_samples(
     samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, working: Path
 ) -> list[SampleRef]:
-    """The train split of a dataset; and all of it mirrored, where `distill.mirror` says so."""
+    """Return the train split of a dataset and, with `distill.mirror`, its mirrored samples."""
     learned = [sample for sample in samples if sample.split == "train"]
     if not learned:
         raise UserError("the dataset has no training samples", hint="more portraits: portraits.count")
@@ -39,12 +39,12 @@ def learned_samples(
 
 
 def mirror(samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, working: Path) -> list[SampleRef]:
-    """The samples mirrored; their shard is written below `working`, of several processes by the first."""
+    """Mirror the samples; the shard is written below `working`, by the first process if there are several."""
     folder = working / FOLDER
     turned = {each.key: (each, _turn(each)) for each in samples}
-    pairs = sorted(turned.values(), key=lambda pair: pair[1].key)  # as a shard wants them
+    pairs = sorted(turned.values(), key=lambda pair: pair[1].key)  # order of a shard
     with PartialState(cpu=settings.run.device == "cpu").main_process_first():
-        if not (folder / SHARD).exists():  # an interrupted run may have written it: whole, if at all
+        if not (folder / SHARD).exists():  # an interrupted run may have written it; if it exists, it is whole
             folder.mkdir(parents=True, exist_ok=True)
             write_index(folder, write_shard(folder / SHARD, _samples(pairs, teacher, settings)))
         entries = read_index(folder / SHARD)
@@ -52,7 +52,7 @@ def mirror(samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, wo
 
 
 def _turn(sample: SampleRef) -> SampleRef:
-    """What is known of the mirrored sample. It shows nobody of the dataset, and serves as no image prompt."""
+    """Describe the mirrored sample. It counts as a new person and serves as no image prompt."""
     camera = mirror_label(torch.from_numpy(sample.camera)[None])[0].float().numpy()
     name = f"{sample.portrait_id}-mirrored"
     return replace(sample, key=f"{sample.key}-mirrored", portrait_id=name, camera=camera, image_prompt=False)
@@ -73,7 +73,7 @@ def _samples(pairs: Sequence[tuple[SampleRef, SampleRef]], teacher: Live3D, sett
 
 
 def _mirror_lesson(fields: Fields, triplane: np.ndarray) -> Lesson:
-    """What the teacher shows is mirrored as it is: rendering it anew would cost most of the time.
+    """Mirror the teacher's views and depths: rendering them again would cost most of the time.
 
     triplane: (3*C, h, w), of the mirrored picture.
     """

@@ -1,4 +1,4 @@
-"""The two optimizers of the project, by name: for the student and for the embedded networks."""
+"""Optimizers by name, for the student and for the embedded networks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from models.precision import has_bfloat16
 
 OptimizerName = Literal["adamw", "muon"]
 
-BETAS = (0.9, 0.99)  # of AdamW
-MOMENTUM = 0.9  # of Muon
+BETAS = (0.9, 0.99)  # for AdamW
+MOMENTUM = 0.9  # for Muon
 
 
 def group(
     parameters: Iterable[nn.Parameter], name: OptimizerName, lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """What learns at one rate. `full_lr` is it before its course. Gains and biases have no use for Muon."""
+    """Parameter groups that learn at one rate. Gains and biases have no use for Muon."""
     parameters = list(parameters)
-    common = {"lr": lr, "initial_lr": lr, "full_lr": lr, "weight_decay": weight_decay}
+    common = {"lr": lr, "weight_decay": weight_decay}
     by_adamw: dict[str, Any] = {"params": parameters, "betas": BETAS, **common}
     if name == "adamw":
         return [by_adamw]

@@ -1,8 +1,8 @@
-"""One training by several processes of this machine, a GPU each: they share batches, and `accelerate` their gradients.
+"""Training by several processes of this machine, a GPU each: they share batches, and `accelerate` sums their gradients.
 
-Each process loads the networks for itself and takes its share of a batch; the first one keeps checkpoints, curve and
-pictures and writes the student. Random numbers belong to samples, not to processes, so that any number of them trains
-the same student, but for rounding.
+Each process loads the networks and takes its share of a batch; the first one writes checkpoints, curve, pictures and
+the student. Random numbers belong to samples, not to processes: any number of processes trains the same student, up to
+rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POLL_S = 0.5
 
 
 def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
-    """Let `run.training_processes` processes run `train_one`, a function of a module, on the same work.
+    """Run `train_one`, a function of a module, in `run.training_processes` processes on the same work.
 
     Returns what the first one returned. If one fails the others are ended, and its traceback is in the error.
     """
@@ -45,7 +45,7 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
                 summary = _hear(messages, POLL_S)
                 assert summary is not None, "the first process ended without a summary"
     except BaseException:
-        # After Ctrl-C or a signal, this process would wait for them to finish the training.
+        # Otherwise, after Ctrl-C or a signal, this process would wait for the end of their training.
         for process in running.processes:
             process.kill()
         raise
@@ -53,32 +53,49 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
 
 
 def check_devices(settings: Settings) -> None:
-    """A GPU for each process, and an even share of a batch."""
+    """Check that there is a GPU for each process and that a batch can be shared evenly."""
     import torch
 
-    count, own = settings.run.training_processes, settings.distill.batch_size
+    count = settings.run.training_processes
     if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
         raise UserError(
-            "run.training_processes: each process needs a GPU of its own",
+            "run.training_processes: each process needs its own GPU",
             found=f"{torch.cuda.device_count()} GPUs",
             expected=f"{count}",
             hint=f"--set run.training_processes={max(1, torch.cuda.device_count())}",
         )
+    check_share(settings, count)
+
+
+def check_share(settings: Settings, count: int) -> None:
+    """A batch must be shared evenly."""
+    own = settings.distill.batch_size
     if own % count:
         raise UserError(
             "distill.batch_size cannot be shared evenly", found=own, expected=f"a multiple of {count} processes"
         )
 
 
+def make_accelerator(settings: Settings) -> Any:
+    """The accelerator of this process, by itself or one of several."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    # A step without image prompts leaves their projection without a gradient.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=settings.run.device == "cpu", kwargs_handlers=[unused])
+    check_share(settings, accelerator.num_processes)
+    return accelerator
+
+
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _work_as(rank: int, count: int, port: int, work: Work, train_one: Callable[[Work], Summary], messages: Any) -> None:
-    """The life of one process."""
+    """Run one process of the training."""
     import torch
 
     on_gpu = work.settings.run.device.startswith("cuda")
@@ -101,12 +118,12 @@ def _work_as(rank: int, count: int, port: int, work: Work, train_one: Callable[[
         summary = train_one(work)
     tell(summary)
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the first one may still be writing
+        torch.distributed.barrier()  # the first process may still be writing
         torch.distributed.destroy_process_group()
 
 
 def _hear(messages: Any, wait_s: float = 0.0) -> Summary | None:
-    """Pass on what the first process reported; returns its summary once that came."""
+    """Pass on the reports of the first process; returns its summary once it has arrived."""
     while True:
         try:
             message = messages.get(timeout=wait_s) if wait_s else messages.get_nowait()

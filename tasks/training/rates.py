@@ -1,8 +1,9 @@
-"""How fast what learns: learning rates by part of the student, and their course over the iterations."""
+"""Learning rates: by part of the student, and their course over the steps, for torch's `LambdaLR`."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(student: Student, settings: DistillSettings) -> torch.optim.Optimizer:
-    """Steps for all that learns. E_p is new and has a rate of its own; the rest is trained and must not be shaken."""
+    """Return the optimizer. E_p is new and has its own learning rate; E_t starts trained and has another."""
     learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
     new = [p for name, p in learning.items() if name.startswith("encoder.Ref_encoder.")]
     trained = [p for name, p in learning.items() if not name.startswith("encoder.Ref_encoder.")]
@@ -23,8 +24,39 @@ def make_optimizer(student: Student, settings: DistillSettings) -> torch.optim.O
     return build(kind, [*group(new, kind, settings.lr, decay), *group(trained, kind, settings.lr_transformer, decay)])
 
 
-def learning_rate_share(step: int, settings: DistillSettings) -> float:
-    """Linear warm-up, then a cosine from 1 to `lr_end_fraction`."""
-    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    low = settings.lr_end_fraction
-    return warm * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * step / settings.iterations)))
+@dataclass(frozen=True)
+class Course:
+    """Share of the full learning rate at a step: a linear warm-up, times a cosine from 1 to `end`.
+
+    torch's `CosineAnnealingLR` ends at one rate for all groups, and does not multiply with a warm-up; hence `LambdaLR`.
+    """
+
+    steps: int
+    warmup: int
+    end: float
+
+    def __call__(self, step: int) -> float:
+        return warm_up(step, self.warmup) * cosine(step, self.steps, self.end)
+
+
+@dataclass
+class TimedCourse:
+    """Share of the full learning rate where seconds, not steps, end the training; `spent` is set by its loop."""
+
+    seconds: float
+    warmup: int
+    end: float
+    spent: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        return warm_up(step, self.warmup) * cosine(self.spent, self.seconds, self.end)
+
+
+def warm_up(step: int, steps: int) -> float:
+    """Rise linearly to 1 within so many steps."""
+    return min(1.0, (step + 1) / steps) if steps else 1.0
+
+
+def cosine(done: float, total: float, end: float) -> float:
+    """Fall from 1, where nothing is done, to `end`."""
+    return end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * done / total))

@@ -1,4 +1,4 @@
-"""A student on disk: its weights and its sizes, which is all that running it needs."""
+"""Student on disk: its weights and its sizes."""
 
 from __future__ import annotations
 

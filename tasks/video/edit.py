@@ -1,7 +1,7 @@
-"""A clip edited frame by frame: input | edited | from the side, every frame kept until the video is whole.
+"""Edited clip, frame by frame: input | edited | from the side; every frame is kept until the video is complete.
 
-The work lies in `<data root>/video/<key>` while it is unfinished: what the tracker saw, and one PNG a frame. The key
-covers the clip, the prompt, the student and what is shown, so that the same command after a kill goes on at its frame.
+Unfinished work lies in `<data root>/video/<key>`: the tracker's results, and one PNG a frame. The key covers the clip,
+the prompt, the student and the chosen panes, so that the same command resumes after a kill.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
     from tasks.student.api import Prompt, Student
 
-FORMAT = 1  # of the unfinished work; raised when a frame's meaning changes
+FORMAT = 1  # version of unfinished work; raised when a frame's meaning changes
 SIDE_YAW = 0.4  # rad, of the novel views
-MANY = 200  # frames from which the seconds pay that the fastest form of the student takes to make
+MANY = 200  # frames from which building the fastest form of the student pays
 SHOWN = 3  # panes side by side: input, edited, from the right; with `sides` a fourth is made, from the left
 SIDE_FILES = {"edited": 1, "right": 2, "left": 3}  # suffix of a video of its own: its pane
 
 
 class Smoothing(NamedTuple):
-    """How much is averaged over time; nothing with 0, 0, 0."""
+    """Widths of the smoothing over time; 0, 0, 0 switches it off."""
 
     points_s: float = POINTS_SIGMA_S
     crop_s: float = CROP_SIGMA_S
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Edited:
-    """What became of a clip."""
+    """Result of a clip."""
 
     files: list[Path]
     frames: int
@@ -72,7 +72,7 @@ class Edited:
 
 
 class _Seen(NamedTuple):
-    """A frame with its own triplane, before it is steadied by its neighbours'."""
+    """Frame with its own triplane, before its neighbours steady it."""
 
     number: int
     portrait: Portrait
@@ -105,7 +105,7 @@ def edit_clip(student: Student, clip: Clip, prompt: Prompt, out: Path, sides: bo
 
 
 def check_outputs(clip: Clip, out: Path) -> None:
-    """Raise UserError before anything is computed where the result could not be written."""
+    """Raise UserError, before any computation, if the result could not be written."""
     check_video_name(out)
     folder = out.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -125,7 +125,7 @@ def edit_frames(
     first: int = 0,
     smoothing: Smoothing = SMOOTHING,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Number and panes (H, W, 3) uint8 of each frame from `first` on: input, edited, from the right (, the left).
+    """Yield number and panes (H, W, 3) uint8 of each frame from `first` on: input, edited, from the right (, the left).
 
     A frame depends on `reach` neighbours to each side, and on nothing that was made before: wherever one begins, it
     comes out the same.
@@ -195,7 +195,7 @@ def _cut_panes(file: Path, panes: int, shown: slice) -> np.ndarray:
 
 
 def _key(student: Student, clip: Clip, prompt: Prompt, sides: bool) -> str:
-    """What the frames depend on, as the name of their folder."""
+    """Return the name of the frames' folder: a digest of everything they depend on."""
     network = hashlib.sha256()
     for name, value in sorted(student.network.state_dict().items()):
         network.update(name.encode())
@@ -213,7 +213,7 @@ def _key(student: Student, clip: Clip, prompt: Prompt, sides: bool) -> str:
 
 @contextmanager
 def _work_folder(root: Path, key: str) -> Iterator[Path]:
-    """The folder of one unfinished video, held against other processes; gone when its work is done."""
+    """Lock the folder of an unfinished video against other processes; it is removed when the work is done."""
     folder, lock_file = root / "video" / key, Store(root).lock_file(f"video/{key}")
     lock = FileLock(lock_file)
     with writing(root):
@@ -222,7 +222,7 @@ def _work_folder(root: Path, key: str) -> Iterator[Path]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError("another process is editing this video just now", folder=folder) from None
+            raise UserError("another process is editing this video", folder=folder) from None
         try:
             yield folder
             shutil.rmtree(folder)
@@ -235,7 +235,7 @@ def _frame_file(work: Path, number: int) -> Path:
 
 
 def _count_done(work: Path) -> int:
-    """Frames from the first on that are there; each is renamed into place when it is whole."""
+    """Count the finished frames from the first on; each is renamed into place when it is complete."""
     number = 0
     while _frame_file(work, number).is_file():
         number += 1

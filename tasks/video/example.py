@@ -1,4 +1,4 @@
-"""A clip of the embedded world: a procedural head that talks and turns before a hand-held camera, its truth known."""
+"""Example clip of the embedded world: a procedural head that talks and turns before a hand-held camera."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 FPS = 24
 RATE_HZ = 48_000  # of the sound
-SYLLABLES_HZ = 3.2  # how often the mouth opens
+SYLLABLES_HZ = 3.2  # openings of the mouth
 TURN_S = 3.0  # from one side to the other and back
 TURN_YAW, TURN_PITCH = 0.35, 0.10  # rad
-OPENS, DROPS = 1.1, 0.03  # how much thicker the lips get, how far the chin falls, in the head's own units
+OPENS, DROPS = 1.1, 0.03  # growth of the lips, as a factor; fall of the chin, in the head's own units
 FOCAL = 0.72  # of EG3D's: the picture is larger than the head's crop
 SHAKE, ROLL = 0.008, 0.03  # picture sides, rad
 NOISE = 2.0  # of 255, standard deviation: a camera's sensor
@@ -29,7 +29,7 @@ NOISE = 2.0  # of 255, standard deviation: a camera's sensor
 
 @dataclass(frozen=True)
 class Moment:
-    """One frame: rgb (128, 128, 3) uint8 as the camera sees it, who is there just then, and the exact camera (25,)."""
+    """Frame with its truth: rgb (128, 128, 3) uint8, the person at this moment, and the exact camera (25,)."""
 
     rgb: np.ndarray
     person: Person
@@ -37,7 +37,7 @@ class Moment:
 
 
 def talking_head(seed: int, frames: int) -> Iterator[Moment]:
-    """The person of `seed` for `frames` 24ths of a second; the same for ever."""
+    """Yield the person of `seed` for `frames` 24ths of a second; the same seed always gives the same clip."""
     from models import procedural
     from models.procedural.photo import RAW_SIZE_PX
 
@@ -73,7 +73,7 @@ def write_example(path: Path, seed: int, frames: int) -> Path:
 
 
 def _speaking(person: Person, seconds: float) -> Identity:
-    """The same head with its mouth where speech has it just then."""
+    """Return the head with its mouth as speech opens it at this time."""
     opened = _opened(np.array(seconds)).item()
     identity = person.identity
     return replace(
@@ -85,7 +85,7 @@ def _speaking(person: Person, seconds: float) -> Identity:
 
 
 def _opened(seconds: np.ndarray) -> np.ndarray:
-    """How far the mouth is open, in [0, 1]: syllables, some louder than others."""
+    """Return how far the mouth is open, in [0, 1]: syllables, some louder than others."""
     syllables = 0.5 - 0.5 * np.cos(2 * math.pi * SYLLABLES_HZ * seconds)
     return np.asarray(syllables * (0.6 + 0.4 * np.sin(2 * math.pi * 0.7 * seconds)))
 

@@ -1,4 +1,4 @@
-"""A video file, or a folder of pictures in the order of their names, as frames with their times."""
+"""Frames of a video file, or of a folder of pictures in the order of their names, with their times."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
-MISSING_S = 0.5  # a file that ends so much before its announced end has broken off
+MISSING_S = 0.5  # seconds; a file that ends this much before its announced end is truncated
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is to be edited. Times are `pts * time_base` seconds.
+    """Clip to be edited. Times are `pts * time_base` seconds.
 
     pictures: of a folder, in their order; empty for a file.
     """
@@ -43,11 +43,11 @@ class Clip:
 
     @property
     def sound(self) -> Path | None:
-        """The file whose sound belongs to it."""
+        """Return the file whose sound belongs to the clip."""
         return None if self.pictures else self.path
 
     def frames(self) -> Iterator[Frame]:
-        """Every frame that can be read, upright. What cannot is warned of at the end."""
+        """Every readable frame, upright. Unreadable ones are reported at the end."""
         if not self.pictures:
             yield from _Decoder(self).frames()
             return
@@ -67,7 +67,7 @@ class Clip:
 
 
 def open_clip(path: Path, max_pixels: int) -> Clip:
-    """Look at a file or a folder.  Raises UserError where there is no moving picture in it."""
+    """Open a file or a folder.  Raises UserError if there is no moving picture in it."""
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.is_file()]
         if not found:
@@ -87,7 +87,7 @@ def open_clip(path: Path, max_pixels: int) -> Clip:
 
 
 class _Decoder:
-    """One pass over a file; damage is passed over and counted."""
+    """Single pass over a file; damage is skipped and counted."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
@@ -97,14 +97,14 @@ class _Decoder:
         self._stored: dict[int | None, int | None] = {}  # durations as stored, by time
 
     def frames(self) -> Iterator[Frame]:
-        """A picture is shown until the next one; the last one until the stream's end."""
+        """Frames with durations: a picture lasts until the next one, the last one until the stream's end."""
         seen, held = 0, None
         with _open(self.clip.path) as container:
             stream = _find_pictures(container, self.clip.path)
             for picture in self._pictures(container, stream):
                 pts = picture.pts if picture.pts is not None else (0 if held is None else held.pts + self.step)
                 if held is not None:
-                    pts = max(pts, held.pts + 1)  # a file may say the same time twice
+                    pts = max(pts, held.pts + 1)  # a file may repeat a time
                     yield held._replace(duration=pts - held.pts)
                 seen, held = seen + 1, Frame(_upright(picture), pts, self._stored.get(picture.pts) or self.step)
             announced = container.duration / 1_000_000 if container.duration else 0.0
@@ -153,7 +153,7 @@ def _open(path: Path) -> InputContainer:
 
 
 def _find_pictures(container: InputContainer, path: Path) -> VideoStream:
-    """The first stream of moving pictures; a cover of a piece of music is none."""
+    """Return the first stream of moving pictures; a cover picture of a sound file is none."""
     from av.stream import Disposition
 
     for stream in container.streams.video:
@@ -164,7 +164,7 @@ def _find_pictures(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _upright(picture: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8, turned as the file says that it was filmed."""
+    """Return (H, W, 3) uint8, rotated by the file's orientation."""
     rgb = picture.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
 

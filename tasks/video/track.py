@@ -1,7 +1,7 @@
-"""Where the face is in each frame of a clip: found once, then smoothed over time, with the camera of each frame.
+"""Face in each frame of a clip: detected once, smoothed over time, with the camera of each frame.
 
-A detector errs a little in every frame, each time another way, and a crop that trembles makes an edit that trembles.
-The errors are averaged out, along with the faces' own tremor; a cut of the film ends a curve and begins another.
+A detector errs a little in every frame, each time differently, and a trembling crop makes a trembling edit. Smoothing
+averages the errors out, along with the face's own tremor. A cut of the film ends a curve and begins another.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
 
 POINTS_SIGMA_S = 0.06  # of the landmarks that the camera is fitted to
-CROP_SIGMA_S = 0.12  # of the crop; a camera fitted in it follows the head all the same
-THUMB_PX, CUT = 16, 0.16  # mean difference of two thumbnails, of 1, at which the film was cut
-JUMP = 0.5  # of the crop's side: a face does not move so far between two frames
+CROP_SIGMA_S = 0.12  # of the crop; the camera fitted in it still follows the head
+THUMB_PX, CUT = 16, 0.16  # thumbnail side; mean difference of two thumbnails, of 1, from which there is a cut
+JUMP = 0.5  # share of the crop's side; a face moves less between two frames
 END = {"end": True}
 
 log = logging.getLogger(__name__)
 
 
 class Sighting(NamedTuple):
-    """A frame as the tracker sees it.  size: (width, height) px.  points: (5, 2) raw px, None without a face."""
+    """Frame as the tracker sees it.  size: (width, height) px.  points: (5, 2) raw px, None without a face."""
 
     pts: int
     duration: int
@@ -44,7 +44,7 @@ class Sighting(NamedTuple):
 
 
 def track(clip: Clip, detector: LandmarkNet | None, settings: Settings, notes: Path) -> list[Sighting]:
-    """Look for the face in every frame. What was seen is noted frame by frame; a second call goes on from there."""
+    """Detect the face in every frame. Results are noted frame by frame; a second call resumes there."""
     sightings, whole = _read_notes(notes)
     if whole:
         return sightings
@@ -152,7 +152,7 @@ def _as_frame(crop: np.ndarray) -> np.ndarray:
 
 
 def _as_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The inverse, (2, 3). A face that leaves the picture takes its crop along only so far."""
+    """Invert `_as_frame`, (2, 3). A face that leaves the picture moves its crop only up to a limit."""
     side, angle = np.exp(frame[0]), frame[1]
     reach = np.minimum(side / 4, np.array(size) / 2)
     centre = np.clip(frame[2:], reach, np.array(size) - reach)
@@ -194,7 +194,7 @@ def _row(sighting: Sighting) -> dict[str, Any]:
 
 
 def _read_notes(path: Path) -> tuple[list[Sighting], bool]:
-    """What was seen so far, and whether that is all. A line that a kill cut short is dropped from the file."""
+    """Read the results so far, and whether they are complete. A line that a kill cut short is removed from the file."""
     if not path.is_file():
         return [], False
     lines = path.read_bytes().splitlines(keepends=True)

@@ -25,7 +25,7 @@ _scratch: dict[str, tuple[str, dict[str, str]]] = {}  # what a build from scratc
 
 
 class Model:
-    """What each partition holds and was made from, as plain values; `made` is what a store would remember."""
+    """Model of a store: content and inputs of each partition as plain values; `made` is the store's memory."""
 
     def __init__(self) -> None:
         self.seed, self.steps, self.quantile, self.colour = 0, 20, 0.05, "grey"
@@ -35,7 +35,7 @@ class Model:
         self.now: dict[str, str] = {}  # partition -> what the present one was made from
 
     def build(self) -> list[str]:
-        """What a build has to make now; it counts as made from here on."""
+        """Return the partitions that a build has to make now; they count as made from here on."""
         ran: list[str] = []
 
         def need(key: str, *values: Any, code: str = "") -> None:
@@ -123,7 +123,7 @@ class AnyHistory(RuleBasedStateMachine):
     @precondition(lambda self: self.untouched)
     @rule(data=st.data(), kind=st.sampled_from(["truncate", "overwrite", "rot", "delete", "record", "lie"]))
     def damage(self, data: st.DataObject, kind: str) -> None:
-        """One partition of the present plan; what no look at names and times can see, `verify` finds first."""
+        """Damage one partition of the present plan; `verify` first finds damage that names and times do not show."""
         key = data.draw(st.sampled_from(sorted(self.model.now)))
         folder = self.world.folder(key)
         _spoil(folder, kind)

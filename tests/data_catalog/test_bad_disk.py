@@ -28,7 +28,7 @@ def folder() -> Iterator[Path]:
 
 
 def told(world: World, before: Callable[[], None]) -> str:
-    """What a build says that fails in a process of its own, after `before` was done to that process."""
+    """Return the message of a build that fails in its own process, after `before` was applied to that process."""
     reading, writing = os.pipe()  # no file: the process may be allowed to write none
 
     def build() -> None:

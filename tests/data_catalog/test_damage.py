@@ -1,4 +1,4 @@
-"""Whatever is damaged: `verify` names it, the plan does not count it, and exactly it is made again."""
+"""Damage of any kind: `verify` names it, the plan does not count it, and exactly it is made again."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def largest(folder: Path) -> Path:
 
 
 def flip_a_byte(folder: Path) -> None:
-    """As a failing disk does: the file's time stays."""
+    """Flip a byte like a failing disk: the file's time stays."""
     path = largest(folder)
     status, content = path.stat(), bytearray(path.read_bytes())
     content[random.Random(len(content)).randrange(len(content))] ^= 0x10

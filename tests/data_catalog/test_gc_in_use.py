@@ -257,7 +257,7 @@ def test_what_was_left_is_told_and_what_went_marked(shop: Workshop) -> None:
 
 
 def at_a_terminal(shop: Workshop, answer: str, meanwhile: Callable[[], object] = lambda: None) -> str:
-    """What a person sees who answers the question of `gc`."""
+    """Return the terminal's contents for a user who answers the question of `gc`."""
     ours, theirs = os.openpty()
     command, environment = command_of_gc(shop), environment_of(shop)
     with subprocess.Popen(command, env=environment, cwd=PROJECT, stdin=theirs, stdout=theirs, stderr=theirs) as process:

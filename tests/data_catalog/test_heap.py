@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="te
 
 
 def pages_taken() -> int:
-    """Of the kernel, by many rounds on tensors of 64 MB: in a heap full of other things a round may find no place."""
+    """Count pages taken from the kernel in many rounds on tensors of 64 MB: a full heap may have no room for one."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(24):
         torch.ones(1 << 24).mul_(2.0)

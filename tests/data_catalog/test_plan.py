@@ -1,4 +1,4 @@
-"""What runs again and why: a small workflow of real stages with real functions."""
+"""Reruns and their reasons: a small workflow of real stages with real functions."""
 
 import json
 import multiprocessing

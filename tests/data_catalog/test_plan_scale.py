@@ -1,4 +1,4 @@
-"""What a plan costs grows with partitions, not with the samples in them."""
+"""Cost of a plan: it grows with partitions, not with the samples in them."""
 
 import json
 import tracemalloc

@@ -33,11 +33,11 @@ from data_catalog.samples.shards import (
     index_table,
     read_into,
     read_sample,
-    read_shard,
     scan_shard,
     write_shard,
 )
 from data_catalog.store.fingerprint import digest_file
+from tests.worlds.reading import read_shard
 
 
 def samples(count: int = 3) -> list[Sample]:

@@ -84,9 +84,9 @@ def test_no_dataset_and_an_unknown_one_are_said(tmp_path: Path) -> None:
 def test_a_changed_snapshot_is_said(tmp_path: Path) -> None:
     snapshot = make(tmp_path, "a", rows())
     (snapshot.folder / "manifest.json").write_text(json.dumps({"name": "forged"}))
-    with pytest.raises(UserError, match="is not the one its name says"):
+    with pytest.raises(UserError, match="does not match its name"):
         open_snapshot(tmp_path)
-    assert [damage.problem for damage in verify(tmp_path).damaged] == ["the dataset is not the one its name says"]
+    assert [damage.problem for damage in verify(tmp_path).damaged] == ["the dataset does not match its name"]
 
 
 def test_a_portrait_in_two_splits_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which changes of code count."""
+"""Changes of code that count, and those that do not."""
 
 import shutil
 from pathlib import Path

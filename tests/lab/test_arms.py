@@ -11,6 +11,7 @@ import pytest
 
 from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab import arms
 from flows.lab.arms import ArmWork, Kept, keep_arm, keep_arms, lock_arm, tell_command
@@ -49,7 +50,8 @@ STAGES = (
 
 def work_of(seed: int) -> ArmWork:
     shape = PlanShape(STAGES, [], [])
-    return ArmWork("demo", [f"distill.seed={seed}"], {}, lambda _: shape, ["draw", "learn"], {"arm": str(seed)}, False)
+    workspace = Workspace.open("demo", [f"distill.seed={seed}"])
+    return ArmWork(workspace, {}, lambda _: shape, ["draw", "learn"], {"arm": str(seed)}, False)
 
 
 def arm(seed: int) -> Kept:
@@ -108,6 +110,6 @@ def test_processes_that_start_together_begin_with_different_arms(tmp_path: Path)
 
 
 def test_the_command_on_a_page_can_be_typed_again() -> None:
-    assert tell_command("stillroom ablate neon", "demo", []) == "stillroom ablate neon"
-    told = tell_command("stillroom ablate", "paper", ['prompts.styles=["neon"]'])
+    assert tell_command("stillroom ablate neon", Workspace.open()) == "stillroom ablate neon"
+    told = tell_command("stillroom ablate", Workspace.open("paper", ['prompts.styles=["neon"]']))
     assert told == "stillroom ablate --set 'prompts.styles=[\"neon\"]' --profile paper"

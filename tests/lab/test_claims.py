@@ -34,7 +34,7 @@ MEASURES = ("id", "clip", "three_d", "lpips", "depth_error", "silhouette_iou", "
 
 
 def rows(values: Mapping[tuple[int, int], float | None], measure: str = "clip") -> list[Row]:
-    """One sample of each seed and portrait."""
+    """Make a sample for each seed and portrait."""
     return [
         {"seed": seed, "key": f"k{portrait}", "portrait_id": f"p{portrait}", measure: value}
         for (seed, portrait), value in values.items()

@@ -23,7 +23,7 @@ from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.lab.claims.arm import CURVE, FROZEN, ROWS, WHOLE, Kind, learn_and_measure, picture_name
 from tasks.lab.claims.exam import NO_HIGH, NO_LOW, TRUE, Bench, Exam, colours, make_bench
-from tasks.lab.claims.training import STEPS, WatchedTrainer, read_curve
+from tasks.lab.claims.training import STEPS, TimedTrainer, read_curve
 from tasks.training.student_files import load_student
 from tests.worlds import taught
 from tests.worlds.tiny import noise_picture, tiny_clip, tiny_editor
@@ -119,7 +119,7 @@ def test_a_killed_arm_goes_on_to_the_same_student(
 ) -> None:
     straight, killed = request.getfixturevalue(name), work(root, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WatchedTrainer, "take_step", dying_at(3, WatchedTrainer.take_step))
+        patch.setattr(TimedTrainer, "step", dying_at(3, TimedTrainer.step))
         with pytest.raises(KeyboardInterrupt):
             learn_and_measure(killed, kind, bench)
     shutil.rmtree(killed.folder)
@@ -130,11 +130,14 @@ def test_a_killed_arm_goes_on_to_the_same_student(
     assert len((killed.working / STEPS).read_text().splitlines()) == SETTINGS.distill.iterations
 
 
-def dying_at(number: int, step: Callable[[WatchedTrainer], dict[str, float]]) -> Callable[[WatchedTrainer], object]:
-    def take_step(trainer: WatchedTrainer) -> object:
-        if trainer.step == number:
+Step = Callable[[TimedTrainer, bool], dict[str, Any]]
+
+
+def dying_at(number: int, step: Step) -> Step:
+    def take_step(trainer: TimedTrainer, with_views: bool) -> dict[str, Any]:
+        if trainer.taken == number:
             raise KeyboardInterrupt
-        return step(trainer)
+        return step(trainer, with_views)
 
     return take_step
 

@@ -1,4 +1,4 @@
-"""What a student pays for: the losses, and which values of a triplane count more."""
+"""Losses of distillation, and the values of a triplane that have more weight."""
 
 from pathlib import Path
 

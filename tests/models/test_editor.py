@@ -41,7 +41,7 @@ def heads(count: int) -> np.ndarray:
 
 
 def plainly(editor: Editor, portraits: np.ndarray, steps: int, scales: Scales) -> Tensor:
-    """What diffusers' own call makes of a batch."""
+    """Return the pictures that diffusers' own call makes of a batch."""
     pictures: Tensor = editor.pipeline(
         prompt=PROMPTS,
         image=torch.from_numpy(portraits).permute(0, 3, 1, 2).float() / 255,

@@ -21,7 +21,6 @@ import torch
 from models import checkpoints
 from models.checkpoints import CONVERTED, SUMS, WeightsError, read_checkpoint
 from models.three_d import mae
-from models.three_d.eg3d import Generator
 from models.three_d.live3d import EMBEDDED as LT
 from models.three_d.live3d import Live3D
 from models.three_d.student import StudentConfig
@@ -33,7 +32,7 @@ TINY_MAE = mae.MaeConfig(image_size=32, patch_size=16, width=16, depth=1, heads=
 
 
 def parts_of(network: torch.nn.Module) -> dict[str, Any]:
-    """What Live3D and 3DPE save."""
+    """Return a checkpoint as Live3D and 3DPE save it."""
     encoder, renderer = network.get_submodule("encoder"), network.get_submodule("renderer")
     return {"encoder_state_dict": encoder.state_dict(), "renderer_state_dict": renderer.state_dict(), "step": 90000}
 
@@ -120,7 +119,7 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(
 
 
 class EasyDict(dict[str, Any]):
-    """As dnnlib's: a dictionary with attributes."""
+    """Dictionary with attributes, like dnnlib's."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -335,17 +334,6 @@ def test_the_papers_judges_are_read_once_and_strictly(name: str, tmp_path: Path)
     torch.save({key: value for key, value in state.items() if key != lost}, path)
     with pytest.raises(WeightsError, match=rf"missing +{re.escape(lost)}"):
         load(path)
-
-
-def test_eg3ds_generator_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    generator = Generator()
-    torch.save({"G": generator.state_dict(), "D": {}, "G_ema": None}, tmp_path / "eg3d.pth")
-    loaded = public.load_generator(tmp_path / "eg3d.pth")
-    assert same(loaded, generator)
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    torch.save({"backbone.mapping.w_avg": torch.zeros(512)}, tmp_path / "part.pth")
-    with pytest.raises(WeightsError, match="does not hold EG3D's generator"):
-        public.load_generator(tmp_path / "part.pth")
 
 
 def test_reading_leaves_no_door_open_behind_it(saved: Path) -> None:

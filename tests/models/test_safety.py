@@ -1,4 +1,4 @@
-"""What a safety checker finds is a verdict on a sample, never a black frame in its place."""
+"""Findings of a safety checker are a verdict on a sample, never a black frame in its place."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +49,8 @@ def test_the_verdict_is_a_score_of_the_sample(checker: SafetyChecker) -> None:
     white = np.full((64, 64, 3), 255, np.uint8)
     white[::9, ::7] = 200  # not of one colour, or it would be lost for that
     pairs = [
-        Pair("good", noise_picture(0), noise_picture(1), CAMERA),
-        Pair("bad", noise_picture(0), white, CAMERA),
+        Pair("good", "train", noise_picture(0), noise_picture(1), CAMERA),
+        Pair("bad", "train", noise_picture(0), white, CAMERA),
     ]
     scored = score_pairs(judges, pairs, ("a person", "a statue"), SETTINGS)
-    assert [(row["score_unsafe"], row["score_constant"]) for row in scored] == [(False, False), (True, False)]
+    assert [(row.score_unsafe, row.score_constant) for row in scored] == [(False, False), (True, False)]

@@ -1,4 +1,4 @@
-"""How strongly pictures depend on the values of a triplane."""
+"""Sensitivity of pictures to the values of a triplane."""
 
 import torch
 from torch import Tensor

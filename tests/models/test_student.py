@@ -8,6 +8,7 @@ from models.camera import orbit_label
 from models.three_d import live3d, mae, student
 from models.three_d.live3d import Live3D, Live3DConfig
 from models.three_d.student import Student, StudentConfig
+from tasks.lab.pretraining.networks.mae import MaskedAutoencoder
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_configs_survive_json() -> None:
 def test_a_tiny_masked_autoencoder_overfits_one_batch() -> None:
     torch.manual_seed(0)
     config = mae.MaeConfig(image_size=16, patch_size=4, width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1)
-    model = mae.MaskedAutoencoder(config)
+    model = MaskedAutoencoder(config)
     generator = torch.Generator().manual_seed(0)
     stripes = (torch.arange(16) // 2 % 2 * 255).to(torch.uint8).expand(2, 16, 16)
     images = mae.normalise(stripes[..., None].expand(2, 16, 16, 3), 16)

@@ -15,11 +15,13 @@ from models.camera import mirror_label
 from models.pixels import signed, to_bytes
 from models.precision import Precision
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
-from tasks.training import loop as training
-from tasks.training.batches import Prompts
+from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import read_fields, read_samples
+from tasks.training.looks import Looks
+from tasks.training.loop import course_of, train
 from tasks.training.mirroring import learned_samples
 from tasks.training.student_files import WEIGHTS, load_student
+from tasks.training.trainer import Trainer
 from tests.worlds import taught
 
 SETTINGS = DistillSettings(
@@ -57,15 +59,15 @@ def test_a_killed_run_continues_to_the_same_bits(
 ) -> None:
     settings = SETTINGS.model_copy(update={"optimizer": optimizer, "mirror": mirror, "ema_decay": 0.5 * mirror})
     whole = distil_into(f"whole-{optimizer}", root, dataset, networks, settings)
-    take_step = training.Trainer.take_step
+    step = Trainer.step
 
-    def die_in_the_fifth(self: training.Trainer) -> dict[str, float]:
-        if self.step == 4:
+    def die_in_the_fifth(self: Trainer, with_views: bool) -> dict[str, float]:
+        if self.taken == 4:
             raise KeyboardInterrupt
-        return take_step(self)
+        return step(self, with_views)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "take_step", die_in_the_fifth)
+        patch.setattr(Trainer, "step", die_in_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
     working = root / f"killed-{optimizer}-working"
@@ -88,15 +90,16 @@ def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
     trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
     weight = trainer.student.encoder.Final_encoder.net[0].weight
     seen: list[torch.Tensor] = []
-    take_step = trainer.take_step
+    step = trainer.step
 
-    def take_step_and_remember() -> dict[str, object]:
-        losses = take_step()
+    def step_and_remember(with_views: bool) -> dict[str, object]:
+        losses = step(with_views)
         seen.append(weight.detach().clone())
         return losses
 
-    monkeypatch.setattr(trainer, "take_step", take_step_and_remember)
-    trainer.run(tmp_path, None)
+    monkeypatch.setattr(trainer, "step", step_and_remember)
+    looks = Looks(trainer.maker, networks.perceptual, trainer.learned)
+    train(trainer, trainer.settings, tmp_path, looks.measure, looks.draw)
     first, second, third = seen
     wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
     torch.testing.assert_close(weight.detach(), wanted)
@@ -153,8 +156,8 @@ def test_gradients_reach_exactly_the_prompt_encoder_and_the_triplane_transformer
     trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"batch_size": 4}))
     before = {name: value.clone() for name, value in trainer.student.state_dict().items()}
     trainer.student.train()
-    for trainer.step in range(4):  # the zero-initialised last layer opens the way for the others
-        trainer.take_step()
+    for step in range(4):  # the zero-initialised last layer opens the way for the others
+        take_step(trainer, with_views=step >= SETTINGS.triplane_iterations)
     moved = {name for name, value in trainer.student.state_dict().items() if not value.equal(before[name])}
     assert moved
     assert all(name.startswith(("encoder.Ref_encoder.", "encoder.Final_encoder.")) for name in moved)
@@ -177,7 +180,7 @@ def test_each_part_learns_at_its_own_rate_with_muon_for_matrices_and_kernels(
 def test_muon_moves_a_matrix_in_all_directions_alike_and_as_far_as_its_rate_says(
     root: Path, dataset: Path, networks: Networks
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": "muon"})
+    settings = SETTINGS.model_copy(update={"optimizer": "muon", "warmup": 0})
     trainer = make_trainer(root, dataset, networks, settings)
     kernel = trainer.student.encoder.Ref_encoder.patch_emb.proj.weight
     before, rows = kernel.detach().clone(), len(kernel)
@@ -199,8 +202,8 @@ def test_the_student_overfits_one_batch(root: Path, dataset: Path, networks: Net
     trainer.sampler.draw = lambda step, stored: draw  # type: ignore[method-assign]
     trainer.student.train()
     losses = []
-    for trainer.step in range(settings.iterations):
-        losses.append(trainer.take_step()["loss"])
+    for _ in range(settings.iterations):
+        losses.append(take_step(trainer, with_views=True)["loss"])
     assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
 
 
@@ -223,15 +226,15 @@ def test_the_student_learns_in_bfloat16_where_the_processor_computes_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
-    update = {"precision": precision, "triplane_iterations": 1, "batch_size": 4}
+    update = {"precision": precision, "batch_size": 4}
     trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update=update))
     kinds = set()
     convolution = next(
         part for part in trainer.student.encoder.Final_encoder.modules() if type(part) is torch.nn.Conv2d
     )
     convolution.register_forward_hook(lambda module, seen, made: kinds.add(made.dtype))
-    for trainer.step in range(2):  # of triplanes, of views
-        losses = trainer.take_step()
+    for with_views in (False, True):
+        losses = take_step(trainer, with_views)
         assert all(
             value.dtype == torch.float32 and value.isfinite() for value in losses.values() if torch.is_tensor(value)
         )
@@ -239,15 +242,22 @@ def test_the_student_learns_in_bfloat16_where_the_processor_computes_in_it(
     assert all(weight.dtype == torch.float32 for weight in trainer.student.parameters())
 
 
-def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> training.Trainer:
+def take_step(trainer: Trainer, with_views: bool) -> dict[str, torch.Tensor]:
+    """Take a step, and one of its learning rate."""
+    losses = trainer.step(with_views)
+    trainer.schedule.step()
+    return losses
+
+
+def make_trainer(root: Path, dataset: Path, networks: Networks, settings: DistillSettings) -> Trainer:
     from accelerate import Accelerator
 
     samples = read_samples(dataset, root)
     prompts = Prompts.read(samples, networks.clip, networks.mae)
     student = make_student(networks.teacher, prompts, Settings(distill=settings))
     learned = [sample for sample in samples if sample.split == "train"]
-    teachers = networks.teacher, networks.perceptual
-    return training.Trainer(student, *teachers, prompts, learned, [], settings, "cpu", Accelerator(cpu=True))
+    maker = BatchMaker(student, networks.teacher, prompts, settings)
+    return Trainer(maker, networks.perceptual, learned, settings, course_of(settings), Accelerator(cpu=True))
 
 
 def test_a_new_student_is_its_teacher(networks: Networks, root: Path, dataset: Path) -> None:
@@ -285,8 +295,8 @@ def test_progress_is_told_while_it_trains(root: Path, dataset: Path, networks: N
 def test_looks_compare_with_the_teachers_view_whatever_l2d_compares_with(
     root: Path, dataset: Path, networks: Networks
 ) -> None:
-    looks = [
-        make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"l2d_target": target})).watch()
-        for target in ("teacher", "pseudo_label")
-    ]
+    looks = []
+    for target in ("teacher", "pseudo_label"):
+        trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"l2d_target": target}))
+        looks.append(Looks(trainer.maker, networks.perceptual, trainer.learned).measure())
     assert looks[0] == looks[1]

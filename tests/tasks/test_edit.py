@@ -1,5 +1,5 @@
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ from data_catalog.store.stage import Partition
 from models.editing.editor import Editor
 from tasks import edit, evaluate
 from tasks.edit import adjust_to_style, edit_batch, make_edits, plan_edits
+from tasks.tables.faces import Face
 from tests.models.test_editor import OLD_NUMPY
 from tests.worlds.tiny import noise_picture, tiny_clip, tiny_editor
 
@@ -28,15 +29,15 @@ def editor() -> Editor:
     return tiny_editor(tiny_clip())
 
 
-def portraits(count: int) -> list[dict[str, Any]]:
+def portraits(count: int) -> list[Face]:
     splits = ("train", "test", "val")
-    return [{"portrait_id": f"p{i:010x}", "split": splits[i % 3], "status": "ok"} for i in range(count)]
+    return [Face(portrait_id=f"p{i:010x}", split=splits[i % 3]) for i in range(count)]
 
 
 def aligned_folder(folder: Path, count: int) -> Path:
     (folder / "aligned").mkdir(parents=True)
     for i, portrait in enumerate(portraits(count)):
-        (folder / "aligned" / f"{portrait['portrait_id']}.png").write_bytes(encode_png(noise_picture(i)))
+        (folder / "aligned" / f"{portrait.portrait_id}.png").write_bytes(encode_png(noise_picture(i)))
     return folder / "aligned"
 
 
@@ -70,7 +71,7 @@ def test_the_edits_of_a_portrait_do_not_depend_on_the_other_portraits() -> None:
 
 def test_a_rejected_portrait_is_not_edited() -> None:
     rows = portraits(3)
-    rows[1]["status"] = "rejected"
+    rows[1] = dataclasses.replace(rows[1], status="rejected")
     assert len(plan_edits(rows, BOOK, EditSettings())) == 2
 
 

@@ -17,6 +17,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.stage import Partition, Summary, Work
 from tasks import portraits
+from tasks.tables.portraits import Portrait
 
 Row = dict[str, Any]
 
@@ -181,16 +182,19 @@ def test_splits_are_a_hash_of_the_id_and_agree_between_blocks(folder: Path, tmp_
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_a_small_set_has_somebody_to_train_and_to_test_on(count: int) -> None:
     for start in range(40):
-        rows = [{"portrait_id": f"p{start}-{i}", "status": "ok"} for i in range(count)]
-        splits = [split for _, split in portraits.split_rows(rows, load_settings("demo").portraits, first_block=True)]
-        assert "test" in splits
-        assert "train" in splits
+        photos = [taken(f"p{start}-{i}") for i in range(count)]
+        splits = portraits.split_portraits(photos, load_settings("demo").portraits, first_block=True)
+        assert {"train", "test"} <= set(splits.values())
 
 
 def test_without_a_test_fraction_nobody_is_held_out() -> None:
     settings = load_settings("demo", ["portraits.test_fraction=0", "portraits.val_fraction=0"]).portraits
-    rows = [{"portrait_id": f"p{i}", "status": "ok"} for i in range(5)]
-    assert {split for _, split in portraits.split_rows(rows, settings, first_block=True)} == {"train"}
+    photos = [taken(f"p{i}") for i in range(5)]
+    assert set(portraits.split_portraits(photos, settings, first_block=True).values()) == {"train"}
+
+
+def taken(portrait_id: str) -> portraits.Taken:
+    return portraits.Taken(Portrait(portrait_id=portrait_id, name=portrait_id, status="ok"))
 
 
 def eg3d_label(offset: float = 0.0) -> list[float]:

@@ -3,8 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -15,7 +13,10 @@ from models.faces import pnp
 from models.faces.landmarks import LandmarkNet
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
-from tasks.score import MEASURES, SCHEMA, Judges, camera_drifts, cosine, is_constant, score_block
+from tasks.score import Judges, camera_drifts, cosine, is_constant, score_block
+from tasks.tables.edits import EDITS, Edited
+from tasks.tables.faces import FACES, Face
+from tasks.tables.scores import MEASURES, Scores
 from tests.worlds.tiny import noise_picture, tiny_clip
 
 SETTINGS = Settings()
@@ -37,23 +38,33 @@ def write_pairs(folder: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray | No
     (align / "aligned").mkdir(parents=True)
     made, portraits = [], []
     for key, (portrait, pseudo_label) in sorted(pairs.items()):
-        row: dict[str, Any] = {"key": key, "portrait_id": f"of-{key}", "split": "train"}
         good = pseudo_label is not None
-        made.append(row | {"status": "ok" if good else "rejected", "reason": "" if good else "editor: ValueError"})
-        portraits.append({"portrait_id": f"of-{key}", "camera": CAMERA})
+        made.append(
+            Edited(
+                key=key,
+                portrait_id=f"of-{key}",
+                split="train",
+                style="zombie",
+                prompt="",
+                prompt_number=0,
+                prompt_split="train",
+                seed=0,
+                status="ok" if good else "rejected",
+                reason="" if good else "editor: ValueError",
+            )
+        )
+        portraits.append(Face(portrait_id=f"of-{key}", split="train", camera=CAMERA))
         (align / "aligned" / f"of-{key}.png").write_bytes(encode_png(portrait))
         if pseudo_label is not None:
             (edit / "pseudo_labels" / f"{key}.png").write_bytes(encode_png(pseudo_label))
-    pq.write_table(pa.Table.from_pylist(made), edit / "edit.parquet")
-    pq.write_table(pa.Table.from_pylist(portraits), align / "align.parquet")
+    EDITS.write(edit, made)
+    FACES.write(align, portraits)
     return edit, align
 
 
 def score(judges: Judges, folder: Path, pairs: Any, settings: Settings = SETTINGS) -> dict[str, dict[str, Any]]:
     edit, align = write_pairs(folder, pairs)
-    rows = score_block(judges, edit, align, CAPTIONS, settings)
-    table = pa.Table.from_pylist(rows, schema=SCHEMA).to_pylist()
-    return {row["key"]: row for row in table}
+    return {row.key: vars(row) for row in score_block(judges, edit, align, CAPTIONS, settings)}
 
 
 def test_an_edit_that_changed_nothing_scores_as_the_same_picture(judges: Judges, tmp_path: Path) -> None:
@@ -83,11 +94,11 @@ def test_damaged_and_missing_pictures_are_rows_without_scores(judges: Judges, tm
     good = (noise_picture(0), noise_picture(1))
     edit, align = write_pairs(tmp_path, {"bad": good, "good": good, "none": (noise_picture(2), None)})
     (edit / "pseudo_labels" / "bad.png").write_bytes(b"\x89PNG")
-    rows = {row["key"]: row for row in score_block(judges, edit, align, CAPTIONS, SETTINGS)}
-    assert {key: row["decodes"] for key, row in rows.items()} == {"bad": False, "good": True, "none": False}
-    assert rows["bad"]["reason"] == "pseudo-label: corrupt"
-    assert rows["none"]["reason"] == "editor: ValueError"
-    assert set(MEASURES) <= set(rows["good"])
+    rows = {row.key: row for row in score_block(judges, edit, align, CAPTIONS, SETTINGS)}
+    assert rows["bad"] == Scores(key="bad", split="train", reason="pseudo-label: corrupt")
+    assert rows["none"] == Scores(key="none", split="train", reason="editor: ValueError")
+    assert rows["good"].decodes
+    assert rows["good"].score_lpips is not None
 
 
 def test_scores_do_not_depend_on_the_batch(judges: Judges, tmp_path: Path) -> None:

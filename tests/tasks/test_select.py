@@ -3,7 +3,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,9 +11,9 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import SelectSettings, Settings
 from data_catalog.store.stage import Input, Partition, Work
 from tasks import select
-from tasks.gating.gates import Limits, gate_limits
-from tasks.score import SCHEMA
+from tasks.gating.gates import Candidate, Limits, gate_limits
 from tasks.select import count_funnel, judge, pick_image_prompts
+from tasks.tables.scores import SCORES
 
 OPEN = SelectSettings(min_clip_direction=None, max_ssim=None)
 GOOD: dict[str, Any] = {
@@ -32,13 +31,13 @@ GOOD: dict[str, Any] = {
 }
 
 
-def row(key: str, split: str = "train", block: int = 0, **scores: Any) -> dict[str, Any]:
-    places = {"block": block, "attempt": 0, "place": f"{block:04d}", "portrait_id": key}
-    return {**GOOD, "key": key, "split": split, **places, **scores}
+def row(key: str, split: str = "train", block: int = 0, **scores: Any) -> Candidate:
+    place = f"{block:04d}"
+    return Candidate(key=key, split=split, portrait_id=key, block=block, attempt=0, place=place, **{**GOOD, **scores})
 
 
-def judged(rows: list[dict[str, Any]], settings: SelectSettings) -> dict[str, dict[str, Any]]:
-    return {each["key"]: each for each in judge(rows, Limits.of(rows, settings))}
+def judged(rows: list[Candidate], settings: SelectSettings) -> dict[str, Candidate]:
+    return {each.key: each for each in judge(rows, Limits.of(rows, settings))}
 
 
 @pytest.mark.parametrize(
@@ -58,9 +57,9 @@ def judged(rows: list[dict[str, Any]], settings: SelectSettings) -> dict[str, di
 def test_each_gate_stops_what_it_measures(gate: str, limit: float, bad: dict[str, float], step: str) -> None:
     rows = [row("a"), row("b", **bad)]
     result = judged(rows, OPEN.model_copy(update={gate: limit}))
-    assert (result["a"]["kept"], result["b"]["kept"]) == (True, False)
-    assert (result["b"]["reason"], result["b"]["step"]) == (gate, step)
-    assert all(each["kept"] for each in judged(rows, OPEN).values())
+    assert (result["a"].kept, result["b"].kept) == (True, False)
+    assert (result["b"].reason, result["b"].step) == (gate, step)
+    assert all(each.kept for each in judged(rows, OPEN).values())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def test_each_gate_stops_what_it_measures(gate: str, limit: float, bad: dict[str
     ],
 )
 def test_pictures_that_are_none_need_no_gate(bad: dict[str, Any], reason: str) -> None:
-    assert judged([row("a", **bad)], OPEN)["a"]["reason"] == reason
+    assert judged([row("a", **bad)], OPEN)["a"].reason == reason
 
 
 def test_test_samples_pass_every_gate_so_that_the_evaluation_is_not_made_easier() -> None:
@@ -80,13 +79,13 @@ def test_test_samples_pass_every_gate_so_that_the_evaluation_is_not_made_easier(
     black = row("b", "test", score_constant=True, score_clip_direction=0.0)
     lost = row("c", "test", decodes=False, score_clip_direction=None)
     result = judged([row("a", "test"), black, lost], strict)
-    assert {key: each["kept"] for key, each in result.items()} == {"a": True, "b": True, "c": False}
-    assert result["a"]["reason"] == result["b"]["reason"] == ""
+    assert {key: each.kept for key, each in result.items()} == {"a": True, "b": True, "c": False}
+    assert result["a"].reason == result["b"].reason == ""
 
 
 def test_an_unknown_camera_is_no_drift() -> None:
     gate = OPEN.model_copy(update={"max_camera_drift_deg": 1.0})
-    assert judged([row("a", score_camera_drift_deg=None)], gate)["a"]["kept"]
+    assert judged([row("a", score_camera_drift_deg=None)], gate)["a"].kept
 
 
 def test_quantile_calibration_follows_the_style_and_not_its_test_samples() -> None:
@@ -94,7 +93,7 @@ def test_quantile_calibration_follows_the_style_and_not_its_test_samples() -> No
     rows = [row(f"k{i}", score_identity=i / 10) for i in range(5)]
     rows += [row(f"t{i}", "test", score_identity=-1.0) for i in range(5)]
     assert gate_limits(rows, settings) == {"min_identity": pytest.approx(0.1)}
-    kept = [key for key, each in judged(rows, settings).items() if each["kept"] and key.startswith("k")]
+    kept = [key for key, each in judged(rows, settings).items() if each.kept and key.startswith("k")]
     assert kept == ["k1", "k2", "k3", "k4"]
     upper = OPEN.model_copy(update={"max_lpips": 0.0, "calibration": "quantile", "quantile": 0.25})
     rows = [row(f"k{i}", score_lpips=i / 10) for i in range(5)]
@@ -133,13 +132,13 @@ def test_image_prompts_are_the_best_train_samples() -> None:
     assert pick_image_prompts(judge(rows, Limits({})), 3) == ["k8", "k7", "k6"]
 
 
-def work_on(folder: Path, rows: list[dict[str, Any]], settings: Settings) -> Work:
+def work_on(folder: Path, rows: list[Candidate], settings: Settings) -> Work:
     inputs = []
-    for block in sorted({each["block"] for each in rows}):
+    for block in sorted({each.block for each in rows}):
         scored = folder / "score" / str(block)
         scored.mkdir(parents=True, exist_ok=True)
-        mine = [each for each in rows if each["block"] == block]
-        pq.write_table(pa.Table.from_pylist(mine, schema=SCHEMA), scored / "score.parquet")
+        mine = [each for each in rows if each.block == block]
+        SCORES.write(scored, mine)
         record: Any = SimpleNamespace()
         inputs.append(Input(Partition("score", "zombie", block), scored, "", record))
     out = folder / "select"

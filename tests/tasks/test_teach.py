@@ -12,7 +12,7 @@ import torch
 from data_catalog.config.settings import TeachSettings
 from data_catalog.samples.encoding import decode_array, decode_rgb, dequantise_triplane
 from data_catalog.samples.keys import KEY
-from data_catalog.samples.shards import entries_from_table, read_sample, read_shard
+from data_catalog.samples.shards import entries_from_table, read_sample
 from data_catalog.store.fingerprint import digest_file
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
@@ -27,6 +27,7 @@ from tasks.teach import (
     teach_sample,
 )
 from tests.worlds.chain import Chain, shared_chain, write_chain
+from tests.worlds.reading import read_shard
 from tests.worlds.taught import untrained_teacher
 
 

@@ -26,13 +26,19 @@ from data_catalog.store.execute import Job, execute
 from data_catalog.store.record import Summary
 from data_catalog.store.stage import Partition, Work
 from data_catalog.store.store import Store
+from flows.run.active import ActiveNote, ActiveRun
+from flows.run.fan_out import FanOut
+from flows.run.recording import Recording
+from flows.run.run import FlowRun
 from flows.run.runner import Workers
-from flows.run.session import FlowRun
 from flows.track.mlflow_runs import Tracker
 from models.zoo import zoo
-from tasks import edit, score, select
+from tasks import select
 from tasks.edit import plan_edits
 from tasks.stages import STAGES
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES, Face
+from tasks.tables.scores import MEASURES, SCORES, Scores
 
 STYLES, BLOCKS, PORTRAITS = ["red-hair", "zombie"], [0, 1, 2], 8
 SOURCE = SourceReader()
@@ -43,15 +49,15 @@ BOOK = {
 SHORT = ["select.keep=17", "select.min_identity=0.4", "select.min_clip_text=null"]
 
 
-def portraits(block: int) -> list[dict[str, str]]:
+def portraits(block: int) -> list[Face]:
     """Six of eight are for training."""
     splits = ["train"] * 6 + ["val", "test"]
-    return [{"portrait_id": f"p{10 * block + i:010x}", "split": s, "status": "ok"} for i, s in enumerate(splits)]
+    return [Face(portrait_id=f"p{10 * block + i:010x}", split=split) for i, split in enumerate(splits)]
 
 
 def write_faces(work: Work) -> Summary:
     rows = portraits(work.partition.block or 0)
-    pq.write_table(pa.Table.from_pylist(rows), work.folder / "align.parquet")
+    FACES.write(work.folder, rows)
     return Summary(samples=len(rows))
 
 
@@ -61,21 +67,23 @@ def write_book(work: Work) -> Summary:
 
 
 def draw_edits(work: Work) -> Summary:
-    people = pq.read_table(work.input("align").folder / "align.parquet").to_pylist()
+    people = FACES.read(work.input("align").folder)
     edits = plan_edits(people, {**BOOK, "style": work.partition.style}, work.settings.edit, work.partition.attempt)
     rows = [vars(each) | {"status": "ok", "reason": "", "pseudo_label_digest": ""} for each in edits]
-    pq.write_table(pa.Table.from_pylist(rows, schema=edit.SCHEMA), work.folder / "edit.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), work.folder / "edit.parquet")
     return Summary(samples=len(rows))
 
 
 def draw_scores(work: Work) -> Summary:
-    made = pq.read_table(work.input("edit").folder / "edit.parquet").to_pylist()
-    measured = dict.fromkeys(score.MEASURES, 0.5) | {"score_constant": False, "decodes": True, "reason": ""}
+    made = EDITS.read(work.input("edit").folder)
+    measured = dict.fromkeys(MEASURES, 0.5) | {"score_constant": False, "decodes": True}
     worth = 0.8 if work.partition.style == "zombie" else 1.0  # a zombie resembles the portrait less
-    lots = {row["key"]: worth * fraction("score", row["key"]) for row in made}
-    rows = [measured | {"key": row["key"], "split": row["split"], "score_identity": lots[row["key"]]} for row in made]
-    pq.write_table(pa.Table.from_pylist(rows, schema=score.SCHEMA), work.folder / "score.parquet")
-    return Summary(samples=len(rows))
+    lots = {row.key: worth * fraction("score", row.key) for row in made}
+    SCORES.write(
+        work.folder,
+        [Scores(**{**measured, "key": row.key, "split": row.split, "score_identity": lots[row.key]}) for row in made],
+    )
+    return Summary(samples=len(made))
 
 
 def list_inputs(work: Work) -> Summary:
@@ -287,7 +295,9 @@ def test_a_run_tops_up_and_tells_the_funnel(scene: Scene, mlflow_uri: str) -> No
     plan = make_plan(*given, source=SOURCE)
     tracker = Tracker(scene.root, settings, "build-dataset")
     with Workers(settings.run) as workers:
-        run = FlowRun("build-dataset", scene.root, plan, tracker, workers)
+        about = ActiveRun("build-dataset", "demo", str(scene.root), None, tracker.run_id, None)
+        recording = Recording(plan, tracker, ActiveNote(scene.root / "active.json", about))
+        run = FlowRun(plan, recording, FanOut(workers, scene.root))
         for name in ("portraits", "align", "prompts", "edit", "score", "select"):
             run.stage(name)
         assert run.results["select"].tally.asking == len(STYLES)

@@ -26,6 +26,9 @@ from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.pixels import to_levels
 from tasks import align, dataset, edit, portraits, score, select, teach
+from tasks.tables.edits import EDITS
+from tasks.tables.faces import FACES
+from tasks.tables.portraits import PORTRAITS
 from tests.worlds.taught import SIZE, untrained_teacher
 from tests.worlds.tiny import tiny_clip
 
@@ -86,7 +89,7 @@ class Chain:
 
 @cache
 def shared_chain(folder: Path) -> Chain:
-    """One chain for all tests that only read it."""
+    """Write the chain for all tests that only read it."""
     return write_chain(folder / "chain")
 
 
@@ -114,7 +117,7 @@ def write_chain(root: Path) -> Chain:
 
 
 def networks() -> tuple[score.Judges, teach.Teachers]:
-    """The untrained networks that judge and teach, the same each time."""
+    """Build untrained networks that judge and teach, the same each time."""
     torch.manual_seed(0)
     identity, lpips = IdentityNet().eval(), Perceptual.untrained().eval()
     judges = score.Judges(tiny_clip(), identity, LandmarkNet().eval(), lpips)
@@ -147,8 +150,8 @@ def write_portraits(chain: Chain, block: int) -> None:
         picture = _picture(seed, None)
         (aligned.folder / "aligned" / f"{portrait['portrait_id']}.png").write_bytes(encode_png(picture))
     bad = {"portrait_id": None, "split": None, "name": f"bad-{block}.png", "status": "rejected", "reason": "truncated"}
-    pq.write_table(pa.Table.from_pylist([*raw, bad], schema=portraits.SCHEMA), taken.folder / "portraits.parquet")
-    pq.write_table(pa.Table.from_pylist(rows, schema=align.SCHEMA), aligned.folder / "align.parquet")
+    pq.write_table(pa.Table.from_pylist([*raw, bad], schema=PORTRAITS.schema), taken.folder / "portraits.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=FACES.schema), aligned.folder / "align.parquet")
     chain.keep(taken)
     chain.keep(aligned)
 
@@ -171,7 +174,7 @@ def write_edits(chain: Chain, style: str, block: int) -> None:
     """True edits; of the first block, one is a black frame and one could not be made."""
     work = chain.work(edit.STAGE, style, block)
     (work.folder / "pseudo_labels").mkdir()
-    people = pq.read_table(work.input("align").folder / "align.parquet").to_pylist()
+    people = FACES.read(work.input("align").folder)
     book = {kind: [{"number": n, "text": f"{style}, way {n}"} for n in of] for kind, of in _NUMBERS.items()}
     rows = []
     for number, planned in enumerate(edit.plan_edits(people, book | {"style": style}, chain.settings.edit)):
@@ -188,7 +191,7 @@ def write_edits(chain: Chain, style: str, block: int) -> None:
             path.write_bytes(encode_png(picture))
             row["pseudo_label_digest"] = digest_file(path)
         rows.append(row)
-    pq.write_table(pa.Table.from_pylist(rows, schema=edit.SCHEMA), work.folder / "edit.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), work.folder / "edit.parquet")
     chain.keep(work)
 
 

@@ -43,7 +43,7 @@ def make_edit(work):{comment}
 
 
 def note_start(work: Work, what: str) -> None:
-    """One line in `ran.log`, whole even when several processes write."""
+    """Write a line to `ran.log`, atomically for several processes."""
     descriptor = os.open(work.root.parent / "ran.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{what}\n".encode())
     os.close(descriptor)
@@ -263,17 +263,17 @@ class World:
         return made
 
     def digests(self) -> dict[str, str]:
-        """What the plan takes as made, by key; a partition that it would run is not in it."""
+        """Digests of partitions that the plan takes as made, by key."""
         return {key: step.entry.digest for key, step in self.plan().steps.items() if step.made and step.entry}
 
     def folder(self, key: str) -> Path:
-        """Where a made partition is."""
+        """Return the folder of a made partition."""
         plan = self.plan()
         entry = plan.steps[key].entry
         assert entry is not None, key
         return plan.catalog.folder(entry)
 
     def ran(self) -> Counter[str]:
-        """How often each partition and each training step was started so far, by all processes."""
+        """Count the starts of each partition and training step so far, by all processes."""
         log = self.place / "ran.log"
         return Counter(log.read_text().splitlines() if log.exists() else [])

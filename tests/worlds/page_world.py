@@ -14,7 +14,7 @@ from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from models.three_d.adaptation import read_delta
-from tasks.dataset import REJECTED, REJECTED_SCHEMA
+from tasks.tables.samples import LOST, LostRow
 from tests.worlds import pupil, taught
 
 
@@ -36,16 +36,10 @@ def make(root: Path) -> Path:
     }
     write_snapshot_files(folder, table, manifest)
     rejected = [
-        {
-            "id": "p1-clown-0-0",
-            "style": "clown",
-            "split": "train",
-            "stage": "select",
-            "reason": "identity 0.02 below 0.1",
-        },
-        {"id": "p2", "split": "train", "stage": "align", "reason": "no landmarks"},
+        LostRow(id="p1-clown-0-0", style="clown", split="train", stage="select", reason="identity 0.02 below 0.1"),
+        LostRow(id="p2", split="train", stage="align", reason="no landmarks"),
     ]
-    pq.write_table(pa.Table.from_pylist(rejected, schema=REJECTED_SCHEMA), folder / REJECTED)
+    LOST.write(folder, rejected)
     fingerprint = folder.name.ljust(64, "0")
     record = Record(
         partition="dataset/all",
@@ -62,7 +56,7 @@ def make(root: Path) -> Path:
 
 
 def store_adapted(root: Path, student: str, style: str) -> None:
-    """What adapting a student (its digest) leaves: here, the weights of another one."""
+    """Store an adapted style of a student (its digest): here, the weights of another student."""
     store, partition = Store(root), Partition("adapt", style)
     fingerprint = digest_json(["adapt", style, student])
     folder = store.begin(partition, fingerprint)

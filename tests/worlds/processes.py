@@ -58,7 +58,7 @@ def watch_disk(root: Path, hear: Callable[[str], None]) -> None:
 
 
 def operations(root: Path, work: Callable[[], None]) -> list[str]:
-    """What `work` does to the disk below `root`, heard in a process of its own."""
+    """List the disk operations of `work` below `root`, observed in a separate process."""
     log = root.parent / "operations.log"
 
     def listen() -> None:

@@ -1,10 +1,9 @@
 """A small dataset of the procedural world as the stages before distill leave it, taught by an untrained teacher."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -23,8 +22,8 @@ from models.three_d import live3d, mae
 from models.three_d.live3d import Live3D
 from models.three_d.mae import Mae, MaeEncoder
 from models.three_d.student import Student
-from tasks.dataset import SCHEMA
 from tasks.distill import Networks, make_student
+from tasks.tables.samples import SAMPLE_ROWS, SampleRow
 from tasks.teach import Teachers, draw_view_cameras, encode_lesson, teach_sample
 from tasks.training.batches import Prompts
 from tasks.training.data import SampleRef, read_samples
@@ -42,7 +41,7 @@ def untrained_teacher(seed: int = 0) -> Live3D:
 
 
 def untrained_networks() -> Networks:
-    """All that a student learns from."""
+    """Build the networks that a student learns from."""
     torch.manual_seed(0)
     small = Mae(MaeEncoder(mae.EMBEDDED))
     return Networks(untrained_teacher(), Perceptual.untrained().eval(), tiny_clip(), small)
@@ -60,7 +59,7 @@ def write_dataset(root: Path, teacher: Live3D, teach: TeachSettings | None = Non
     teach = teach or TeachSettings(views=2)
     torch.manual_seed(0)
     teachers = Teachers(teacher, IdentityNet().eval(), Perceptual.untrained().eval())
-    rows: list[dict[str, Any]] = []
+    rows: list[SampleRow] = []
     for style in STYLES:
         shard = root / "store" / "teach" / style / "0000" / "0123456789abcdef" / "shard.tar"
         shard.parent.mkdir(parents=True)
@@ -68,16 +67,14 @@ def write_dataset(root: Path, teacher: Live3D, teach: TeachSettings | None = Non
         made.sort(key=lambda pair: pair[0].key)
         entries = write_shard(shard, [sample for sample, _ in made])
         pq.write_table(index_table(entries), shard.parent / "index.parquet")
-        rows += [row | {"shard": str(shard.relative_to(root))} for _, row in made]
+        rows += [replace(row, shard=str(shard.relative_to(root))) for _, row in made]
     folder = root / "store" / "dataset" / "all" / "0123456789abcdef"
     folder.mkdir(parents=True)
-    write_snapshot_files(folder, pa.Table.from_pylist(rows, schema=SCHEMA), {"samples": len(rows)})
+    write_snapshot_files(folder, SAMPLE_ROWS.of(rows), {"samples": len(rows)})
     return folder
 
 
-def _sample(
-    teachers: Teachers, teach: TeachSettings, style: str, seed: int, split: str
-) -> tuple[Sample, dict[str, Any]]:
+def _sample(teachers: Teachers, teach: TeachSettings, style: str, seed: int, split: str) -> tuple[Sample, SampleRow]:
     person = procedural.portrait(seed)
     label = camera.orbit_label(0.1 * (seed % 7 - 3), 0.05)[0]
     plain, styled = (picture.rgb for picture in procedural.render_styles(person, label, SIZE, [None, style]))
@@ -85,24 +82,25 @@ def _sample(
     portrait_id, number = f"p{seed:010x}", (8 if split == "test" else seed % 8)
     key = sample_key(portrait_id, style, number)
     lesson = teach_sample(teachers, edited, label.numpy(), draw_view_cameras(portrait_id, teach))
-    row = {
-        "key": key,
-        "style": style,
-        "prompt": f"prompt {number}: make it {style}",
-        "prompt_number": number,
-        "prompt_split": "test" if split == "test" else "train",
-        "portrait_id": portrait_id,
-        "split": split,
-        "block": 0,
-        "camera": label.tolist(),
-        "camera_source": "given",
-        "true_camera": label.double().tolist(),
-        "portrait_seed": seed,
-        "seed": seed,
-        "attempt": 0,
-        "image_prompt": split == "train" and seed < 3,
-        "pseudo_label_digest": "",
-    }
+    row = SampleRow(
+        key=key,
+        style=style,
+        prompt=f"prompt {number}: make it {style}",
+        prompt_number=number,
+        prompt_split="test" if split == "test" else "train",
+        portrait_id=portrait_id,
+        split=split,
+        block=0,
+        camera=label.tolist(),
+        camera_source="given",
+        true_camera=label.double().tolist(),
+        portrait_seed=seed,
+        seed=seed,
+        attempt=0,
+        image_prompt=split == "train" and seed < 3,
+        pseudo_label_digest="",
+        shard="",
+    )
     fields = {
         "portrait.png": encode_png(portrait),
         "pseudo_label.png": encode_png(edited),
@@ -113,7 +111,7 @@ def _sample(
 
 
 def work_on(stage: str, root: Path, dataset: Path, settings: Settings, **inputs: Path) -> Work:
-    """What a stage meets when the plan has it made."""
+    """Return the work of a stage as the plan would pass it."""
     given = {"dataset": dataset, **inputs}
     record: Record = SimpleNamespace()  # type: ignore[assignment]  # the stages here read files alone
     folder = root / "store" / stage / "all" / ".part-0123456789abcdef"

@@ -1,8 +1,7 @@
-"""The stages of the claims: one training each, measured while it learns and at its end.
+"""Stages of the claims: one training each, measured while it learns and at its end.
 
-Their students are kept under names of their own, so that no one who asks for the newest student gets one without a
-loss. They learn on one thread, and their seconds are those of the process's work, not of the wall's clock: arms are
-compared by them, and other work may run beside.
+Their students have names of their own, so that the newest student is never one without a loss. They learn on one
+thread, and their seconds are CPU time, not the wall clock: arms are compared by them while other work may run.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ROWS, CURVE, TIMING = "rows.parquet", "curve.parquet", "timing.json"
 
 @dataclass(frozen=True)
 class Kind:
-    """What a stage does besides training as `distill` does."""
+    """Work of a stage beyond training as in `distill`."""
 
     everything_learns: bool = False
     methods: tuple[str, ...] = (STUDENT,)
@@ -50,12 +49,12 @@ def run_whole(work: Work) -> Summary:
 
 
 def run_table(work: Work) -> Summary:
-    """As `run_frozen`; the student is measured beside its teachers, timed, and used without a branch."""
+    """Train as `run_frozen`; measure the student beside its teachers, time it, and use it without a branch."""
     return run(work, TABLE)
 
 
 def run(work: Work, kind: Kind) -> Summary:
-    """Load what all arms share, learn, measure."""
+    """Load the arms' shared parts, train, measure."""
     from tasks.evaluation.stopwatch import one_thread
     from tasks.lab.claims.exam import open_bench
 
@@ -64,7 +63,7 @@ def run(work: Work, kind: Kind) -> Summary:
 
 
 def learn_and_measure(work: Work, kind: Kind, bench: Bench) -> Summary:
-    """One arm, from the newest checkpoint that an interrupted run left in `work.working`."""
+    """Train and measure an arm, from the newest checkpoint in `work.working`."""
     from tasks.lab.claims.exam import Exam
     from tasks.lab.claims.training import learn
     from tasks.pictures.sheets import write_png
@@ -84,7 +83,7 @@ def learn_and_measure(work: Work, kind: Kind, bench: Bench) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    """What the stages distill and evaluate read; and the styles, since an arm may take some of a dataset's alone."""
+    """Return what the stages distill and evaluate read, and the styles: an arm may use some of a dataset's only."""
     measured = evaluate.reads(settings, partition)
     return {"distill": chosen_settings(settings), "evaluate": measured, "styles": settings.prompts.styles}
 

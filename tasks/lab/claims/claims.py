@@ -1,7 +1,7 @@
-"""The five claims of the paper that are checked (3DPE, Table 1, Figures 3 and 6, section 3.2), and the rule for it.
+"""The five claims of the paper that are checked (3DPE, Table 1, Figures 3 and 6, section 3.2), and their rule.
 
-All of it is written down here, before an arm is trained: which arms there are, which measure of which two of them
-is compared, in which direction the paper says it goes, and what counts as reproduced.
+All of it is fixed before an arm is trained: the arms, the compared measure, the direction that the paper claims, and
+the condition for "reproduced".
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tasks.lab.claims.exam import NO_HIGH, NO_LOW
 
 BOTH, NO_3D, NO_2D, WHOLE = "both losses", "without L3D", "without L2D", "everything learns"
 PAPER_SPEEDUP = 250.0  # at 100 steps of the editor
-LOOKS = 4  # at the tested samples while an arm learns, the last one at its end; and one before it
-DRAWS = 2000  # behind an interval
+LOOKS = 4  # measurements of the tested samples while an arm learns, the last at its end; one more before it
+DRAWS = 2000  # bootstrap draws for an interval
 
 Verdict = Literal["reproduced", "not reproduced", "opposite"]
 Row = dict[str, Any]
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Arm:
-    """One training: its objective, by settings, and the stage that carries it out. Every seed has each of them."""
+    """Training of an arm: its objective, by settings, and the stage that carries it out. Every seed has each arm."""
 
     name: str
     stage: Stage
@@ -38,20 +38,20 @@ class Arm:
     own_length: bool = True  # as many iterations as all arms that are compared; False: as the profile trains
 
     def overrides(self, seed: int, iterations: int, profile_iterations: int) -> list[str]:
-        """What the arm changes of the profile's settings."""
+        """Return the arm's changes to the profile's settings."""
         length = iterations if self.own_length else profile_iterations
         chosen = {"iterations": length, "grid_every": math.ceil(length / LOOKS), "seed": seed, **self.settings}
         return [f"distill.{name}={json.dumps(value)}" for name, value in chosen.items()]
 
 
-# Of an iteration that compares triplanes alone, L2D is no part. From patches of views alone, a few
-# hundred iterations of AdamW, the paper's kind of optimizer, teach more of an edit than the profile's Muon does.
+# An iteration that compares triplanes only has no L2D. From patches of views alone, a few
+# hundred iterations of AdamW, the paper's kind of optimizer, teach more of an edit than the profile's Muon.
 VIEWS: Mapping[str, float | str] = {
     "triplane_iterations": 0,
     "optimizer": "adamw",
     "lr": 4e-3,
     "lr_transformer": 1.5e-3,
-    "ema_decay": 0.0,  # of a few hundred iterations an average would mostly hold what was not learned yet
+    "ema_decay": 0.0,  # over a few hundred iterations, an average would mostly hold untrained weights
 }
 ARMS = (
     Arm(STUDENT, TABLE_ARM, {}, own_length=False),
@@ -144,10 +144,10 @@ class Difference:
 
 
 def compare(ours: Sequence[Row], theirs: Sequence[Row], measure: str, draws: int = DRAWS) -> Difference | None:
-    """The paired difference of a measure: same seed, same sample. None where it was not measured.
+    """Return the paired difference of a measure: same seed, same sample. None where it was not measured.
 
-    rows: with seed, key, portrait_id and the measure.  Seeds and portraits are drawn anew, not rows: the styles of
-    one portrait, and the portraits of one training, are not independent.
+    rows: with seed, key, portrait_id and the measure.  Bootstrap over seeds and portraits: neither the styles of one
+    portrait nor the portraits of one training are independent.
     """
     known = {(row["seed"], row["key"]): row[measure] for row in theirs if row[measure] is not None}
     pairs = [row for row in ours if row[measure] is not None and (row["seed"], row["key"]) in known]
@@ -182,7 +182,7 @@ def judge_speed(ratios: Sequence[float]) -> Verdict:
 
 
 def judge_all(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of a claim, by those of its tests: what all of them are; else not reproduced."""
+    """Return the verdict on a claim: that of its tests where they agree, else not reproduced."""
     return verdicts[0] if len(set(verdicts)) == 1 else "not reproduced"
 
 

@@ -1,6 +1,6 @@
-"""How the arms of the claims are measured: on held-out portraits and prompts, against the true styled heads.
+"""Measurement of the claims' arms: on held-out portraits and prompts, against the true styled heads.
 
-The measures are those of the stage evaluate; `colours` stands beside them, which sees appearance and no structure.
+The measures are those of the stage evaluate, and `colours`, which depends on appearance and not on structure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields
 if TYPE_CHECKING:
     from models.three_d.student import Student
 
-NO_HIGH, NO_LOW = "E_high off", "E_low off"  # a branch of the student switched off when it is used
+NO_HIGH, NO_LOW = "E_high off", "E_low off"  # the student with one branch switched off at use
 NETWORKS = ("editor", "teacher", "clip", "mae", "identity", "lpips")
 SHOWN = 3  # samples in a strip, of one portrait
 NOVEL = 1  # the view that a strip shows beside the input view
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """What all arms share: networks, samples, truth."""
+    """Shared parts of all arms: networks, samples, truth."""
 
     models: Models  # its student is that of no arm
     settings: Settings
@@ -54,7 +54,7 @@ class Bench:
 
 
 def open_bench(work: Work) -> Bench:
-    """The bench of an arm; made once in a process for arms that differ in their training alone."""
+    """Return the bench of an arm; cached for arms that differ in their training only."""
     settings = work.settings.model_copy(update={"distill": DistillSettings()})
     return _load_bench(work.input("dataset").folder, work.root, settings.model_dump_json())
 
@@ -91,7 +91,7 @@ class Exam:
         self.evaluation = Evaluation(replace(bench.models, student=student), bench.settings, {}, {})
 
     def take(self, methods: Sequence[str]) -> list[Row]:
-        """One row for each sample and method."""
+        """Return a row for each sample and method."""
         judges, rows = self.bench.models.judges, []
         for sample in self.bench.tested:
             fields, truth = self.bench.fields[sample.key], self.bench.truths.get(sample.key)
@@ -117,7 +117,7 @@ class Exam:
         return rows
 
     def views(self, method: str, sample: SampleRef) -> Views:
-        """What a method shows of a sample, from the portrait's camera and the novel ones."""
+        """Return the views of a sample by a method, from the portrait's camera and the novel ones."""
         fields, cameras = self.bench.fields[sample.key], self.evaluation.cameras(sample)
         if method == TEACHERS:
             return look(self.bench.models.teacher, self.evaluation.taught(fields), cameras)
@@ -169,8 +169,10 @@ class Exam:
 
 
 def colours(picture: np.ndarray, aim: np.ndarray) -> float:
-    """How far the colours of two pictures (H, W, 3) uint8 lie apart, wherever in the picture they are: the mean over
-    the channels of the Wasserstein distance of their levels, in [0, 1]."""
+    """Return the distance between the colours of two pictures (H, W, 3) uint8, wherever in the picture they are.
+
+    It is the mean over channels of the Wasserstein distance of their levels, in [0, 1].
+    """
     ordered = [np.sort(each.reshape(-1, 3).astype(float), axis=0) for each in (picture, aim)]
     return float(np.abs(ordered[0] - ordered[1]).mean() / 255.0)
 

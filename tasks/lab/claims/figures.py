@@ -56,7 +56,7 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], path: Path) -> Path:
 
 
 def mean_curve(rows: Curve, across: str) -> np.ndarray:
-    """(2, looks): where a look stands, and the mean of LPIPS over the samples."""
+    """Return (2, looks): the place of each look, and the mean of LPIPS over the samples."""
     places = sorted({row[across] for row in rows})
     means = [np.mean([row["lpips"] for row in rows if row[across] == place]) for place in places]
     return np.array([places, means])

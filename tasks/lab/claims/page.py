@@ -1,4 +1,4 @@
-"""The page of the claims: for each one what the paper says, the numbers, the picture, the verdict and the runs."""
+"""Page of the claims: for each the paper's statement, the numbers, the picture, the verdict and the runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ DIGITS = {"psnr_novel": 2, "depth_error": 4, "colours": 4}
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of an arm. Rows and curve have the seed, too; seconds are of its making, by the wall's clock."""
+    """Trained arm. Rows and curve have the seed, too; seconds are of its training, by the wall clock."""
 
     arm: str
     seed: int
@@ -106,7 +106,7 @@ def gather(trained: Sequence[Trained]) -> dict[str, list[Row]]:
 
 
 def speed_ratios(trained: Sequence[Trained]) -> dict[int, list[float]]:
-    """How many times as fast as its teachers the student is, by steps of the editor: each repetition on its own."""
+    """Return the speed-up of the student over its teachers, by steps of the editor, one value a repetition."""
     ratios: dict[int, list[float]] = {}
     for each in trained:
         for row in each.timing:
@@ -115,7 +115,7 @@ def speed_ratios(trained: Sequence[Trained]) -> dict[int, list[float]]:
 
 
 def speed_row(steps: int, ratios: Sequence[float]) -> Row:
-    """The paper has a number for its own steps of the editor alone."""
+    """Describe the speed-up at a number of steps; the paper has a value for its own number only."""
     judged = judge_speed(ratios) if steps == PAPER_EDITOR_STEPS else None
     return {
         "steps": steps,

@@ -1,4 +1,4 @@
-"""How the arms of the claims learn: as the stage distill does, timed and looked at on the way, all of it if wanted."""
+"""Training of the claims' arms: as in the stage distill, but timed, measured on the way, and optionally in full."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tasks.lab.claims.exam import Bench, Exam
 from tasks.progress import report
 from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import Fields, SampleRef
-from tasks.training.loop import Trainer
+from tasks.training.looks import Looks
+from tasks.training.loop import course_of, train
 from tasks.training.mirroring import learned_samples
-from tasks.training.rates import make_optimizer
+from tasks.training.trainer import Trainer
 
 STEPS = "steps.txt"  # a line for each step that was taken: its number, its seconds of work
 LOOK = "look-{:08d}.json"
@@ -32,64 +33,54 @@ Row = dict[str, Any]
 
 
 def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row]]:
-    """The student, and what the looks on the way found: rows of step, seconds, key, portrait_id and lpips.
+    """Train an arm; returns the student, and rows of the looks on the way: step, seconds, key, portrait_id, lpips.
 
-    everything: E_low and E_high learn, too.
+    everything: E_low and E_high learn, too, as fast as E_t: all start as the teacher's. The renderer stays as it is.
     """
-    settings, models = work.settings, bench.models
+    settings, models, own, device = work.settings, bench.models, work.settings.distill, work.settings.run.device
     learned = learned_samples(bench.samples, models.teacher, settings, work.working)
-    prompts = Prompts.read(bench.samples, models.clip, models.mae, settings.run.device)
+    prompts = Prompts.read(bench.samples, models.clip, models.mae, device)
     student = make_student(models.teacher, prompts, settings)
-    trainer = (WholeTrainer if everything else WatchedTrainer)(work, bench, Exam(bench, student), prompts, learned)
-    trainer.watch()
-    trainer.run(work.working, report)
+    for part in BRANCHES if everything else ():
+        student.encoder.get_submodule(part).requires_grad_(True)
+    maker = (LiveBatchMaker if everything else BatchMaker)(student, models.teacher, prompts, own, device)
+    accelerator, judge = Accelerator(cpu=device == "cpu"), models.judges.lpips
+    work.working.mkdir(parents=True, exist_ok=True)
+    trainer = TimedTrainer(maker, judge, learned, own, course_of(own), accelerator, steps=work.working / STEPS)
+    exam = Exam(bench, student)
+
+    def keep_look() -> dict[str, float]:
+        """Keep a look; one that an interrupted run took is the same."""
+        path = work.working / LOOK.format(trainer.taken)
+        if not path.exists():
+            write_atomically(path, json.dumps(exam.look()).encode())
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {"val_lpips": float(np.mean([row["lpips"] for row in rows]))}
+
+    keep_look()
+    train(trainer, own, work.working, keep_look, Looks(maker, judge, learned).draw, report)
     student.eval().requires_grad_(False)
     return student, read_curve(work.working)
 
 
-class WatchedTrainer(Trainer):
-    """Writes down what each step costs, and takes the exam's short look where others look at the val split."""
+class TimedTrainer(Trainer):
+    """Writes down what each step costs."""
 
-    def __init__(self, work: Work, bench: Bench, exam: Exam, prompts: Prompts, learned: Sequence[SampleRef]) -> None:
-        settings, models = work.settings, bench.models
-        device, accelerator = settings.run.device, Accelerator(cpu=settings.run.device == "cpu")
-        teachers = models.teacher, models.judges.lpips
-        super().__init__(exam.student, *teachers, prompts, learned, (), settings.distill, device, accelerator)
-        self.exam, self.working = exam, work.working
-        self.working.mkdir(parents=True, exist_ok=True)
+    def __init__(self, *trained: Any, steps: Path) -> None:
+        super().__init__(*trained)
+        self.steps = steps
 
-    def take_step(self) -> dict[str, Any]:
+    def step(self, with_views: bool) -> dict[str, Any]:
         """A step, and its seconds of work."""
         began = time.process_time()
-        losses = super().take_step()
-        with (self.working / STEPS).open("a", encoding="utf-8") as lines:
-            lines.write(f"{self.step + 1} {time.process_time() - began:.6f}\n")
+        losses = super().step(with_views)
+        with self.steps.open("a", encoding="utf-8") as lines:
+            lines.write(f"{self.taken} {time.process_time() - began:.6f}\n")
         return losses
-
-    def watch(self) -> dict[str, float]:
-        """Keep a look; one that an interrupted run took is the same."""
-        path = self.working / LOOK.format(self.step)
-        if not path.exists():
-            write_atomically(path, json.dumps(self.exam.look()).encode())
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {"val_lpips": float(np.mean([row["lpips"] for row in rows]))}
-
-
-class WholeTrainer(WatchedTrainer):
-    """E_low and E_high learn as fast as E_t, which starts as the teacher's as they do. The renderer stays as it is."""
-
-    def __init__(self, work: Work, bench: Bench, exam: Exam, prompts: Prompts, learned: Sequence[SampleRef]) -> None:
-        super().__init__(work, bench, exam, prompts, learned)
-        for part in BRANCHES:
-            self.student.encoder.get_submodule(part).requires_grad_(True)
-        self.parameters = self.student.trainable_parameters()
-        self.optimizer = self.accelerator.prepare(make_optimizer(self.student, self.settings))
-        self.maker.loader.close()
-        self.maker = LiveBatchMaker(self.student, bench.models.teacher, prompts, self.settings, self.maker.device)
 
 
 class LiveBatchMaker(BatchMaker):
-    """What the branches see is computed at every step, with its gradient."""
+    """Batch maker that computes the branches' features at every step, with gradients."""
 
     def features(self, samples: Sequence[SampleRef], read: Sequence[Fields]) -> Features:
         portraits = signed(np.stack([fields.portrait for fields in read]), self.device)

@@ -1,1 +1,1 @@
-"""How the embedded models learn: pictures of the procedural world, one training loop, one recipe a network."""
+"""Training of the embedded models: pictures of the procedural world, a training loop, a recipe for each network."""

@@ -13,7 +13,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def render_block(folder: Path, first_seed: int, count: int, render_person: Callable[[int], Arrays]) -> Path:
-    """Render `count` people into one file; nothing is done when it is there. Written under another name first."""
+    """Render `count` people into one file, unless it exists. It is written under another name first."""
     path = folder / f"{first_seed}-{count}.npz"
     if path.exists():
         return path
@@ -29,7 +29,7 @@ def render_block(folder: Path, first_seed: int, count: int, render_person: Calla
 
 
 def load_blocks(folder: Path, first_seed: int, count: int) -> Arrays:
-    """The arrays of all blocks of [first_seed, first_seed + count) that are there, in the order of their seeds."""
+    """Load the existing blocks of [first_seed, first_seed + count), in the order of their seeds."""
     blocks = []
     for path in sorted(folder.glob("*.npz"), key=_first_seed):
         if first_seed <= _first_seed(path) < first_seed + count:

@@ -1,4 +1,4 @@
-"""What people call the looks of the procedural world: the words the embedded CLIP and editor learn from.
+"""Names for the looks of the procedural world: the words that the embedded CLIP and editor learn from.
 
 Each look has names; instructions and captions are a frame around a name, or a paraphrase of a base instruction as the
 `prompts` stage makes them. `HELD_OUT_FRAMES` are never trained on, so that prompts in unseen words can be measured.
@@ -113,7 +113,7 @@ def _fill(frame: str, name: str, rng: np.random.Generator) -> str:
 
 @cache
 def paraphrased(look: str | None) -> tuple[str, ...]:
-    """What the built-in paraphraser makes of a look's base instructions."""
+    """Return the built-in paraphraser's variants of a look's base instructions."""
     if look is None:
         return BASE_INSTRUCTIONS[None]
     bases = BASE_INSTRUCTIONS[look]
@@ -142,7 +142,7 @@ def held_out_instruction(look: str | None, rng: np.random.Generator) -> str:
 
 
 def corpus() -> list[str]:
-    """Every text that training can produce, for the tokenizer; held-out frames share its bytes, not its words."""
+    """Return the texts that training can produce, for the tokenizer; held-out frames share its bytes, not its words."""
     texts: list[str] = []
     for look, names in NAMES.items():
         texts += paraphrased(look) * 20

@@ -1,4 +1,4 @@
-"""The model card of the embedded networks: how each was trained, what its exam found, and what it cannot do.
+"""Model card of the embedded networks: training, results of the exam, and limits of each.
 
 All that it says of numbers stands in `card.json` beside it, so that training one network again, on another machine,
 keeps what is said of the others.
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class About:
-    """What does not change with a training."""
+    """Description of a network that does not change with its training."""
 
     title: str
     data: str
@@ -82,7 +82,7 @@ ABOUT = {
 
 
 def write_card(work: Path, weights: Path | None = None) -> Path:
-    """README.md and card.json beside the weights, from what `work` adds to the card.json that is there.
+    """Write README.md and card.json beside the weights; `work` adds to the existing card.json.
 
     work: has `exam.json` and, by network, the `card.json` of its training; what is missing stays as it was.
     """
@@ -117,7 +117,7 @@ def _read(path: Path) -> Row:
 
 
 def describe(facts: dict[str, Row]) -> list[Row]:
-    """What the card and the report say of each network."""
+    """Return the description of each network for card and report."""
     return [
         {"name": name, "about": ABOUT[name], "training": fact["training"], "tables": tabulate(fact["exam"])}
         for name, fact in facts.items()
@@ -154,7 +154,7 @@ def _by_look(marks: Sequence[Row]) -> Row:
 
 
 def describe_bars(facts: dict[str, Row]) -> list[Row]:
-    """One row a bar: how many of the numbers that it is for reach it, and the worst of them."""
+    """Return a row for each bar: how many numbers reach it, and the worst of them."""
     rows = []
     for name, fact in facts.items():
         barred = [mark for mark in fact["exam"] if mark["bar"] is not None]
@@ -185,7 +185,7 @@ def write_bar(mark: Row) -> str:
 
 
 def write_verdict(mark: Row, short: bool = False) -> str:
-    """Reached or not; `short` says only what is missed."""
+    """Write whether the bar is reached; `short` mentions only misses."""
     if mark["reached"] is None:
         return ""
     if mark["reached"]:

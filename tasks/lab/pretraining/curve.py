@@ -17,7 +17,7 @@ Point = dict[str, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """What the template draws, in the drawing's own units."""
+    """Training curve in the drawing's own units."""
 
     faint: str  # points of a polyline, "x,y x,y ..."
     line: str  # the same, smoothed
@@ -27,9 +27,9 @@ class Curve:
 
 
 def draw_curve(points: Sequence[Point]) -> Curve | None:
-    """The loss over the steps, on a logarithmic scale; None where there is too little of it.
+    """Return the loss over the steps, on a logarithmic scale; None if there are too few points.
 
-    points: in the order of writing. A training that was killed says some steps twice: the later word counts.
+    points: in the order of writing. A killed training repeats some steps: the later value counts.
     """
     kept: list[Point] = []
     for point in points:

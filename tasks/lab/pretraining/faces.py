@@ -51,5 +51,5 @@ def render_block(folder: Path, first_seed: int, count: int) -> Path:
 
 
 def load_faces(folder: Path, first_seed: int, count: int) -> Faces:
-    """Read the blocks of [first_seed, first_seed + count) that are there into memory."""
+    """Read the existing blocks of [first_seed, first_seed + count) into memory."""
     return Faces(**blocks.load_blocks(folder, first_seed, count))

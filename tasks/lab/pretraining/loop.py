@@ -1,10 +1,9 @@
-"""One training loop for every embedded network: seeded by step, checkpointed, resumed bit for bit."""
+"""Training loop of the embedded networks: seeded by step, checkpointed, resumed bit for bit."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +14,21 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from models.precision import autocast
 from tasks.lab.pretraining.faces import Faces
 from tasks.lab.pretraining.pictures import Pictures
+from tasks.training.checkpoints import Checkpoints, Part
 from tasks.training.optimizers import OptimizerName, build, group
+from tasks.training.rates import Course
 
 TrainingData = Pictures | Faces
 
 logger = logging.getLogger(__name__)
 
 WARMUP_STEPS = 100
+LR_END = 0.02  # share of the learning rate that is left at the end
 REPORT_EVERY = 50
 CHECKPOINT_EVERY = 250
 
@@ -41,7 +44,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network learns.
+    """Training of one network.
 
     `loss` returns the loss and the parts of it to plot; `save` writes the folder that `models.zoo.zoo` loads;
     `measure` returns the numbers of the model card, from people never trained on.
@@ -80,7 +83,10 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_ema(recipe.ema)) if recipe.ema else None
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = build(recipe.optimizer, group(learning, recipe.optimizer, recipe.lr, recipe.weight_decay))
-    step = _resume(work, network, average, optimizer)
+    schedule = LambdaLR(optimizer, Course(recipe.steps, WARMUP_STEPS, LR_END))
+    kept: dict[str, Part] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    checkpoints = Checkpoints(work, kept if average is None else {**kept, "average": average})
+    step = checkpoints.resume()
     if recipe.prepare is not None:
         recipe.prepare(network, pictures)
     began, first = time.monotonic(), step
@@ -91,14 +97,13 @@ def train(
             torch.Generator().manual_seed(recipe.seed * 1_000_003 + step),
             step / recipe.steps,
         )
-        for each in optimizer.param_groups:
-            each["lr"] = recipe.lr * _schedule(step, recipe.steps)
         with autocast("auto" if recipe.bfloat16 else "float32", "cpu"):
             loss, parts = recipe.loss(network, pictures, draw)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
+        schedule.step()
         if average is not None:
             average.update_parameters(network)
         step += 1
@@ -109,7 +114,7 @@ def train(
             if on_metrics is not None:
                 on_metrics(step, metrics)
         if step % CHECKPOINT_EVERY == 0 or step == recipe.steps:
-            _checkpoint(work, step, network, average, optimizer)
+            checkpoints.save(step)
     trained = (average.module if average is not None else network).eval()
     if recipe.finish is not None:
         recipe.finish(trained, pictures)
@@ -132,37 +137,8 @@ def save_half(network: nn.Module, path: Path) -> None:
     save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, path)
 
 
-def _schedule(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
-
-
 def _ema(decay: float) -> Callable[..., None]:
     return torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
-
-
-def _checkpoint(
-    work: Path, step: int, network: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    part = work / "checkpoint.part"
-    state = {"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
-    if average is not None:
-        state["average"] = average.state_dict()
-    torch.save(state, part)
-    part.replace(work / "checkpoint.pt")
-
-
-def _resume(work: Path, network: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> int:
-    path = work / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average is not None:
-        average.load_state_dict(state["average"])
-    return int(state["step"])
 
 
 def _report(work: Path, name: str, step: int, steps: int, metrics: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What an exam finds: numbers with an interval over people, beside the bar that each should reach."""
+"""Marks of an exam: numbers with an interval over people, and the bar for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Statistic = Callable[[np.ndarray], float]  # indices of people, drawn with repla
 
 @dataclass(frozen=True)
 class Mark:
-    """One number.  value is None where it has no meaning, such as an error outside an edit that changes everything."""
+    """Mark. value is None where it is undefined, such as an error outside an edit that changes everything."""
 
     measure: str
     title: str
@@ -31,7 +31,7 @@ class Mark:
 
     @property
     def key(self) -> str:
-        """A name for MLflow."""
+        """Return the name for MLflow."""
         return ".".join(part for part in (self.measure, self.group.replace(" ", "_"), self.subject) if part)
 
     @property
@@ -56,7 +56,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Examined:
-    """What an exam says of one network."""
+    """Results of one network's exam."""
 
     marks: list[Mark]
     sheets: list[Sheet] = field(default_factory=list)
@@ -77,17 +77,17 @@ def grade(measure: str, title: str, people: int, statistic: Statistic, draws: in
 
 
 def mean_of(values: np.ndarray) -> Statistic:
-    """The mean over people and whatever else.  values: (N, ...)."""
+    """Mean over people and all further axes.  values: (N, ...)."""
     return lambda people: float(values[people].mean())
 
 
 def median_of(values: np.ndarray) -> Statistic:
-    """The median over people and whatever else.  values: (N, ...)."""
+    """Median over people and all further axes.  values: (N, ...)."""
     return lambda people: float(np.median(values[people]))
 
 
 def share_of(part: np.ndarray, whole: np.ndarray) -> Statistic:
-    """The sum of `part` over that of `whole`, both (N,); not a number where the whole is nothing."""
+    """Sum of `part` over that of `whole`, both (N,); nan where the whole is 0."""
 
     def share(people: np.ndarray) -> float:
         total = whole[people].sum()

@@ -95,7 +95,7 @@ def render_block(folder: Path, first_seed: int, count: int) -> Path:
 
 
 def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
-    """Read the blocks of [first_seed, first_seed + count) that are there into memory."""
+    """Read the existing blocks of [first_seed, first_seed + count) into memory."""
     return Pictures(**blocks.load_blocks(folder, first_seed, count))
 
 
@@ -106,7 +106,7 @@ def changed_pixels(edits: np.ndarray, plain: np.ndarray) -> torch.Tensor:
 
 
 def share_out(changed: torch.Tensor, smallest: float, weight: float) -> torch.Tensor:
-    """Weights of a loss: 1, and `weight` more, shared by the places that an edit changes, be they many or few.
+    """Return weights of a loss: 1, and `weight` more, shared by the places that an edit changes.
 
     changed: (B, 1, H, W), 0 or 1.  smallest: share of the picture below which a change gains no more weight.
     """

@@ -1,4 +1,4 @@
-"""All embedded networks, how to train one in a process of its own, and where its weights go."""
+"""Recipes of all embedded networks; training of one in its own process, and the folder of its weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 
 from models.zoo import zoo
 
-# What must be trained before it: the editor works between the autoencoder's latents and CLIP's words, and LPIPS judges
-# the pictures of both while they learn. Who others wait for comes first.
+# Networks that must be trained first: the editor needs the autoencoder's latents and CLIP's words, and LPIPS judges
+# the pictures of both while they learn. Prerequisites come first.
 NEEDS: dict[str, tuple[str, ...]] = {
     "perceptual": (),
     "autoencoder": ("perceptual",),
@@ -23,7 +23,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "landmarks": (),
     "mae": (),
 }
-# Whose exam a network takes part in, besides its own.
+# Further exams that a network takes part in.
 JUDGED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("autoencoder", "clip", "identity", "perceptual"), ("editor",)),
     "editor": ("autoencoder",),  # the editor's pipeline holds it
@@ -72,7 +72,7 @@ def train_network(
 
 
 def read_curve(work: Path, name: str) -> list[dict[str, float]]:
-    """The curve points that a training has written so far."""
+    """Read the curve points that a training has written so far."""
     path = work / name / "curve.jsonl"
     if not path.exists():
         return []
@@ -85,7 +85,7 @@ def registry_of(weights: Path) -> Path:
 
 
 def copy_weights(target: Path) -> None:
-    """A set of weights of one's own: a copy of the project's, with a list of networks for STILLROOM_MODELS."""
+    """Copy the project's weights into a user's own folder, with a list of networks for STILLROOM_MODELS."""
     registry = registry_of(target)
     if registry.exists():
         return
@@ -96,7 +96,7 @@ def copy_weights(target: Path) -> None:
 
 
 def write_digests(weights: Path | None = None) -> dict[str, str]:
-    """Put the digests of the weights that are there into their list of networks."""
+    """Write the digests of the present weights into their list of networks."""
     registry = registry_of(weights or WEIGHTS)
     text = registry.read_text(encoding="utf-8")
     digests = {}

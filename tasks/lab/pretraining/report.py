@@ -1,4 +1,4 @@
-"""The report of the embedded networks: curves, numbers and pictures on one page that needs nothing but itself."""
+"""Report of the embedded networks: curves, numbers and pictures on one self-contained page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT = "report.html"
 
 
 def write_report(examined: Mapping[str, Examined], work: Path) -> Path:
-    """report.html in `work`, about the networks of one exam; curves are there of what was trained in `work`."""
+    """Write report.html into `work`: the networks of one exam, with the curves of those trained in `work`."""
     marks = {name: [mark.describe() for mark in found.marks] for name, found in examined.items()}
     networks = [
         {

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,14 +13,16 @@ from flows.ask.plan import describe_plan
 from flows.care.status import describe_status
 from flows.cli.care import funnel_table, status_table
 from flows.cli.plan import plan_table
+from tasks.gating.gates import Candidate
 from tasks.select import count_funnel
+from tasks.tables.scores import MEASURES
 from tests.worlds.declared import Workshop
 
 
-def judged(step: str, reason: str, split: str = "train") -> dict[str, object]:
-    scores = dict.fromkeys(("score_clip_text", "score_clip_direction", "score_clip_image", "score_identity"), 0.5)
-    others = dict.fromkeys(("score_ssim", "score_lpips", "score_camera_drift_deg"), 0.5)
-    return {"split": split, "step": step, "reason": reason, "kept": not reason, "attempt": 0, **scores, **others}
+def judged(step: str, reason: str, split: str = "train") -> Candidate:
+    scores: dict[str, Any] = dict.fromkeys(MEASURES, 0.5)
+    place: dict[str, Any] = {"portrait_id": "p", "block": 0, "attempt": 0, "place": "0000"}
+    return Candidate(key="k", split=split, step=step, reason=reason, **place, **scores)
 
 
 def funnel_of(lost: int) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What the paper's profile lacks is named with the way to get it, and what the job will cost is forecast."""
+"""Missing files of the paper's profile are named with the way to get them, and the job's cost is forecast."""
 
 import json
 from pathlib import Path

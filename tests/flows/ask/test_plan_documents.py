@@ -1,4 +1,4 @@
-"""What `plan`, `why` and `accept` say and do, on the real stages as declared."""
+"""Documents and effects of `plan`, `why` and `accept`, on the real stages as declared."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What there is: students and datasets with their settings, measures and uses, and names for students."""
+"""Lists of students and datasets with their settings, measures and uses, and names for students."""
 
 import json
 import os
@@ -20,13 +20,14 @@ from data_catalog.plan.source import SourceReader
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import NAMES, give_name, names_of, read_exports, read_names
 from data_catalog.products.snapshot import list_snapshots
-from data_catalog.products.students import list_students, open_dataset, student_entry
+from data_catalog.products.students import list_students, open_dataset, recorded_digest, student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.shelf import compare_with_profile, describe_datasets, describe_students, promote
 from flows.run.products import find_dataset, find_student
 from flows.track.model_versions import TAG, model_versions
@@ -123,7 +124,8 @@ def test_metrics_of_a_student_are_those_of_its_record(tmp_path: Path, monkeypatc
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     record = pupil.store_student(tmp_path)
     (row,) = describe_students("demo", [])["students"]
-    assert (row["digest"], row["metrics"], row["dataset"]) == (record.digest, {"val_l1": 0.25}, None)
+    learned_from = recorded_digest(pupil.store_dataset(tmp_path))
+    assert (row["digest"], row["metrics"], row["dataset"]) == (record.digest, {"val_l1": 0.25}, learned_from)
 
 
 def test_datasets_tell_their_samples_settings_and_students(shop: Workshop, pair: list[Entry]) -> None:
@@ -159,8 +161,9 @@ def test_a_name_stands_for_a_student_and_for_the_dataset_it_learned_from(shop: W
     assert student_entry(catalog).digest == student_entry(catalog, "latest").digest == pair[0].digest
     assert open_dataset(shop.root, "champion") == list_snapshots(shop.root)[0]
     learned = catalog.read(old).fingerprint_inputs["inputs"][DATASET]
-    assert find_dataset("champion", Settings()) == {DATASET: learned}
-    assert find_student("champion", Settings()) == {STUDENT: old.digest, DATASET: learned}
+    workspace = Workspace(Settings(), shop.root)
+    assert find_dataset("champion", workspace) == {DATASET: learned}
+    assert find_student("champion", workspace) == {STUDENT: old.digest, DATASET: learned}
 
 
 def test_how_things_are_found_is_no_code_of_any_stage() -> None:

@@ -1,4 +1,4 @@
-"""What `doctor` says of this machine for the paper's world: device, memory, files and disk, each with a next step."""
+"""Report of `doctor` for the paper's world: device, memory, files and disk, each with a next step."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One sample made again by itself has the bytes of the one that was made among others."""
+"""Remaking one sample alone gives the bytes that it had among others."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.store.execute import execute
 from flows.ask.plan import open_plan
 from flows.care.regen import regenerate, split_key
-from tasks.edit import SCHEMA
+from tasks.tables.edits import EDITS
 
 SMALL = ["portraits.count=4", "portraits.block_size=4", "edit.steps=2", "prompts.styles=[zombie]"]
 
@@ -52,7 +52,7 @@ def test_other_bytes_are_seen(root: Path, tmp_path: Path, monkeypatch: pytest.Mo
     folder, keys = edited(tmp_path / "data")
     rows = pq.read_table(folder / "edit.parquet").to_pylist()
     rows[0]["seed"] += 1  # not the seed that its picture was made with
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "edit.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), folder / "edit.parquet")
     assert not regenerate(keys[0], tmp_path, "demo", SMALL)["same"]
 
 

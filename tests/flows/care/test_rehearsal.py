@@ -6,14 +6,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.samples.encoding import encode_png
+from data_catalog.workspace import Workspace
 from flows.care import rehearsal
 from flows.care.rehearsal import rehearse, small, write_pictures
 from flows.run.usage import UsageWatch
@@ -24,6 +23,7 @@ from models.zoo.random_weights import draw
 from tasks.sources.files import open_source
 from tasks.stage_checks import CHECKS, check_stage, taught_fields
 from tasks.stages import STAGES
+from tasks.tables.faces import FACES, Face
 from tests.worlds.chain import SETTINGS, Chain, shared_chain
 
 
@@ -55,8 +55,7 @@ def test_a_sample_that_could_not_be_made_is_a_problem(chain: Chain) -> None:
 def test_a_picture_of_the_wrong_size_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "aligned").mkdir()
     (tmp_path / "aligned" / "p0.png").write_bytes(encode_png(np.zeros((32, 64, 3), np.uint8)))
-    row = {"portrait_id": "p0", "status": "ok", "camera": [0.0] * 24, "camera_source": "given"}
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "align.parquet")
+    FACES.write(tmp_path, [Face(portrait_id="p0", split="train", camera=[0.0] * 24, camera_source="given")])
     problems = check_stage(tmp_path, "align", SETTINGS).problems
     assert problems == ["aligned picture: (32, 64, 3) instead of (64, 64, 3)", "camera: 24 instead of 25"]
 
@@ -88,7 +87,7 @@ def test_a_rehearsal_is_small_work_with_the_profiles_own_sizes(profile: str, tmp
 
 def test_random_weights_are_for_networks_that_are_not_shipped() -> None:
     with pytest.raises(UserError, match="are shipped"):
-        rehearse("demo", [], random_weights=True)
+        rehearse(Workspace.open(), random_weights=True)
 
 
 def test_usage_is_that_of_the_work_inside() -> None:
@@ -141,7 +140,7 @@ def test_a_rehearsal_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # MLflow and pandas warn of each other while a student is registered
 def test_two_portraits_pass_through_every_stage() -> None:
-    document = rehearse("demo", [], random_weights=False)
+    document = rehearse(Workspace.open(), random_weights=False)
     assert document["ok"], document
     names = [row["stage"] for row in document["stages"]]
     assert [name for name in names if name in CHECKS] == list(CHECKS)

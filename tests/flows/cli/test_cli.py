@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from data_catalog.config.places import PROJECT
 from flows.cli import app
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed")
+HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed", "scipy", "cv2", "skimage", "PIL")
 
 
 def stillroom(*arguments: str, root: Path) -> "subprocess.CompletedProcess[str]":
@@ -51,6 +52,25 @@ def test_help_and_plan_import_no_engine(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_good_order_with_its_own_exit_code(number: signal.Signals) -> None:
+    script = (
+        "import os, signal\n"
+        "from flows.cli import app, main\n"
+        "@app.command()\n"
+        "def wait():\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {number.value})\n"
+        "        signal.pause()\n"
+        "    finally: print('tidied up')\n"
+        "main(['wait'])\n"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (128 + number, "tidied up\n")
+    assert ended.stderr.startswith("interrupted; finished partitions are kept")
 
 
 def test_plan_json_counts_every_stage_and_writes_nothing(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_style_is_added_once(folder: Path) -> None:
     assert (folder / "porcelain-doll.txt").read_text() == "make her a porcelain doll\n"
     with pytest.raises(UserError, match="'porcelain-doll' already"):
         add_style("turn him into a porcelain doll", None, "demo", chosen(folder))
-    with pytest.raises(UserError, match="'porcelain-doll' asks for the same already"):
+    with pytest.raises(UserError, match="'porcelain-doll' already has the same instruction"):
         add_style("Make her a porcelain doll", "doll", "demo", chosen(folder))
     with pytest.raises(UserError, match="is not named by a slug"):
         add_style("make her a doll", "My Doll", "demo", chosen(folder))
@@ -95,7 +95,7 @@ def test_a_style_that_the_profile_does_not_list_says_so(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", " . ", "turn him into a headless rider", "swap their faces", "very " * 50])
 def test_what_is_no_instruction_is_not_written(text: str, folder: Path) -> None:
-    with pytest.raises(UserError, match="no instruction for a style"):
+    with pytest.raises(UserError, match="not an instruction for a style"):
         add_style(text, "new", "demo", chosen(folder))
     assert len(list(folder.iterdir())) == 2
 

@@ -1,4 +1,4 @@
-"""What `stillroom serve` has to offer, and where it listens."""
+"""Contents of `stillroom serve`, and the address it listens on."""
 
 import socket
 from pathlib import Path

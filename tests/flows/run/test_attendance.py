@@ -75,7 +75,7 @@ def test_jobs_that_have_all_ended_are_asked_for_again(
         outcomes = list(workers.outcomes(nap, tasks, futures))
     assert [outcome.value for outcome in outcomes] == ["rested", "rested"]
     assert len(queue.jobs()) == 2
-    assert f"all jobs of the cluster mine ended (job {job}: TIMEOUT (TimeLimit)); asking for them again, 1 of 3" in (
+    assert f"all jobs of the cluster mine ended (job {job}: TIMEOUT (TimeLimit)); submitting them again, 1 of 3" in (
         caplog.text
     )
     assert all(queue.state(job) != "there" for job in queue.jobs())
@@ -111,7 +111,7 @@ def test_a_queue_that_starts_nothing_is_told_and_ends_the_run(
 def test_a_queue_that_takes_no_job_is_said_at_once(queue: StandIn, describe: Callable[..., RunSettings]) -> None:
     queue.tell("refused")
     run = describe(kind="slurm", jobs=2, options=OPTIONS)
-    with Workers(run) as workers, pytest.raises(UserError, match="sbatch took no job") as caught:
+    with Workers(run) as workers, pytest.raises(UserError, match="sbatch accepted no job") as caught:
         workers.client()
     assert "Invalid partition name" in caught.value.fields["sbatch"]
 

@@ -175,7 +175,8 @@ def test_slurm_without_its_package_or_its_commands_is_said(monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "dask_jobqueue", None)
-        without.delitem(sys.modules, "flows.run.slurm", raising=False)
+        for loaded in ("dask_jobqueue.slurm", "flows.run.slurm"):
+            without.delitem(sys.modules, loaded, raising=False)
         with pytest.raises(UserError, match="needs the package dask-jobqueue") as caught:
             start_cluster(read_cluster("slurm"), RunSettings())
         assert caught.value.hint == "pip install 'stillroom[slurm]'"

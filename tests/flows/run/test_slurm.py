@@ -151,7 +151,7 @@ def test_one_job_cancelled_of_two_is_survived(
         ask("scancel", jobs()[0])
         outcomes = list(workers.outcomes(nap, tasks, futures))
     assert [outcome.value for outcome in outcomes] == ["rested"] * 6
-    assert "asking for them again" not in caplog.text
+    assert "submitting them again" not in caplog.text
 
 
 def test_all_jobs_cancelled_are_asked_for_again_and_the_work_is_finished(
@@ -164,7 +164,7 @@ def test_all_jobs_cancelled_are_asked_for_again_and_the_work_is_finished(
         ask("scancel", *jobs())
         outcomes = list(workers.outcomes(nap, tasks, futures))
     assert [outcome.value for outcome in outcomes] == ["rested"] * 6
-    assert "CANCELLED); asking for them again, 1 of 3 times" in caplog.text
+    assert "CANCELLED); submitting them again, 1 of 3 times" in caplog.text
 
 
 def outlast_the_wall_time_once(folder: str) -> str:
@@ -186,7 +186,7 @@ def test_a_job_at_its_wall_time_is_asked_for_again(
         (outcome,) = workers.outcomes(outlast_the_wall_time_once, tasks, futures)
     assert outcome.value == "rested"
     assert time.monotonic() - started < 200
-    assert "TIMEOUT (TimeLimit)); asking for them again, 1 of 3 times" in caplog.text
+    assert "TIMEOUT (TimeLimit)); submitting them again, 1 of 3 times" in caplog.text
 
 
 def test_a_queue_that_starts_nothing_more_ends_the_run_with_its_words(

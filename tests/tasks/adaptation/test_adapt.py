@@ -24,10 +24,11 @@ from tasks.adaptation import adapt
 from tasks.adaptation.exam import Exam, gain_interval
 from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
-from tasks.training import loop as training
+from tasks.tables.samples import SAMPLE_ROWS, SampleRow
 from tasks.training.data import read_fields, read_samples
 from tasks.training.mirroring import mirror
 from tasks.training.student_files import load_student, save_student
+from tasks.training.trainer import Trainer
 from tests.worlds import taught
 
 NOVEL = "clown"  # of the two styles of the dataset; the other one is what the base knows
@@ -53,8 +54,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
     dataset = taught.write_dataset(folder, networks.teacher)
     (folder / "base").mkdir()
     save_student(base_student(folder, dataset, networks), folder / "base")
-    rows = [row for row in pq.read_table(dataset / "samples.parquet").to_pylist() if row["style"] == NOVEL]
-    chosen = sorted(choose_pairs(rows, SETTINGS), key=lambda row: str(row["key"]))
+    rows = [row for row in SAMPLE_ROWS.read(dataset) if row.style == NOVEL]
+    chosen = sorted(choose_pairs(rows, SETTINGS), key=lambda row: row.key)
     (folder / "pairs").mkdir()
     write_pairs(folder / "pairs", (copy_sample(row, folder) for row in chosen), chosen)
     return folder
@@ -205,15 +206,15 @@ def test_a_step_that_outlasts_several_looks_leaves_a_row_for_each(root: Path, ne
 def test_a_killed_run_goes_on_to_the_same_bits_and_its_time_counts(
     root: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, adapted: Path
 ) -> None:
-    take_step = training.Trainer.take_step
+    step = Trainer.step
 
-    def die_in_the_third(self: training.Trainer) -> dict[str, float]:
-        if self.step == 2:
+    def die_in_the_third(self: Trainer, with_views: bool) -> dict[str, float]:
+        if self.taken == 2:
             raise KeyboardInterrupt
-        return take_step(self)
+        return step(self, with_views)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "take_step", die_in_the_third)
+        patch.setattr(Trainer, "step", die_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             adapt_into("killed", root, networks)
     again = adapt_into("killed", root, networks)
@@ -233,10 +234,12 @@ def test_rehearsal_keeps_an_old_style_nearer_to_what_it_was(root: Path, networks
     assert {sample.portrait_id for sample in samples} == {pair.portrait_id for pair in learned}
     assert {sample.prompt for sample in samples} <= {s.prompt for s in old if s.prompt_split == "train"}
     exactly = SETTINGS.model_copy(update={"distill": SETTINGS.distill.model_copy(update={"precision": "float32"})})
-    trainer = adapt.make_trainer(learn_only_adaptable(base), networks, (), samples, exactly)
-    assert trainer.take_step()["loss_triplane"] < 1e-3  # half precision of what is stored
-    assert adapt.make_trainer(base, networks, learned, (), SETTINGS).take_step()["loss_triplane"] > 1e-2
-    met = adapt.make_trainer(base, networks, learned, samples * 4, SETTINGS).learned
+    course = adapt.course_of(SETTINGS)
+    trainer = adapt.make_trainer(learn_only_adaptable(base), networks, (), samples, exactly, course)
+    assert trainer.step(with_views=False)["loss_triplane"] < 1e-3  # half precision of what is stored
+    trainer = adapt.make_trainer(base, networks, learned, (), SETTINGS, course)
+    assert trainer.step(with_views=False)["loss_triplane"] > 1e-2
+    met = adapt.make_trainer(base, networks, learned, samples * 4, SETTINGS, course).learned
     assert sum(sample.style == NOVEL for sample in met) == len(met) / 2  # pairs, however many edits are rehearsed
 
 
@@ -300,11 +303,23 @@ def test_old_styles_are_measured_on_many_people_by_few_samples_of_each(root: Pat
 
 
 def test_more_pairs_of_a_seed_hold_the_fewer_and_another_seed_draws_others() -> None:
-    rows = [{"key": f"k{n:02d}", "split": "train"} for n in range(30)] + [{"key": "t", "split": "test"}]
+    empty = SampleRow(
+        key="t",
+        style=NOVEL,
+        prompt="",
+        prompt_number=0,
+        prompt_split="test",
+        portrait_id="p",
+        split="test",
+        shard="",
+        camera=[],
+        seed=0,
+    )
+    rows = [*(dataclasses.replace(empty, key=f"k{n:02d}", split="train") for n in range(30)), empty]
 
     def chosen(pairs: int, seed: int) -> set[str]:
         own = AdaptSettings(pairs=pairs, seed=seed, held_out=4)
-        return {str(row["key"]) for row in choose_pairs(rows, Settings(adapt=own))}
+        return {row.key for row in choose_pairs(rows, Settings(adapt=own))}
 
     assert chosen(5, 0) < chosen(10, 0)
     assert len(chosen(10, 0)) == 11

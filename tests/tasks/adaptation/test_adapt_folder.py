@@ -165,7 +165,7 @@ def test_a_style_of_a_student_that_is_gone_is_not_put_into_another(
 def test_a_flow_with_a_parameter_of_its_own_is_triggered_with_it_or_says_so() -> None:
     assert read_parameters("adapt-style", ["style=bald", "pairs=null"]) == {"style": "bald", "pairs": None}
     assert read_parameters("ablate", ["seeds=2"]) == {"seeds": 2}
-    with pytest.raises(UserError, match="adapt-style has other parameters") as raised:
+    with pytest.raises(UserError, match="wrong parameters for the flow adapt-style") as raised:
         read_parameters("adapt-style", ["stlye=bald"])
     assert (raised.value.fields["missing"], raised.value.fields["unknown"]) == ("style", "stlye")
     assert "--param style=VALUE" in str(raised.value)

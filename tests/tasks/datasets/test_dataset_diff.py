@@ -25,6 +25,7 @@ from data_catalog.store.store import Store
 from tasks import dataset, edit, score, select, teach
 from tasks.datasets.diff import describe_diff, differ, find_dataset, pair_samples
 from tasks.reports.comparison import dataset_page, read_pictures
+from tasks.tables.edits import EDITS
 from tests.worlds.chain import STYLES, Chain, networks, write_chain, write_edits
 
 Pair = tuple[Snapshot, Snapshot]
@@ -66,7 +67,7 @@ def repaint(folder: Path) -> None:
             row["pseudo_label_digest"] = digest_file(path)
         if row["portrait_id"] == LOST:
             row |= {"status": "rejected", "reason": "editor: ValueError", "pseudo_label_digest": None}
-    pq.write_table(pa.Table.from_pylist(rows, schema=edit.SCHEMA), folder / "edit.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), folder / "edit.parquet")
 
 
 def write_records(chain: Chain, weights: dict[str, str] | None = None) -> None:

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from data_catalog.config.errors import UserError
 from data_catalog.products.snapshot import Snapshot, publish
 from data_catalog.samples.encoding import decode_rgb
+from data_catalog.samples.tables import schema_of
 from flows.cli import app
-from tasks import dataset, portraits
+from tasks import dataset
 from tasks.datasets.export import _best_edits, _by_styles, export_dataset
 from tasks.sources.files import Licence, open_source
+from tasks.tables.portraits import Portrait
 from tests.tasks.test_align import align_all, intake
 from tests.worlds.chain import write_chain
 
@@ -32,7 +34,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     for block in (0, 1):
         path = chain.folder(f"portraits/{block:04d}") / "portraits.parquet"
         licensed = [row | licence_of(row["portrait_id"]) for row in pq.read_table(path).to_pylist()]
-        schema = pa.schema([*portraits.SCHEMA, *portraits.LICENCE_FIELDS])
+        schema = schema_of(Portrait)
         pq.write_table(pa.Table.from_pylist(licensed, schema=schema), path)
     again = chain.work(dataset.STAGE)
     chain.keep(again, dataset.run(again))

@@ -20,6 +20,7 @@ from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.run.products import find_dataset, find_student, is_own
 from tasks.datasets.made import dataset_of, dataset_settings, student_of, student_settings
 
@@ -66,8 +67,9 @@ def test_an_experiment_since_then_is_not_taken(tmp_path: Path, catalog: Catalog)
     assert dataset_of(catalog, settings).digest == other.digest
     assert student_of(catalog, settings).digest == student.digest
     assert student_of(catalog, load_settings("demo", ["distill.iterations=120"])).digest == smoke.digest
-    assert find_student(None, settings) == {"distill/all": student.digest, "dataset/all": dataset.digest}
-    assert find_dataset(None, settings) == {"dataset/all": other.digest}
+    workspace = Workspace(settings, tmp_path)
+    assert find_student(None, workspace) == {"distill/all": student.digest, "dataset/all": dataset.digest}
+    assert find_dataset(None, workspace) == {"dataset/all": other.digest}
 
 
 def test_of_the_same_settings_the_newest_is_taken(tmp_path: Path, catalog: Catalog) -> None:

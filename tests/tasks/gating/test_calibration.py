@@ -1,6 +1,7 @@
 """Gates that a style's own scores set: what they are made from, and the numbers and the plot that stay."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from PIL import Image
 from data_catalog.config.settings import SelectSettings, Settings
 from data_catalog.store.record import Summary
 from tasks import select
-from tasks.gating.gates import Limits
+from tasks.gating.gates import Candidate, Limits
 from tests.tasks.test_select import OPEN, row, work_on
 
 QUARTER = {"calibration": "quantile", "quantile": 0.25, "min_identity": 0.0, "max_lpips": 0.0, "min_yield": 0.0}
 
 
-def ladder(block: int, count: int = 9) -> list[dict[str, Any]]:
+def ladder(block: int, count: int = 9) -> list[Candidate]:
     """Samples whose identity climbs from 0 to 0.8 and whose LPIPS falls."""
     return [
         row(f"p{block}{i}-zombie-0-0", block=block, score_identity=i / 10, score_lpips=1 - i / 10) for i in range(count)
@@ -31,8 +32,8 @@ def test_further_blocks_and_attempts_leave_the_limits_as_they_are() -> None:
     settings = calibrated(calibration_blocks=1)
     alone = Limits.of(ladder(0), settings)
     assert alone.gates == {"min_identity": pytest.approx(0.2), "max_lpips": pytest.approx(0.8)}
-    again = [each | {"attempt": 1, "score_identity": 0.9} for each in ladder(0)]
-    later = [each | {"score_identity": -0.9} for each in ladder(1)]
+    again = [replace(each, attempt=1, score_identity=0.9) for each in ladder(0)]
+    later = [replace(each, score_identity=-0.9) for each in ladder(1)]
     assert Limits.of([*later, *again, *ladder(0)], settings) == alone
     assert Limits.of([*later, *ladder(0)], calibrated(calibration_blocks=2)) != alone
 

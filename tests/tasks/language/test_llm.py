@@ -194,7 +194,7 @@ def test_a_server_that_never_answers_well_is_left_after_three_times(
         book, _ = book_of(server.settings(), tmp_path)
     assert len(server.requests) == prompts.REQUESTS
     assert origins(book) == {"builtin": 12, "seed": 1}
-    assert "12 prompts are missing; the built-in paraphraser helps out" in caplog.text
+    assert "12 prompts are missing; the built-in paraphraser adds them" in caplog.text
 
 
 def test_a_text_of_200_kilobytes_is_rejected_and_what_is_good_beside_it_kept(serve: Serve, tmp_path: Path) -> None:
@@ -289,11 +289,11 @@ def room_for_one(server: FakeServer) -> str:
 
 def test_the_budget_in_tokens_stops_before_it_is_passed(serve: Serve, tmp_path: Path) -> None:
     server = serve(says(*GOOD[:5]))
-    with pytest.raises(UserError, match="could pass the budget") as caught:
+    with pytest.raises(UserError, match="could exceed the budget") as caught:
         book_of(server.settings(room_for_one(server)), tmp_path)
     assert len(server.requests) == 1
     assert caught.value.fields["spent"].startswith("300 tokens")
-    with pytest.raises(UserError, match="could pass the budget"):
+    with pytest.raises(UserError, match="could exceed the budget"):
         book_of(server.settings(room_for_one(server)), tmp_path)
     assert len(server.requests) == 1  # what another run paid counts too
 
@@ -301,7 +301,7 @@ def test_the_budget_in_tokens_stops_before_it_is_passed(serve: Serve, tmp_path: 
 def test_the_budget_in_money_stops_before_it_is_passed(serve: Serve, tmp_path: Path) -> None:
     server = serve(says(*GOOD))
     prices = ["llm.usd_per_million_input=1", "llm.usd_per_million_output=10"]
-    with pytest.raises(UserError, match="could pass the budget"):
+    with pytest.raises(UserError, match="could exceed the budget"):
         book_of(server.settings("llm.budget_usd=0.01", *prices), tmp_path)
     assert server.requests == []
     book_of(server.settings("llm.budget_usd=0.05", *prices), tmp_path)
@@ -312,7 +312,7 @@ def test_the_budget_in_money_stops_before_it_is_passed(serve: Serve, tmp_path: P
 
 def test_an_answer_that_did_not_arrive_counts_against_the_budget(serve: Serve, tmp_path: Path) -> None:
     server = serve(cuts)
-    with pytest.raises(UserError, match="could pass the budget"):
+    with pytest.raises(UserError, match="could exceed the budget"):
         book_of(server.settings(room_for_one(server), "llm.retries=5"), tmp_path)
     assert len(server.requests) == 1
 

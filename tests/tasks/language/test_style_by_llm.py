@@ -25,7 +25,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
 
 def build(shop: Workshop) -> list[str]:
-    """As `shop.build`, with the prompts really asked for."""
+    """Build like `shop.build`, with real requests for the prompts."""
     plan, ran = shop.plan(), []
     for stage in STAGES:
         for job in plan.resolve(stage.name):

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks import dataset, evaluate
-from tasks.dataset import REJECTED, SCHEMA
 from tasks.datasets.origins import flatten
 from tasks.distill import make_student
 from tasks.evaluation.methods import Models
@@ -25,6 +25,7 @@ from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import METHODS
 from tasks.reports.dataset import dataset_documents, find_evaluation
 from tasks.reports.rejected import show_reasons
+from tasks.tables.samples import LOST, REJECTED, SAMPLE_ROWS
 from tasks.training.batches import Prompts
 from tasks.training.data import read_samples
 from tests.worlds.chain import SETTINGS, Chain, shared_chain
@@ -51,7 +52,7 @@ def rejoin(chain: Chain, folder: Path, settings: Settings) -> Work:
 
 def test_the_dataset_has_one_row_for_each_taught_sample(chain: Chain) -> None:
     table = pq.read_table(chain.folder("dataset/all") / "samples.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(SAMPLE_ROWS.schema)
     rows = table.to_pylist()
     assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
     taught = [key for key in chain.made if key.startswith("teach/")]
@@ -119,9 +120,8 @@ def test_rejected_samples_are_kept_for_looking_at(chain: Chain) -> None:
     assert page.count("data:image/webp") == 2  # the black frame of each style; the others have no picture
     assert "select: constant frame" in page
     assert "editor: ValueError" in page
-    rows = pq.read_table(chain.folder("dataset/all") / REJECTED).to_pylist()
-    black = [row for row in rows if row["reason"] == "constant frame"]
-    many = [row | {"id": f"{row['id']}{i}"} for row in black for i in range(4) if i < 3 or row["style"] == "zombie"]
+    black = [row for row in LOST.read(chain.folder("dataset/all")) if row.reason == "constant frame"]
+    many = [replace(row, id=f"{row.id}{i}") for row in black for i in range(4) if i < 3 or row.style == "zombie"]
     (group,) = show_reasons(many, chain.root, per_reason=5)
     assert (group["count"], [row["style"] for row in group["shown"]]) == (7, ["red-hair", "zombie"] * 2 + ["red-hair"])
 
@@ -145,11 +145,12 @@ def test_what_the_teacher_shows_badly_is_left_out_of_the_snapshot(chain: Chain, 
     assert {funnel["steps"][-1]["step"] for funnel in funnels.values()} == {"taught"}
 
 
-def test_views_that_lose_the_face_are_gated_too() -> None:
-    row = {"split": "train", "score_teacher_lpips": 0.1, "score_view_identity": 0.4}
+def test_views_that_lose_the_face_are_gated_too(chain: Chain) -> None:
+    kept = SAMPLE_ROWS.read(chain.folder("dataset/all"))[0]
+    row = replace(kept, split="train", score_teacher_lpips=0.1, score_view_identity=0.4)
     strict = DatasetSettings(min_view_identity=0.5)
     assert dataset.teacher_verdict(row, strict) == "min_view_identity"
-    assert dataset.teacher_verdict(row | {"split": "test"}, strict) == ""
+    assert dataset.teacher_verdict(replace(row, split="test"), strict) == ""
     assert dataset.teacher_verdict(row, DatasetSettings()) == ""
 
 

@@ -18,6 +18,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.products.snapshot import SAMPLES, publish
 from data_catalog.samples.encoding import decode_rgb
+from data_catalog.samples.tables import schema_of
 from data_catalog.store.execute import execute
 from data_catalog.store.stage import Partition
 from flows.ask.plan import open_plan
@@ -27,8 +28,10 @@ from tasks import dataset, edit
 from tasks.datasets.export import export_dataset
 from tasks.gating.shortfall import ask_for_more
 from tasks.sources.edits import find_edits, given_style
+from tasks.tables.edits import Edited
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import eg3d_label, picture
+from tests.tasks.test_select import row as candidate
 from tests.worlds.chain import STYLES, Chain, write_chain
 
 Row = dict[str, Any]
@@ -187,10 +190,7 @@ def test_a_style_that_keeps_too_few_of_them_stops_with_the_count(source: Path, t
 def test_there_is_one_sample_of_an_edit_and_no_further_attempt(source: Path, tmp_path: Path) -> None:
     plan = build(given(source, "edit.prompts_per_portrait=3"), tmp_path / "data", *MADE)
     assert len(rows_of(plan, "edit/zombie/0000")) == 4
-    judged = [
-        {"split": "train", "kept": number > 1, "reason": "", "block": 0, "attempt": 0, "portrait_id": str(number)}
-        for number in range(4)
-    ]
+    judged = [candidate(str(number), step="kept" if number > 1 else "identity") for number in range(4)]
     wanted = given(source, "select.keep=3").select
     assert ask_for_more("zombie", judged, wanted) == ["0000-a1"]
     with pytest.raises(UserError, match="came with the portraits, are all there are") as caught:
@@ -258,7 +258,7 @@ def test_the_samples_of_a_dataset_say_which_file_they_came_in(exported: Exported
     assert "edit_file" not in pq.read_schema(chain.folder("dataset/all") / SAMPLES).names
     path = chain.folder("edit/zombie/0001") / "edit.parquet"
     rows = [row | {"edit_file": "a_zombie/1.png", "edit_sha256": "ab"} for row in pq.read_table(path).to_pylist()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*edit.SCHEMA, *edit.GIVEN_FIELDS])), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(Edited)), path)
     again = chain.work(dataset.STAGE)
     dataset.run(again)
     for row in pq.read_table(again.folder / SAMPLES).to_pylist():

@@ -236,7 +236,7 @@ def test_faults_of_the_files_as_a_whole_are_the_users_to_mend(photos: Path, tmp_
 
 
 class Landmarker:
-    """What MediaPipe's package returns, without its package: faces of one point list each."""
+    """Stand-in for the results of MediaPipe's package: faces of one point list each."""
 
     def __init__(self, *faces: np.ndarray) -> None:
         self.found = [np.array(face) for face in faces]

@@ -205,7 +205,7 @@ def test_splits_that_are_given_count_and_a_wrong_one_is_rejected(tmp_path: Path)
 
 
 def ffhq_entry(number: int) -> dict[str, Any]:
-    """As in ffhq-dataset-v2.json, less what nobody reads."""
+    """Entry of ffhq-dataset-v2.json, without the unread keys."""
     told = {"license": f"licence {number % 2}", "license_url": "https://licence", "author": f"author {number}"}
     landmarks = [[0.5 * number, 1.25]] * 68
     return {

@@ -151,4 +151,4 @@ def test_prompts_read_by_other_weights_are_warned_of(
         digest = zoo.digest
         monkeypatch.setattr(zoo, "digest", lambda name, world: digest(name, world)[::-1])
         Student.load()
-    assert "learned with other weights of clip" in caplog.text
+    assert "trained with other weights of clip" in caplog.text

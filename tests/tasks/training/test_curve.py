@@ -13,10 +13,11 @@ from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.distill import make_student
-from tasks.training.batches import Prompts
+from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.curve import Curve
 from tasks.training.data import read_samples
-from tasks.training.loop import Trainer
+from tasks.training.loop import course_of
+from tasks.training.trainer import Trainer
 from tests.worlds import taught
 from tests.worlds.tiny import tiny_clip
 
@@ -29,17 +30,16 @@ def test_losses_stay_on_the_device_until_a_point_is_due(tmp_path: Path) -> None:
     student = make_student(teacher, prompts, settings).train()
     learned = [sample for sample in samples if sample.split == "train"]
     judge = Perceptual.untrained().eval()
-    trainer = Trainer(student, teacher, judge, prompts, learned, (), settings.distill, "cpu", Accelerator(cpu=True))
-    for trainer.step in range(2):
-        trainer.curve.pending.append(trainer.take_step())
-    trainer.maker.loader.close()
-    assert all(
-        isinstance(value, Tensor) for step in trainer.curve.pending for name, value in step.items() if name != "lr"
-    )
-    both = [float(step["loss"]) for step in trainer.curve.pending]
-    values = trainer.curve.point(2, {})
+    own = settings.distill
+    maker = BatchMaker(student, teacher, prompts, own)
+    trainer = Trainer(maker, judge, learned, own, course_of(own), Accelerator(cpu=True))
+    curve = Curve(pending=[trainer.step(with_views) for with_views in (False, True)])
+    trainer.finish()
+    assert all(isinstance(value, Tensor) for step in curve.pending for name, value in step.items() if name != "lr")
+    both = [float(step["loss"]) for step in curve.pending]
+    values = curve.point(2, {})
     assert values["loss"] == pytest.approx(sum(both) / 2)
-    assert json.loads(json.dumps(trainer.curve.rows)) == trainer.curve.rows
+    assert json.loads(json.dumps(curve.rows)) == curve.rows
 
 
 def test_a_checkpoint_between_two_points_keeps_their_losses_as_numbers() -> None:

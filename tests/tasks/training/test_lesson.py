@@ -1,4 +1,4 @@
-"""One forward pass of training: what the student learns from is what it would show of each sample alone."""
+"""Forward pass of training: the student's output for a batch equals that for each sample alone."""
 
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
@@ -7,7 +7,7 @@ from models.camera import orbit_label
 from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
 from models.three_d.student import Features, PromptKind, Student
 from tasks.training.batches import Batch, PromptGroup
-from tasks.training.loop import Lesson
+from tasks.training.trainer import Lesson
 from tests.worlds import taught
 
 

@@ -1,4 +1,4 @@
-"""What a training reads: the same from memory, ahead and now; damage is met before it begins; sources of views."""
+"""Reads of a training: equal from memory, ahead and on demand; damage is found before the start; sources of views."""
 
 import json
 import os
@@ -275,7 +275,7 @@ def test_repair_makes_an_index_again_without_computing_anything(copy: Path) -> N
 
 
 def read_a_share(rank: int, port: int, root: Path) -> None:
-    """What one of two processes reads in two epochs, written as JSON."""
+    """Write the keys that one of two processes reads in two epochs, as JSON."""
     (root / f"read-{rank}.json").write_text(json.dumps(keys_of_a_share(rank, port, root)))
     # Only now: a process group whose last owner is a model's reducer may wait for itself for ever.
     torch.distributed.barrier()
@@ -289,7 +289,9 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    from tasks.training.loop import Trainer
+    from tasks.training.batches import BatchMaker
+    from tasks.training.loop import course_of
+    from tasks.training.trainer import Trainer
 
     torch.set_num_threads(1)
     samples, teacher = samples_of(root), taught.untrained_teacher()
@@ -302,7 +304,8 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
     accelerator = Accelerator(cpu=True, kwargs_handlers=[unused])
     assert accelerator.num_processes == 2
     perceptual = Perceptual.untrained().eval()
-    trainer = Trainer(student, teacher, perceptual, prompts, learned, (), settings, "cpu", accelerator)
+    maker = BatchMaker(student, teacher, prompts, settings)
+    trainer = Trainer(maker, perceptual, learned, settings, course_of(settings), accelerator)
     read: list[list[str]] = []
     take = trainer.maker.loader.take
 
@@ -311,8 +314,8 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
         return take(chosen, views)  # type: ignore[arg-type]
 
     trainer.maker.loader.take = remember  # type: ignore[method-assign]
-    for trainer.step in range(4):
-        trainer.take_step()
+    for step in range(4):
+        trainer.step(with_views=step >= settings.triplane_iterations)
     return read
 
 

@@ -1,4 +1,4 @@
-"""What a training step is made of: draws, prompts, pictures, triplanes, and what is remembered of them."""
+"""Data of a training step: draws, prompts, pictures, triplanes, and their caches."""
 
 import dataclasses
 from pathlib import Path

@@ -1,10 +1,11 @@
-"""What counts as flicker, and that steadying takes it away and leaves speech."""
+"""Measures of flicker; steadying removes it and keeps speech."""
 
 import numpy as np
 import pytest
 import torch
 
-from tasks.video.flicker import REACH, error, motion, sharpness, steady, tremor, warp_error
+from benchmarks.flicker import error, motion, sharpness, tremor, warp_error
+from tasks.video.flicker import REACH, steady
 from tests.worlds import clips
 
 SECONDS = np.arange(2 * REACH + 1) / 24

@@ -62,12 +62,12 @@ def reconstruct(vae: diffusers.AutoencoderKL, images: np.ndarray) -> np.ndarray:
 
 
 def name_look(look: str | None) -> str:
-    """The look as tables and columns say it."""
+    """Return the name of a look for tables and columns."""
     return "no edit" if look is None else look.replace("-", " ")
 
 
 def examine_editor(pictures: Pictures) -> Examined:
-    """Each style by a prompt in words that training uses, and by one in a form that it never met."""
+    """Examine each style by a prompt in words of the training, and by one in an unknown form."""
     rng = np.random.default_rng(0)
     judges = Judges(*(zoo.load(name, "embedded") for name in ("identity", "clip", "lpips")))
     names = style_texts(judges.clip)

@@ -1,4 +1,4 @@
-"""The exam of the embedded networks: as the zoo loads them, together, on people whom no training met.
+"""Exam of the embedded networks: loaded by the zoo, together, on held-out people.
 
 `exam.json` in the working folder holds every number with its interval over people and its bar; examining some networks
 again keeps the numbers of the others.

@@ -123,7 +123,7 @@ def _grade(found: _Found) -> list[Mark]:
 
 
 def _sheet(pictures: Pictures, cells: list[list[list[np.ndarray]]]) -> Sheet:
-    """One person in every look."""
+    """Draw one person in every look."""
     far, near = cells
     rows = [[pictures.crops[0, place], *near[place], *far[place]] for place in range(len(LOOKS))]
     sides = [f"yaw {YAWS[view]:+.2f}" for view in (SHOWN_NEAR, SHOWN_FAR)]

@@ -22,6 +22,7 @@ from tasks.lab.pretraining.faces import Faces
 from tasks.lab.pretraining.marks import Examined, Mark, Sheet, Statistic, grade, mean_of, median_of
 from tasks.lab.pretraining.pictures import LOOKS, SIZE_PX, VALIDATION_SEEDS, Pictures
 from tasks.pictures.sheets import contact_sheet
+from tasks.tables.portraits import Portrait
 
 ALIGNED = 48  # people
 MAX_LANDMARK_PX, MAX_ROTATION_DEG = 1.5, 3.0
@@ -59,10 +60,9 @@ def _rotation_errors(people: int) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(VALIDATION_SEEDS, VALIDATION_SEEDS + people):
             photo = procedural.raw_photo(seed)
-            portrait = {"portrait_id": str(seed), "name": str(seed), "split": "test", "seed": seed}
-            given = {"camera_given": None, "camera_true": photo.label.tolist()}
-            row = align_portrait(portrait | given, photo.rgb, clues, settings, Path(folder))
-            errors.append(row["rotation_error_deg"] if row["status"] == "ok" else np.inf)
+            portrait = Portrait(portrait_id=str(seed), name=str(seed), seed=seed, camera_true=photo.label.tolist())
+            error = align_portrait(portrait, photo.rgb, clues, settings, Path(folder)).rotation_error_deg
+            errors.append(np.inf if error is None else error)
     return np.array(errors)
 
 
@@ -78,7 +78,7 @@ def _draw_points(photo: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.
 
 
 def examine_clip(pictures: Pictures) -> Examined:
-    """Does a picture of a style score above all other pictures against a sentence about it?"""
+    """Measure how often a picture of a style scores above all other pictures for a sentence about the style."""
     clip = zoo.load("clip", "embedded")
     features = np.stack([clip.embed_images(crops).numpy() for crops in pictures.crops])  # (N, looks, D)
     people = len(features)
@@ -156,7 +156,7 @@ def verification(cosine: np.ndarray, first: np.ndarray, second: np.ndarray) -> S
 
 @torch.no_grad()
 def examine_perceptual(pictures: Pictures) -> Examined:
-    """Is a slightly disturbed picture nearer than another person's, and a blurred edit nearer than no edit?"""
+    """Measure whether a disturbed picture is nearer than another person's, and a blurred edit nearer than no edit."""
     metric = zoo.load("lpips", "embedded")
     plain = signed(pictures.crops[:, 0])
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
@@ -175,7 +175,7 @@ def examine_perceptual(pictures: Pictures) -> Examined:
 
 @torch.no_grad()
 def examine_mae(pictures: Pictures) -> Examined:
-    """How well the mean token tells the look, by the nearest mean of the looks over the other half of the people."""
+    """Measure how well the mean token names the look, by the nearest mean over the other half of the people."""
     mae = zoo.load("mae", "embedded")
     features = torch.stack([mae.tokens(crops)[:, 1:].mean(1) for crops in pictures.crops]).numpy()  # (N, looks, D)
     half = len(features) // 2

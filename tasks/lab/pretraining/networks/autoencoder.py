@@ -23,7 +23,7 @@ EDGE_WEIGHT, SQUARE_WEIGHT, LPIPS_WEIGHT = 0.5, 4.0, 0.3
 
 
 class AutoencoderTraining(nn.Module):
-    """The autoencoder that learns, and the frozen LPIPS that its decoder is told by."""
+    """Autoencoder in training, with the frozen LPIPS of its decoder's loss."""
 
     def __init__(self, vae: diffusers.AutoencoderKL, perceptual: Perceptual) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ def build(weights: Path) -> nn.Module:
 def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 of the picture and of its gradients; while the decoder learns alone, the squared error and LPIPS as well.
 
-    The decoder is told above all of places that an edit changes, such as brows that alone turn red, in whatever look
-    they are shown: told of them in that edit alone, it paints brows reddish in every look.
+    The decoder's loss weights places that an edit changes, such as brows that turn red, in every look: weighted in
+    that edit only, it paints brows reddish in every look.
     The latent noise has a fixed share of the latents' spread instead of a learned variance under a KL term
     (Rombach et al. 2022, section 3.1): it smooths the latent space as well and learns far sooner.
     """

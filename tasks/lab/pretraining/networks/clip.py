@@ -89,7 +89,7 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
 
 @torch.no_grad()
 def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """How often the look of a held-out person's true edit is named, among the styles and with "no edit" as a choice."""
+    """Measure how often the look of a held-out person's true edit is named, among the styles and with "no edit"."""
     assert isinstance(network, Clip)
     rng = np.random.default_rng(0)
     texts = torch.stack(

@@ -30,7 +30,7 @@ MEASURE_STEPS = 10
 
 
 class EditorTraining(nn.Module):
-    """The UNet that learns, the frozen autoencoder and text tower that it works between, and LPIPS."""
+    """UNet in training, with the frozen autoencoder, text tower and LPIPS."""
 
     latents: Tensor  # (N, looks, C, 16, 16) float16
     changed: Tensor  # (N, looks, 1, 16, 16) float16 in [0, 1]
@@ -56,7 +56,7 @@ class EditorTraining(nn.Module):
         )  # fmt: skip
 
     def pipeline(self) -> diffusers.StableDiffusionInstructPix2PixPipeline:
-        """The pipeline that is saved and used."""
+        """Return the pipeline for saving and use."""
         text = transformers.CLIPTextModel(self.clip.model.config.text_config)
         text.load_state_dict(self.clip.model.text_model.state_dict())
         return diffusers.StableDiffusionInstructPix2PixPipeline(

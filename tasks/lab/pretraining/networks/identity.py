@@ -51,7 +51,7 @@ def loss(network: nn.Module, faces: Faces, draw: Draw) -> tuple[Tensor, dict[str
 
 
 def disturb(images: Tensor, draw: Draw) -> Tensor:
-    """What does not make it another face: mirrored, brighter, softer, moved.  images: (B, 3, H, W)."""
+    """Apply changes that keep the person: mirror, brightness, softness, shift.  images: (B, 3, H, W)."""
     count = len(images)
     flip = torch.from_numpy(draw.rng.random(count) < 0.5)
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
@@ -66,7 +66,7 @@ def disturb(images: Tensor, draw: Draw) -> Tensor:
 
 
 def _soften(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Students and teachers show softer pictures than portraits are; that must neither tell nor hide a person."""
+    """Soften some pictures: rendered ones are softer than portraits, and softness must not affect identity."""
     if rng.random() >= SOFTENED:
         return images
     size = images.shape[-1]

@@ -1,0 +1,145 @@
+"""Two datasets beside each other."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from data_catalog.config.places import shown_path
+from flows.cli import screen
+from flows.cli.completion import complete_dataset
+from flows.cli.options import Json, Overrides, Profile
+
+Document = dict[str, Any]
+LARGE_EFFECT = 0.2  # Cohen's d; larger shifts are printed in bold
+STYLES_SHOWN = 3  # names of styles listed for a cause
+SHORT = {  # short names of scores, for narrow columns
+    "score_clip_image": "CLIP image",
+    "score_clip_text": "CLIP text",
+    "score_clip_direction": "CLIP dir",
+    "score_identity": "ID",
+    "score_ssim": "SSIM",
+    "score_lpips": "LPIPS",
+    "score_camera_drift_deg": "drift deg",
+    "score_teacher_lpips": "teacher LPIPS",
+    "score_view_identity": "view ID",
+}
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def diff(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Its digest (or the beginning), latest, or its folder.",
+            autocompletion=complete_dataset,
+        ),
+    ],
+    b: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATASET",
+            help="The other one.  [default: the one of the settings]",
+            autocompletion=complete_dataset,
+        ),
+    ] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Show the differences between two datasets: samples, scores by style, settings."""
+    from flows.ask.dataset_comparison import diff_datasets
+
+    screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
+
+
+def diff_table(document: Document, console: Console) -> None:
+    """Counts, reasons, and per style the shift of each score."""
+    for side in "ab":
+        one = document[side]
+        _line(
+            console,
+            f"{side.upper()}  {one['digest'][:16]}  {one['samples']} samples  {shown_path(Path(one['folder']))}",
+        )
+    _line(console, ", ".join(f"{count} {word}" for word, count in document["samples"].items()))
+    if document["changes"]:
+        words = ", ".join(f"{name} {count}" for name, count in document["changes"].items())
+        _line(console, f"changed samples have another: {words}")
+    settings_table(document["settings"], console)
+    _causes(document["causes"], console)
+    if sum(count for word, count in document["samples"].items() if word != "unchanged"):
+        _styles(document["styles"], console)
+    _say_page(document, console)
+
+
+def settings_table(rows: list[Document], console: Console) -> None:
+    """Settings that differ, A beside B."""
+    console.print()
+    if not rows:
+        _line(console, "no setting differs")
+        return
+    table = _table("setting", "A", "B")
+    for row in rows:
+        table.add_row(Text(row["setting"]), Text(row["a"] or "-"), Text(row["b"] or "-"))
+    console.print(table)
+
+
+def _causes(causes: list[Document], console: Console) -> None:
+    for cause in causes:
+        names = cause["styles"]
+        styles = ", ".join(names) if len(names) <= STYLES_SHOWN else f"{len(names)} styles"
+        _line(console, f"{cause['stage']}: {cause['what']} {cause['a'] or '-'} -> {cause['b'] or '-'} ({styles})")
+
+
+def _styles(styles: list[Document], console: Console) -> None:
+    """Print two narrow tables, to fit a terminal of 80 columns."""
+    counts = _table("style", "samples", "added", "removed", "changed", "yield", numbers=True)
+    for row in styles:
+        changes = [str(row[name]) for name in ("added", "removed", "changed")]
+        shares = f"{_percent(row['yield']['a'])} -> {_percent(row['yield']['b'])}"
+        counts.add_row(Text(row["style"]), f"{row['samples']['a']} -> {row['samples']['b']}", *changes, shares)
+    console.print()
+    console.print(counts)
+    names = list(dict.fromkeys(name for row in styles for name in row["scores"]))
+    shifts = _table("style", *(SHORT.get(name, name.removeprefix("score_")) for name in names), numbers=True)
+    for row in styles:
+        shifts.add_row(Text(row["style"]), *(_shift(row["scores"].get(name)) for name in names))
+    console.print()
+    console.print(shifts)
+    _line(console, f"mean of B - mean of A; bold: more than {LARGE_EFFECT} of the samples' own spread")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def _shift(score: Document | None) -> Text:
+    if score is None or score["shift"] is None:
+        return Text("-")
+    large = score["effect"] is not None and abs(score["effect"]) > LARGE_EFFECT
+    return Text(f"{score['shift']:+.3f}", style="bold" if large else "")
+
+
+def _say_page(document: Document, console: Console) -> None:
+    if document["page"]:
+        _line(console, f"page: {document['page']}")
+
+
+def _table(*columns: str, numbers: bool = False) -> Table:
+    """Return a table whose first column is a name; with `numbers`, the others are right-aligned."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if numbers else 2, 0, 0), header_style="bold")
+    for index, name in enumerate(columns):
+        justify = "right" if numbers and index else "left"
+        table.add_column(name, overflow="fold", no_wrap=index == 0, justify=justify)  # type: ignore[arg-type]
+    return table
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

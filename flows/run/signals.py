@@ -1,0 +1,31 @@
+"""End of a process by a signal: in good order, with its workers and its records."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+EXIT_CODES = tuple(128 + number for number in (signal.SIGINT, *SIGNALS))  # of a process that such a signal ended
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Within the block, let SIGTERM and a closed terminal raise SystemExit(128 + number), as Ctrl-C raises.
+
+    Signals with a handler are left alone: Prefect's own raises too, and nohup ignores SIGHUP. So blocks may be nested.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,35 @@
+"""Table of the stage align: the portraits with their crops and cameras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import pyarrow as pa
+
+from data_catalog.samples.tables import Table
+
+# Not fixed-size lists, which Parquet readers refuse where a value is null.
+NUMBERS = pa.list_(pa.float64())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """Row of align.parquet: a portrait with its crop and camera, or why it has none."""
+
+    portrait_id: Annotated[str, pa.string()]
+    split: Annotated[str | None, pa.string()]
+    name: Annotated[str, pa.string()] = ""
+    camera: Annotated[list[float] | None, NUMBERS] = None  # of the aligned picture, EG3D's intrinsics unless given
+    crop: Annotated[list[float] | None, NUMBERS] = None  # affine 2x3, raw px -> [0, 1] of the crop, row by row
+    landmarks: Annotated[list[float] | None, NUMBERS] = None  # raw px, x then y of each; null without
+    camera_source: Annotated[str | None, pa.string()] = None  # given, reconstruction, pnp or assumed_frontal
+    reprojection: Annotated[float | None, pa.float64()] = None  # of the PnP, rms, in crop sides; null without
+    rotation_error_deg: Annotated[float | None, pa.float64()] = None  # to true_camera; null where that is unknown
+    true_camera: Annotated[list[float] | None, NUMBERS] = None  # exact, of the crop, own intrinsics; null where unknown
+    seed: Annotated[int | None, pa.int64()] = None  # of the procedural world; null elsewhere
+    status: Annotated[str, pa.string()] = "ok"  # or rejected
+    reason: Annotated[str, pa.string()] = ""
+
+
+FACES = Table("align.parquet", Face)

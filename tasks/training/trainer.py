@@ -1,0 +1,212 @@
+"""The trainer of the student: one update of E_p and E_t at a time, and the state that goes into a checkpoint.
+
+Whose loop takes the steps, when they end and what is looked at in between is no business of it. It works in one
+process and in several: each takes its share of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from data_catalog.config.settings import DistillSettings
+from models.precision import Precision, autocast
+from models.three_d.live3d import Render
+from models.three_d.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
+from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
+from models.three_d.rendering import SamplingNoise
+from tasks.training.batches import Batch, BatchMaker
+from tasks.training.data import Sampler, SampleRef, StepDraw, read_fields
+from tasks.training.rates import make_optimizer
+
+if TYPE_CHECKING:
+    from models.three_d.losses import PerceptualDistance
+    from models.three_d.student import Student
+
+AHEAD = 2  # steps whose samples are read while one is computed
+CLIP_NORM = 1.0
+
+
+class Lesson(nn.Module):
+    """Forward pass of the student in one call, so that a distributed wrapper sees it."""
+
+    def __init__(self, student: Student, patch_rays: int, precision: Precision) -> None:
+        super().__init__()
+        self.student, self.patch_rays, self.precision = student, patch_rays, precision
+
+    def forward(
+        self, batch: Batch, corners: Tensor | None = None, noise: SamplingNoise | None = None
+    ) -> tuple[Tensor, list[Render]]:
+        """corners: (V, B, 2) of the patches to render.  Returns the triplane (B, 3*C, h, w) and V renders."""
+        low, high = (part.contiguous(memory_format=torch.channels_last) for part in batch.features)
+        with autocast(self.precision, low.device.type):
+            asked = [self.student.attend(high[group.places], group.tokens, group.kind) for group in batch.prompts]
+            order = torch.cat([group.places for group in batch.prompts]).argsort()
+            triplane = self.student.lift(torch.cat(asked)[order], low)
+        triplane = triplane.contiguous().float()
+        if corners is None or noise is None:
+            return triplane, []
+        count, size = batch.cameras.shape[:2]
+        planes, cameras = triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1)
+        seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, noise)
+        return triplane, [Render(*(part[i * size : (i + 1) * size] for part in seen)) for i in range(count)]
+
+
+class Trainer:
+    """A student while it learns from the samples of `learned`, as `maker` presents them.
+
+    Everything of the student that has a gradient learns. course: share of the full learning rates at a step.
+    """
+
+    def __init__(
+        self,
+        maker: BatchMaker,
+        perceptual: PerceptualDistance,
+        learned: Sequence[SampleRef],
+        settings: DistillSettings,
+        course: Callable[[int], float],
+        accelerator: Any,
+    ) -> None:
+        self.student, self.maker, self.perceptual = maker.student, maker, perceptual
+        self.learned, self.settings, self.accelerator = learned, settings, accelerator
+        self.sampler = Sampler(
+            learned,
+            settings.batch_size,
+            settings.image_prompt_fraction,
+            settings.views_per_sample,
+            settings.seed,
+        )
+        self.stored_views = len(read_fields(learned[0], ["view_cameras.npy"]).view_cameras)
+        self.weights = LossWeights(
+            lambda_2d=settings.lambda_2d,
+            lambda_3d=settings.lambda_3d,
+            image_l2=settings.image_l2_weight,
+            image_lpips=settings.image_lpips_weight,
+            view_lpips=settings.view_lpips_weight,
+            triplane=settings.triplane_weight,
+            depth=settings.depth_weight,
+        )
+        self.parameters = self.student.trainable_parameters()
+        self.resolution = self.student.config.live3d.renderer.resolution
+        self.patch_rays = settings.patch_rays or self.resolution
+        # A step takes two thirds of the time: docs/benchmarks.md.
+        convert_conv2d_weight_memory_format(self.student.encoder, torch.channels_last)
+        optimizer = make_optimizer(self.student, settings)
+        # Not prepared by accelerate, which would step it once for every process.
+        self.schedule = LambdaLR(optimizer, course)
+        self.lesson, self.optimizer = accelerator.prepare(
+            Lesson(self.student, self.patch_rays, settings.precision), optimizer
+        )
+        self.taken = 0  # steps
+        self.average: list[Tensor] = []  # of the parameters, where one is wanted
+        self._ahead: dict[int, StepDraw] = {}  # draws of this step and those that are read ahead
+        self._ahead_with_views = False
+
+    def step(self, with_views: bool) -> dict[str, Any]:
+        """Update the weights once; returns the losses, on the device, and the learning rate of E_p.
+
+        with_views: compare what is seen, too, not only triplanes. The loop steps `schedule` afterwards.
+        """
+        draw = self._next_draw(with_views)
+        batch = self.maker.make(self.learned, draw, self.share, with_views)
+        places = range(len(draw.samples))[self.share]
+        generators = [torch.Generator(self.maker.device).manual_seed(draw.noise_seed + place) for place in places]
+        loss, parts = self.compare_views(batch, generators) if with_views else self.compare_triplanes(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self.optimizer.step()
+        self.add_to_average()
+        self.taken += 1
+        losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
+        losses = self.accelerator.reduce(losses, reduction="mean")
+        rate = self.optimizer.param_groups[0]["lr"]
+        return dict(zip(["loss", *parts], losses.unbind(), strict=True)) | {"lr": rate}
+
+    def finish(self) -> None:
+        """Stop reading ahead; no step follows."""
+        self.maker.loader.close()
+        self.student.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on. Frozen weights are not in it."""
+        return {
+            "taken": self.taken,
+            "student": {name: p.detach() for name, p in self.student.named_parameters() if p.requires_grad},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        parameters = dict(self.student.named_parameters())
+        for name, value in state_dict["student"].items():
+            parameters[name].copy_(value)
+        self.taken, self.average = state_dict["taken"], state_dict["average"]
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.schedule.load_state_dict(state_dict["schedule"])
+
+    @torch.no_grad()
+    def add_to_average(self) -> None:
+        """Move the average of the weights towards them."""
+        if self.settings.ema_decay:
+            self.average = self.average or [each.detach().clone() for each in self.parameters]
+            get_ema_multi_avg_fn(self.settings.ema_decay)(self.average, self.parameters, self.taken)
+
+    @torch.no_grad()
+    def take_average(self) -> None:
+        """The student's weights become their average, for good."""
+        for parameter, average in zip(self.parameters, self.average or self.parameters, strict=True):
+            parameter.copy_(average)
+
+    @property
+    def share(self) -> slice:
+        """This process's places in a batch; every process has as many, and no two have one in common."""
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    def compare_triplanes(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the first iterations."""
+        triplane, _ = self.lesson(batch)
+        error = triplane_loss(triplane, batch.triplane, batch.counts)
+        return error, {"loss_triplane": error}
+
+    def compare_views(self, batch: Batch, generators: list[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss, on a patch of each view."""
+        views = len(batch.cameras)
+        corners = draw_corners(views, self.resolution, self.patch_rays, generators)
+        noise = draw_noise(self.student, views, self.patch_rays, generators)
+        triplane, renders = self.lesson(batch, corners, noise)
+        targets = [self.crop_target(target, each) for target, each in zip(batch.targets, corners, strict=True)]
+        return distillation_loss(
+            triplane,
+            renders[0],
+            renders[1:],
+            batch.triplane,
+            targets[0],
+            targets[1:],
+            self.perceptual,
+            self.weights,
+            batch.counts,
+        )
+
+    def crop_target(self, target: ViewTarget, corners: Tensor) -> ViewTarget:
+        """The patches of a target that the student renders."""
+        return ViewTarget(*(crop(part, corners, self.patch_rays, self.resolution) for part in target))
+
+    def _next_draw(self, with_views: bool) -> StepDraw:
+        """The draw of this step. What the steps after it will need, if they are of its kind, begins to be read."""
+        if with_views != self._ahead_with_views:
+            self.maker.loader.forget()
+            self._ahead, self._ahead_with_views = {}, with_views
+        for step in range(self.taken, self.taken + AHEAD + 1):
+            if step not in self._ahead:
+                self._ahead[step] = draw = self.sampler.draw(step, self.stored_views)
+                self.maker.read_ahead(self.learned, draw, self.share, with_views)
+        return self._ahead.pop(self.taken)
