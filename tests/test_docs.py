@@ -1,12 +1,18 @@
 """The documentation: generated pages are those of the code, links lead somewhere, pictures are used."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from pydantic import Field, create_model
 
 from data_catalog.config.places import PROJECT
+from data_catalog.config.settings import Section, Settings
 from docs import generate
+from tests.worlds.chain import write_chain
 
 FOLDERS = ("docs", "models", "configs", "tests", "benchmarks", "tasks", "flows", "data_catalog")
 PAGES = sorted([*PROJECT.glob("*.md"), *(page for name in FOLDERS for page in (PROJECT / name).rglob("*.md"))])
@@ -80,3 +86,19 @@ def test_the_settings_page_tells_what_a_stage_reads() -> None:
     assert counted["edit.steps"] == ["edit", "evaluate"]
     assert counted["select.min_identity"] == ["select"]
     assert counted["run.workers"] == counted["edit.batch_size"] == []
+
+
+def test_the_example_stage_of_the_concepts_page_works(tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (generate.DOCS / "concepts.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    stage_code, settings_code = (next(b for b in blocks if text in b) for text in ("STAGE = Stage(", "(Section):"))
+    names: dict[str, Any] = {"Section": Section, "Field": Field}
+    exec(settings_code, names)
+    exec(stage_code, names)
+    own = names["BrightnessSettings"]
+    settings = create_model("WithBrightness", __base__=Settings, brightness=(own, own()))()
+    work = replace(write_chain(tmp_path).work(names["STAGE"], "zombie", 0), settings=settings)
+    made = names["STAGE"].run(work)
+    assert made.samples == pq.read_table(work.folder / "brightness.parquet").num_rows > 0
+    assert names["STAGE"].reads(settings, work.partition) == {"gamma": 1.0}

@@ -95,7 +95,7 @@ class Trainer:
         self.parameters = self.student.trainable_parameters()
         self.resolution = self.student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
-        # A step takes two thirds of the time: docs/benchmarks.md.
+        # A step takes two thirds of the time: docs/lab/training.md.
         convert_conv2d_weight_memory_format(self.student.encoder, torch.channels_last)
         optimizer = make_optimizer(self.student, settings)
         # Not prepared by accelerate, which would step it once for every process.
