@@ -50,7 +50,7 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True)
 class Taken:
-    """A photo's row, and what its split depends on."""
+    """Row of a photo, and what its split depends on."""
 
     row: Portrait
     split_given: str | None = None
@@ -58,7 +58,7 @@ class Taken:
 
     @property
     def person(self) -> str:
-        """Id of the person in the portrait, as far as it is known: a mirrored picture shows the same person."""
+        """Id of the person shown, as far as is known: a mirrored picture shows the same as its original."""
         return str(self.mirror_of or self.row.portrait_id)
 
 

@@ -119,7 +119,7 @@ class Kept(NamedTuple):
 
 
 def kept_samples(work: Work) -> list[Kept]:
-    """Return the selected samples, sorted by key."""
+    """Selected samples, sorted by key."""
     chosen = SELECTION.read(work.input("select").folder)
     kept = {row.key for row in chosen if row.kept and row.block == work.partition.block}
     portraits = {row.portrait_id: row for row in FACES.read(work.input("align").folder)}

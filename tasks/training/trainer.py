@@ -1,7 +1,7 @@
 """The trainer of the student: one update of E_p and E_t at a time, and the state that goes into a checkpoint.
 
-Whose loop takes the steps, when they end and what is looked at in between is no business of it. It works in one
-process and in several: each takes its share of a batch.
+Loops call `step` and `schedule.step`; they decide when to look, draw, save and stop. The trainer works in one process
+and in several: each takes its share of a batch.
 """
 
 from __future__ import annotations

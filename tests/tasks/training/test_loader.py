@@ -113,6 +113,18 @@ def test_only_the_views_that_were_drawn_are_read_and_buffers_are_used_again(root
     loader.close()
 
 
+def test_reads_that_no_step_takes_give_their_buffers_back(root: Path) -> None:
+    samples = samples_of(root)
+    loader = Loader(LOOKED_AT, 0, threads=2)
+    for _ in range(5):  # as a training does that begins to compare views
+        loader.read_ahead(samples[:2], None)
+        loader.forget()
+        first, _ = loader.take(samples[:2], [(0,), (1,)])
+        np.testing.assert_array_equal(first.view(0), read_fields(samples[0]).view(0))
+    assert loader.buffers.made <= 8  # four, each once too small
+    loader.close()
+
+
 def test_what_is_read_ahead_is_read_on_threads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, seen = samples_of(root), []
     monkeypatch.setattr(
