@@ -130,13 +130,22 @@ def list_styles(settings: Settings) -> list[str]:
 
 
 def style_path(settings: Settings, slug: str) -> Path:
-    """The file of one style."""
-    return style_paths(styles_folder(settings))[slug]
+    """The file of one style. Raises KeyError where there is none."""
+    path = _find_style(settings, slug)
+    if path is None:
+        raise KeyError(slug)
+    return path
+
+
+def _find_style(settings: Settings, slug: str) -> Path | None:
+    """Find a style's file without a look at all the others, which `list_styles` checks once."""
+    folder = styles_folder(settings)
+    return next((path for suffix in SUFFIXES if (path := folder / f"{slug}{suffix}").is_file()), None)
 
 
 def style_gates(settings: Settings, slug: str) -> SelectSettings:
     """The settings of `select` for one style: the profile's, with the gates that the style's file sets."""
-    path = style_paths(styles_folder(settings)).get(slug)
+    path = _find_style(settings, slug)
     gates = read_style(path).gates if path is not None else {}
     return settings.select.model_copy(update=dict(gates)) if gates else settings.select
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class SourceReader:
         self.memory = memory
         self.changed = False
         self.modules: dict[str, _Module] = {}
+        self._files: dict[str, Path | None] = {}
         self.known: dict[str, Any] = {}
         try:
             stored = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
@@ -118,8 +120,13 @@ class SourceReader:
         if name.partition(".")[0] not in PACKAGES:
             file = getattr(sys.modules.get(name), "__file__", None)
             return Path(file) if file else None
-        base = self.project.joinpath(*name.split("."))
-        return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+        if name not in self._files:
+            base = f"{self.project}/{name.replace('.', '/')}"
+            paths = (f"{base}.py", f"{base}/__init__.py")
+            # Every name that is imported from a module may be one: hundreds are looked for.
+            found = next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
+            self._files[name] = Path(found) if found else None
+        return self._files[name]
 
 
 def remember_definitions(source: SourceDigest, folder: Path) -> None:

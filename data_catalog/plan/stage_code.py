@@ -31,6 +31,7 @@ class StageCode:
         self._model_modules = model_modules
         self._reader = source or SourceReader(memory=folder / "analyses.json")
         self._digests: dict[str, SourceDigest] = {}
+        self._changes: dict[tuple[str, str], Reason] = {}  # by stage and earlier digest: a stage's records share one
 
     def digest(self, stage_name: str) -> SourceDigest:
         """Digest of the code behind a stage: of its module, and of the modules of its models."""
@@ -50,6 +51,12 @@ class StageCode:
         if entry.made_by(source.digest):
             return None
         valid_for = entry.accepted.split()[-1] if entry.accepted else entry.source_digest
+        if (stage_name, valid_for) not in self._changes:
+            self._changes[(stage_name, valid_for)] = self._compare(source, valid_for)
+        return self._changes[(stage_name, valid_for)]
+
+    def _compare(self, source: SourceDigest, valid_for: str) -> Reason:
+        """Name what differs from earlier code, as far as it is remembered."""
         then = recall_definitions(valid_for, self.folder)
         names = changed_definitions(then, source.definitions) if then is not None else []
         shown = ", ".join(names[:NAMES_SHOWN]) or "(earlier code is not known)"

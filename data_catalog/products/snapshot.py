@@ -26,8 +26,9 @@ from data_catalog.store.fingerprint import digest_file, digest_files, sync_folde
 from data_catalog.store.store import writing
 
 SAMPLES, MANIFEST = "samples.parquet", "manifest.json"
-FOLDER_CHARS = 16  # characters of the digest in a folder's name
-ROW_GROUP = 65_536  # rows; a query by style and score skips groups that cannot match
+DOCUMENTS = ("README.md", "report.html", "rejected.html")  # of a snapshot that a build published
+FOLDER_CHARS = 16  # of the digest, in a folder's name
+ROW_GROUP = 65_536  # rows; a query by style and score reads only the groups that may match
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,23 @@ def publish(root: Path, source: Path, documents: Mapping[str, bytes] | None = No
         for name, content in sorted((documents or {}).items()):
             write_atomically(snapshot.folder / name, content)
         if as_latest:
-            write_atomically(root / "datasets" / "latest", f"{digest}\n".encode())
+            mark_latest(root, digest)
     return snapshot
+
+
+def mark_latest(root: Path, digest: str) -> None:
+    """Make a published snapshot the latest."""
+    with writing(root):
+        write_atomically(root / "datasets" / "latest", f"{digest}\n".encode())
+
+
+def find_whole(root: Path, digest: str) -> Snapshot | None:
+    """Find the snapshot with exactly this content; None where it is not published, or damaged."""
+    folder = root / "datasets" / digest[:FOLDER_CHARS]
+    try:
+        return Snapshot(digest, folder) if snapshot_digest(folder) == digest else None
+    except OSError:
+        return None
 
 
 def mend_snapshot(folder: Path, source: Path) -> None:

@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from data_catalog.store.fingerprint import write_atomically
 
 FOLDER = Path("runs") / "active"  # below the data root
@@ -69,6 +67,8 @@ class ActiveNote:
 @contextmanager
 def noted(root: Path, run: ActiveRun) -> Iterator[ActiveNote]:
     """Note the run as in work until the block ends."""
+    from filelock import FileLock
+
     path = root / FOLDER / f"{run.flow}-{uuid.uuid4().hex[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(_lock(path)):  # lock first: a note without a held lock means a dead process
@@ -120,6 +120,8 @@ def _lock(path: Path) -> Path:
 def _is_held(path: Path) -> bool:
     if not _lock(path).exists():
         return False
+    from filelock import FileLock, Timeout
+
     try:
         with FileLock(_lock(path), timeout=0):
             return False

@@ -15,11 +15,7 @@ import yaml
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
-from flows.mistakes import MISTAKES
-from flows.run import server
-from flows.run.history import last_runs
-
-log = logging.getLogger(__name__)
+from flows.run.finished import finished
 
 FLOWS = {
     "build-dataset": "flows.build_dataset:build_dataset",
@@ -37,8 +33,16 @@ HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # flows with a deploymen
 
 
 def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:
-    """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none."""
-    load_settings(profile, overrides)  # report mistakes in the settings before anything is started
+    """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none.
+
+    A flow with nothing to do returns before anything is started: there is then no run of it in Prefect and MLflow.
+    """
+    load_settings(profile, overrides)  # a mistake in them is said before anything is started
+    outcome = finished(name, profile, overrides, parameters)
+    if outcome is not None:
+        return outcome
+    from flows.run import server
+
     root = data_root()
     api_url = server.find_api(root)
     # Prefect reads its environment when it is imported, so this comes first.
@@ -46,14 +50,8 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     module, function = HERE[name].split(":")
     flow = getattr(importlib.import_module(module), function)
     run = getattr(flow, "fn", flow) if api_url is None else flow
-    began = datetime.now(UTC).replace(microsecond=0)
-    try:
-        outcome: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
-    except httpx.TransportError as error:
-        if api_url is None or server.healthy(api_url):
-            raise
-        outcome = find_outcome(root, name, began, api_url, error)
-    return outcome
+    done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    return done
 
 
 def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: BaseException) -> dict[str, Any]:
@@ -94,6 +92,7 @@ def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
+    from flows.run import server
     from flows.run.serving import check_served_here
 
     if check_served_here(root, api_url, take_over):
@@ -128,6 +127,8 @@ def trigger(
     """
     if name not in FLOWS:
         raise UserError(f"there is no flow '{name}'", flows=", ".join(FLOWS))
+    from flows.run import server
+
     load_settings(profile, overrides)
     root = data_root()
     api_url = server.find_api(root)

@@ -1,4 +1,4 @@
-"""Last run of each flow, as a small file below the data root, for `status` and `make demo`.
+"""The last run of each flow and the run behind each product, as small files below the data root.
 
 Nothing depends on it: the records alone tell what is finished.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.store.fingerprint import write_atomically
+from data_catalog.store.store import FOLDER_CHARS
 
 
 @dataclass
@@ -37,6 +38,24 @@ class RunNote:
 def note_run(root: Path, note: RunNote) -> None:
     """Remember a run; it replaces the flow's last one."""
     write_atomically(root / "runs" / f"{note.flow}.json", json.dumps(asdict(note), indent=1).encode())
+
+
+def note_maker(root: Path, digest: str, run_id: str) -> None:
+    """Remember the MLflow run that made a dataset or a student."""
+    write_atomically(_maker(root, digest), json.dumps({"mlflow_run_id": run_id}).encode())
+
+
+def maker_of(root: Path, digest: str) -> str | None:
+    """Return the MLflow run that made a product; None where it was not noted."""
+    try:
+        run_id: str = json.loads(_maker(root, digest).read_bytes())["mlflow_run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a note only: made by an older version, or lost
+    return run_id
+
+
+def _maker(root: Path, digest: str) -> Path:
+    return root / "runs" / "made" / f"{digest[:FOLDER_CHARS]}.json"
 
 
 def last_runs(root: Path) -> list[RunNote]:

@@ -3,22 +3,25 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.profiles import load_settings
+from data_catalog.config.places import data_root
 from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import SAMPLES, Snapshot, publish, snapshot_digest
 from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
-from data_catalog.workspace import Workspace
-from flows.run.run import FlowRun
-from tasks.datasets.made import dataset_of, dataset_settings, student_of
+from data_catalog.store.store import Store
+from flows.run.history import maker_of, note_maker
+from tasks.datasets.made import dataset_of, is_own, student_of
+
+if TYPE_CHECKING:
+    from flows.run.session import FlowRun
 
 Pins = dict[str, str]
 
@@ -90,8 +93,8 @@ def _samples_of(catalog: Catalog, digest: str) -> pa.Table:
     return pq.read_table(catalog.folder(entry) / SAMPLES, columns=["portrait_id", "prompt", "split"])
 
 
-def publish_dataset(run: FlowRun) -> Snapshot:
-    """Publish the dataset in datasets/ with card and report, and log it in MLflow.
+def publish_dataset(run: "FlowRun") -> Snapshot:
+    """Take the dataset into datasets/ with card and report, and name it in MLflow.
 
     It becomes the latest only if the profile's own settings made it: an experiment does not change the default.
     """
@@ -104,15 +107,11 @@ def publish_dataset(run: FlowRun) -> Snapshot:
     run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder, samples)
     for name in ("README.md", "report.html"):
         run.tracker.file(snapshot.folder / name)
+    _note_maker(run, "dataset", snapshot.digest)
     return snapshot
 
 
-def is_own(settings: Settings) -> bool:
-    """Whether a profile without any `--set` would make the same dataset."""
-    return dataset_settings(settings) == dataset_settings(load_settings(settings.profile))
-
-
-def register_student(run: FlowRun) -> TrainedStudent:
+def register_student(run: "FlowRun") -> TrainedStudent:
     """Describe the student of this run and, if it is new, register it as a model with its signature."""
     from flows.track.registration import register
 
@@ -123,10 +122,17 @@ def register_student(run: FlowRun) -> TrainedStudent:
     log_pictures(run, folder)
     if run.results["distill"].tally.made:
         register(run.tracker, run.settings, folder, student.digest)
+    _note_maker(run, "distill", student.digest)
     return student
 
 
-def name_inputs(run: FlowRun) -> str:
+def _note_maker(run: "FlowRun", stage: str, digest: str) -> None:
+    """Note this run as the one that made a product, or that went on where the one that made it was interrupted."""
+    if run.results[stage].tally.made or maker_of(run.root, digest) is None:
+        note_maker(run.root, digest, run.tracker.run_id)
+
+
+def name_inputs(run: "FlowRun") -> str:
     """Name dataset and student of a run in MLflow. Returns the dataset's digest."""
     digest = snapshot_digest(run.folder("dataset"))
     folder = run.root / "datasets" / digest[:16]
@@ -135,13 +141,13 @@ def name_inputs(run: FlowRun) -> str:
     return digest
 
 
-def log_pictures(run: FlowRun, folder: Path) -> None:
+def log_pictures(run: "FlowRun", folder: Path) -> None:
     """Copy a partition's pictures, which are small, into MLflow."""
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.gif")]):
         run.tracker.file(path, "pictures")
 
 
-def publish_evaluation(run: FlowRun) -> dict[str, Any]:
+def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     """Log the table and the pictures, and renew the dataset's report with them.
 
     Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup.

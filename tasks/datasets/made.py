@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.plan.reasons import differences
 from data_catalog.products.keys import DATASET, STUDENT
@@ -61,6 +62,11 @@ def is_student_of(catalog: Catalog, entry: Entry, settings: Settings) -> bool:
 def dataset_settings(settings: Settings) -> Chosen:
     """List the settings that decide on a dataset, by dotted stage and key."""
     return _plain(dataset.chosen_settings(settings))
+
+
+def is_own(settings: Settings) -> bool:
+    """Whether a profile without any `--set` would make the same dataset."""
+    return dataset_settings(settings) == dataset_settings(load_settings(settings.profile))
 
 
 def student_settings(settings: Settings) -> Chosen:

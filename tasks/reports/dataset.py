@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_catalog.products.keys import DATASET, EVALUATION
-from data_catalog.products.snapshot import MANIFEST, SAMPLES, snapshot_digest
+from data_catalog.products.snapshot import DOCUMENTS, MANIFEST, SAMPLES, snapshot_digest
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store, read_record
 from tasks.datasets.origins import flatten
@@ -51,7 +51,7 @@ def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) 
         splits=Counter(sample.split for sample in samples),
     )
     lost = render("rejected.html.j2", **shared, groups=show_reasons(rejected, root))
-    return {"README.md": card.encode(), "report.html": page.encode(), "rejected.html": lost.encode()}
+    return {name: text.encode() for name, text in zip(DOCUMENTS, (card, page, lost), strict=True)}
 
 
 def find_evaluation(folder: Path, root: Path) -> Path | None:

@@ -87,7 +87,8 @@ def test_build_names_a_dataset_that_is_there(built: Document, root: Path) -> Non
 def test_a_second_build_makes_nothing_and_the_same_dataset(stillroom: Run, built: Document) -> None:
     again = stillroom("build")
     assert (again["partitions_run"], again["partitions_cached"]) == (0, built["partitions_run"])
-    assert again["dataset"] == built["dataset"]
+    assert (again["dataset"], again["mlflow_run_id"]) == (built["dataset"], built["mlflow_run_id"])
+    assert again.keys() == built.keys()
 
 
 def test_a_dropped_style_file_runs_only_that_style(stillroom: Run, built: Document, root: Path) -> None:

@@ -20,9 +20,8 @@ from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
-from data_catalog.workspace import Workspace
-from flows.run.products import find_dataset, find_student, is_own
-from tasks.datasets.made import dataset_of, dataset_settings, student_of, student_settings
+from flows.run.products import find_dataset, find_student
+from tasks.datasets.made import dataset_of, dataset_settings, is_own, student_of, student_settings
 
 
 def store_made(root: Path, key: str, settings: dict[str, Any], inputs: dict[str, str], day: int) -> Record:
