@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import list_snapshots
+from data_catalog.workspace import Workspace
 from flows.page.shelf import Shelf
 from flows.run.processes import free_port
 
@@ -43,18 +42,16 @@ QUIET = {
 log = logging.getLogger(__name__)
 
 
-def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+def prepare(host: str, port: int | None, workspace: Workspace) -> dict[str, Any]:
     """What will be served and where. Warns where others than this machine can reach it.
 
     Raises UserError where there is nothing to show or nowhere to listen.
     """
-    load_settings(profile, overrides)  # the same mistakes are said everywhere
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
-    shelf = Shelf(profile, overrides)
-    students, datasets = len(shelf.choices()), len(list_snapshots(data_root()))
+    students, datasets = len(Shelf(workspace).choices()), len(list_snapshots(workspace.root))
     if not students and not datasets:
-        raise UserError("there is no student and no dataset yet", root=data_root(), hint="make demo")
+        raise UserError("there is no student and no dataset yet", root=workspace.root, hint="make demo")
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:
         log.warning(
@@ -67,19 +64,19 @@ def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> 
     return {"url": f"http://{shown}:{port}", "host": host, "port": port, "students": students, "datasets": datasets}
 
 
-def serve(host: str, port: int, profile: str, overrides: list[str]) -> None:
+def serve(host: str, port: int, workspace: Workspace) -> None:
     """Show the page until interrupted."""
-    with own_folder(data_root()):
+    with own_folder(workspace.root):
         import uvicorn
 
-        app = make_app(profile, overrides)
+        app = make_app(workspace)
         # uvicorn ends the page in good order, then sends the signal on: it must not end us before the folder is gone.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         log.info("ready; Ctrl+C ends it")
         uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
-def make_app(profile: str, overrides: list[str]) -> "FastAPI":
+def make_app(workspace: Workspace) -> "FastAPI":
     """The page as an application, with its doors. Gradio takes its folder for files from `own_folder`."""
     from fastapi import FastAPI
 
@@ -87,7 +84,7 @@ def make_app(profile: str, overrides: list[str]) -> "FastAPI":
     from flows.page.layout import mount_page
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app = mount_page(app, Shelf(profile, overrides), load_settings(profile, overrides))
+    app = mount_page(app, Shelf(workspace))
     app.add_middleware(Doors)
     return app
 
