@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import Snapshot
+from data_catalog.workspace import Workspace
 from flows.ask.dataset_comparison import write_page
 from flows.track.mlflow_runs import tracking_uri
 
@@ -119,11 +118,10 @@ class Side:
         return values
 
 
-def compare_runs(a: str, b: str, page: Path | None, profile: str, overrides: list[str]) -> Document:
+def compare_runs(a: str, b: str, page: Path | None, workspace: Workspace) -> Document:
     """What differs from run A to run B; also written as a page where one is asked for."""
-    settings, root = load_settings(profile, overrides), data_root()
-    runs = Runs(root, settings)
-    sides = [_side(runs, runs.find(name, profile), root) for name in (a, b)]
+    runs = Runs(workspace.root, workspace.settings)
+    sides = [_side(runs, runs.find(name, workspace.profile), workspace.root) for name in (a, b)]
     old, new = sides
     document: Document = {
         "a": describe_run(runs, old),
@@ -173,7 +171,7 @@ def _dataset(run: Any, root: Path) -> Snapshot | None:
     places = [root / "datasets" / digest[:16], *(Path(unquote(urlparse(uri).path)) for uri in sources)]
     for place in places:
         if (place / "samples.parquet").is_file():
-            return find_dataset(str(place))
+            return find_dataset(root, str(place))
     return None
 
 

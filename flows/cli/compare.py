@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_catalog.config.places import shown_path
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
 
@@ -44,7 +45,7 @@ def diff(
     """Say what differs between two datasets: samples, scores by style, settings."""
     from flows.ask.dataset_comparison import diff_datasets
 
-    screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
+    screen.show(diff_datasets(a, b, page, Workspace.open(profile, overrides)), as_json, diff_table)
 
 
 @app.command()
@@ -60,7 +61,7 @@ def compare(
     with screen.only_results_on_stdout():
         from flows.ask.run_comparison import compare_runs
 
-        document = compare_runs(a, b, page, profile, overrides or [])
+        document = compare_runs(a, b, page, Workspace.open(profile, overrides))
     screen.show(document, as_json, compare_table)
 
 

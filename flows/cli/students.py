@@ -80,7 +80,7 @@ def export(
         if form == "hf":
             outcome = export_student(path, student, Workspace.open(profile, overrides))
         else:
-            outcome = export_dataset(form, path, dataset, profile, overrides or [])
+            outcome = export_dataset(form, path, dataset, Workspace.open(profile, overrides))
     screen.show(outcome, as_json, screen.fields)
 
 

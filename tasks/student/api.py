@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
+from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
@@ -99,7 +100,7 @@ class Student(
     ) -> Self:
         """Load a student as `load` does, with settings and data root that are open already."""
         settings, catalog = workspace.settings, workspace.catalog
-        if student is not None and adapted is None and Path(student).is_dir():
+        if student is not None and adapted is None and _is_folder(student, workspace.root):
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
         _warn_of_other_weights(catalog, entry, settings)
@@ -247,6 +248,13 @@ class Student(
         if prompt.text is not None:
             return self.companions.clip.text_tokens([prompt.text])
         return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
+
+
+def _is_folder(student: str | Path, root: Path) -> bool:
+    """Whether this is a student's folder, and not the name of a student that a folder has by chance, too."""
+    folder = Path(student)
+    held = any((folder / name).is_file() for name in (WEIGHTS, STORED_WEIGHTS))
+    return held or (folder.is_dir() and str(student) not in read_names(root))
 
 
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:

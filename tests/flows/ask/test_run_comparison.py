@@ -18,6 +18,7 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import Snapshot, publish, write_snapshot_files
 from data_catalog.store.record import Record
+from data_catalog.workspace import Workspace
 from flows.ask.run_comparison import Runs, compare_runs
 from flows.cli.compare import compare_table
 from flows.track.mlflow_runs import Tracker
@@ -115,7 +116,7 @@ def at_root(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_settings_metrics_and_datasets_stand_side_by_side(at_root: World) -> None:
-    found = compare_runs(at_root.runs[0][:12], at_root.runs[1], None, "demo", [])
+    found = compare_runs(at_root.runs[0][:12], at_root.runs[1], None, Workspace.open())
     assert (found["a"]["run_id"], found["b"]["run_id"]) == at_root.runs
     assert found["settings"] == [{"setting": "edit.steps", "a": "20", "b": "30"}]
     metrics = {row["metric"]: row for row in found["metrics"]}
@@ -129,7 +130,7 @@ def test_settings_metrics_and_datasets_stand_side_by_side(at_root: World) -> Non
 
 
 def test_a_training_run_is_compared_with_the_evaluation_of_its_student(at_root: World) -> None:
-    found = compare_runs(at_root.runs[0], at_root.training, None, "demo", [])
+    found = compare_runs(at_root.runs[0], at_root.training, None, Workspace.open())
     assert found["b"]["evaluated_by"] == at_root.runs[1]
     metrics = {row["metric"]: row for row in found["metrics"]}
     assert (metrics["evaluate.student.lpips"]["b"], metrics["distill.loss"]["a"]) == (0.7, None)
@@ -138,7 +139,7 @@ def test_a_training_run_is_compared_with_the_evaluation_of_its_student(at_root: 
 
 def test_the_page_shows_both_students_and_loads_nothing(at_root: World, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
-    compare_runs(*at_root.runs, page, "demo", [])
+    compare_runs(*at_root.runs, page, Workspace.open())
     text = page.read_text()
     sources = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]*)""", text)
     assert all(source.startswith(("data:image/", "#")) for source in sources)
@@ -198,14 +199,14 @@ def test_without_the_store_the_logged_pictures_are_shown(at_root: World, tmp_pat
         tracker.finish()
         runs.append(tracker.run_id)
     page = tmp_path / "compare.html"
-    compare_runs(*runs, page, "demo", [])
+    compare_runs(*runs, page, Workspace.open())
     assert page.read_text().count("data:image/webp") == 2
     assert "samples.png" in page.read_text()
 
 
 def test_the_terminal_shows_what_differs(at_root: World) -> None:
     screen = io.StringIO()
-    compare_table(compare_runs(*at_root.runs, None, "demo", []), Console(file=screen, width=80))
+    compare_table(compare_runs(*at_root.runs, None, Workspace.open()), Console(file=screen, width=80))
     text = screen.getvalue()
     assert re.search(r"edit\.steps\s+20\s+30", text)
     assert re.search(r"evaluate\.student\.lpips\s+0\.9\s+0\.7\s+-0\.2", text)
@@ -230,7 +231,7 @@ def test_runs_of_two_datasets_tell_their_difference(at_root: World, tmp_path: Pa
     larger = write_dataset(at_root.root, ["zombie"] * 3 + ["neon"])
     run = track(at_root.root, larger, at_root.folders[0], "3" * 64, {})
     page = tmp_path / "compare.html"
-    found = compare_runs(at_root.runs[0], run, page, "demo", [])
+    found = compare_runs(at_root.runs[0], run, page, Workspace.open())
     assert found["dataset"]["added"] == ["p3-neon-0-0"]
     assert found["dataset"]["settings"] == [{"setting": "edit.steps", "a": "3", "b": "4"}]
     assert "What made the datasets differ" in page.read_text()

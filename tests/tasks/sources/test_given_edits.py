@@ -20,6 +20,7 @@ from data_catalog.products.snapshot import SAMPLES, publish
 from data_catalog.samples.encoding import decode_rgb
 from data_catalog.store.execute import execute
 from data_catalog.store.stage import Partition
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.care.regen import regenerate
 from models import procedural
@@ -89,7 +90,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLROOM_DATA", str(chain.root))
         for name in ("out", "out.zip"):
-            export_dataset("3dpe", folder / name, "latest", "demo", [])
+            export_dataset("3dpe", folder / name, "latest", Workspace.open())
     edits = {}
     for row in snapshot.samples().to_pylist():
         with tarfile.open(chain.root / row["shard"]) as tar:
