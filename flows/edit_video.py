@@ -43,7 +43,7 @@ def edit_video(
     clip = open_clip(find_video(video, workspace), workspace.settings.portraits.max_pixels)
     target = Path(out) if out is not None else workspace.root / "edited.mp4"
     check_outputs(clip, target)
-    editor = Student.load(student, profile, overrides or [], style)
+    editor = Student.from_workspace(workspace, student, style)
     wish = editor.read_prompt(prompt, reference)
     with tracked(workspace, "edit-video") as (tracker, _):
         tracker.params(tracker.run_id, describe(clip, prompt, reference, editor.origin, style))

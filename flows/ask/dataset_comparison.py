@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.store.fingerprint import write_atomically
 from data_catalog.store.store import writing
+from data_catalog.workspace import Workspace
 
 
-def diff_datasets(a: str, b: str | None, page: Path | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Describe the differences from dataset A to B; also write them as a page if one is given."""
+def diff_datasets(a: str, b: str | None, page: Path | None, workspace: Workspace) -> dict[str, Any]:
+    """What differs from dataset A to B; also written as a page where one is asked for."""
     from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
     from tasks.datasets.made import snapshot_of
 
-    settings = load_settings(profile, overrides)
-    before, after = find_dataset(a), find_dataset(b) if b else snapshot_of(data_root(), settings)
+    before = find_dataset(workspace.root, a)
+    after = find_dataset(workspace.root, b) if b else snapshot_of(workspace)
     samples = pair_samples(before, after)
     diff = describe_diff(before, after, samples)
     if page is not None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.care.gc import Findings, Waste, find_waste, remove_waste
-from data_catalog.config.places import PROFILES, data_root
+from data_catalog.config.places import PROFILES
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.store.stage import PLACE
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.mistakes import MISTAKES
 from flows.track.model_versions import model_versions
@@ -20,11 +20,10 @@ from flows.track.model_versions import model_versions
 log = logging.getLogger(__name__)
 
 
-def look_for_waste(profile: str, overrides: list[str], last: int, keep: Sequence[str]) -> Findings:
-    """Find deletable folders: unused, in no kept snapshot's history, and in no profile's plan."""
-    root = data_root()
-    uses = _registered(root, load_settings(profile, overrides))
-    return find_waste(Store(root), _plans(profile, overrides, root), last, keep, uses)
+def look_for_waste(workspace: Workspace, last: int, keep: Sequence[str]) -> Findings:
+    """What may go: nothing that is in use, that a kept snapshot was made from, or that a profile's plan counts on."""
+    uses = _registered(workspace.root, workspace.settings)
+    return find_waste(workspace.store, _plans(workspace), last, keep, uses)
 
 
 def _registered(root: Path, settings: Settings) -> dict[str, list[str]]:
@@ -36,12 +35,12 @@ def _registered(root: Path, settings: Settings) -> dict[str, list[str]]:
     return uses
 
 
-def _plans(profile: str, overrides: list[str], root: Path) -> list[Plan]:
+def _plans(workspace: Workspace) -> list[Plan]:
     """The plan of these settings first, then those of the other profiles, as far as they can be made here."""
-    plans = [open_plan(load_settings(profile, overrides), root)]
+    plans = [open_plan(workspace.settings, workspace.root)]
     for path in sorted(PROFILES.glob("*.yaml")):
         try:
-            plans.append(open_plan(load_settings(path.stem), root))
+            plans.append(open_plan(load_settings(path.stem), workspace.root))
         except MISTAKES as error:
             log.debug("the profile %s has no plan here: %s", path.stem, error)
     return plans
@@ -52,9 +51,9 @@ def both(earlier: Findings, now: Findings) -> Findings:
     return replace(now, items=[item for item in now.items if item in earlier.items])
 
 
-def delete(findings: Findings) -> list[Waste]:
-    """Delete the findings. Folders that changed meanwhile or are locked stay."""
-    return remove_waste(Store(data_root()), findings.items)
+def delete(workspace: Workspace, findings: Findings) -> list[Waste]:
+    """Delete it. What changed since it was found, or is being worked on, stays."""
+    return remove_waste(workspace.store, findings.items)
 
 
 def describe(findings: Findings, deleted: Sequence[Waste] | None) -> dict[str, Any]:

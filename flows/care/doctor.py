@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
+from data_catalog.workspace import Workspace
 from flows.ask.missing import disk_needed, find_missing
 from flows.run import server
 from flows.track.mlflow_database import look_at_locations
@@ -28,9 +27,9 @@ PAPER_GPU_MEMORY = 16e9  # the editor in bfloat16 with a batch of 8, or a studen
 Check = dict[str, str]
 
 
-def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Run the checks; `ok` is false if one failed (a warning does not count)."""
-    settings = load_settings(profile, overrides)
+def examine(workspace: Workspace) -> dict[str, Any]:
+    """All checks; `ok` is false if one failed (a warning does not count)."""
+    settings, root = workspace.settings, workspace.root
     groups: tuple[Callable[[], Iterator[Check]], ...] = (
         _python,
         _packages,
@@ -39,9 +38,9 @@ def examine(profile: str, overrides: list[str]) -> dict[str, Any]:
         lambda: _memory(settings),
         lambda: _weights(settings),
         lambda: _inputs(settings),
-        lambda: _disk(settings),
-        _services,
-        lambda: _tracking(settings),
+        lambda: _disk(settings, root),
+        lambda: _services(root),
+        lambda: _tracking(settings, root),
     )
     checks = [check for group in groups for check in group()]
     return {"ok": all(check["state"] != "fail" for check in checks), "checks": checks}
@@ -134,8 +133,7 @@ def _inputs(settings: Settings) -> Iterator[Check]:
             yield _check(lack.where, False, f"not there: {lack.what}", lack.get)
 
 
-def _disk(settings: Settings) -> Iterator[Check]:
-    root = data_root()
+def _disk(settings: Settings, root: Path) -> Iterator[Check]:
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     needed = max(LOW_DISK, disk_needed(settings) if settings.world == "paper" else 0)
@@ -150,17 +148,16 @@ def _disk(settings: Settings) -> Iterator[Check]:
         yield _check("data root", False, error, "set STILLROOM_DATA to a folder that can be written")
 
 
-def _services() -> Iterator[Check]:
-    api_url = server.find_api(data_root())
+def _services(root: Path) -> Iterator[Check]:
+    api_url = server.find_api(root)
     if api_url is None:
         yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
     else:
         yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")
 
 
-def _tracking(settings: Settings) -> Iterator[Check]:
-    """Check that MLflow's artifact locations are below the data root, also after it was moved."""
-    root = data_root()
+def _tracking(settings: Settings, root: Path) -> Iterator[Check]:
+    """MLflow looks for artifacts below the data root, also after that was moved."""
     given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         yield _check("mlflow", True, given)

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.samples.keys import KEY
 from data_catalog.store.fingerprint import write_atomically
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from tasks.tables.edits import EDITS, Edited
 from tasks.tables.faces import FACES
 
 
-def regenerate(key: str, out: Path, profile: str, overrides: list[str]) -> dict[str, Any]:
+def regenerate(key: str, out: Path, workspace: Workspace) -> dict[str, Any]:
     """Edit the portrait of one sample again, by its own seed; the picture is written to `out`."""
-    plan = open_plan(load_settings(profile, overrides), data_root())
+    plan = open_plan(workspace.settings, workspace.root)
     step, row = find_sample(plan, key)
     settings = plan.settings
     png = take_again(plan, step, row) if row.edit_file else edit_alone(plan, step, row)

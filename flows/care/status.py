@@ -5,29 +5,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.ask.funnels import read_funnels
 from flows.ask.plan import find_made, open_plan
 
 
-def describe_models(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Describe the models of the profile's world: source, digest, and whether the weights match."""
+def describe_models(workspace: Workspace) -> dict[str, Any]:
+    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
     from models.zoo import zoo
 
-    settings = load_settings(profile, overrides)
+    settings = workspace.settings
     rows = [{"model": row.pop("name"), **row} for row in zoo.describe(settings.world)]
-    return {"profile": profile, "world": settings.world, "models": rows}
+    return {"profile": workspace.profile, "world": settings.world, "models": rows}
 
 
-def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Describe the partitions made, the last runs, and the running services."""
+def describe_status(workspace: Workspace) -> dict[str, Any]:
+    """What is made, what ran last, which services are up."""
     from flows.run import active
     from flows.run.history import last_runs
     from flows.run.processes import find_service
 
-    root = data_root()
-    plan = open_plan(load_settings(profile, overrides), root)
+    root = workspace.root
+    plan = open_plan(workspace.settings, root)
     rows = []
     for stage in plan.stages:
         made = [step.entry for step in plan.by_stage[stage.name] if step.made and step.entry]
@@ -39,7 +38,7 @@ def describe_status(profile: str, overrides: list[str]) -> dict[str, Any]:
     names = {"prefect": "server", "deployments": "deployments", "mlflow": "ui"}
     services = {name: find_service(folder, names[name]) for name, folder in places.items()}
     return {
-        "profile": profile,
+        "profile": workspace.profile,
         "data_root": str(root),
         "dataset": dataset,
         "student": student,

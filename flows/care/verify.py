@@ -4,18 +4,16 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 
 
-def verify_store(profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Hash everything below the data root again, note the damage for later plans, and check MLflow's locations."""
+def verify_store(workspace: Workspace) -> dict[str, Any]:
+    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
     from data_catalog.care.verify import Damage, note_damage, verify
     from flows.track.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
 
-    load_settings(profile, overrides)
     started = time.perf_counter()
-    root = data_root()
+    root = workspace.root
     seen = verify(root)
     note_damage(root, seen.damaged)
     if database_path(root).exists():

@@ -24,7 +24,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
     """Show the state: partitions, snapshots, the last runs, services."""
     from flows.care.status import describe_status
 
-    screen.show(describe_status(profile, overrides or []), as_json, status_table)
+    screen.show(describe_status(Workspace.open(profile, overrides)), as_json, status_table)
 
 
 @app.command()
@@ -32,7 +32,7 @@ def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
     """List the models of the profile's world, and the state of their weights."""
     from flows.care.status import describe_models
 
-    screen.show(describe_models(profile, overrides or []), as_json, models_table)
+    screen.show(describe_models(Workspace.open(profile, overrides)), as_json, models_table)
 
 
 @app.command()
@@ -40,7 +40,7 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
     """Hash every file of every live record again and check keys, fields and splits."""
     from flows.care.verify import verify_store
 
-    document = verify_store(profile, overrides or [])
+    document = verify_store(Workspace.open(profile, overrides))
     screen.show(document, as_json, verify_table)
     if document["damaged"]:
         raise typer.Exit(1)
@@ -77,10 +77,11 @@ def gc(
     """List folders that nothing refers to, and delete them: with --yes or, on a terminal, after a question."""
     from flows.care import collect
 
-    look = partial(collect.look_for_waste, profile, overrides or [], last, keep or [])
+    workspace = Workspace.open(profile, overrides)
+    look = partial(collect.look_for_waste, workspace, last, keep or [])
     findings = look()
     if as_json or yes:
-        deleted = collect.delete(findings) if yes else None
+        deleted = collect.delete(workspace, findings) if yes else None
         screen.show(collect.describe(findings, deleted), as_json, deleted_table)
         return
     found = collect.describe(findings, None)
@@ -91,7 +92,7 @@ def gc(
         typer.echo(f"{amount(found)} may go; delete them with --yes")
     elif typer.confirm(f"Delete {amount(found)}?", default=False):
         findings = collect.both(findings, look())
-        screen.show(collect.describe(findings, collect.delete(findings)), False, deleted_lines)
+        screen.show(collect.describe(findings, collect.delete(workspace, findings)), False, deleted_lines)
     else:
         typer.echo("nothing was deleted")
 
@@ -119,7 +120,7 @@ def doctor(
     with screen.only_results_on_stdout():
         from flows.care.doctor import examine
 
-        document = examine(profile, overrides or [])
+        document = examine(Workspace.open(profile, overrides))
     screen.show(document, as_json, doctor_table)
     if not document["ok"]:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_catalog.config.places import shown_path
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
@@ -57,7 +58,24 @@ def diff(
     """Show the differences between two datasets: samples, scores by style, settings."""
     from flows.ask.dataset_comparison import diff_datasets
 
-    screen.show(diff_datasets(a, b, page, profile, overrides or []), as_json, diff_table)
+    screen.show(diff_datasets(a, b, page, Workspace.open(profile, overrides)), as_json, diff_table)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or its beginning), name, or latest.")],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one, which it is compared with.")] = "latest",
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Say what differs between two runs: settings, datasets, metrics, and what their students draw."""
+    with screen.only_results_on_stdout():
+        from flows.ask.run_comparison import compare_runs
+
+        document = compare_runs(a, b, page, Workspace.open(profile, overrides))
+    screen.show(document, as_json, compare_table)
 
 
 def diff_table(document: Document, console: Console) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
 
@@ -23,7 +24,7 @@ def regen(
     with screen.only_results_on_stdout():
         from flows.care.regen import regenerate
 
-        document = regenerate(key, out, profile, overrides or [])
+        document = regenerate(key, out, Workspace.open(profile, overrides))
     screen.show(document, as_json, screen.fields)
     if not document["same"]:
         raise typer.Exit(1)

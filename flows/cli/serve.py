@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
 
@@ -24,8 +25,9 @@ def serve(
     """Show a page in the browser: edit portraits, browse datasets, compare students."""
     from flows.page.serving import prepare, serve
 
-    document = prepare(host, port, profile, overrides or [])
+    workspace = Workspace.open(profile, overrides)
+    document = prepare(host, port, workspace)
     screen.show(document, as_json, screen.fields)
     sys.stdout.flush()  # a reader of the pipe waits for it
     with screen.only_results_on_stdout():
-        serve(host, document["port"], profile, overrides or [])
+        serve(host, document["port"], workspace)

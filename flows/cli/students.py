@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import (
     AdaptedStyle,
@@ -77,9 +78,9 @@ def export(
         from tasks.student.export import export_student
 
         if form == "hf":
-            outcome = export_student(path, student, profile, overrides or [])
+            outcome = export_student(path, student, Workspace.open(profile, overrides))
         else:
-            outcome = export_dataset(form, path, dataset, profile, overrides or [])
+            outcome = export_dataset(form, path, dataset, Workspace.open(profile, overrides))
     screen.show(outcome, as_json, screen.fields)
 
 

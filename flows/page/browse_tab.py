@@ -1,13 +1,12 @@
 """Second tab: browse the datasets of the data root."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
 from data_catalog.products.snapshot import Snapshot, list_snapshots
 from flows.page import figures
 from flows.page.inputs import QUIET
@@ -22,8 +21,8 @@ SHORT = 8  # characters of a digest on the page
 ORDERS = [("name", "key")] + [(title(name), name) for name in MEASURES]
 
 
-def build_browse_tab(tab: gr.Tab) -> None:
-    """Lay the tab out and connect it. Datasets are listed when the tab is opened, so that new ones appear."""
+def build_browse_tab(root: Path, tab: gr.Tab) -> None:
+    """Lay the tab out and connect it. Datasets are looked up when the tab is opened: new ones are there then."""
     with gr.Row(elem_classes="filters"):
         dataset = gr.Dropdown([], label="Dataset", scale=2, elem_id="browse-dataset")
         which = gr.Radio([KEPT, REJECTED], value=KEPT, label="Samples", scale=2, elem_id="browse-which")
@@ -42,39 +41,43 @@ def build_browse_tab(tab: gr.Tab) -> None:
     rows = gr.HTML(elem_id="browse-rows")
     start = gr.State(0)
 
+    # What they look at lies below the data root.
+    menu, menus = partial(list_datasets, root), partial(list_filters, root)
+    page, first = partial(show_page, root), partial(first_page, root)
     filters = [dataset, which, style, split, reason, order, descending, low, high]
     shown = [start, count, rows]
-    tab.select(list_datasets, None, dataset, **QUIET).then(list_filters, dataset, [style, reason], **QUIET).then(
-        show_page, [start, *filters], shown, **QUIET
+    tab.select(menu, None, dataset, **QUIET).then(menus, dataset, [style, reason], **QUIET).then(
+        page, [start, *filters], shown, **QUIET
     )
-    dataset.input(list_filters, dataset, [style, reason], **QUIET).then(first_page, filters, shown, **QUIET)
+    dataset.input(menus, dataset, [style, reason], **QUIET).then(first, filters, shown, **QUIET)
     which.input(lambda chosen: gr.Dropdown(visible=chosen == REJECTED), which, reason, **QUIET)
     others: list[Any] = filters[1:]
     changes = [*(each.input for each in others), low.submit, high.submit]
-    gr.on(changes, first_page, filters, shown, trigger_mode="always_last", **QUIET)
-    back.click(lambda at, *asked: show_page(at - ROWS, *asked), [start, *filters], shown, **QUIET)
-    forth.click(lambda at, *asked: show_page(at + ROWS, *asked), [start, *filters], shown, **QUIET)
+    gr.on(changes, first, filters, shown, trigger_mode="always_last", **QUIET)
+    back.click(lambda at, *asked: page(at - ROWS, *asked), [start, *filters], shown, **QUIET)
+    forth.click(lambda at, *asked: page(at + ROWS, *asked), [start, *filters], shown, **QUIET)
 
 
-def list_datasets() -> Any:
+def list_datasets(root: Path) -> Any:
     """The menu of datasets, the newest first."""
-    options = [(_label(snapshot), str(snapshot.digest)) for snapshot in reversed(list_snapshots(data_root()))]
+    options = [(_label(snapshot), str(snapshot.digest)) for snapshot in reversed(list_snapshots(root))]
     return gr.Dropdown(options, value=options[0][1] if options else None)
 
 
-def list_filters(dataset: str | None) -> tuple[Any, Any]:
+def list_filters(root: Path, dataset: str | None) -> tuple[Any, Any]:
     """The menus of a dataset's styles and of the reasons why samples were rejected."""
-    browser = _open(data_root(), dataset) if dataset else None
+    browser = _open(root, dataset) if dataset else None
     styles, reasons = (browser.styles(), browser.reasons()) if browser else ([], [])
     return gr.Dropdown([ANY, *styles], value=ANY), gr.Dropdown([ANY, *reasons], value=ANY)
 
 
-def first_page(*filters: Any) -> tuple[int, str, str]:
-    """Return `show_page` from the beginning, after a change of the filters."""
-    return show_page(0, *filters)
+def first_page(root: Path, *filters: Any) -> tuple[int, str, str]:
+    """`show_page` from the beginning: the filters are others."""
+    return show_page(root, 0, *filters)
 
 
 def show_page(
+    root: Path,
     start: int,
     dataset: str | None,
     which: str,
@@ -90,7 +93,7 @@ def show_page(
     if dataset is None:
         return 0, "", figures.note("There is no dataset here yet: `stillroom build` makes one.")
     rejected = which == REJECTED
-    browser = _open(data_root(), dataset)
+    browser = _open(root, dataset)
     try:
         wanted = Wanted(
             rejected=rejected,

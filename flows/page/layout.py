@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from data_catalog.config.settings import Settings
 from flows.page.browse_tab import build_browse_tab
 from flows.page.compare_tab import build_compare_tab
 from flows.page.doors import MAX_UPLOAD
@@ -22,9 +21,9 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-seri
 NO_STUDENT = "There is no student here yet. `stillroom distill` trains one; load this page again then."
 
 
-def build_page(shelf: Shelf, settings: Settings) -> gr.Blocks:
-    """Build the page. Without a student, its tabs say how to get one."""
-    students = bool(shelf.choices())
+def build_page(shelf: Shelf) -> gr.Blocks:
+    """The page. Without a student, its tabs say how to get one."""
+    students, settings = bool(shelf.choices()), shelf.workspace.settings
     with gr.Blocks(title="stillroom", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_FILES_S)) as page:
         gr.HTML(
             "<header><h1>stillroom</h1>"
@@ -37,7 +36,7 @@ def build_page(shelf: Shelf, settings: Settings) -> gr.Blocks:
                 else:
                     gr.Markdown(NO_STUDENT)
             with gr.Tab("Browse datasets", id="browse") as browse:
-                build_browse_tab(browse)
+                build_browse_tab(shelf.workspace.root, browse)
             with gr.Tab("Compare students", id="compare") as compare:
                 if students:
                     build_compare_tab(shelf, settings, compare)
@@ -47,15 +46,15 @@ def build_page(shelf: Shelf, settings: Settings) -> gr.Blocks:
     return page
 
 
-def mount_page(app: "FastAPI", shelf: Shelf, settings: Settings) -> "FastAPI":
+def mount_page(app: "FastAPI", shelf: Shelf) -> "FastAPI":
     """Put the page on an application, at its root."""
     if choices := shelf.choices():
         shelf.open(choices[0].key)  # the first visitor need not wait for loading
     theme = gr.themes.Default(
         primary_hue="amber", neutral_hue="stone", radius_size="sm", font=FONTS, font_mono=("ui-monospace", "monospace")
     ).set(body_text_color_subdued="*neutral_500")
-    page = build_page(shelf, settings)
-    # Gradio restricts requests to uploaded files, but not on a mounted page, which counts as not launched.
+    page = build_page(shelf)
+    # Gradio lets a request name only files that were uploaded, but asks no mounted page to: it counts as not launched.
     page.has_launched = True
     return gr.mount_gradio_app(
         app,

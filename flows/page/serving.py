@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import list_snapshots
+from data_catalog.workspace import Workspace
 from flows.page.shelf import Shelf
 from flows.run.processes import free_port
 
@@ -43,17 +42,16 @@ QUIET = {
 log = logging.getLogger(__name__)
 
 
-def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the address and contents to serve. Warns if the address is reachable from other machines.
+def prepare(host: str, port: int | None, workspace: Workspace) -> dict[str, Any]:
+    """What will be served and where. Warns where others than this machine can reach it.
 
     Raises UserError if there is nothing to show or the address cannot be used.
     """
-    load_settings(profile, overrides)  # the same mistakes are said everywhere
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
-    choices, datasets = Shelf(profile, overrides).choices(), len(list_snapshots(data_root()))
-    if not choices and not datasets:
-        raise UserError("there is no student and no dataset yet", root=data_root(), hint="make demo")
+    students, datasets = len(Shelf(workspace).choices()), len(list_snapshots(workspace.root))
+    if not students and not datasets:
+        raise UserError("there is no student and no dataset yet", root=workspace.root, hint="make demo")
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:
         log.warning(
@@ -70,27 +68,27 @@ def prepare(host: str, port: int | None, profile: str, overrides: list[str]) -> 
     return {"url": f"http://{shown}:{port}", "host": host, "port": port, **counts}
 
 
-def serve(host: str, port: int, profile: str, overrides: list[str]) -> None:
+def serve(host: str, port: int, workspace: Workspace) -> None:
     """Show the page until interrupted."""
-    with own_folder(data_root()):
+    with own_folder(workspace.root):
         import uvicorn
 
-        app = make_app(profile, overrides)
-        # uvicorn ends the page in good order, then raises the signal again: the folder must be removed before.
+        app = make_app(workspace)
+        # uvicorn ends the page in good order, then sends the signal on: it must not end us before the folder is gone.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         log.info("ready; Ctrl+C ends it")
         uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
-def make_app(profile: str, overrides: list[str]) -> "FastAPI":
-    """Build the page as an application behind its filter. Gradio's folder for files comes from `own_folder`."""
+def make_app(workspace: Workspace) -> "FastAPI":
+    """The page as an application, with its doors. Gradio takes its folder for files from `own_folder`."""
     from fastapi import FastAPI
 
     from flows.page.doors import Doors
     from flows.page.layout import mount_page
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app = mount_page(app, Shelf(profile, overrides), load_settings(profile, overrides))
+    app = mount_page(app, Shelf(workspace))
     app.add_middleware(Doors)
     return app
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.products.keys import STUDENT
 from data_catalog.products.students import adapted_styles
 from data_catalog.store.catalog import Catalog
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.student.api import Student
@@ -37,8 +35,8 @@ class Choice:
 class Shelf:
     """Choices of the page, and the last chosen students. Safe to share between threads."""
 
-    def __init__(self, profile: str, overrides: list[str]) -> None:
-        self.profile, self.overrides = profile, overrides
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
         self._loaded: OrderedDict[str, Student] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -49,7 +47,8 @@ class Shelf:
         """
         from tasks.datasets.made import is_student_of
 
-        catalog, settings = Catalog(Store(data_root())), load_settings(self.profile, self.overrides)
+        settings = self.workspace.settings
+        catalog = Catalog(self.workspace.store)  # one of this call's own: a catalog is not shared between threads
         students = [(not is_student_of(catalog, entry, settings), entry) for entry in catalog.history(STUDENT)]
         found: list[Choice] = []
         for other, entry in sorted(students, key=lambda each: each[0]):
@@ -84,7 +83,7 @@ class Shelf:
         from tasks.student.api import Student
 
         digest, _, adapted = key.partition("+")
-        student = Student.load(digest, self.profile, self.overrides, adapted=adapted or None)
+        student = Student.from_workspace(self.workspace, digest, adapted or None)
         student.warm_up()
         return student
 

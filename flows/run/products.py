@@ -121,8 +121,7 @@ def register_student(run: "FlowRun") -> TrainedStudent:
     student = TrainedStudent(entry.digest, name_inputs(run), folder, metrics)
     log_pictures(run, folder)
     if run.results["distill"].tally.made:
-        register(run.tracker, run.settings, folder, student.digest)
-    _note_maker(run, "distill", student.digest)
+        register(run.tracker, run.settings, run.plan.catalog, entry)
     return student
 
 

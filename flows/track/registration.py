@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
+from data_catalog.store.catalog import Catalog, Entry
 from flows.track.mlflow_runs import Tracker
 from flows.track.student_model import COLUMNS
 from tasks.student.export import save_export
@@ -23,19 +24,19 @@ NEEDS = (  # distributions that this code imports
 )
 
 
-def register(tracker: Tracker, settings: Settings, folder: Path, digest: str) -> None:
+def register(tracker: Tracker, settings: Settings, catalog: Catalog, entry: Entry) -> None:
     """Log a student of the store in the tracker's run, and register it as the profile's newest."""
     from tasks.student.api import Student
     from tasks.student.companions import find_companions
     from tasks.training.student_files import load_student
 
     mlflow.set_tracking_uri(tracker.uri)
-    student = Student(load_student(folder), find_companions(settings), settings)
+    student = Student(load_student(catalog.folder(entry)), find_companions(settings), settings)
     with tempfile.TemporaryDirectory() as scratch:
         export = Path(scratch) / "student"
-        save_export(student, export, digest)
+        save_export(student, export, catalog, entry.digest)
         with mlflow.start_run(run_id=tracker.run_id):
-            log_student(export, copy_code(Path(scratch)), digest, f"stillroom-{settings.profile}")
+            log_student(export, copy_code(Path(scratch)), entry.digest, f"stillroom-{settings.profile}")
 
 
 def log_student(export: Path, code: list[str], digest: str, registered_name: str | None = None) -> Any:

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
 from data_catalog.products.snapshot import MANIFEST, SAMPLES, Snapshot, snapshot_digest
 from data_catalog.products.students import open_dataset
 from tasks.datasets.origins import compare_partitions, compare_settings, find_causes, recipe
@@ -58,7 +57,7 @@ class SampleDiff:
         return [name for name, differs in self.changes.items() if differs[place]]
 
 
-def find_dataset(name: str) -> Snapshot:
+def find_dataset(root: Path, name: str) -> Snapshot:
     """Find a dataset by name, digest or its beginning, as `latest`, or as the folder that holds it."""
     folder = Path(name).expanduser()
     if (folder / SAMPLES).is_file() and (folder / MANIFEST).is_file():
@@ -69,7 +68,7 @@ def find_dataset(name: str) -> Snapshot:
             expected=f"a folder with {SAMPLES} and {MANIFEST}",
             hint="a folder of datasets/, a digest or its beginning, a student's name, or latest",
         )
-    return open_dataset(data_root(), name)
+    return open_dataset(root, name)
 
 
 def pair_samples(a: Snapshot, b: Snapshot) -> SampleDiff:

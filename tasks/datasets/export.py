@@ -16,12 +16,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import SAMPLES, Snapshot
 from data_catalog.samples.encoding import encode_json
 from data_catalog.samples.shard_index import read_index
 from data_catalog.samples.shards import ShardEntry, read_sample
+from data_catalog.workspace import Workspace
 from tasks.sources.files import LABELS, Licence
 
 LAYOUTS = ("3dpe", "eg3d")
@@ -127,7 +126,7 @@ def _document(best: dict[str, dict[str, Row]], places: dict[str, str]) -> dict[s
     return document | ({"licences": licences} if licences else {})
 
 
-def export_dataset(layout: str, target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
+def export_dataset(layout: str, target: Path, name: str | None, workspace: Workspace) -> dict[str, Any]:
     """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
 
     layout: 3dpe or eg3d.  name: of the dataset, or its digest; None for the newest that these settings made.
@@ -137,8 +136,8 @@ def export_dataset(layout: str, target: Path, name: str | None, profile: str, ov
     from tasks.datasets.diff import find_dataset
     from tasks.datasets.made import snapshot_of
 
-    root = data_root()
-    snapshot = find_dataset(name) if name else snapshot_of(root, load_settings(profile, overrides))
+    root = workspace.root
+    snapshot = find_dataset(root, name) if name else snapshot_of(workspace)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / target.name

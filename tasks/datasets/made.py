@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
@@ -21,7 +20,7 @@ from data_catalog.products.students import learned_from
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.fingerprint import canonical_json
 from data_catalog.store.stage import Partition
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from tasks import dataset, distill
 
 DIFFERENCES_SHOWN = 4
@@ -39,10 +38,10 @@ def dataset_of(catalog: Catalog, settings: Settings) -> Entry:
     return _newest(catalog, DATASET, wanted, lambda entry: made_dataset_with(catalog, entry), "build", "--dataset")
 
 
-def snapshot_of(root: Path, settings: Settings) -> Snapshot:
+def snapshot_of(workspace: Workspace) -> Snapshot:
     """Find the snapshot of the newest dataset that these settings made."""
-    catalog = Catalog(Store(root))
-    return open_snapshot(root, snapshot_digest(catalog.folder(dataset_of(catalog, settings))))
+    catalog = workspace.catalog
+    return open_snapshot(workspace.root, snapshot_digest(catalog.folder(dataset_of(catalog, workspace.settings))))
 
 
 def student_of(catalog: Catalog, settings: Settings) -> Entry:

@@ -14,14 +14,12 @@ import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from tasks.student.companions import Companions, find_companions, load_companions, save_companions
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
@@ -92,10 +90,18 @@ class Student(
         adapted: a style that the student was adapted to, or the digest of that.
         Raises UserError where there is no such student or style.
         """
-        if student is not None and adapted is None and Path(student).is_dir() and not _is_name(student):
-            return cls._load_folder(Path(student), profile, overrides)
-        settings = load_settings(profile, list(overrides))
-        catalog = Catalog(Store(data_root()))
+        if student is not None and adapted is None and (Path(student) / WEIGHTS).is_file():
+            return cls._load_export(Path(student))
+        return cls.from_workspace(Workspace.open(profile, overrides), student, adapted)
+
+    @classmethod
+    def from_workspace(
+        cls, workspace: Workspace, student: str | Path | None = None, adapted: str | None = None
+    ) -> Self:
+        """Load a student as `load` does, with settings and data root that are open already."""
+        settings, catalog = workspace.settings, workspace.catalog
+        if student is not None and adapted is None and _is_folder(student, workspace.root):
+            return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
         _warn_of_other_weights(catalog, entry, settings)
         network = load_student(catalog.folder(entry), settings.run.device)
@@ -106,14 +112,19 @@ class Student(
         return loaded
 
     @classmethod
-    def _load_folder(cls, folder: Path, profile: str, overrides: Sequence[str]) -> Self:
+    def _load_folder(cls, folder: Path, settings: Settings) -> Self:
+        """Load an export, or the files of a student as the store has them."""
         if (folder / WEIGHTS).is_file():
-            loaded = cls.from_pretrained(folder)
-        elif (folder / STORED_WEIGHTS).is_file():
-            settings = load_settings(profile, list(overrides))
-            loaded = cls(load_student(folder, settings.run.device), find_companions(settings), settings)
-        else:
+            return cls._load_export(folder)
+        if not (folder / STORED_WEIGHTS).is_file():
             raise UserError("there is no student here", folder=folder, hint="stillroom export FOLDER")
+        loaded = cls(load_student(folder, settings.run.device), find_companions(settings), settings)
+        loaded.origin = str(folder)
+        return loaded
+
+    @classmethod
+    def _load_export(cls, folder: Path) -> Self:
+        loaded = cls.from_pretrained(folder)
         loaded.origin = str(folder)
         return loaded
 
@@ -239,9 +250,11 @@ class Student(
         return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
 
 
-def _is_name(student: str | Path) -> bool:
-    """Whether a student was promoted to this name, which then counts more than a folder of that name."""
-    return str(student) in read_names(data_root())
+def _is_folder(student: str | Path, root: Path) -> bool:
+    """Whether this is a student's folder, and not the name of a student that a folder has by chance, too."""
+    folder = Path(student)
+    held = any((folder / name).is_file() for name in (WEIGHTS, STORED_WEIGHTS))
+    return held or (folder.is_dir() and str(student) not in read_names(root))
 
 
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.products.keys import DATASET, EVALUATION, STUDENT
 from data_catalog.products.names import note_export
 from data_catalog.products.students import student_entry
 from data_catalog.store.catalog import Catalog
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.student.api import Student
@@ -21,22 +19,22 @@ if TYPE_CHECKING:
 SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fraction", "seed")  # settings on the card
 
 
-def export_student(target: Path, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the student into a new folder, which appears when it is complete; the data root notes the export."""
+def export_student(target: Path, name: str | None, workspace: Workspace) -> dict[str, Any]:
+    """Write the student into a new folder; the folder appears when it is whole, and the data root remembers it."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
     from tasks.student.api import Student, find_student
 
-    root = data_root()
-    entry = find_student(Catalog(Store(root)), name, load_settings(profile, overrides))
+    entry = find_student(workspace.catalog, name, workspace.settings)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / "student"
-        save_export(Student.load(entry.digest, profile, overrides), whole, entry.digest, target)
+        student = Student.from_workspace(workspace, entry.digest)
+        save_export(student, whole, workspace.catalog, entry.digest, target)
         if target.exists():
             target.rmdir()
         shutil.move(whole, target)
-    note_export(root, entry.digest, target)
+    note_export(workspace.root, entry.digest, target)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return {
         "folder": str(target),
@@ -46,9 +44,10 @@ def export_student(target: Path, name: str | None, profile: str, overrides: list
     }
 
 
-def save_export(student: "Student", folder: Path, digest: str, shown_folder: Path | None = None) -> None:
-    """Write the files of an export; the card is filled from the store."""
-    catalog = Catalog(Store(data_root()))
+def save_export(
+    student: "Student", folder: Path, catalog: Catalog, digest: str, shown_folder: Path | None = None
+) -> None:
+    """The files of an export, its card filled from what the store knows of the student."""
     entry = student_entry(catalog, digest)
     record = catalog.read(entry)
     training = json.loads((catalog.folder(entry) / "training.json").read_text(encoding="utf-8"))

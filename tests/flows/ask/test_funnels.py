@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from data_catalog.samples.encoding import encode_json
+from data_catalog.workspace import Workspace
 from flows.ask.funnels import flat_funnels, funnel_metrics, kept_line, read_funnels
 from flows.ask.plan import describe_plan
 from flows.care.status import describe_status
@@ -56,7 +57,7 @@ def test_an_earlier_selection_is_shown_as_such(shop: Workshop, monkeypatch: pyte
 
 def test_status_shows_the_funnels(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
-    document = describe_status("demo", [])
+    document = describe_status(Workspace.open())
     assert {row["style"] for row in document["funnels"]} == {"red-hair", "zombie"}
     screen = io.StringIO()
     status_table(document, Console(file=screen, width=80))

@@ -376,7 +376,7 @@ def test_an_export_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "data"))
     digest = pupil.store_student(tmp_path / "data").digest
     give_name(tmp_path / "data", "champion", digest)
-    assert export_student(tmp_path / "out", "champion", "demo", [])["student"] == digest
+    assert export_student(tmp_path / "out", "champion", Workspace.open())["student"] == digest
     assert read_exports(tmp_path / "data") == {digest: [str(tmp_path / "out")]}
     (row,) = describe_students("demo", [])["students"]
     assert row["exports"] == [str(tmp_path / "out")]

@@ -3,12 +3,13 @@
 import pytest
 
 from data_catalog.config.profiles import load_settings
+from data_catalog.workspace import Workspace
 from flows.ask.missing import disk_needed
 from flows.care.doctor import examine
 
 
 def checks_of(profile: str, *overrides: str) -> dict[str, dict[str, str]]:
-    return {check["check"]: check for check in examine(profile, list(overrides))["checks"]}
+    return {check["check"]: check for check in examine(Workspace.open(profile, list(overrides)))["checks"]}
 
 
 def test_a_machine_without_files_or_gpu_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

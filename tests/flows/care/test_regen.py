@@ -11,6 +11,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.profiles import load_settings
 from data_catalog.store.execute import execute
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.care.regen import regenerate, split_key
 from tasks.tables.edits import EDITS
@@ -40,7 +41,7 @@ def test_a_sample_made_again_alone_has_the_same_bytes(
 ) -> None:
     monkeypatch.setenv("STILLROOM_DATA", str(root))
     folder, keys = edited(root)
-    document = regenerate(keys[2], tmp_path / "out", "demo", SMALL)
+    document = regenerate(keys[2], tmp_path / "out", Workspace.open("demo", SMALL))
     assert document["same"]
     stored = (folder / "pseudo_labels" / f"{keys[2]}.png").read_bytes()
     assert (tmp_path / "out" / f"{keys[2]}.png").read_bytes() == stored
@@ -52,8 +53,8 @@ def test_other_bytes_are_seen(root: Path, tmp_path: Path, monkeypatch: pytest.Mo
     folder, keys = edited(tmp_path / "data")
     rows = pq.read_table(folder / "edit.parquet").to_pylist()
     rows[0]["seed"] += 1  # not the seed that its picture was made with
-    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), folder / "edit.parquet")
-    assert not regenerate(keys[0], tmp_path, "demo", SMALL)["same"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "edit.parquet")
+    assert not regenerate(keys[0], tmp_path, Workspace.open("demo", SMALL))["same"]
 
 
 def test_an_unknown_key_names_those_of_its_portrait(
@@ -63,10 +64,10 @@ def test_an_unknown_key_names_those_of_its_portrait(
     _, keys = edited(root)
     portrait = keys[0].partition("-")[0]
     with pytest.raises(UserError, match="no sample") as caught:
-        regenerate(f"{portrait}-zombie-99-0", tmp_path, "demo", SMALL)
+        regenerate(f"{portrait}-zombie-99-0", tmp_path, Workspace.open("demo", SMALL))
     assert keys[0] in str(caught.value)
     with pytest.raises(UserError, match="no partition of edit is made"):
-        regenerate(keys[0], tmp_path, "demo", [*SMALL, "edit.steps=3"])
+        regenerate(keys[0], tmp_path, Workspace.open("demo", [*SMALL, "edit.steps=3"]))
 
 
 @pytest.mark.parametrize("key", ["zombie", "p0-zombie", "../p0-zombie-1-0", "p0-zombie-one-0"])

@@ -214,7 +214,7 @@ def test_each_dataset_shows_its_own_pseudo_label(pair: Pair, root: Path) -> None
 def test_pictures_that_are_gone_are_said(pair: Pair, root: Path, tmp_path: Path) -> None:
     for side in pair:
         shutil.copytree(side.folder, tmp_path / "datasets" / side.folder.name)
-    moved = find_dataset(str(tmp_path / "datasets" / pair[0].folder.name)), pair[1]
+    moved = find_dataset(tmp_path, str(tmp_path / "datasets" / pair[0].folder.name)), pair[1]
     samples = pair_samples(*moved)
     page = dataset_page(*moved, samples, describe_diff(*moved, samples)).decode()
     assert "A&#39;s pictures are no longer in the store" in page or "A's pictures are no longer in the store" in page
@@ -256,7 +256,7 @@ def test_an_unknown_or_ambiguous_dataset_says_which_there_are(pair: Pair, root: 
     assert "no dataset starts with the digest 'beefbeef'" in ended.stderr
     assert all(side.digest[:16] in ended.stderr for side in pair)
     with pytest.raises(UserError, match="there is no dataset in"):
-        find_dataset(str(tmp_path))
+        find_dataset(tmp_path, str(tmp_path))
 
 
 def test_an_ambiguous_digest_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,5 +266,5 @@ def test_an_ambiguous_digest_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         write_snapshot_files(folder, pa.table({"key": [name], "style": ["x"]}), {})
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     with pytest.raises(UserError, match="two datasets start with the digest 'abc'") as caught:
-        find_dataset("abc")
+        find_dataset(tmp_path, "abc")
     assert caught.value.fields["datasets"] == "abcd0123456789ab, abce0123456789ab"

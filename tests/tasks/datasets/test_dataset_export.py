@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from data_catalog.config.errors import UserError
 from data_catalog.products.snapshot import Snapshot, publish
 from data_catalog.samples.encoding import decode_rgb
-from data_catalog.samples.tables import schema_of
+from data_catalog.workspace import Workspace
 from flows.cli import app
 from tasks import dataset
 from tasks.datasets.export import _best_edits, _by_styles, export_dataset
@@ -73,7 +73,7 @@ def aligned_again(source: Path, folder: Path) -> dict[str, Row]:
 @pytest.mark.parametrize("name", ["out", "out.zip"])
 def test_what_is_exported_comes_back(layout: str, name: str, snapshot: Snapshot, tmp_path: Path) -> None:
     """Pixels, labels, splits, licences."""
-    outcome = export_dataset(layout, tmp_path / name, "latest", "demo", [])
+    outcome = export_dataset(layout, tmp_path / name, "latest", Workspace.open())
     known = rows_of(snapshot)
     assert (outcome["portraits"], outcome["dataset"]) == (len(known), snapshot.digest)
     back = aligned_again(tmp_path / name, tmp_path / "back")
@@ -103,12 +103,12 @@ def test_the_manifest_counts_the_licences(snapshot: Snapshot) -> None:
 
 def test_equal_datasets_give_equal_archives(snapshot: Snapshot, tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
-        export_dataset("eg3d", tmp_path / name, "latest", "demo", [])
+        export_dataset("eg3d", tmp_path / name, "latest", Workspace.open())
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
 def test_each_edit_lies_beside_its_portrait(snapshot: Snapshot, tmp_path: Path) -> None:
-    outcome = export_dataset("3dpe", tmp_path / "out", "latest", "demo", [])
+    outcome = export_dataset("3dpe", tmp_path / "out", "latest", Workspace.open())
     samples = snapshot.samples().to_pylist()
     files = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*.png")}
     assert outcome["edits"] == len(samples) == len([name for name in files if "_" in name])
@@ -122,7 +122,7 @@ def test_each_edit_lies_beside_its_portrait(snapshot: Snapshot, tmp_path: Path) 
 
 def test_the_public_loader_finds_every_file_it_may_ask_for(snapshot: Snapshot, tmp_path: Path) -> None:
     """It takes a portrait (a path without "_") and any style of its folder, and wants a label for each portrait."""
-    export_dataset("3dpe", tmp_path / "out", "latest", "demo", [])
+    export_dataset("3dpe", tmp_path / "out", "latest", Workspace.open())
     root = tmp_path / "out"
     names = {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
     labels = dict(json.loads((root / "dataset.json").read_text())["labels"])
@@ -157,17 +157,17 @@ def test_an_export_is_whole_or_not_there(snapshot: Snapshot, tmp_path: Path, mon
     shards[-1].unlink()
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="a shard of the dataset is gone"):
-        export_dataset("3dpe", tmp_path / "out" / "new", "latest", "demo", [])
+        export_dataset("3dpe", tmp_path / "out" / "new", "latest", Workspace.open())
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_nothing_is_overwritten_and_faults_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "old.zip").write_bytes(b"")
     with pytest.raises(UserError, match="is there already"):
-        export_dataset("eg3d", tmp_path / "old.zip", "latest", "demo", [])
+        export_dataset("eg3d", tmp_path / "old.zip", "latest", Workspace.open())
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "empty"))
     with pytest.raises(UserError, match="there is no dataset yet"):
-        export_dataset("eg3d", tmp_path / "new", "latest", "demo", [])
+        export_dataset("eg3d", tmp_path / "new", "latest", Workspace.open())
 
 
 def test_the_command_exports_and_knows_its_formats(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -146,6 +146,6 @@ def test_status_names_the_dataset_and_student_of_the_settings(tmp_path: Path, ca
 
     dataset, student = make(tmp_path, 1)
     make(tmp_path, 2, "edit.steps=3")
-    document = json.loads(json.dumps(describe_status("demo", [])))
+    document = json.loads(json.dumps(describe_status(Workspace.open())))
     assert document["student"] == student.digest
     assert document["dataset"] == snapshot_digest(Store(tmp_path).folder_of(dataset))

@@ -21,6 +21,7 @@ from data_catalog.samples.encoding import decode_rgb
 from data_catalog.samples.tables import schema_of
 from data_catalog.store.execute import execute
 from data_catalog.store.stage import Partition
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.care.regen import regenerate
 from models import procedural
@@ -92,7 +93,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLROOM_DATA", str(chain.root))
         for name in ("out", "out.zip"):
-            export_dataset("3dpe", folder / name, "latest", "demo", [])
+            export_dataset("3dpe", folder / name, "latest", Workspace.open())
     edits = {}
     for row in snapshot.samples().to_pylist():
         with tarfile.open(chain.root / row["shard"]) as tar:
@@ -250,7 +251,9 @@ def test_a_sample_is_taken_again_from_its_file(source: Path, tmp_path: Path, mon
     overrides = [f"portraits.source={source}", *GIVEN]
     plan = build(given(source), tmp_path / "data", *MADE)
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "data"))
-    assert regenerate(rows_of(plan, "edit/zombie/0000")[1]["key"], tmp_path / "out", "demo", overrides)["same"]
+    assert regenerate(rows_of(plan, "edit/zombie/0000")[1]["key"], tmp_path / "out", Workspace.open("demo", overrides))[
+        "same"
+    ]
 
 
 def test_the_samples_of_a_dataset_say_which_file_they_came_in(exported: Exported) -> None:
