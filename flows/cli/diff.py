@@ -61,23 +61,6 @@ def diff(
     screen.show(diff_datasets(a, b, page, Workspace.open(profile, overrides)), as_json, diff_table)
 
 
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run's id (or its beginning), name, or latest.")],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one, which it is compared with.")] = "latest",
-    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
-    profile: Profile = "demo",
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Say what differs between two runs: settings, datasets, metrics, and what their students draw."""
-    with screen.only_results_on_stdout():
-        from flows.ask.run_comparison import compare_runs
-
-        document = compare_runs(a, b, page, Workspace.open(profile, overrides))
-    screen.show(document, as_json, compare_table)
-
-
 def diff_table(document: Document, console: Console) -> None:
     """Counts, reasons, and per style the shift of each score."""
     for side in "ab":

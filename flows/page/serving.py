@@ -49,8 +49,8 @@ def prepare(host: str, port: int | None, workspace: Workspace) -> dict[str, Any]
     """
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
-    students, datasets = len(Shelf(workspace).choices()), len(list_snapshots(workspace.root))
-    if not students and not datasets:
+    choices, datasets = Shelf(workspace).choices(), len(list_snapshots(workspace.root))
+    if not choices and not datasets:
         raise UserError("there is no student and no dataset yet", root=workspace.root, hint="make demo")
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:

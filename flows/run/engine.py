@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
+from flows.mistakes import MISTAKES
 from flows.run.finished import finished
+from flows.run.history import last_runs
+
+log = logging.getLogger(__name__)
 
 FLOWS = {
     "build-dataset": "flows.build_dataset:build_dataset",
@@ -41,6 +44,8 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     outcome = finished(name, profile, overrides, parameters)
     if outcome is not None:
         return outcome
+    import httpx
+
     from flows.run import server
 
     root = data_root()
@@ -50,7 +55,13 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     module, function = HERE[name].split(":")
     flow = getattr(importlib.import_module(module), function)
     run = getattr(flow, "fn", flow) if api_url is None else flow
-    done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    began = datetime.now(UTC).replace(microsecond=0)
+    try:
+        done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+    except httpx.TransportError as error:
+        if api_url is None or server.healthy(api_url):
+            raise
+        return find_outcome(root, name, began, api_url, error)
     return done
 
 

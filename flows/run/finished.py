@@ -2,11 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
@@ -14,6 +11,7 @@ from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import DOCUMENTS, MANIFEST, SAMPLES, find_whole, mark_latest, snapshot_digest
 from data_catalog.store.fingerprint import digest_files
 from data_catalog.store.store import writing
+from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape, open_plan, whole_shape
 from flows.run.active import left_runs
 from flows.run.history import RunNote, maker_of, note_run
@@ -27,14 +25,15 @@ def finished(flow: str, profile: str, overrides: Sequence[str], parameters: dict
 
     `mlflow_run_id` is that of the run that made the product; None where an older version made it.
     """
-    find, started, root = FINDERS.get(flow), time.monotonic(), data_root()
+    find, started, workspace = FINDERS.get(flow), time.monotonic(), Workspace.open(profile, overrides)
+    root = workspace.root
     if find is None or parameters.get("force") or left_runs(root):  # MLflow has yet to hear of a run that was killed
         return None
     if parameters.get("cluster"):
         from flows.run.clusters import read_cluster
 
         read_cluster(parameters["cluster"])  # a mistake in its name is one with nothing to do, too
-    found = find(load_settings(profile, overrides), root, parameters)
+    found = find(workspace, parameters)
     if found is None:
         return None
     plan, digest, outcome = found
@@ -56,11 +55,12 @@ def finished(flow: str, profile: str, overrides: Sequence[str], parameters: dict
     return outcome
 
 
-def find_dataset_made(settings: Settings, root: Path, parameters: dict[str, Any]) -> Found | None:
+def find_dataset_made(workspace: Workspace, parameters: dict[str, Any]) -> Found | None:
     """Find the dataset where every partition is cached, and its snapshot is published, whole and documented."""
     from tasks.dataset import MADE_FROM
     from tasks.datasets.made import is_own
 
+    settings, root = workspace.settings, workspace.root
     plan = open_plan(settings, root, shape=_shape(settings, *MADE_FROM, "dataset"))
     if not _all_cached(plan):
         return None
@@ -76,12 +76,12 @@ def find_dataset_made(settings: Settings, root: Path, parameters: dict[str, Any]
     return plan, snapshot.digest, said | _counts(list(plan.steps.values()))
 
 
-def find_student_made(settings: Settings, root: Path, parameters: dict[str, Any]) -> Found | None:
+def find_student_made(workspace: Workspace, parameters: dict[str, Any]) -> Found | None:
     """Find the student of a dataset, that of the settings or a named one, where it is trained."""
     from flows.run.products import find_dataset
 
-    pins = find_dataset(parameters.get("dataset"), settings)
-    plan = open_plan(settings, root, pins=pins, shape=_shape(settings, "dataset", "distill"))
+    settings, pins = workspace.settings, find_dataset(parameters.get("dataset"), workspace)
+    plan = open_plan(settings, workspace.root, pins=pins, shape=_shape(settings, "dataset", "distill"))
     if not _all_cached(plan):
         return None
     dataset_entry, student = plan.steps[DATASET].entry, plan.steps[STUDENT].entry
@@ -92,7 +92,7 @@ def find_student_made(settings: Settings, root: Path, parameters: dict[str, Any]
     return plan, student.digest, said | _counts([plan.steps[STUDENT]])
 
 
-FINDERS: dict[str, Callable[[Settings, Path, dict[str, Any]], Found | None]] = {
+FINDERS: dict[str, Callable[[Workspace, dict[str, Any]], Found | None]] = {
     "build-dataset": find_dataset_made,
     "distill": find_student_made,
 }

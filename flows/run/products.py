@@ -10,18 +10,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import SAMPLES, Snapshot, publish, snapshot_digest
 from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
-from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.run.history import maker_of, note_maker
 from tasks.datasets.made import dataset_of, is_own, student_of
 
 if TYPE_CHECKING:
-    from flows.run.session import FlowRun
+    from flows.run.run import FlowRun
 
 Pins = dict[str, str]
 

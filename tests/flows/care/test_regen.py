@@ -53,7 +53,7 @@ def test_other_bytes_are_seen(root: Path, tmp_path: Path, monkeypatch: pytest.Mo
     folder, keys = edited(tmp_path / "data")
     rows = pq.read_table(folder / "edit.parquet").to_pylist()
     rows[0]["seed"] += 1  # not the seed that its picture was made with
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "edit.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS.schema), folder / "edit.parquet")
     assert not regenerate(keys[0], tmp_path, Workspace.open("demo", SMALL))["same"]
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from data_catalog.config.errors import UserError
 from data_catalog.products.snapshot import Snapshot, publish
 from data_catalog.samples.encoding import decode_rgb
+from data_catalog.samples.tables import schema_of
 from data_catalog.workspace import Workspace
 from flows.cli import app
 from tasks import dataset

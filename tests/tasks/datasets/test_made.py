@@ -20,6 +20,7 @@ from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.run.products import find_dataset, find_student
 from tasks.datasets.made import dataset_of, dataset_settings, is_own, student_of, student_settings
 
