@@ -16,6 +16,8 @@ from data_catalog.places import PROJECT
 from flows.commands import adapt, care, comparing, planning, pretrain, regen, running, serve, students, styles, video
 from flows.running.mistakes import MISTAKES
 
+TYPER_INTERRUPTED = 130  # exit status that typer makes of any KeyboardInterrupt
+
 app = typer.Typer(
     name="stillroom",
     help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
@@ -34,7 +36,7 @@ for group in (comparing, regen, pretrain, care):
 def main(arguments: list[str] | None = None) -> None:
     """The console script. A mistake of the user's is one message and exit 1; a bug keeps its traceback."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    end_in_good_order()
+    received = end_in_good_order()
     for chatty in ("httpx", "distributed", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -43,21 +45,29 @@ def main(arguments: list[str] | None = None) -> None:
     except MISTAKES as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt as error:
-        number = error.args[0] if error.args else signal.SIGINT
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != TYPER_INTERRUPTED:
+            raise
+        number = received[0] if received else signal.SIGINT
         sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
         sys.exit(128 + number)
 
 
-def end_in_good_order() -> None:
-    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, with its workers and its records."""
+def end_in_good_order() -> list[int]:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, with its workers and its records.
+
+    Returns a list that the signal is put into: Prefect raises an interrupt of its own instead of ours.
+    """
+    received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
+        received.append(number)
+        raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, interrupt)
+    return received
 
 
 def check_checkout() -> None:
