@@ -163,7 +163,7 @@ class Plan:
                 step.verdict = replace(step.verdict, note=f"too few are kept; more attempts: {places}")
 
     def _asked(self, step: Step) -> list[Partition]:
-        """The attempts that a made partition asks for and that are not in the plan yet."""
+        """List the attempts that a made partition asks for and that are not in the plan yet."""
         if not step.made or step.entry is None:
             return []
         wanted = (Partition.parse(f"{step.key}/{place}")._replace(stage="") for place in step.entry.more)
@@ -189,7 +189,7 @@ class Plan:
         raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
 
     def _inputs(self, step: Step) -> Inputs:
-        """What would make a partition now."""
+        """Gather the inputs that would make a partition now."""
         stage, partition = self._declared[step.partition.stage], step.partition
         if stage.name not in self._weights:
             names = stage.models(self.settings)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def look_for_waste(workspace: Workspace, last: int, keep: Sequence[str]) -> Findings:
-    """What may go: nothing that is in use, that a kept snapshot was made from, or that a profile's plan counts on."""
+    """Find what may go: nothing in use, nothing behind a kept snapshot, nothing in a profile's plan."""
     uses = _registered(workspace.root, workspace.settings)
     return find_waste(workspace.store, _plans(workspace), last, keep, uses)
 

@@ -20,7 +20,7 @@ def describe_models(workspace: Workspace) -> dict[str, Any]:
 
 
 def describe_status(workspace: Workspace) -> dict[str, Any]:
-    """What is made, what ran last, which services are up."""
+    """Describe what is made, what ran last, which services are up."""
     from flows.run import active
     from flows.run.history import last_runs
     from flows.run.processes import find_service

@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
 def check_checkout() -> None:
     """Refuse to run a copied checkout with the original's code, to which its scripts still point."""
     here = Path.cwd()
-    if here != PROJECT and (here / "flows" / "cli.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file():
+    is_checkout = (here / "flows" / "build_dataset.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file()
+    if here != PROJECT and is_checkout:
         message = "this command runs the code of another checkout, not of the one you are in"
         raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
 

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(host: str, port: int | None, workspace: Workspace) -> dict[str, Any]:
-    """What will be served and where. Warns where others than this machine can reach it.
+    """Describe what will be served, and where. Warns if other machines can reach it.
 
     Raises UserError if there is nothing to show or the address cannot be used.
     """

@@ -6,7 +6,12 @@ A worker makes one partition at a time and keeps its models. It must have this c
 import logging
 import os
 import shutil
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -102,16 +107,39 @@ def _start_local(cluster: LocalCluster, run: RunSettings) -> Any:
 
     gpu = run.device.startswith("cuda")
     workers = cluster.workers or min(run.workers, os.cpu_count() or 1)
-    return distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.ERROR,
-        env=thread_limits(run),
-        **({"resources": {"GPU": 1}} if gpu else {}),
-    )
+    with undisturbed():
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+            env=thread_limits(run),
+            **({"resources": {"GPU": 1}} if gpu else {}),
+        )
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Start threads and processes that Ctrl-C does not reach; a signal that comes meanwhile is raised afterwards.
+
+    A terminal sends Ctrl-C to the workers as well. `distributed` would start others in their place, and wait for them;
+    and it cannot close a cluster whose workers are still starting.
+    """
+    late: list[int] = []
+    ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.signal(number, lambda number, _: late.append(number)) for number in ours}
+    resource_tracker.ensure_running()  # else the thread that starts it would let the signal through
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if late:
+            signal.raise_signal(late[0])
 
 
 def _make_queue(cluster: SlurmCluster) -> Any:

@@ -45,12 +45,14 @@ def overrides(**changes: str) -> list[str]:
     return [text for name, value in values.items() for text in ("--set", f"{name}={value}")]
 
 
-def start(root: Path, *arguments: str, log: Path | None = None, **given: str) -> subprocess.Popen[str]:
+def start(
+    root: Path, *arguments: str, log: Path | None = None, cwd: Path = PROJECT, **given: str
+) -> subprocess.Popen[str]:
     """Start `stillroom ...` on a data root, in a session of its own. Its output goes to `log`."""
     with (log or Path(os.devnull)).open("w") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=PROJECT,
+            cwd=cwd,
             env=environment(STILLROOM_DATA=str(root), **given),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -60,11 +62,11 @@ def start(root: Path, *arguments: str, log: Path | None = None, **given: str) ->
         )
 
 
-def run(root: Path, *arguments: str, **given: str) -> dict[str, Any]:
+def run(root: Path, *arguments: str, cwd: Path = PROJECT, **given: str) -> dict[str, Any]:
     """Run `stillroom ...` to its end; returns its JSON."""
     ended = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments, "--json"],
-        cwd=PROJECT,
+        cwd=cwd,
         env=environment(STILLROOM_DATA=str(root), **given),
         capture_output=True,
         text=True,

@@ -140,3 +140,14 @@ def test_run_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
     ended = stillroom("run", "build-dataset", root=tmp_path)
     assert ended.returncode == 1
     assert "make up" in ended.stderr
+
+
+def test_a_copied_checkout_does_not_run_the_code_of_the_original(tmp_path: Path) -> None:
+    for name in ("flows/build_dataset.py", ".venv/bin/stillroom"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    script = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from flows.cli import main; main(['styles'])"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "runs the code of another checkout" in ended.stderr
+    assert str(PROJECT) in ended.stderr

@@ -3,30 +3,41 @@
 The records: MLflow's run and its child runs, Prefect's flow run, the list of last runs, the notes of runs in work.
 """
 
+import json
 import os
+import pty
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
 from flows.lab.pretrain_embedded import _one_thread_processes, killed_on_error
 from flows.run import active
 from flows.run.history import last_run
 from flows.run.lifecycle import end_left_runs, tracked
+from flows.track.mlflow_database import database_path, database_uri
 from tasks.progress import report
 from tasks.training.processes import train_together
+from tests.worlds import commands
+from tests.worlds.checkouts import Checkout, make_checkout
 from tests.worlds.commands import until
 from tests.worlds.processes import fork, wait
 
@@ -117,8 +128,6 @@ def test_a_killed_run_is_ended_in_every_record_by_the_next_start(tmp_path: Path,
 
 
 def test_a_copied_root_ends_no_run_of_the_original(tmp_path: Path, mlflow_uri: str) -> None:
-    import shutil
-
     original, copy = tmp_path / "A", tmp_path / "B"
     with tracked(original, Settings(), "build-dataset") as (tracker, _):
         shutil.copytree(original, copy)
@@ -209,7 +218,6 @@ def test_a_server_that_goes_away_ends_no_work_and_is_told_of_the_end_later(
 ) -> None:
     from urllib.parse import urlparse
 
-    import httpx
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.events.worker import EventsWorker
@@ -304,7 +312,7 @@ def pretrain_for_minutes(folder: Path) -> None:
 
 def train_together_for_minutes(folder: Path) -> None:
     settings = Settings.model_validate({"run": {"training_processes": 2}, "distill": {"batch_size": 2}})
-    from data_catalog.store.stage import Partition
+    from data_catalog.store.store.stage import Partition
 
     train_together(Work(Partition("distill"), {}, settings, {}, folder), train_for_minutes)
 
@@ -331,3 +339,273 @@ def test_an_interrupted_training_leaves_no_process(
     assert wait(parent) == (1 if number == signal.SIGTERM else -number)
     # A dead parent's children become ours or init's; what matters is that they end.
     assert psutil.wait_procs(family, timeout=20)[1] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_workers_start_or_work_ends_them_and_says_so_plainly(
+    tmp_path: Path, mlflow_uri: str, number: signal.Signals
+) -> None:
+    log = tmp_path / "build.log"
+    asked = ["build", *commands.overrides(portraits__count="400", prompts__styles="[zombie]")]
+    process = commands.start(tmp_path / "data", *asked, log=log, MLFLOW_TRACKING_URI=mlflow_uri)
+    # While they start: closing a cluster then is what `distributed` cannot do.
+    until(lambda: len(living_children(process.pid)) >= 2, "the workers", seconds=200)
+    (run,) = active.running(tmp_path / "data")
+    family = living_children(process.pid)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.wait(150) == 128 + number
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+    said = log.read_text()
+    assert said.count("interrupted; finished partitions are kept") == 1
+    assert "Traceback" not in said
+    assert statuses(mlflow_uri, run.mlflow_run_id) == {"": "KILLED", "portraits": "KILLED"}
+    assert last_run(tmp_path / "data", "build-dataset").state == "cancelled"
+    assert notes(tmp_path / "data") == []
+
+
+# ---- the same from outside: real commands, a real server and its deployments ----
+
+DEPLOYMENTS = """name: stillroom
+deployments:
+  - {name: demo, entrypoint: "flows/build_dataset.py:build_dataset", parameters: {profile: demo}}
+"""
+LONG = {"edit__steps": "100"}  # so that the stage edit lasts
+FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+
+@dataclass
+class Project:
+    """A checkout whose services are up, with two styles."""
+
+    checkout: Checkout
+
+    @property
+    def root(self) -> Path:
+        return self.checkout.root
+
+    @property
+    def uri(self) -> str:
+        return database_uri(database_path(self.root))
+
+    @property
+    def api(self) -> str:
+        service = self.checkout.service("server")
+        assert service is not None
+        return service.url
+
+    def overrides(self, seed: int, **changes: str) -> list[str]:
+        """Settings of a small build, with edits of its own."""
+        styles = str(self.checkout.path / "styles")
+        return commands.overrides(prompts__styles_dir=styles, edit__seed=str(seed), **changes)
+
+    def build(self, seed: int, *options: str, **changes: str) -> subprocess.Popen[str]:
+        """Start `stillroom build`."""
+        asked = ["build", "--json", *options, *self.overrides(seed, **changes)]
+        return commands.start(self.root, *asked, cwd=self.checkout.path, log=self.log(seed))
+
+    def log(self, seed: int) -> Path:
+        return self.checkout.path.parent / f"build-{seed}.log"
+
+    def ask(self, seed: int, **changes: str) -> str:
+        """Ask the server for a run of the deployment. Returns the flow run's id."""
+        found = httpx.get(f"{self.api}/deployments/name/build-dataset/demo", trust_env=False).json()
+        overrides = self.overrides(seed, **changes)[1::2]
+        asked = {"parameters": {"profile": "demo", "overrides": overrides}, "state": {"type": "SCHEDULED"}}
+        url = f"{self.api}/deployments/{found['id']}/create_flow_run"
+        return str(httpx.post(url, json=asked, trust_env=False).raise_for_status().json()["id"])
+
+    def at_edit(self, seed: int) -> active.ActiveRun:
+        """Wait until the run with these edits is in the middle of the stage edit."""
+        found: list[active.ActiveRun] = []
+
+        def reached() -> bool:
+            mine = [run for run in active.running(self.root) if f"edit.seed={seed}" in run.overrides]
+            found[:] = [run for run in mine if run.stage == "edit" and len(living_children(run.pid)) >= 2]
+            return bool(found)
+
+        until(reached, "the stage edit", poll=0.2)
+        time.sleep(2)
+        return found[0]
+
+    def status(self) -> dict[str, Any]:
+        return commands.run(self.root, "status", cwd=self.checkout.path)
+
+    def prefect_state(self, flow_run: str | None) -> str:
+        state = httpx.get(f"{self.api}/flow_runs/{flow_run}", trust_env=False).raise_for_status().json()["state_type"]
+        return str(state)
+
+    def last_build(self) -> dict[str, Any]:
+        """The last build as `status` shows it."""
+        build: dict[str, Any] = next(run for run in self.status()["runs"] if run["flow"] == "build-dataset")
+        return build
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    made = Project(make_checkout(tmp_path_factory.mktemp("project") / "A", DEPLOYMENTS))
+    (made.checkout.path / "styles").mkdir()
+    for style in ("red-hair", "zombie"):
+        shutil.copy(PROJECT / "configs" / "styles" / f"{style}.txt", made.checkout.path / "styles")
+    try:
+        made.checkout.up()
+        yield made
+    finally:
+        made.checkout.end()
+        for process in processes_of(made.root):
+            process.kill()
+
+
+def check_killed_in_the_records(project: Project, run: active.ActiveRun) -> None:
+    """MLflow and Prefect say that it ended, and nothing is noted any more."""
+    found = statuses(project.uri, run.mlflow_run_id)
+    assert (found[""], found["edit"]) == ("KILLED", "KILLED"), found
+    assert set(found.values()) <= {"KILLED", "FINISHED"}
+    assert project.prefect_state(run.flow_run_id) in FINAL - {"COMPLETED"}
+    assert [path for path in notes(project.root) if run.mlflow_run_id in path.read_text()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_build_ended_by_a_signal_leaves_no_process_and_true_records(project: Project, number: signal.Signals) -> None:
+    seed = 100 + number
+    process = project.build(seed, **LONG)
+    run = project.at_edit(seed)
+    assert run.flow_run_id is not None
+    family = living_children(process.pid)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal sends it to all of them
+    else:
+        process.send_signal(number)
+    assert process.wait(150) == (-number if number == signal.SIGKILL else 128 + number)
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+
+    status = project.status()
+    assert status["running"] == []
+    if number == signal.SIGKILL:
+        assert [(each["flow"], each["stage"]) for each in status["killed"]] == [("build-dataset", "edit")]
+        again = project.build(seed, edit__steps="3")
+        assert again.wait(600) == 0, project.log(seed).read_text()[-3000:]
+    else:
+        assert "interrupted" in project.log(seed).read_text()
+        assert "Traceback" not in project.log(seed).read_text()
+        last = project.last_build()
+        assert (last["state"], last["stage"]) == ("cancelled", "edit")
+    check_killed_in_the_records(project, run)
+    assert project.status()["killed"] == []
+    assert notes(project.root) == []
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_a_mistake_that_ends_in_every_record(project: Project) -> None:
+    process = project.build(200, "--cluster", "nope")
+    assert process.wait(300) == 1
+    said = project.log(200).read_text()
+    assert "nope" in said
+    assert "Traceback" not in said
+    assert notes(project.root) == []
+    experiments = [each.experiment_id for each in MlflowClient(tracking_uri=project.uri).search_experiments()]
+    running = MlflowClient(tracking_uri=project.uri).search_runs(experiments, "attributes.status = 'RUNNING'")
+    assert list(running) == []
+    found = httpx.post(f"{project.api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, trust_env=False).json()
+    assert [run["state_type"] for run in found if run["parameters"].get("cluster") == "nope"] == ["FAILED"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_run_cancelled_on_prefects_pages_ends_with_its_workers(project: Project) -> None:
+    flow_run = project.ask(300, **LONG)
+    run = project.at_edit(300)
+    assert run.flow_run_id == flow_run
+    family = [psutil.Process(run.pid), *living_children(run.pid)]
+    asked = {"state": {"type": "CANCELLING"}}
+    httpx.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked, trust_env=False).raise_for_status()
+    until(lambda: project.prefect_state(flow_run) in FINAL, "the end of the run", poll=1)
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert project.prefect_state(flow_run) == "CANCELLED"
+    check_killed_in_the_records(project, run)
+    last = project.last_build()
+    assert (last["state"], last["stage"]) == ("cancelled", "edit")
+    assert notes(project.root) == []
+
+
+def answer_on_a_terminal(project: Project, answer: str) -> tuple[int, str]:
+    """Type an answer to `down` at a terminal. Returns its exit status and what it said."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.run.server", "down"],
+        cwd=project.checkout.path,
+        env=project.checkout.environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # how a terminal ends
+        while piece := os.read(ours, 1 << 12):
+            said += piece
+            if b"[y/N]" in piece:
+                os.write(ours, f"{answer}\n".encode())
+    os.close(ours)
+    return process.wait(120), said.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
+    process = project.build(401, **LONG)
+    flow_run = project.ask(402, **LONG)
+    runs = [project.at_edit(401), project.at_edit(402)]
+    assert runs[1].flow_run_id == flow_run
+    families = [each for run in runs for each in (psutil.Process(run.pid), *living_children(run.pid))]
+
+    refused = project.checkout.run("flows.run.server", "down")
+    assert refused.returncode == 1
+    assert "runs are in work" in refused.stderr
+    assert "NOW=1" in refused.stderr
+    status, said = answer_on_a_terminal(project, "n")
+    assert (status, "nothing was ended" in said) == (1, True), said
+    assert said.count("build-dataset demo at edit") == 2
+    assert all(each.is_running() for each in families)
+
+    ended = project.checkout.run("flows.run.server", "down", "--now")
+    assert ended.stdout == "ended: ui, deployments, server\n", ended.stderr
+    assert process.wait(150) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(families, timeout=30)[1] == []
+    assert processes_of(project.root) == []
+    last = project.last_build()
+    assert (last["state"], last["stage"]) == ("cancelled", "edit")
+    project.checkout.up()
+    for run in runs:
+        check_killed_in_the_records(project, run)
+    assert notes(project.root) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_runs_whose_prefect_server_is_killed_end_and_are_ended_in_its_records_later(project: Project) -> None:
+    short = {"edit__steps": "12"}
+    server, serving = project.checkout.service("server"), project.checkout.service("deployments")
+    assert server is not None
+    assert serving is not None
+    process = project.build(501, **short)
+    flow_run = project.ask(502, **LONG)
+    runs = [project.at_edit(501), project.at_edit(502)]
+    assert runs[1].flow_run_id == flow_run
+    families = [each for run in runs for each in (psutil.Process(run.pid), *living_children(run.pid))]
+    os.kill(server.pid, signal.SIGKILL)
+    # The work needs no server. Prefect's client tries for a minute to tell it the last word.
+    assert process.wait(600) == 0, project.log(501).read_text()[-3000:]
+    assert "dataset" in json.loads(project.log(501).read_text()[project.log(501).read_text().index("\n{") :])
+    assert set(statuses(project.uri, runs[0].mlflow_run_id).values()) == {"FINISHED"}
+    until(lambda: not serving.alive(), "the end of the serving process", poll=1)
+    assert psutil.wait_procs(families, timeout=300)[1] == []
+
+    project.checkout.up()
+    states = [project.prefect_state(run.flow_run_id) for run in runs]
+    assert states[0] == "COMPLETED"
+    assert states[1] in FINAL
+    assert "RUNNING" not in statuses(project.uri, runs[1].mlflow_run_id).values()
+    assert notes(project.root) == []
+    assert project.status()["running"] == []

@@ -8,19 +8,31 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from mlflow import MlflowClient
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
+from flows.run.processes import wait_until
+from flows.run.server import healthy, start_mlflow
 from flows.track.mlflow_database import artifacts_uri, database_path, database_uri, is_finished, open_database
 from flows.track.mlflow_runs import Tracker
-from tests.worlds.commands import count_tables, kill_when
+from tests.worlds import commands
+from tests.worlds.checkouts import end_family, make_checkout
+from tests.worlds.commands import count_tables, kill_when, until
 from tests.worlds.processes import fork, wait, watch_disk
+
+# A service outlives the object that started it, by intention.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
 DIGEST = "7" * 64
 
@@ -220,3 +232,155 @@ def test_killed_while_it_makes_the_database_the_next_call_makes_a_whole_one(tmp_
     assert tracker.is_own
     assert is_finished(path)
     assert sorted(file.name for file in path.parent.iterdir()) == ["artifacts", "mlflow.db", "mlflow.lock"]
+
+
+# ---- the same from outside: real commands on a data root of their own ----
+
+
+def styles_beside(root: Path, *names: str) -> str:
+    """Style files beside a data root. Returns their folder."""
+    folder = root.parent / "styles"
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(PROJECT / "configs" / "styles" / f"{name}.txt", folder)
+    return str(folder)
+
+
+LOAD = """
+import sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/stillroom-demo/1")
+pictures = model.predict(model.input_example)
+print(len(pictures), sorted({bytes(picture)[:4] for picture in pictures["image"]}))
+"""
+
+
+def naming(root: Path, place: Path) -> list[str]:
+    """Files below a root that name another place."""
+    word = str(place).encode()
+    return sorted(name for name, content in files_below(root).items() if word in content)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_after_a_move_the_pages_the_models_and_the_commands_work_from_the_new_place(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    small = commands.overrides(prompts__styles_dir=styles_beside(first, "red-hair", "zombie"))
+    built, *_, evaluated = [commands.run(first, flow, *small) for flow in ("build", "distill", "evaluate")]
+    first.rename(second)
+
+    service = start_mlflow(second)
+    try:
+        client = MlflowClient(tracking_uri=open_database(second))
+        run_id = evaluated["mlflow_run_id"]
+        pictures = [each.path for each in client.list_artifacts(run_id, "pictures") if each.path.endswith(".png")]
+        wait_until(lambda: answers(f"{service.url}/health"), service, seconds=240)
+        got = httpx.get(
+            f"{service.url}/get-artifact",
+            params={"run_uuid": run_id, "path": pictures[0]},
+            trust_env=False,
+            timeout=120,
+        )
+        assert (got.status_code, got.content[:8]) == (200, b"\x89PNG\r\n\x1a\n")
+    finally:
+        end_family(service.pid)
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, open_database(second)],
+        cwd=tmp_path,
+        env=commands.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr[-3000:]
+    assert "[b'\\x89PNG']" in loaded.stdout
+
+    portrait = next((second / "store" / "portraits").rglob("*.png"))
+    out = tmp_path / "edited"
+    commands.run(second, "edit", str(portrait), "--prompt", "Make the hair red", "--out", str(out), *small)
+    assert (out / "edited.png").is_file()
+
+    again = commands.run(second, "build", *small)
+    assert (again["partitions_run"], again["dataset"]) == (0, built["dataset"])
+    artifacts = second / "mlflow" / "artifacts" / again["mlflow_run_id"] / "artifacts"
+    assert (artifacts / "README.md").is_file()
+    assert dataset_address(second, again["mlflow_run_id"]).startswith(f"{second.as_uri()}/")
+    assert not first.exists()
+    assert rows_naming(second, first) == []
+    # A model's own description says where it was written; loading it does not use that.
+    assert {Path(name).name for name in naming(second, first)} <= {"MLmodel"}
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_any_moment_on_an_empty_root_the_same_command_succeeds(tmp_path: Path) -> None:
+    small = commands.overrides(prompts__styles_dir=styles_beside(tmp_path / "root", "red-hair"))
+    began = time.monotonic()
+    dataset = commands.run(tmp_path / "untouched", "build", *small)["dataset"]
+    seconds = time.monotonic() - began
+    for moment in range(1, 11):
+        root = tmp_path / f"root-{moment}"
+        process = commands.start(root, "build", "--json", *small)
+        time.sleep(seconds * 0.035 * moment)  # 0.5 to 7 s, where a build takes 20
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+        again = commands.run(root, "build", *small)
+        assert again["dataset"] == dataset, moment
+        client = MlflowClient(tracking_uri=open_database(root))
+        ids = [each.experiment_id for each in client.search_experiments()]
+        assert list(client.search_runs(ids, "attributes.status = 'RUNNING'")) == [], moment
+        shutil.rmtree(root)
+
+
+START = """
+from data_catalog.config.places import data_root
+from flows.run.server import start_server
+print(start_server(data_root()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_prefects_database_is_made_again_when_the_first_start_was_killed(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "A")
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", START],
+            cwd=checkout.path,
+            env=checkout.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    database = checkout.root / "prefect" / "prefect.db"
+    try:
+        for tables, only_the_server in ((0, False), (1, False), (12, False), (25, False), (12, True)):
+            shutil.rmtree(checkout.root, ignore_errors=True)
+            process = start()
+            until(lambda least=tables: database.exists() and count_tables(database) >= least, "the tables")  # type: ignore[misc]
+            service = checkout.service("server")
+            assert service is not None
+            if not only_the_server:
+                process.kill()
+                process.communicate()
+            end_family(service.pid)
+            again = process if only_the_server else start()
+            said = again.communicate(timeout=600)[0]
+            assert again.returncode == 0, (tables, said, checkout.logs())
+            assert healthy(said.strip().splitlines()[-1]), said
+            with closing(sqlite3.connect(database)) as opened:
+                assert opened.execute("SELECT count(*) FROM flow_run").fetchone() == (0,)
+            checkout.end()
+    finally:
+        checkout.end()
