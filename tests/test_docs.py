@@ -1,5 +1,6 @@
 """The documentation: generated pages are those of the code, links lead somewhere, pictures are used."""
 
+import importlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -88,17 +89,19 @@ def test_the_settings_page_tells_what_a_stage_reads() -> None:
     assert counted["run.workers"] == counted["edit.batch_size"] == []
 
 
-def test_the_example_stage_of_the_concepts_page_works(tmp_path: Path) -> None:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$", (generate.DOCS / "concepts.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+def test_the_example_stage_of_the_concepts_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (generate.DOCS / "concepts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     stage_code, settings_code = (next(b for b in blocks if text in b) for text in ("STAGE = Stage(", "(Section):"))
     names: dict[str, Any] = {"Section": Section, "Field": Field}
     exec(settings_code, names)
-    exec(stage_code, names)
     own = names["BrightnessSettings"]
     settings = create_model("WithBrightness", __base__=Settings, brightness=(own, own()))()
-    work = replace(write_chain(tmp_path).work(names["STAGE"], "zombie", 0), settings=settings)
-    made = names["STAGE"].run(work)
+    (tmp_path / "example_of_a_stage.py").write_text(stage_code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    stage = importlib.import_module("example_of_a_stage").STAGE
+
+    work = replace(write_chain(tmp_path / "chain").work(stage, "zombie", 0), settings=settings)
+    made = stage.run(work)
     assert made.samples == pq.read_table(work.folder / "brightness.parquet").num_rows > 0
-    assert names["STAGE"].reads(settings, work.partition) == {"gamma": 1.0}
+    assert stage.reads(settings, work.partition) == {"gamma": 1.0}
