@@ -144,6 +144,6 @@ def _changes(past: Past, entry: Entry, now: dict[str, Any], expected: bool = Fal
 
 
 def _upstream(names: Sequence[str], one: str, several: str) -> tuple[Reason, ...]:
-    """One reason for all of these upstream partitions."""
+    """Return one reason for all of these upstream partitions."""
     more = one if len(names) == 1 else f"and {len(names) - 1} more {several}"
     return (Reason(f"upstream {names[0]} {more}"),) if names else ()

@@ -163,7 +163,7 @@ class Plan:
                 step.verdict = replace(step.verdict, note=f"too few are kept; more attempts: {places}")
 
     def _asked(self, step: Step) -> list[Partition]:
-        """The attempts that a made partition asks for and that are not in the plan yet."""
+        """Return the attempts that a made partition asks for and that are not in the plan yet."""
         if not step.made or step.entry is None:
             return []
         wanted = (Partition.parse(f"{step.key}/{place}")._replace(stage="") for place in step.entry.more)
@@ -186,10 +186,10 @@ class Plan:
         for entry in self.catalog.history(step.key):
             if entry.digest.startswith(digest) and not self.catalog.problems(entry):
                 return Verdict("cached", (), entry.fingerprint, entry, entry)
-        raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
+        raise UserError(f"the store has no complete {step.key} with the digest {digest}")
 
     def _inputs(self, step: Step) -> Inputs:
-        """What would make a partition now."""
+        """Return the inputs that would make a partition now."""
         stage, partition = self._declared[step.partition.stage], step.partition
         if stage.name not in self._weights:
             names = stage.models(self.settings)

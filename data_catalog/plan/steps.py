@@ -15,7 +15,7 @@ NOT_JUDGED = Verdict()
 
 @dataclass(slots=True)
 class Step:
-    """One partition in the plan, with the verdict on it as it stands now."""
+    """Partition in the plan, with the present verdict on it."""
 
     partition: Partition
     key: str
@@ -95,7 +95,7 @@ def digest_for(entry: Entry, partition: Partition, need: Need) -> str:
 
 
 def named(key: str, names: Sequence[str]) -> list[str]:
-    """Those of the names (stages, stage/style, partitions) that stand for a partition."""
+    """Return those of the names (stages, stage/style, partitions) that stand for a partition."""
     return [name for name in names if key == name or key.startswith(name + "/")]
 
 

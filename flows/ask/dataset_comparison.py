@@ -9,7 +9,7 @@ from data_catalog.workspace import Workspace
 
 
 def diff_datasets(a: str, b: str | None, page: Path | None, workspace: Workspace) -> dict[str, Any]:
-    """What differs from dataset A to B; also written as a page where one is asked for."""
+    """Describe the differences from dataset A to B; also write them as a page if one is given."""
     from tasks.datasets.diff import describe_diff, find_dataset, pair_samples
     from tasks.datasets.made import snapshot_of
 

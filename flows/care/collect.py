@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def look_for_waste(workspace: Workspace, last: int, keep: Sequence[str]) -> Findings:
-    """What may go: nothing that is in use, that a kept snapshot was made from, or that a profile's plan counts on."""
+    """Find deletable folders: unused, in no kept snapshot's history, and in no profile's plan."""
     uses = _registered(workspace.root, workspace.settings)
     return find_waste(workspace.store, _plans(workspace), last, keep, uses)
 
@@ -52,7 +52,7 @@ def both(earlier: Findings, now: Findings) -> Findings:
 
 
 def delete(workspace: Workspace, findings: Findings) -> list[Waste]:
-    """Delete it. What changed since it was found, or is being worked on, stays."""
+    """Delete the findings. Folders that changed meanwhile or are locked stay."""
     return remove_waste(workspace.store, findings.items)
 
 

@@ -11,7 +11,7 @@ from flows.ask.plan import find_made, open_plan
 
 
 def describe_models(workspace: Workspace) -> dict[str, Any]:
-    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
+    """Describe the models of the profile's world: source, digest, and whether the weights match."""
     from models.zoo import zoo
 
     settings = workspace.settings
@@ -20,7 +20,7 @@ def describe_models(workspace: Workspace) -> dict[str, Any]:
 
 
 def describe_status(workspace: Workspace) -> dict[str, Any]:
-    """What is made, what ran last, which services are up."""
+    """Describe the partitions made, the last runs, and the running services."""
     from flows.run import active
     from flows.run.history import last_runs
     from flows.run.processes import find_service
