@@ -186,7 +186,7 @@ class Plan:
         for entry in self.catalog.history(step.key):
             if entry.digest.startswith(digest) and not self.catalog.problems(entry):
                 return Verdict("cached", (), entry.fingerprint, entry, entry)
-        raise UserError(f"the store holds no whole {step.key} with the digest {digest}")
+        raise UserError(f"the store has no complete {step.key} with the digest {digest}")
 
     def _inputs(self, step: Step) -> Inputs:
         """Gather the inputs that would make a partition now."""

@@ -27,8 +27,8 @@ from data_catalog.store.store import writing
 
 SAMPLES, MANIFEST = "samples.parquet", "manifest.json"
 DOCUMENTS = ("README.md", "report.html", "rejected.html")  # of a snapshot that a build published
-FOLDER_CHARS = 16  # of the digest, in a folder's name
-ROW_GROUP = 65_536  # rows; a query by style and score reads only the groups that may match
+FOLDER_CHARS = 16  # characters of the digest in a folder's name
+ROW_GROUP = 65_536  # rows; a query by style and score skips groups that cannot match
 
 
 @dataclass(frozen=True)

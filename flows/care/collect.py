@@ -52,7 +52,7 @@ def both(earlier: Findings, now: Findings) -> Findings:
 
 
 def delete(workspace: Workspace, findings: Findings) -> list[Waste]:
-    """Delete it. What changed since it was found, or is being worked on, stays."""
+    """Delete the findings. Folders that changed meanwhile or are locked stay."""
     return remove_waste(workspace.store, findings.items)
 
 

@@ -28,7 +28,7 @@ Check = dict[str, str]
 
 
 def examine(workspace: Workspace) -> dict[str, Any]:
-    """All checks; `ok` is false if one failed (a warning does not count)."""
+    """Run the checks; `ok` is false if one failed (a warning does not count)."""
     settings, root = workspace.settings, workspace.root
     groups: tuple[Callable[[], Iterator[Check]], ...] = (
         _python,
@@ -157,7 +157,7 @@ def _services(root: Path) -> Iterator[Check]:
 
 
 def _tracking(settings: Settings, root: Path) -> Iterator[Check]:
-    """MLflow looks for artifacts below the data root, also after that was moved."""
+    """Check that MLflow's artifact locations are below the data root, also after it was moved."""
     given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         yield _check("mlflow", True, given)

@@ -11,7 +11,7 @@ from flows.ask.plan import find_made, open_plan
 
 
 def describe_models(workspace: Workspace) -> dict[str, Any]:
-    """Models of the profile's world: source, digest, and whether the weights are there as promised."""
+    """Describe the models of the profile's world: source, digest, and whether the weights match."""
     from models.zoo import zoo
 
     settings = workspace.settings

@@ -8,7 +8,7 @@ from data_catalog.workspace import Workspace
 
 
 def verify_store(workspace: Workspace) -> dict[str, Any]:
-    """Hash everything below the data root again, note for later plans what is damaged, and look where MLflow looks."""
+    """Hash everything below the data root again, note the damage for later plans, and check MLflow's locations."""
     from data_catalog.care.verify import Damage, note_damage, verify
     from flows.track.mlflow_database import DATABASE, FOLDER, database_path, look_at_locations, open_database
 

@@ -22,7 +22,7 @@ ORDERS = [("name", "key")] + [(title(name), name) for name in MEASURES]
 
 
 def build_browse_tab(root: Path, tab: gr.Tab) -> None:
-    """Lay the tab out and connect it. Datasets are looked up when the tab is opened: new ones are there then."""
+    """Lay the tab out and connect it. Datasets are listed when the tab is opened, so that new ones appear."""
     with gr.Row(elem_classes="filters"):
         dataset = gr.Dropdown([], label="Dataset", scale=2, elem_id="browse-dataset")
         which = gr.Radio([KEPT, REJECTED], value=KEPT, label="Samples", scale=2, elem_id="browse-which")
@@ -72,7 +72,7 @@ def list_filters(root: Path, dataset: str | None) -> tuple[Any, Any]:
 
 
 def first_page(root: Path, *filters: Any) -> tuple[int, str, str]:
-    """`show_page` from the beginning: the filters are others."""
+    """Return `show_page` from the beginning, after a change of the filters."""
     return show_page(root, 0, *filters)
 
 

@@ -22,7 +22,7 @@ NO_STUDENT = "There is no student here yet. `stillroom distill` trains one; load
 
 
 def build_page(shelf: Shelf) -> gr.Blocks:
-    """The page. Without a student, its tabs say how to get one."""
+    """Build the page. Without a student, its tabs say how to get one."""
     students, settings = bool(shelf.choices()), shelf.workspace.settings
     with gr.Blocks(title="stillroom", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_FILES_S)) as page:
         gr.HTML(
@@ -54,7 +54,7 @@ def mount_page(app: "FastAPI", shelf: Shelf) -> "FastAPI":
         primary_hue="amber", neutral_hue="stone", radius_size="sm", font=FONTS, font_mono=("ui-monospace", "monospace")
     ).set(body_text_color_subdued="*neutral_500")
     page = build_page(shelf)
-    # Gradio lets a request name only files that were uploaded, but asks no mounted page to: it counts as not launched.
+    # Gradio restricts requests to uploaded files, but not on a mounted page, which counts as not launched.
     page.has_launched = True
     return gr.mount_gradio_app(
         app,

@@ -74,14 +74,14 @@ def serve(host: str, port: int, workspace: Workspace) -> None:
         import uvicorn
 
         app = make_app(workspace)
-        # uvicorn ends the page in good order, then sends the signal on: it must not end us before the folder is gone.
+        # uvicorn ends the page in good order, then raises the signal again: the folder must be removed before.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         log.info("ready; Ctrl+C ends it")
         uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
 def make_app(workspace: Workspace) -> "FastAPI":
-    """The page as an application, with its doors. Gradio takes its folder for files from `own_folder`."""
+    """Build the page as an application behind its filter. Gradio's folder for files comes from `own_folder`."""
     from fastapi import FastAPI
 
     from flows.page.doors import Doors

@@ -40,7 +40,7 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
 
     A flow with nothing to do returns before anything is started: there is then no run of it in Prefect and MLflow.
     """
-    load_settings(profile, overrides)  # a mistake in them is said before anything is started
+    load_settings(profile, overrides)  # report mistakes in the settings before anything is started
     outcome = finished(name, profile, overrides, parameters)
     if outcome is not None:
         return outcome

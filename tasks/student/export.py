@@ -20,7 +20,7 @@ SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fract
 
 
 def export_student(target: Path, name: str | None, workspace: Workspace) -> dict[str, Any]:
-    """Write the student into a new folder; the folder appears when it is whole, and the data root remembers it."""
+    """Write the student into a new folder, which appears when it is complete; the data root notes the export."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
     from tasks.student.api import Student, find_student
@@ -47,7 +47,7 @@ def export_student(target: Path, name: str | None, workspace: Workspace) -> dict
 def save_export(
     student: "Student", folder: Path, catalog: Catalog, digest: str, shown_folder: Path | None = None
 ) -> None:
-    """The files of an export, its card filled from what the store knows of the student."""
+    """Write the files of an export; the card is filled from the store."""
     entry = student_entry(catalog, digest)
     record = catalog.read(entry)
     training = json.loads((catalog.folder(entry) / "training.json").read_text(encoding="utf-8"))
