@@ -90,10 +90,10 @@ class LlmSettings(Section):
 
 
 class EditSettings(Section):
-    """InstructPix2Pix sampling. What has an `exclude_if` came later and leaves older fingerprints as they are."""
+    """InstructPix2Pix sampling."""
 
     # dataset: the portraits are a 3DPE dataset, and its edits are the pseudo-labels: docs/data.md.
-    source: Literal["editor", "dataset"] = Field("editor", exclude_if=lambda source: source == "editor")
+    source: Literal["editor", "dataset"] = "editor"
     prompts_per_portrait: int = Field(1, ge=1)
     steps: int = Field(20, ge=1)
     guidance_scale: float = Field(7.5, ge=1.0)
@@ -101,7 +101,7 @@ class EditSettings(Section):
     # The share of the steps that is guided; the others cost a third. It changes the pictures: docs/editor.md.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     # The sampler; null: what the checkpoint ships. One of another kind wants another number of steps.
-    scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = Field(None, exclude_if=lambda name: name is None)
+    scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = None
     # On a GPU; auto: as many as its free memory holds. In no fingerprint: a sample does not depend on its batch.
     batch_size: int | Literal["auto"] = 16
     seed: int = Field(0, ge=0)
