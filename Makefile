@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test lint up down bench bench-orchestrator docs
+.PHONY: setup demo test quick lint up down bench bench-orchestrator docs
 
 setup: .venv/.installed
 
@@ -49,6 +49,10 @@ docs: setup
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# The tests without networks, engines and processes: under a minute.
+quick: setup
+	$(BIN)/python -m pytest --quick -q -m "not slow and not gpu"
 
 # The peers live in an environment of their own: what they need does not fit beside what we need.
 .bench-venv/.installed: benchmarks/requirements.txt

@@ -68,10 +68,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
         limits = settings.portraits.model_dump(include={"max_pixels", "min_side"})
         own = {"source": settings.edit.source, "seed": settings.edit.seed, "size": settings.align.size}
         return own | limits | {"edits": given.names}
-    own = settings.edit.model_dump(mode="json", exclude={"batch_size"})
-    if settings.edit.guidance_interval == (0.0, 1.0):
-        del own["guidance_interval"]  # left out at its default, so that fingerprints stay the same
-    return own
+    return settings.edit.model_dump(mode="json", exclude={"batch_size"})
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +14,58 @@ import pytest
 if TYPE_CHECKING:
     from tasks.distill import Networks
 
+PROJECT = Path(__file__).parents[1]
+
 # Before anything imports Prefect or MLflow: no test talks to the outside.
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MLFLOW_DISABLE_TELEMETRY="true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Files with one of these are left out of `make quick`: networks, engines, forked processes, many generated cases,
+# and the fixtures that start engines.
+HEAVY = re.compile(
+    r"^ *(from|import) (models|torch|mlflow|prefect|distributed|datasets|gradio|playwright|hypothesis|tracemalloc)\b"
+    r"|\b(prefect_api|mlflow_uri|networks|dataset): |tests\.worlds\.processes|flows\.run\.runner",
+    re.MULTILINE,
+)
+STARTS_A_PROCESS = re.compile(r"subprocess\.|\bstillroom\(")  # so does the helper of that name
+HELPER = re.compile(r"^ *from (tests[\w.]*|benchmarks[\w.]*) import (\w+)", re.MULTILINE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --quick."""
+    parser.addoption("--quick", action="store_true", help="only files without networks, engines and processes")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave heavy files out where --quick is given, before anything that they import is imported."""
+    leave_out = config.getoption("quick") and collection_path.suffix == ".py" and is_heavy(collection_path)
+    return True if leave_out else None  # None: as usual
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests out that start a process, where --quick is given."""
+    if config.getoption("quick"):
+        functions = {item: inspect.getsource(item.function) for item in items if isinstance(item, pytest.Function)}
+        left_out = [item for item, source in functions.items() if STARTS_A_PROCESS.search(source)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def is_heavy(path: Path) -> bool:
+    """Tell whether a test file, or a helper that it imports, needs a network, an engine or a process."""
+    seen: set[Path] = set()
+    left = [path]
+    while left:
+        path = left.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        text = path.read_text(encoding="utf-8")
+        if HEAVY.search(text):
+            return True
+        for module, name in HELPER.findall(text):
+            left += [PROJECT / f"{each.replace('.', '/')}.py" for each in (module, f"{module}.{name}")]
+    return False
 
 
 @pytest.fixture(scope="session")

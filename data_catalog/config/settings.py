@@ -90,10 +90,10 @@ class LlmSettings(Section):
 
 
 class EditSettings(Section):
-    """InstructPix2Pix sampling. A field with `exclude_if` is absent from fingerprints while it has its default."""
+    """InstructPix2Pix sampling."""
 
     # editor: the editor makes the edits; dataset: the portraits are a 3DPE dataset with edits (docs/data.md).
-    source: Literal["editor", "dataset"] = Field("editor", exclude_if=lambda source: source == "editor")
+    source: Literal["editor", "dataset"] = "editor"
     prompts_per_portrait: int = Field(1, ge=1)
     steps: int = Field(20, ge=1)
     guidance_scale: float = Field(7.5, ge=1.0)
@@ -101,7 +101,7 @@ class EditSettings(Section):
     # First and last share of the steps with guidance; a step without it costs a third.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     # Sampler; null: the checkpoint's own. Samplers differ in the number of steps they need.
-    scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = Field(None, exclude_if=lambda name: name is None)
+    scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = None
     # Samples at once on a GPU; auto: as many as its free memory holds. In no fingerprint: samples stay the same.
     batch_size: int | Literal["auto"] = 16
     seed: int = Field(0, ge=0)

@@ -45,17 +45,17 @@ MEASURES = (
 def describe_evaluation(folder: Path) -> Row:
     """Return the evaluation in `folder` as the template `evaluation.html.j2` needs it."""
     found = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-    true = [{"method": TRUE_HEAD, **found["true_heads"]}] if found.get("true_heads") else []
+    true = [{"method": TRUE_HEAD, **found["true_heads"]}] if found["true_heads"] else []
     shown = [each for each in MEASURES if any(row.get(each.name) is not None for row in found["table"])]
     return {
         "samples": found["samples"],
         "speedup": found["speedup"],
-        **{name: found.get(name) for name in ("timed_editor_steps", "edit_steps", "speedup_as_edited")},
+        **{name: found[name] for name in ("timed_editor_steps", "edit_steps", "speedup_as_edited")},
         "lpips_to": found["lpips_to"],
         "measures": shown,
         "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),
         "rows": show_table(found["table"] + true, shown, found["intervals"]),
-        "difference": show_difference(found["difference"], shown) if "difference" in found else [],
+        "difference": show_difference(found["difference"], shown),
         "styles": [
             show_style(style, found["per_style"][style], pictures, folder)
             for style, pictures in sorted(found["pictures"].items())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.lab.pretraining import recipes
 from tasks.lab.pretraining.card import ABOUT, describe_bars, tabulate
-from tasks.lab.pretraining.curve import HEIGHT, LEFT, RIGHT, WIDTH, draw_curve
+from tasks.lab.pretraining.curve import draw_curve
 from tasks.lab.pretraining.marks import Examined
 from tasks.pictures.inline import embed_picture
 from tasks.templates import render
@@ -36,7 +36,6 @@ def write_report(examined: Mapping[str, Examined], work: Path) -> Path:
         networks=networks,
         bars=describe_bars({name: {"exam": rows} for name, rows in marks.items()}),
         held_out=recipes.HELD_OUT,
-        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT},
     )
     path = work / REPORT
     path.write_text(page, encoding="utf-8")

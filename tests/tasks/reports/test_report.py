@@ -233,19 +233,6 @@ def test_after_an_evaluation_the_report_shows_table_comparison_and_turntables(
         assert f'id="student-{style}"' in with_student
 
 
-def test_an_evaluation_of_an_earlier_version_is_shown_with_what_it_has(
-    chain: Chain, evaluation: Path, tmp_path: Path
-) -> None:
-    earlier = shutil.copytree(evaluation, tmp_path / "earlier")
-    table = json.loads((earlier / "table.json").read_text())
-    for name in ("difference", "timed_editor_steps", "edit_steps", "speedup_as_edited"):
-        del table[name]
-    (earlier / "table.json").write_text(json.dumps(table))
-    shown = dataset_documents(chain.folder("dataset/all"), chain.root, earlier)["report.html"].decode()
-    assert "times faster here. LPIPS" in shown
-    assert "student − editor+teacher" not in shown
-
-
 def test_a_report_made_again_keeps_the_newest_evaluation_of_its_dataset(
     chain: Chain, evaluation: Path, tmp_path: Path
 ) -> None:

@@ -209,13 +209,11 @@ def test_only_the_partition_of_a_changed_edit_is_made_again(source: Path, tmp_pa
     assert "00000_zombie/3.png" in str(plan.steps["edit/zombie/0001"].reasons[0])
 
 
-def test_settings_of_the_editor_do_not_count_for_given_edits_nor_the_source_for_the_editors(source: Path) -> None:
+def test_settings_of_the_editor_do_not_count_for_given_edits(source: Path) -> None:
     partition = Partition("edit", "zombie", 0)
     for override in ("edit.steps=7", "edit.guidance_scale=3", "edit.prompts_per_portrait=2"):
         assert edit.reads(given(source), partition) == edit.reads(given(source, override), partition)
     usual = load_settings("demo")
-    assert "source" not in edit.reads(usual, partition)
-    assert "source" not in usual.edit.model_dump()
     assert edit.sources(usual, partition) == {}
     assert (edit.models(usual), edit.models(given(source))) == (("editor",), ())
 
