@@ -2,18 +2,15 @@
 
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.products.keys import DATASET
 from data_catalog.products.names import check_name, give_name, names_of, read_exports
 from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots
 from data_catalog.products.students import adapted_styles, list_students, recorded_digest, student_entry
-from data_catalog.store.catalog import Catalog, Entry
-from data_catalog.store.store import Store
+from data_catalog.store.catalog import Entry
+from data_catalog.workspace import Workspace
 
 Document = dict[str, Any]
 
@@ -21,9 +18,8 @@ Document = dict[str, Any]
 class Shelf:
     """Students and datasets of a data root, and the settings to compare them with."""
 
-    def __init__(self, root: Path, settings: Settings) -> None:
-        self.root, self.settings = root, settings
-        self.catalog = Catalog(Store(root))
+    def __init__(self, workspace: Workspace) -> None:
+        self.root, self.settings, self.catalog = workspace.root, workspace.settings, workspace.catalog
         self.students = list_students(self.catalog)
         self.records = {entry.digest: self.catalog.read(entry) for entry in self.students}
 
@@ -71,13 +67,13 @@ def _fields_of(section: str, recorded: Document) -> Document:
     return {name: value for name, value in recorded.items() if name in known}
 
 
-def describe_students(profile: str, overrides: list[str]) -> Document:
-    """Describe the students, the newest first."""
+def describe_students(workspace: Workspace) -> Document:
+    """All students, the newest first."""
     from flows.track.model_versions import model_versions
     from tasks.evaluation.table import STUDENT as METHOD
     from tasks.student.export import find_evaluation
 
-    shelf = Shelf(data_root(), load_settings(profile, overrides))
+    shelf = Shelf(workspace)
     adapted, exports = adapted_styles(shelf.catalog), read_exports(shelf.root)
     versions = model_versions(shelf.root, shelf.settings)
     rows = []
@@ -99,16 +95,16 @@ def describe_students(profile: str, overrides: list[str]) -> Document:
             ],
             "exports": exports.get(entry.digest, []),
         })  # fmt: skip
-    return {"profile": profile, "students": rows}
+    return {"profile": workspace.profile, "students": rows}
 
 
-def describe_datasets(profile: str, overrides: list[str]) -> Document:
-    """Describe the datasets, the newest first."""
-    shelf = Shelf(data_root(), load_settings(profile, overrides))
+def describe_datasets(workspace: Workspace) -> Document:
+    """All datasets, the newest first."""
+    shelf = Shelf(workspace)
     latest = shelf.root / "datasets" / "latest"
     newest = latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
     rows = [_dataset_row(shelf, snapshot, newest) for snapshot in reversed(list_snapshots(shelf.root))]
-    return {"profile": profile, "datasets": rows}
+    return {"profile": workspace.profile, "datasets": rows}
 
 
 def _dataset_row(shelf: Shelf, snapshot: Snapshot, newest: str | None) -> Document:
@@ -150,13 +146,12 @@ def compare_with_profile(told: Document, settings: Settings) -> list[Document]:
     return rows
 
 
-def promote(student: str, name: str, profile: str, overrides: list[str]) -> Document:
+def promote(student: str, name: str, workspace: Workspace) -> Document:
     """Give a student a name, also as an alias of its registered model in MLflow."""
     from flows.track.model_versions import move_alias
 
-    root, settings = data_root(), load_settings(profile, overrides)
     check_name(name)
-    digest = student_entry(Catalog(Store(root)), student).digest
-    before = give_name(root, name, digest)
-    told = move_alias(root, settings, name, digest, before)
+    digest = student_entry(workspace.catalog, student).digest
+    before = give_name(workspace.root, name, digest)
+    told = move_alias(workspace.root, workspace.settings, name, digest, before)
     return {"name": name, "student": digest, "before": before, "mlflow": told}

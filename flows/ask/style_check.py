@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root, shown_path
-from data_catalog.config.profiles import load_settings
+from data_catalog.config.places import shown_path
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import StyleFile, check_slug, read_style, styles_folder
 from data_catalog.samples.images import Rejected, read_image
+from data_catalog.workspace import Workspace
 from tasks.language.checks import changes_identity, not_face_safe, people_named
 from tasks.language.collection import MAX_WORDS
 from tasks.language.wording import normalise
@@ -19,9 +19,9 @@ Book = dict[str, Any]
 Finding = tuple[str, str]  # finding, and its level: error (the build would stop or leak) or note
 
 
-def check_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
+def check_styles(workspace: Workspace) -> dict[str, Any]:
     """Look at every file of the styles folder; `ok` if none holds an error."""
-    settings = load_settings(profile, overrides)
+    settings = workspace.settings
     folder = styles_folder(settings)
     styles: dict[str, StyleFile] = {}
     problems: list[dict[str, str]] = []
@@ -44,14 +44,14 @@ def check_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
     books: dict[str, Book] = {}
     if settings.prompts.backend == "builtin":  # A check must not pay a language model.
         for slug, style in sound.items():
-            book, findings = _book_of(style, settings)
+            book, findings = _book_of(style, workspace)
             books |= {slug: book} if book else {}
             add(slug, findings)
     for slug, findings in _shared(sound, books).items():
         add(slug, findings)
     errors = sum(problem["level"] == "error" for problem in problems)
     return {
-        "profile": profile,
+        "profile": workspace.profile,
         "folder": shown_path(folder),
         "checked": len(styles),
         "problems": problems,
@@ -102,11 +102,12 @@ def _file_findings(style: StyleFile, path: Path, settings: Settings) -> list[Fin
     return findings
 
 
-def _book_of(style: StyleFile, settings: Settings) -> tuple[Book | None, list[Finding]]:
-    """Return the prompts that the built-in paraphraser would make, compared by words only: no network is loaded."""
+def _book_of(style: StyleFile, workspace: Workspace) -> tuple[Book | None, list[Finding]]:
+    """The prompts as the built-in paraphraser would make them, by words alone: no network is loaded."""
+    settings = workspace.settings
     plain = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"max_clip_text": None})})
     try:
-        book, _ = make_book(style, plain, data_root() / ANSWERS)
+        book, _ = make_book(style, plain, workspace.root / ANSWERS)
     except UserError as error:
         return None, [(error.message, "error")]
     wanted = settings.prompts.train + settings.prompts.test

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root, shown_path
-from data_catalog.config.profiles import load_settings
-from data_catalog.config.settings import Settings
+from data_catalog.config.places import shown_path
 from data_catalog.config.styles import (
     SLUG_MAX,
     StyleFile,
@@ -21,6 +19,7 @@ from data_catalog.config.styles import (
 )
 from data_catalog.plan.plan import Plan
 from data_catalog.store.fingerprint import write_atomically
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.ask.style_check import line_problems
 from flows.mistakes import MISTAKES
@@ -28,18 +27,18 @@ from tasks.language.paraphrase import parse
 from tasks.language.wording import clean, normalise
 
 
-def describe_styles(profile: str, overrides: list[str]) -> dict[str, Any]:
+def describe_styles(workspace: Workspace) -> dict[str, Any]:
     """Describe the styles that the settings choose: prompts, state, samples kept and their share."""
-    settings = load_settings(profile, overrides)
+    settings = workspace.settings
     paths = [style_path(settings, slug) for slug in list_styles(settings)]
-    plan, note = _open_plan(settings)
+    plan, note = _open_plan(workspace)
     rows = [_style_row(read_style(path), path, plan) for path in paths]
-    return {"profile": profile, "styles": rows} | ({"note": note} if note else {})
+    return {"profile": workspace.profile, "styles": rows} | ({"note": note} if note else {})
 
 
-def add_style(instruction: str, name: str | None, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the file of a new style; its name is taken from the instruction."""
-    settings = load_settings(profile, overrides)
+def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[str, Any]:
+    """Write the file of a new style; its name comes from what the instruction asks for."""
+    settings = workspace.settings
     text, folder = clean(instruction), styles_folder(settings)
     slug = name or slug_of(text)
     wrong = [what for what, level in line_problems(text, StyleFile(slug=slug, prompts=[text])) if level == "error"]
@@ -74,10 +73,10 @@ def slug_of(instruction: str) -> str:
     return slug if len(slug) <= SLUG_MAX else slug[: SLUG_MAX + 1].rpartition("-")[0] or slug[:SLUG_MAX]
 
 
-def _open_plan(settings: Settings) -> tuple[Plan | None, str]:
-    """Return the plan, or the reason why there is none: styles can be listed before portraits and weights exist."""
+def _open_plan(workspace: Workspace) -> tuple[Plan | None, str]:
+    """The plan, or why there is none: styles can be looked at before portraits and weights are there."""
     try:
-        return open_plan(settings, data_root()), ""
+        return open_plan(workspace.settings, workspace.root), ""
     except MISTAKES as error:
         return None, f"no state: {str(error).splitlines()[0]}"
 

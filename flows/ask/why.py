@@ -3,18 +3,17 @@
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import data_root
-from data_catalog.config.profiles import load_settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.reasons import Reason, compare
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Entry, accept
+from data_catalog.workspace import Workspace
 from flows.ask.plan import find_step, open_plan
 
 
-def explain_partition(key: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the state of one partition, its differences, and each input of its fingerprint, then and now."""
-    plan = open_plan(load_settings(profile, overrides), data_root())
+def explain_partition(key: str, workspace: Workspace) -> dict[str, Any]:
+    """The state of one partition, what changed, and each input of its fingerprint, then and now."""
+    plan = open_plan(workspace.settings, workspace.root)
     step = find_step(plan, key)
     return {
         "partition": step.key,
@@ -41,13 +40,13 @@ def _describe(plan: Plan, entry: Entry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in names} | {"folder": str(plan.catalog.folder(entry))}
 
 
-def accept_stage(stage: str, profile: str, overrides: list[str]) -> dict[str, Any]:
-    """Accept the partitions of a stage as made by its present code, as after a refactoring.
+def accept_stage(stage: str, workspace: Workspace) -> dict[str, Any]:
+    """Let the partitions of a stage count as made by its present code, as after a refactoring.
 
     For each partition this accepts the record that the plan compares with and the records made by the same code. A
     record of still older code, whose bytes may differ, stays as it is.
     """
-    plan = open_plan(load_settings(profile, overrides), data_root())
+    plan = open_plan(workspace.settings, workspace.root)
     if stage not in plan.by_stage:
         raise UserError(f"there is no stage '{stage}'", stages=", ".join(plan.by_stage))
     source = plan.source(stage).digest

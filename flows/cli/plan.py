@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from data_catalog.workspace import Workspace
 from flows.ask.funnels import kept_line
 from flows.cli import screen
 from flows.cli.completion import complete_partition, complete_stage
@@ -45,7 +46,7 @@ def why(
     """Show why one partition would run: each input of its fingerprint, then and now."""
     from flows.ask.why import explain_partition
 
-    screen.show(explain_partition(partition, profile, overrides or []), as_json, why_table)
+    screen.show(explain_partition(partition, Workspace.open(profile, overrides)), as_json, why_table)
 
 
 @app.command()
@@ -58,7 +59,7 @@ def accept(
     """Declare a stage's partitions valid for its changed code, as after a refactoring."""
     from flows.ask.why import accept_stage
 
-    screen.show(accept_stage(stage, profile, overrides or []), as_json, screen.fields)
+    screen.show(accept_stage(stage, Workspace.open(profile, overrides)), as_json, screen.fields)
 
 
 def outlook_table(document: Document, console: Console) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.completion import complete_student
 from flows.cli.options import Json, Overrides, Profile
@@ -25,7 +26,7 @@ def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
     """List the students: names, settings that differ from the profile, measures, uses."""
     from flows.ask.shelf import describe_students
 
-    screen.show(describe_students(profile, overrides or []), as_json, students_table)
+    screen.show(describe_students(Workspace.open(profile, overrides)), as_json, students_table)
 
 
 @app.command()
@@ -33,7 +34,7 @@ def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
     """List the datasets: settings that differ from the profile, samples, students that learned from them."""
     from flows.ask.shelf import describe_datasets
 
-    screen.show(describe_datasets(profile, overrides or []), as_json, datasets_table)
+    screen.show(describe_datasets(Workspace.open(profile, overrides)), as_json, datasets_table)
 
 
 @app.command()
@@ -53,7 +54,7 @@ def promote(
     with screen.only_results_on_stdout():
         from flows.ask.shelf import promote as give_name
 
-        document = give_name(student, name, profile, overrides or [])
+        document = give_name(student, name, Workspace.open(profile, overrides))
     screen.show(document, as_json, promoted_lines)
 
 

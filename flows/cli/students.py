@@ -54,7 +54,8 @@ def edit(
         from tasks.student.edit_files import Products, edit_portraits
 
         products = Products(views, video, mesh)
-        outcome = edit_portraits(images, prompt, reference, out, products, student, profile, overrides or [], style)
+        workspace = Workspace.open(profile, overrides)
+        outcome = edit_portraits(images, prompt, reference, out, products, student, workspace, style)
     screen.show(outcome, as_json, show_edit)
 
 

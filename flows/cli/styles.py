@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import Document, show_rows
@@ -21,7 +22,7 @@ def styles(
         return
     from flows.ask.styles import describe_styles
 
-    screen.show(describe_styles(profile, overrides or []), as_json, styles_table)
+    screen.show(describe_styles(Workspace.open(profile, overrides)), as_json, styles_table)
 
 
 @app.command("add")
@@ -35,7 +36,7 @@ def styles_add(
     """Write the file of a new style."""
     from flows.ask.styles import add_style
 
-    screen.show(add_style(instruction, name, profile, overrides or []), as_json, screen.fields)
+    screen.show(add_style(instruction, name, Workspace.open(profile, overrides)), as_json, screen.fields)
 
 
 @app.command("check")
@@ -43,7 +44,7 @@ def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json
     """Check the style files; exit 1 if a build would stop or leak."""
     from flows.ask.style_check import check_styles
 
-    document = check_styles(profile, overrides or [])
+    document = check_styles(Workspace.open(profile, overrides))
     screen.show(document, as_json, style_check_table)
     if not document["ok"]:
         raise typer.Exit(1)

@@ -12,9 +12,9 @@ EXIT_CODES = tuple(128 + number for number in (signal.SIGINT, *SIGNALS))  # of a
 
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
-    """Within the block, let SIGTERM and a closed terminal raise SystemExit(128 + number), as Ctrl-C raises.
+    """Let SIGTERM and a closed terminal raise SystemExit(128 + number) within the block, as Ctrl-C raises there.
 
-    Signals with a handler are left alone: Prefect's own raises too, and nohup ignores SIGHUP. So blocks may be nested.
+    Signals with a handler are left alone: Prefect's own raises too, and nohup ignores SIGHUP. Blocks may be nested.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_catalog.config.errors import UserError
+from data_catalog.workspace import Workspace
 from tasks.pictures.sheets import write_gif, write_png
 from tasks.pictures.video import check_video_name
 from tasks.student.mesh import check_mesh_name
@@ -53,8 +54,7 @@ def edit_portraits(
     out: Path,
     products: Products,
     student: str | None,
-    profile: str,
-    overrides: list[str],
+    workspace: Workspace,
     style: str | None = None,
 ) -> dict[str, Any]:
     """Edit portraits and write their pictures below `out`, one folder a portrait when there are several.
@@ -67,7 +67,7 @@ def edit_portraits(
     products.check()
     from tasks.student.api import Student
 
-    editor = Student.load(student, profile, overrides, style)
+    editor = Student.from_workspace(workspace, student, style)
     if len(images) >= MANY:
         editor.speed_up()
     wish = editor.read_prompt(prompt, reference)

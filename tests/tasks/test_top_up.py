@@ -5,7 +5,8 @@ The plan, the choice of edits and the selection are the real ones; pictures and 
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -288,26 +289,44 @@ def test_an_attempt_is_of_training_portraits_with_new_seeds_and_then_other_promp
     assert all(by_portrait[0][who] != by_portrait[2][who] != by_portrait[4][who] for who in by_portrait[0])
 
 
-def test_a_run_tops_up_and_tells_the_funnel(scene: Scene, mlflow_uri: str) -> None:
-    stages = [dataclasses.replace(stage, run=QUICK.get(stage.name, list_inputs)) for stage in STAGES]
-    settings = load_settings("demo", SHORT)
-    given = (stages, settings, Store(scene.root), STYLES, BLOCKS, weights_of)
-    plan = make_plan(*given, source=SOURCE)
-    tracker = Tracker(scene.root, settings, "build-dataset")
-    with Workers(settings.run) as workers:
-        about = ActiveRun("build-dataset", "demo", str(scene.root), None, tracker.run_id, None)
-        recording = Recording(plan, tracker, ActiveNote(scene.root / "active.json", about))
-        run = FlowRun(plan, recording, FanOut(workers, scene.root))
+@contextmanager
+def run_of(scene: Scene, plan: Plan, only: list[str] | None = None) -> Iterator[FlowRun]:
+    """A run that has come to the first selection."""
+    tracker = Tracker(scene.root, plan.settings, "build-dataset")
+    about = ActiveRun("build-dataset", "demo", str(scene.root), None, tracker.run_id, None)
+    recording = Recording(plan, tracker, ActiveNote(scene.root / "active.json", about))
+    with Workers(plan.settings.run) as workers:
+        run = FlowRun(plan, recording, FanOut(workers, scene.root), only)
         for name in ("portraits", "align", "prompts", "edit", "score", "select"):
             run.stage(name)
+        yield run
+
+
+def quick_plan(scene: Scene) -> Plan:
+    stages = [dataclasses.replace(stage, run=QUICK.get(stage.name, list_inputs)) for stage in STAGES]
+    return make_plan(stages, load_settings("demo", SHORT), Store(scene.root), STYLES, BLOCKS, weights_of, source=SOURCE)
+
+
+def test_a_run_tops_up_and_tells_the_funnel(scene: Scene, mlflow_uri: str) -> None:
+    plan = quick_plan(scene)
+    with run_of(scene, plan) as run:
         assert run.results["select"].tally.asking == len(STYLES)
         run.top_up("edit", "score", "select")
         run.stage("teach")
         outcome = run.conclude()
     made = digests(plan)
     assert outcome["partitions_run"] == len(made)  # every one once; a selection that asked for more is not counted
-    assert digests(make_plan(*given, source=SOURCE)) == made
-    metrics = tracker.client.get_run(tracker.run_id).data.metrics
+    assert digests(quick_plan(scene)) == made
+    metrics = run.tracker.client.get_run(run.tracker.run_id).data.metrics
     assert metrics["funnel.zombie.kept"] >= 17
     assert metrics["funnel.zombie.made"] > len(BLOCKS) * 7
-    assert "funnels.json" in [artifact.path for artifact in tracker.client.list_artifacts(tracker.run_id)]
+    assert "funnels.json" in [artifact.path for artifact in run.tracker.client.list_artifacts(run.tracker.run_id)]
+
+
+def test_a_run_that_may_make_one_style_makes_the_attempts_of_that_style(scene: Scene, mlflow_uri: str) -> None:
+    plan = quick_plan(scene)
+    listed = [key for key, step in plan.steps.items() if step.partition.style in (None, "zombie")]
+    with run_of(scene, plan, listed) as run:
+        run.top_up("edit", "score", "select")
+    assert plan.steps["select/zombie"].made
+    assert {step.partition.style for step in plan.steps.values() if step.made} == {None, "zombie"}

@@ -10,6 +10,7 @@ import pytest
 from data_catalog.config.profiles import load_settings
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.plan import describe_plan
 from flows.ask.price import Price, Prices
 from flows.ask.why import accept_stage, explain_partition
@@ -131,7 +132,7 @@ def test_accept_blesses_what_the_last_code_made_and_nothing_older(
     (shop.styles / "zombie.txt").rename(shop.styles / "zombie.off")
     change_a_helper(shop, "3")  # a refactoring of the second code
     assert shop.plan().steps["teach/red-hair/0000"].state == "run"
-    outcome = accept_stage("teach", "demo", [])
+    outcome = accept_stage("teach", Workspace.open())
     assert outcome["accepted"] == 4, "also those of a style that has no file now"
     assert outcome["changed"][0].startswith("code models.three_d.segformer.MixMlp.forward: ")
     assert shop.plan().steps["teach/red-hair/0000"].state == "cached"
@@ -140,13 +141,13 @@ def test_accept_blesses_what_the_last_code_made_and_nothing_older(
     assert shop.plan().steps["dataset/all"].state == "run", "only the stage that was named"
     shop.overrides = ["teach.views=3"]
     assert shop.plan().steps["teach/red-hair/0000"].state == "run", "the first code's bytes were never vouched for"
-    assert accept_stage("dataset", "demo", [])["accepted"] == 1
+    assert accept_stage("dataset", Workspace.open())["accepted"] == 1
 
 
 def test_why_names_every_input_then_and_now(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     as_commands(shop, monkeypatch)
     shop.overrides, shop.weights = ["edit.steps=7"], {"editor": "others"}
-    told = explain_partition("edit/zombie/0001", "demo", [])
+    told = explain_partition("edit/zombie/0001", Workspace.open())
     assert told["state"] == "run"
     assert told["changed"] == [
         {"what": "setting steps", "then": str(STEPS), "now": "7"},
@@ -158,7 +159,7 @@ def test_why_names_every_input_then_and_now(shop: Workshop, monkeypatch: pytest.
     assert {what for what, row in inputs.items() if not row["same"]} == {"setting steps", "weights editor"}
     assert told["compared_with"]["seconds"] == SECONDS
     assert Path(told["compared_with"]["folder"]).is_dir()
-    later = explain_partition("score/zombie/0001", "demo", [])
+    later = explain_partition("score/zombie/0001", Workspace.open())
     assert (later["state"], later["changed"][0]["what"]) == ("maybe", "upstream edit/zombie/0001 runs")
     (unknown,) = [row for row in later["inputs"] if row["what"] == "upstream edit/zombie/0001"]
     assert unknown["now"] == "(not known yet)"

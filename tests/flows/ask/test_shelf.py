@@ -85,7 +85,7 @@ def store_partition(root: Path, key: str, inputs: dict[str, str], **files: Docum
 
 
 def test_students_come_newest_first_with_the_settings_that_differ(shop: Workshop, pair: list[Entry]) -> None:
-    rows = describe_students("demo", profile_of(shop))["students"]
+    rows = describe_students(Workspace.open("demo", profile_of(shop)))["students"]
     assert [row["digest"] for row in rows] == [entry.digest for entry in pair]
     assert [row["dataset"] for row in rows] == [each.digest for each in reversed(list_snapshots(shop.root))]
     steps, seed = load_settings("demo").edit.steps, load_settings("demo").distill.seed
@@ -94,7 +94,7 @@ def test_students_come_newest_first_with_the_settings_that_differ(shop: Workshop
         {"setting": "distill.seed", "value": 3, "profile": seed},
     ]
     assert [row["settings"] for row in rows] == [other, []]
-    same = describe_students("demo", [*profile_of(shop), "edit.steps=7", "distill.seed=3"])["students"]
+    same = describe_students(Workspace.open("demo", [*profile_of(shop), "edit.steps=7", "distill.seed=3"]))["students"]
     assert same[0]["settings"] == []
     assert [row["setting"] for row in same[1]["settings"]] == ["edit.steps", "distill.seed"]
 
@@ -114,7 +114,7 @@ def test_a_student_tells_its_measures_and_what_uses_it(shop: Workshop, pair: lis
         shop.root, "adapt/bald", {STUDENT: pair[1].digest}, adapted={"style": "bald", "student": pair[1].digest}
     )
     give_name(shop.root, "champion", pair[1].digest)
-    new, old = describe_students("demo", profile_of(shop))["students"]
+    new, old = describe_students(Workspace.open("demo", profile_of(shop)))["students"]
     assert old["evaluation"] == {"method": "student", "id": 0.5, "lpips": 1.4}
     assert (old["adapted_styles"], old["names"]) == (["bald"], ["champion"])
     assert (new["evaluation"], new["adapted_styles"], new["names"], new["model_versions"]) == (None, [], [], [])
@@ -123,14 +123,14 @@ def test_a_student_tells_its_measures_and_what_uses_it(shop: Workshop, pair: lis
 def test_metrics_of_a_student_are_those_of_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     record = pupil.store_student(tmp_path)
-    (row,) = describe_students("demo", [])["students"]
+    (row,) = describe_students(Workspace.open())["students"]
     learned_from = recorded_digest(pupil.store_dataset(tmp_path))
     assert (row["digest"], row["metrics"], row["dataset"]) == (record.digest, {"val_l1": 0.25}, learned_from)
 
 
 def test_datasets_tell_their_samples_settings_and_students(shop: Workshop, pair: list[Entry]) -> None:
     give_name(shop.root, "champion", pair[1].digest)
-    new, old = describe_datasets("demo", profile_of(shop))["datasets"]
+    new, old = describe_datasets(Workspace.open("demo", profile_of(shop)))["datasets"]
     assert [new["digest"], old["digest"]] == [each.digest for each in reversed(list_snapshots(shop.root))]
     assert [row["students"] for row in (new, old)] == [[entry.digest] for entry in pair]
     assert [row["names"] for row in (new, old)] == [[], ["champion"]]
@@ -148,7 +148,7 @@ def test_a_dataset_without_its_partition_has_the_settings_of_its_manifest(shop: 
         json.dumps(manifest | {"profile": "paper", "settings": {"edit": {"steps": 9}}})
     )
     os.utime(folder / "manifest.json", (1_700_000_000,) * 2)
-    row = describe_datasets("demo", [])["datasets"][-1]
+    row = describe_datasets(Workspace.open())["datasets"][-1]
     told = {each["setting"]: each["value"] for each in row["settings"]}
     assert (told["profile"], told["edit.steps"]) == ("paper", 9)
 
@@ -221,7 +221,7 @@ def test_promote_moves_a_name_and_says_from_where_to_where(shop: Workshop, pair:
 @pytest.mark.parametrize("name", ["", "Champion", "1st", "best of all", "a/b", "latest", "beef", "a" * 65, "ÿ", "a\n"])
 def test_what_cannot_be_a_name_is_said(name: str, shop: Workshop) -> None:
     with pytest.raises(UserError, match="cannot be a student's name"):
-        promote("latest", name, "demo", [])
+        promote("latest", name, Workspace.open())
     assert not (shop.root / NAMES).exists()
 
 
@@ -309,7 +309,7 @@ def test_versions_of_registered_models_are_read_without_mlflow(
     known = model_versions(shop.root, load_settings("demo"))
     assert [(each.version, each.student, each.aliases) for each in known] == [(1, old, ("tried",)), (2, new, ())]
     assert str(known[0]) == "stillroom-demo version 1 @tried"
-    rows = describe_students("demo", [])["students"]
+    rows = describe_students(Workspace.open())["students"]
     assert rows[1]["model_versions"] == [{"name": "stillroom-demo", "version": 1, "aliases": ["tried"]}]
     assert model_versions(shop.root, load_settings("demo", ["run.mlflow_uri=http://127.0.0.1:9"])) == []
 
@@ -327,16 +327,16 @@ def test_promote_moves_the_alias_with_the_name(shop: Workshop, pair: list[Entry]
     for student in (old, new, new):
         register(registry, "stillroom-demo", student)
     register(registry, "of-its-own", old)
-    told = promote(old, "champion", "demo", [])["mlflow"]
+    told = promote(old, "champion", Workspace.open())["mlflow"]
     assert told == ["models:/of-its-own@champion is version 1", "models:/stillroom-demo@champion is version 1"]
-    assert promote(new, "champion", "demo", [])["mlflow"] == [
+    assert promote(new, "champion", Workspace.open())["mlflow"] == [
         "the alias 'champion' was taken from of-its-own version 1",
         "models:/stillroom-demo@champion is version 3",
     ]
     found = registry.get_model_version_by_alias("stillroom-demo", "champion")
     assert (int(found.version), found.tags[TAG]) == (3, new)
     assert registry.get_registered_model("of-its-own").aliases == {}
-    (line,) = promote(new, "v.2", "demo", [])["mlflow"]
+    (line,) = promote(new, "v.2", Workspace.open())["mlflow"]
     assert line.startswith("MLflow takes no such alias for stillroom-demo: ")
     assert read_names(shop.root)["v.2"] == new
 
@@ -344,10 +344,10 @@ def test_promote_moves_the_alias_with_the_name(shop: Workshop, pair: list[Entry]
 def test_a_database_that_cannot_be_read_is_one_message(shop: Workshop) -> None:
     (shop.root / "mlflow").mkdir()
     (shop.root / "mlflow" / "mlflow.db").touch()  # as at the first moment of its making
-    assert describe_students("demo", [])["students"][0]["model_versions"] == []
+    assert describe_students(Workspace.open())["students"][0]["model_versions"] == []
     (shop.root / "mlflow" / "mlflow.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(UserError, match="MLflow's database cannot be read"):
-        describe_students("demo", [])
+        describe_students(Workspace.open())
 
 
 def test_a_named_student_loads_also_beside_a_folder_of_its_name(
@@ -378,5 +378,5 @@ def test_an_export_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     give_name(tmp_path / "data", "champion", digest)
     assert export_student(tmp_path / "out", "champion", Workspace.open())["student"] == digest
     assert read_exports(tmp_path / "data") == {digest: [str(tmp_path / "out")]}
-    (row,) = describe_students("demo", [])["students"]
+    (row,) = describe_students(Workspace.open())["students"]
     assert row["exports"] == [str(tmp_path / "out")]

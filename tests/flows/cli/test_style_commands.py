@@ -13,6 +13,7 @@ from data_catalog.plan.plan import Plan
 from data_catalog.store.execute import execute
 from data_catalog.store.record import Record
 from data_catalog.store.store import Store
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.ask.style_check import check_styles
 from flows.ask.styles import add_style, describe_styles, slug_of
@@ -55,7 +56,7 @@ def make_prompts(folder: Path, *overrides: str) -> tuple[Plan, list[str]]:
 
 def problems(folder: Path, *overrides: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for problem in check_styles("demo", [*chosen(folder), *overrides])["problems"]:
+    for problem in check_styles(Workspace.open("demo", [*chosen(folder), *overrides]))["problems"]:
         found.setdefault(problem["style"], []).append(f"{problem['level']}: {problem['what']}")
     return found
 
@@ -76,27 +77,29 @@ def test_a_style_is_named_by_what_it_asks_for(instruction: str, slug: str) -> No
 
 
 def test_a_style_is_added_once(folder: Path) -> None:
-    added = add_style("make her a porcelain doll.", None, "demo", chosen(folder))
+    added = add_style("make her a porcelain doll.", None, Workspace.open("demo", chosen(folder)))
     assert (added["style"], added["next"]) == ("porcelain-doll", "stillroom build")
     assert (folder / "porcelain-doll.txt").read_text() == "make her a porcelain doll\n"
     with pytest.raises(UserError, match="'porcelain-doll' already"):
-        add_style("turn him into a porcelain doll", None, "demo", chosen(folder))
+        add_style("turn him into a porcelain doll", None, Workspace.open("demo", chosen(folder)))
     with pytest.raises(UserError, match="'porcelain-doll' already has the same instruction"):
-        add_style("Make her a porcelain doll", "doll", "demo", chosen(folder))
+        add_style("Make her a porcelain doll", "doll", Workspace.open("demo", chosen(folder)))
     with pytest.raises(UserError, match="is not named by a slug"):
-        add_style("make her a doll", "My Doll", "demo", chosen(folder))
+        add_style("make her a doll", "My Doll", Workspace.open("demo", chosen(folder)))
     assert len(list(folder.iterdir())) == 3
 
 
 def test_a_style_that_the_profile_does_not_list_says_so(folder: Path) -> None:
-    added = add_style("make her a porcelain doll", None, "demo", [*chosen(folder), "prompts.styles=[zombie]"])
+    added = add_style(
+        "make her a porcelain doll", None, Workspace.open("demo", [*chosen(folder), "prompts.styles=[zombie]"])
+    )
     assert added["next"] == "name it in prompts.styles, which lists zombie"
 
 
 @pytest.mark.parametrize("text", ["", " . ", "turn him into a headless rider", "swap their faces", "very " * 50])
 def test_what_is_no_instruction_is_not_written(text: str, folder: Path) -> None:
     with pytest.raises(UserError, match="not an instruction for a style"):
-        add_style(text, "new", "demo", chosen(folder))
+        add_style(text, "new", Workspace.open("demo", chosen(folder)))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -125,7 +128,7 @@ def test_the_check_says_everything_at_once(folder: Path) -> None:
     assert any("asks for another person ('swap their faces')" in line for line in found["odd"])
     assert "error: train and test share a prompt: make him odd" in found["odd"]
     assert any(line.startswith("error: picture.png: ") for line in found["odd"])
-    assert not check_styles("demo", chosen(folder))["ok"]
+    assert not check_styles(Workspace.open("demo", chosen(folder)))["ok"]
 
 
 def test_a_prompt_that_trains_one_style_and_tests_another_is_an_error(folder: Path) -> None:
@@ -135,11 +138,11 @@ def test_a_prompt_that_trains_one_style_and_tests_another_is_an_error(folder: Pa
 
 
 def test_styles_are_listed_with_counts_and_state(folder: Path) -> None:
-    rows = {row["style"]: row for row in describe_styles("demo", chosen(folder))["styles"]}
+    rows = {row["style"]: row for row in describe_styles(Workspace.open("demo", chosen(folder)))["styles"]}
     assert (rows["zombie"]["state"], rows["zombie"]["train"], rows["zombie"]["yield"]) == ("new", None, None)
     plan, ran = make_prompts(folder)
     assert ran == ["prompts/marble-statue", "prompts/zombie"]
-    rows = {row["style"]: row for row in describe_styles("demo", chosen(folder))["styles"]}
+    rows = {row["style"]: row for row in describe_styles(Workspace.open("demo", chosen(folder)))["styles"]}
     zombie = rows["zombie"]
     assert (zombie["state"], zombie["cached"], zombie["train"], zombie["test"]) == ("outdated", 1, 8, 5)
     assert zombie["partitions"] == sum(step.partition.style == "zombie" for step in plan.steps.values())
@@ -161,12 +164,12 @@ def test_the_yield_of_the_last_selection_is_listed(folder: Path) -> None:
         metrics={"yield": 0.75},
     )
     store.commit(temporary, record)
-    row = describe_styles("demo", chosen(folder))["styles"][0]
+    row = describe_styles(Workspace.open("demo", chosen(folder)))["styles"][0]
     assert (row["style"], row["kept"], row["yield"]) == (partition.style, 30, 0.75)
 
 
 def test_without_portraits_styles_are_listed_without_state(folder: Path) -> None:
-    document = describe_styles("demo", [*chosen(folder), "portraits.source=/no/such/folder"])
+    document = describe_styles(Workspace.open("demo", [*chosen(folder), "portraits.source=/no/such/folder"]))
     assert [row["state"] for row in document["styles"]] == [None, None]
     assert document["note"].startswith("no state: ")
 
@@ -202,7 +205,7 @@ def test_one_more_style_with_a_language_model_asks_for_that_style_alone(folder: 
     asked = ["prompts.backend=openai", f"prompts.base_url={server.url}"]
     make_prompts(folder, *asked)
     server.requests.clear()
-    add_style("make her a porcelain doll", None, "demo", chosen(folder))
+    add_style("make her a porcelain doll", None, Workspace.open("demo", chosen(folder)))
     plan, ran = make_prompts(folder, *asked)
     assert ran == ["prompts/porcelain-doll"]
     assert all("porcelain doll" in request["messages"][1]["content"] for request in server.requests)

@@ -249,9 +249,8 @@ def test_a_sample_is_taken_again_from_its_file(source: Path, tmp_path: Path, mon
     overrides = [f"portraits.source={source}", *GIVEN]
     plan = build(given(source), tmp_path / "data", *MADE)
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "data"))
-    assert regenerate(rows_of(plan, "edit/zombie/0000")[1]["key"], tmp_path / "out", Workspace.open("demo", overrides))[
-        "same"
-    ]
+    key, workspace = rows_of(plan, "edit/zombie/0000")[1]["key"], Workspace.open("demo", overrides)
+    assert regenerate(key, tmp_path / "out", workspace)["same"]
 
 
 def test_the_samples_of_a_dataset_say_which_file_they_came_in(exported: Exported) -> None:

@@ -11,6 +11,7 @@ import trimesh
 from PIL import Image
 
 from data_catalog.config.errors import UserError
+from data_catalog.workspace import Workspace
 from flows import cli
 from tasks.student.edit_files import Products, edit_portraits, find_images, name_folders
 from tests.worlds import pupil
@@ -31,7 +32,7 @@ def data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def edit(given: list[str], out: Path, products: Products, reference: Path | None = None) -> dict[str, Any]:
     prompt = "make the hair red" if reference is None else None
-    return edit_portraits(given, prompt, reference, out, products, "latest", "demo", [])
+    return edit_portraits(given, prompt, reference, out, products, "latest", Workspace.open())
 
 
 def test_one_portrait_gives_views_video_and_mesh_and_both_timings(tmp_path: Path) -> None:
@@ -128,10 +129,10 @@ def test_an_export_stands_alone_and_says_what_it_is(
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "nowhere"))
     (photo,) = pupil.write_photos(tmp_path / "in", 1)
     exported = edit_portraits(
-        [str(photo)], "as a zombie", None, tmp_path / "a", Products(0), str(tmp_path / "student"), "demo", []
+        [str(photo)], "as a zombie", None, tmp_path / "a", Products(0), str(tmp_path / "student"), Workspace.open()
     )
     monkeypatch.setenv("STILLROOM_DATA", str(root))
-    edit_portraits([str(photo)], "as a zombie", None, tmp_path / "b", Products(0), "latest", "demo", [])
+    edit_portraits([str(photo)], "as a zombie", None, tmp_path / "b", Products(0), "latest", Workspace.open())
     assert Path(exported["files"][0]).read_bytes() == (tmp_path / "b" / "edited.png").read_bytes()
     with pytest.raises(SystemExit) as ended:
         cli.main(["export", str(tmp_path / "student")])
