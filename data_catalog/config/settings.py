@@ -58,7 +58,6 @@ class PromptsSettings(Section):
     max_tokens: int = Field(2000, ge=1)  # of one answer
     train: int = Field(8, ge=1)  # prompts per style
     test: int = Field(5, ge=0)  # prompts per style
-    max_rouge: float = Field(0.7, gt=0.0, le=1.0)  # ROUGE-L at which two prompts count as one
     # CLIP text cosine at which they do; null: not asked. The embedded CLIP knows styles, not sentences: to it all
     # prompts of a style are one.
     max_clip_text: float | None = Field(None, gt=0.0, le=1.0)
