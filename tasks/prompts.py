@@ -52,7 +52,7 @@ def run(work: Work) -> Summary:
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     prompts = settings.prompts
-    own = prompts.model_dump(include={"backend", "train", "test", "max_rouge", "seed"})
+    own = prompts.model_dump(include={"backend", "train", "test", "seed"})
     if prompts.max_clip_text is not None:
         own |= {"max_clip_text": prompts.max_clip_text, "world": settings.world}
     if prompts.backend == "openai":
@@ -86,7 +86,7 @@ def make_book(style: StyleFile, settings: Settings, answers: Path) -> tuple[dict
     given = settings.prompts
     check_written(style)
     wanted = given.train + given.test
-    collection = Collection(style, wanted, given.max_rouge, load_embedding(settings), given.max_clip_text or 1.0)
+    collection = Collection(style, wanted, load_embedding(settings), given.max_clip_text or 1.0)
     collection.offer(style.seed_prompt, "seed")
     for text in (*style.train, *style.test, *style.prompts[1:]):
         if normalise(text) != normalise(style.seed_prompt):

@@ -68,7 +68,7 @@ def run(work: Work) -> Summary:
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.adapt.model_dump(include={"pairs", "held_out", "seed", "prompt"})
     shaped = settings.align.model_dump(mode="json", exclude={"landmarks"})
-    prompts = settings.prompts.model_dump(include={"backend", "train", "test", "max_rouge", "seed"})
+    prompts = settings.prompts.model_dump(include={"backend", "train", "test", "seed"})
     return own | {"align": shaped, "prompts": prompts, "teach": settings.teach.model_dump(), "world": settings.world}
 
 

@@ -11,6 +11,7 @@ from data_catalog.config.styles import StyleFile
 from tasks.language.checks import unfit
 from tasks.language.wording import clean, normalise, rouge_l
 
+MAX_ROUGE = 0.7  # ROUGE-L from which two prompts count as one
 MAX_WORDS = 40  # a CLIP text encoder reads 77 tokens
 NOT_NEEDED = "not needed"
 SHOWN = 200  # characters of a rejected text that are kept
@@ -33,7 +34,6 @@ class Collection:
 
     style: StyleFile
     wanted: int
-    max_rouge: float
     embed: Embed | None = None
     max_cosine: float = 1.0
     accepted: list[Prompt] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Collection:
     def _is_similar(self, text: str) -> bool:
         """Whether an accepted prompt is nearly the same; notes which."""
         likeness, other = max(((rouge_l(text, other.text), other.text) for other in self.accepted), default=(0.0, ""))
-        measure, most = "ROUGE-L", self.max_rouge
+        measure, most = "ROUGE-L", MAX_ROUGE
         if likeness < most and self.embed is not None:
             own, known = self._vector(text), [other.text for other in self.accepted]
             likeness, other = max(((float(own @ self._vector(each)), each) for each in known), default=(0.0, ""))

@@ -192,7 +192,7 @@ def test_clip_tells_apart_what_words_do_not() -> None:
     def embed(text: str) -> np.ndarray:
         return np.array(LIKE_CLIP[text])
 
-    collection = Collection(style, 3, 0.9, embed, 0.95)
+    collection = Collection(style, 3, embed, 0.95)
     collection.offer("rot him", "seed")
     for text in ("let him rot", "undead, please"):
         collection.offer(text, "openai")
@@ -205,7 +205,7 @@ def test_clip_is_a_weight_of_the_stage_only_where_the_profile_asks_for_it() -> N
     demo, paper = load_settings("demo"), load_settings("paper")
     partition = Partition("prompts", "zombie")
     assert prompts.STAGE.models(demo) == ()
-    assert set(prompts.reads(demo, partition)) == {"backend", "train", "test", "max_rouge", "seed"}
+    assert set(prompts.reads(demo, partition)) == {"backend", "train", "test", "seed"}
     assert prompts.STAGE.models(paper) == ("clip",)
     assert prompts.reads(paper, partition)["max_clip_text"] == 0.95
 
