@@ -59,7 +59,7 @@ def evaluate(work: Work, models: Models) -> Summary:
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-    chosen = settings.evaluate.model_dump(mode="json")
+    chosen = settings.evaluate.model_dump(mode="json", exclude={"batch_size"})
     return chosen | {"world": settings.world, "edit": settings.edit.model_dump(mode="json", exclude={"batch_size"})}
 
 
