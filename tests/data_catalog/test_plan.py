@@ -357,7 +357,7 @@ def test_a_pinned_partition_is_taken_as_it_was(world: World) -> None:
     digest = world.plan().steps["dataset/all"].entry.digest
     world.changes = {"edit": {"steps": 3}}
     assert world.plan(pins={"dataset/all": digest[:8]}).steps["dataset/all"].state == "cached"
-    with pytest.raises(UserError, match="holds no whole dataset/all with the digest beef"):
+    with pytest.raises(UserError, match="has no complete dataset/all with the digest beef"):
         world.plan(pins={"dataset/all": "beef"})
 
 
