@@ -112,7 +112,7 @@ def test_two_files_for_one_style_are_said(folder: Path) -> None:
         ("prompts: a", "prompts: input should be a valid list"),
         ("prompts: [a, '']", "prompts: a prompt is empty"),
         ("prompts: [a]\nguidance_scale: 0.5", "guidance_scale: input should be greater than or equal to 1"),
-        ("prompts: [a]\ntrain: [b]\ntest: [b]", "stands in both train and test"),
+        ("prompts: [a]\ntrain: [b]\ntest: [b]", "is in both train and test"),
         ("prompts: [a]\nprompts: [b]", "the key 'prompts' occurs twice"),
     ],
 )

@@ -66,13 +66,13 @@ def test_an_unknown_key_names_those_of_its_portrait(
     with pytest.raises(UserError, match="no sample") as caught:
         regenerate(f"{portrait}-zombie-99-0", tmp_path, Workspace.open("demo", SMALL))
     assert keys[0] in str(caught.value)
-    with pytest.raises(UserError, match="no partition of edit is made"):
+    with pytest.raises(UserError, match="no partition of edit that could hold"):
         regenerate(keys[0], tmp_path, Workspace.open("demo", [*SMALL, "edit.steps=3"]))
 
 
 @pytest.mark.parametrize("key", ["zombie", "p0-zombie", "../p0-zombie-1-0", "p0-zombie-one-0"])
 def test_what_is_no_key_is_refused(key: str) -> None:
-    with pytest.raises(UserError, match="is no key of a sample"):
+    with pytest.raises(UserError, match="is not a sample's key"):
         split_key(key)
 
 
