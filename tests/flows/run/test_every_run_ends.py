@@ -29,6 +29,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
+from data_catalog.workspace import Workspace
 from flows.lab.pretrain_embedded import _one_thread_processes, killed_on_error
 from flows.run import active
 from flows.run.history import last_run
@@ -85,7 +86,7 @@ def test_every_end_of_a_run_is_told_to_mlflow_and_leaves_no_note(
     tmp_path: Path, mlflow_uri: str, error: BaseException | None, status: str
 ) -> None:
     run_id = ""
-    with suppress(BaseException), tracked(tmp_path, Settings(), "build-dataset") as (tracker, note):
+    with suppress(BaseException), tracked(Workspace(Settings(), tmp_path), "build-dataset") as (tracker, note):
         run_id = tracker.run_id
         with tracker.stage("edit"):
             note.at("edit")
@@ -102,7 +103,10 @@ def killed_in_a_stage(root: Path, stage: str = "edit") -> str:
     """Let a copy of this process be killed in the middle of a stage. Returns MLflow's run."""
 
     def doomed() -> None:
-        with tracked(root, Settings(), "build-dataset", ["edit.steps=7"], {"force": ["edit"]}) as (tracker, note):
+        with tracked(Workspace(Settings(), root, ("edit.steps=7",)), "build-dataset", {"force": ["edit"]}) as (
+            tracker,
+            note,
+        ):
             with tracker.stage("portraits"):
                 note.at("portraits")
             with tracker.stage(stage):
@@ -118,7 +122,7 @@ def test_a_killed_run_is_ended_in_every_record_by_the_next_start(tmp_path: Path,
     run_id = killed_in_a_stage(tmp_path)
     assert active.running(tmp_path) == []
     assert statuses(mlflow_uri, run_id) == {"": "RUNNING", "portraits": "FINISHED", "edit": "RUNNING"}
-    with tracked(tmp_path, Settings(), "distill"):
+    with tracked(Workspace(Settings(), tmp_path), "distill"):
         assert statuses(mlflow_uri, run_id) == {"": "KILLED", "portraits": "FINISHED", "edit": "KILLED"}
         assert active.left_runs(tmp_path) == []
     assert notes(tmp_path) == []
@@ -129,7 +133,7 @@ def test_a_killed_run_is_ended_in_every_record_by_the_next_start(tmp_path: Path,
 
 def test_a_copied_root_ends_no_run_of_the_original(tmp_path: Path, mlflow_uri: str) -> None:
     original, copy = tmp_path / "A", tmp_path / "B"
-    with tracked(original, Settings(), "build-dataset") as (tracker, _):
+    with tracked(Workspace(Settings(), original), "build-dataset") as (tracker, _):
         shutil.copytree(original, copy)
         assert active.running(copy) == []
         end_left_runs(copy, mlflow_uri)
@@ -150,7 +154,7 @@ def test_prefects_flow_run_of_a_dead_process_is_crashed_and_an_ended_one_keeps_i
     def stand_in() -> None:
         """Never runs."""
 
-    with tracked(tmp_path, Settings(), "distill") as (tracker, _):
+    with tracked(Workspace(Settings(), tmp_path), "distill") as (tracker, _):
         """Its MLflow run stands for that of the others."""
 
     def killed(flow_run: str) -> None:
@@ -238,7 +242,7 @@ def test_a_server_that_goes_away_ends_no_work_and_is_told_of_the_end_later(
 
     @flow(name="build-dataset")
     def build() -> None:
-        with tracked(tmp_path, Settings(), "build-dataset") as (tracker, note):
+        with tracked(Workspace(Settings(), tmp_path), "build-dataset") as (tracker, note):
             done.append(str(flow_run_id()))
             note.at("portraits")
             show_work("portraits", "portraits", lambda: Tally(made=1))
