@@ -121,7 +121,7 @@ def test_a_source_that_is_not_there_or_empty_is_the_users_to_mend(tmp_path: Path
     with pytest.raises(UserError, match="neither a folder nor a zip"):
         portraits.blocks(make_settings(tmp_path / "notes.txt"))
     settings = load_settings("demo", ["portraits.val_fraction=0.5", "portraits.test_fraction=0.5"])
-    with pytest.raises(UserError, match="nobody to train on"):
+    with pytest.raises(UserError, match="leave no portrait to train on"):
         portraits.reads(settings, Partition("portraits", None, 0))
 
 

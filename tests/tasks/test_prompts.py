@@ -251,7 +251,7 @@ def test_what_the_style_itself_says_is_allowed() -> None:
 
 @pytest.mark.parametrize("line", ["turn him into a headless horseman", "make her another person"])
 def test_an_instruction_that_is_not_for_a_face_is_the_authors_to_change(line: str) -> None:
-    with pytest.raises(UserError, match="asks for an edit that is not made") as caught:
+    with pytest.raises(UserError, match="asks for an edit that is not allowed") as caught:
         builtin_book(StyleFile(slug="odd", prompts=[line]))
     assert caught.value.fields["prompt"] == line
 
