@@ -245,7 +245,7 @@ def confirm_down(root: Path, now: bool) -> None:
         return
     hint = "make down NOW=1    (ends them; finished partitions are kept, and the same command resumes)"
     if not sys.stdin.isatty():
-        raise UserError("runs are active", runs="; ".join(work), hint=hint)
+        raise UserError("runs are in work", runs="; ".join(work), hint=hint)
     import typer
 
     typer.echo("in work: " + "; ".join(work))

@@ -111,7 +111,7 @@ def check_served_here(root: Path, api_url: str, take_over: bool = False) -> bool
         )
     if busy := _runs_in_work():
         hint = "wait for them, or cancel them on Prefect's pages, then take over"
-        raise UserError(f"runs are active for {serving.checkout}", runs=", ".join(busy), hint=hint)
+        raise UserError(f"runs are in work for {serving.checkout}", runs=", ".join(busy), hint=hint)
     log.info("taking the deployments over from %s", serving.checkout)
     if serving.host == socket.gethostname():
         end_process(serving.pid)

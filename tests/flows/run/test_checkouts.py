@@ -149,7 +149,7 @@ def test_taking_over_ends_the_other_process_but_not_while_a_run_is_in_work(other
     with get_client(sync_client=True) as client:
         deployment = client.create_deployment(client.create_flow(_stand_in), name="busy")
         run = client.create_flow_run_from_deployment(deployment, parameters={"into": ""}, state=Running())
-        with pytest.raises(UserError, match="runs are active for /other/checkout") as caught:
+        with pytest.raises(UserError, match="runs are in work for /other/checkout") as caught:
             serving.check_served_here(tmp_path, "http://127.0.0.1:1/api", take_over=True)
         assert run.name in str(caught.value)
         assert other.alive()

@@ -175,7 +175,7 @@ def test_a_database_that_a_killed_process_left_unfinished_is_made_again(
     kill_when(lambda: count_tables(path) >= tables, lambda: make_as_mlflow_does(path))
     assert not is_finished(path)
     uri = open_database(tmp_path)
-    assert "left unfinished and holds no run" in caplog.text
+    assert "incomplete and holds no run" in caplog.text
     assert is_finished(path)
     tracker = Tracker(tmp_path, Settings(), "build-dataset")
     tracker.document({"name": "whole"}, "note.json")
