@@ -152,7 +152,8 @@ class FlowRun:
         listed = {step.key: first_line(step.note) for step in failed[:FAILURES_SHOWN]}
         more = f" and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
         failures = f"{len(failed)} {'partition' if len(failed) == 1 else 'partitions'} failed{more}"
-        message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for them"
+        it = "it" if len(failed) == 1 else "them"
+        message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for {it}"
         hint = "fix the cause, then run: stillroom retry    (what is finished is kept)"
         raise UserError(message, hint=hint, **listed)
 

@@ -316,7 +316,7 @@ def pretrain_for_minutes(folder: Path) -> None:
 
 def train_together_for_minutes(folder: Path) -> None:
     settings = Settings.model_validate({"run": {"training_processes": 2}, "distill": {"batch_size": 2}})
-    from data_catalog.store.store.stage import Partition
+    from data_catalog.store.stage import Partition
 
     train_together(Work(Partition("distill"), {}, settings, {}, folder), train_for_minutes)
 

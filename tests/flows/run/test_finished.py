@@ -19,6 +19,7 @@ from data_catalog.config.places import PROFILES, PROJECT
 from data_catalog.config.profiles import load_settings
 from data_catalog.products.snapshot import DOCUMENTS, publish
 from data_catalog.store.execute import execute
+from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.run.finished import finished
 from flows.run.history import last_run, note_maker
@@ -146,7 +147,7 @@ def test_only_the_settings_of_a_profile_make_the_latest_dataset(here: Path, monk
 def test_a_student_that_is_trained_is_named_and_of_another_dataset_it_is_not(here: Path) -> None:
     settings, root = load_settings("demo", OVERRIDES), here / "data"
     assert finished("distill", "demo", OVERRIDES, {"dataset": None}) is None
-    plan = open_plan(settings, root, pins=find_dataset(None, settings))
+    plan = open_plan(settings, root, pins=find_dataset(None, Workspace(settings, root)))
     (job,) = plan.resolve("distill")
     record = execute(job, root)
     note_maker(root, record.digest, "the-training")
