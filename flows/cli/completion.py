@@ -6,9 +6,6 @@ import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT, data_root
-from data_catalog.config.profiles import list_profiles, load_settings
-from data_catalog.config.settings import Section, Settings
-from data_catalog.config.styles import list_styles
 
 DIGEST_CHARS = 12  # of a completed digest: enough to tell results of one data root apart
 STAGES = ("portraits", "align", "prompts", "edit", "score", "select", "teach", "dataset", "distill", "evaluate")
@@ -16,11 +13,15 @@ STAGES = ("portraits", "align", "prompts", "edit", "score", "select", "teach", "
 
 def complete_profile(incomplete: str) -> list[str]:
     """List the profiles."""
+    from data_catalog.config.profiles import list_profiles
+
     return _fitting(list_profiles(), incomplete)
 
 
 def complete_setting(incomplete: str) -> list[str]:
     """List the settings as `stage.key=`."""
+    from data_catalog.config.settings import Section, Settings
+
     sections = ((name, field.annotation) for name, field in Settings.model_fields.items())
     keys = [
         f"{name}.{key}="
@@ -38,6 +39,9 @@ def complete_stage(incomplete: str) -> list[str]:
 
 def complete_style(context: typer.Context, incomplete: str) -> list[str]:
     """List the styles of the chosen profile."""
+    from data_catalog.config.profiles import load_settings
+    from data_catalog.config.styles import list_styles
+
     try:
         settings = load_settings(context.params.get("profile") or "demo", context.params.get("overrides") or [])
         return _fitting(list_styles(settings), incomplete)
