@@ -18,21 +18,8 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.products.snapshot import open_snapshot
 from flows.run.products import check_never_met
+from tests.worlds.commands import SMALL
 
-SETTINGS = {
-    "portraits.count": "6",
-    "portraits.block_size": "3",
-    "portraits.test_fraction": "0.3",
-    "edit.steps": "3",
-    "select.min_clip_text": "null",
-    "select.min_clip_direction": "null",
-    "select.max_ssim": "null",
-    "select.min_yield": "0",
-    "teach.views": "1",
-    "distill.iterations": "2",
-    "evaluate.timing_repeats": "1",
-    "evaluate.pictures_per_style": "1",
-}
 BUILD_STAGES = ("portraits", "align", "prompts", "edit", "score", "select", "teach", "dataset")
 
 Document = dict[str, Any]
@@ -54,7 +41,7 @@ def stillroom(root: Path, mlflow_uri: str) -> Run:
     """The command in a process of its own; its JSON."""
 
     def run(*arguments: str) -> Document:
-        settings = {**SETTINGS, "prompts.styles_dir": str(root / "styles")}
+        settings = {**SMALL, "prompts.styles_dir": str(root / "styles")}
         overrides = [text for name, value in settings.items() for text in ("--set", f"{name}={value}")]
         environment = {**os.environ, "STILLROOM_DATA": str(root / "data")}
         command = [sys.executable, "-m", "flows.cli", *arguments, "--json", *overrides]

@@ -19,9 +19,8 @@ from data_catalog.config.places import PROJECT
 from data_catalog.plan.source import PACKAGES
 from flows.run.processes import Service, find_service
 from flows.run.server import environment, prefect_home
+from tests.worlds.commands import OURS
 
-# What sends a command to another server or data root than the test means.
-OURS = ("STILLROOM_DATA", "PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI")
 SECONDS = 400  # for one command, on a machine that does much else
 
 MARK = '''"""A flow that says which checkout it is of."""
