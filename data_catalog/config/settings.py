@@ -204,9 +204,10 @@ class DistillSettings(Section):
     # Extra weight of a value of the triplane for each multiple of the mean sensitivity of the teacher's pictures to it
     # (models/three_d/sensitivity.py); the paper: 0.
     sensitivity_weight: float = Field(0.0, ge=0.0)
-    # Target of L2D from the portrait's camera. teacher: the teacher's rendering, as in the paper's public code.
-    # pseudo_label: the pseudo-label itself, which is sharper but includes the error of an estimated camera.
-    l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
+    # Target of L2D from the portrait's camera (3DPE, equation 4). pseudo_label: the edited picture itself, as in the
+    # paper; sharper, but it includes the error of an estimated camera. teacher: the teacher's rendering of it, as in
+    # the paper's public code.
+    l2d_target: Literal["pseudo_label", "teacher"] = "pseudo_label"
     # true: each sample is also used mirrored, its triplane made by the teacher; for small sets of portraits.
     mirror: bool = False
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # share of samples whose prompt is an image
