@@ -49,10 +49,10 @@ class Networks:
 
 def run(work: Work) -> Summary:
     """Train, in this process or in several."""
-    if work.settings.run.training_processes == 1:
-        return train_alone(work)
-    from tasks.training.processes import train_together
+    from tasks.training.processes import count_processes, train_together
 
+    if count_processes(work.settings) == 1:
+        return train_alone(work)
     return train_together(work, train_alone)
 
 

@@ -6,10 +6,10 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from data_catalog.config.errors import UserError
 
@@ -18,6 +18,15 @@ class Section(BaseModel):
     """Base of the sections. Unknown keys are errors; values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _is_a_count(count: object) -> object:
+    if count != "auto" and (not isinstance(count, int) or count < 1):
+        raise ValueError("input should be a whole number from 1, or auto")
+    return count
+
+
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_is_a_count)]
 
 
 class PortraitsSettings(Section):
@@ -103,15 +112,8 @@ class EditSettings(Section):
     # Sampler; null: the checkpoint's own. Samplers differ in the number of steps they need.
     scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = None
     # Samples at once on a GPU; auto: as many as its free memory holds. In no fingerprint: samples stay the same.
-    batch_size: int | Literal["auto"] = 16
+    batch_size: CountOrAuto = 16
     seed: int = Field(0, ge=0)
-
-    @field_validator("batch_size", mode="before")
-    @classmethod
-    def _is_a_size(cls, size: object) -> object:
-        if size != "auto" and (not isinstance(size, int) or size < 1):
-            raise ValueError("input should be a whole number from 1, or auto")
-        return size
 
     @field_validator("guidance_interval")
     @classmethod
@@ -271,7 +273,9 @@ class RunSettings(Section):
 
     workers: int = Field(2, ge=1)  # processes
     threads: int = Field(1, ge=1)  # torch threads per process
-    training_processes: int = Field(1, ge=1)  # processes that share the batches of `distill`, one GPU each
+    # Processes that share the batches of `distill`, one GPU each. auto: a process for each visible GPU, as many of them
+    # as share a batch evenly; 1 on a CPU or on a GPU that `device` names by number.
+    training_processes: CountOrAuto = "auto"
     device: str = "cpu"
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine

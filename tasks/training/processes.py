@@ -24,12 +24,12 @@ POLL_S = 0.5
 
 
 def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
-    """Run `train_one`, a function of a module, in `run.training_processes` processes on the same work.
+    """Run `train_one`, a function of a module, in as many processes as `count_processes` says, on the same work.
 
     Returns what the first one returned. If one fails the others are ended, and its traceback is in the error.
     """
-    count = work.settings.run.training_processes
-    check_devices(work.settings)
+    count = count_processes(work.settings)
+    check_devices(work.settings, count)
     context = processes.get_context("spawn")  # CUDA does not survive a fork
     messages = context.Queue()
     running: Any = processes.start_processes(
@@ -52,11 +52,21 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
     return summary
 
 
-def check_devices(settings: Settings) -> None:
+def count_processes(settings: Settings) -> int:
+    """Return the processes of a training: those set, or, for auto, as many visible GPUs as share a batch evenly."""
+    import torch
+
+    wanted, batch = settings.run.training_processes, settings.distill.batch_size
+    if wanted != "auto":
+        return wanted
+    visible = torch.cuda.device_count() if settings.run.device == "cuda" else 1
+    return max(count for count in range(1, max(1, visible) + 1) if batch % count == 0)
+
+
+def check_devices(settings: Settings, count: int) -> None:
     """Check that there is a GPU for each process and that a batch can be shared evenly."""
     import torch
 
-    count = settings.run.training_processes
     if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
         raise UserError(
             "run.training_processes: each process needs its own GPU",

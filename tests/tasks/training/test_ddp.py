@@ -13,6 +13,7 @@ from data_catalog.store.stage import Work
 from models.zoo import zoo
 from tasks import distill
 from tasks.progress import Progress, listening
+from tasks.training.processes import count_processes
 from tests.worlds import taught
 
 LEARNING = DistillSettings(
@@ -81,3 +82,24 @@ def test_a_batch_that_cannot_be_shared_evenly_is_a_mistake(root: Path, dataset: 
 def test_the_number_of_processes_is_in_no_fingerprint(root: Path, dataset: Path) -> None:
     one, two = work_of(1, root, dataset), work_of(2, root, dataset)
     assert distill.STAGE.reads(one.settings, one.partition) == distill.STAGE.reads(two.settings, two.partition)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "batch", "processes"),
+    [
+        (8, "cuda", 32, 8),
+        (8, "cuda", 12, 6),
+        (3, "cuda", 32, 2),
+        (0, "cuda", 32, 1),
+        (8, "cuda:1", 32, 1),
+        (8, "cpu", 32, 1),
+    ],
+)
+def test_every_visible_gpu_trains_that_shares_a_batch_evenly(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, device: str, batch: int, processes: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    settings = Settings(distill=DistillSettings(batch_size=batch), run=RunSettings(device=device))
+    assert count_processes(settings) == processes
+    fixed = settings.model_copy(update={"run": RunSettings(device=device, training_processes=4)})
+    assert count_processes(fixed) == 4
