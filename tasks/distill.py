@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
-OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # without effect where stored views are compared
+# Without effect where stored views are compared.
+OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range", "view_fov_range", "view_center_range")
 
 
 @dataclass(frozen=True)

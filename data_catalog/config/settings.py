@@ -160,6 +160,8 @@ class TeachSettings(Section):
     view_format: Literal["npy", "jpg"] = "npy"  # npy: uint8 array; jpg: one JPEG (q95 4:4:4) a view
     yaw_range: float = Field(0.6, ge=0.0)  # rad, each side
     pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
+    fov_range: float = Field(0.0, ge=0.0)  # deg, each side, of the field of view; the paper's public code: 2.4
+    center_range: float = Field(0.0, ge=0.0)  # share of the picture, each side, of the principal point; there: 0.1
     seed: int = Field(0, ge=0)
 
 
@@ -186,6 +188,8 @@ class DistillSettings(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # final share of lr, reached by a cosine; 1 keeps lr constant
     weight_decay: float = Field(0.0, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW, each from 0 to below 1
+    clip_norm: float | None = Field(1.0, gt=0.0)  # longest gradient of a step; null: any
     # Decay of the moving average of weights, which is the student. 0: the last weights are the student.
     ema_decay: float = Field(0.0, ge=0.0, lt=1.0)
     warmup: int = Field(20, ge=0)  # iterations
@@ -218,6 +222,8 @@ class DistillSettings(Section):
     teacher: Literal["cached", "rendered", "online"] = "cached"
     view_yaw_range: float = Field(0.6, ge=0.0)  # rad, each side, of new cameras
     view_pitch_range: float = Field(0.25, ge=0.0)  # rad, each side, of new cameras
+    view_fov_range: float = Field(0.0, ge=0.0)  # deg, each side, of new cameras; as teach.fov_range
+    view_center_range: float = Field(0.0, ge=0.0)  # share of the picture, each side, of new cameras
     views_per_sample: int = Field(1, ge=1)  # novel views per iteration, drawn anew; cached: from the stored ones
     patch_rays: int | None = Field(16, ge=4)  # side of the compared patch of each view, rays; null: the whole view
     memory_mb: int = Field(2048, ge=0)  # MB of cached samples, and MB of cached features; in no fingerprint

@@ -39,11 +39,11 @@ CURVE, PICTURE = "curve.parquet", "samples.png"
 PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
-# The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
+# The settings of losses and optimizer, which are those of distillation. Not sensitivity_weight: with it the old styles
 # lost twice as much (docs/lab/adapting.md).
 FROM_DISTILL = (
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "view_lpips_weight"),
-    *("triplane_weight", "depth_weight"),
+    *("triplane_weight", "depth_weight", "weight_decay", "betas", "clip_norm"),
     *("changed_weight", "l2d_target", "image_prompt_fraction", "views_per_sample", "patch_rays", "precision"),
 )
 

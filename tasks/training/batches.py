@@ -18,7 +18,7 @@ from torch import Tensor
 from data_catalog.config.settings import DistillSettings
 from data_catalog.samples.encoding import TILE
 from data_catalog.samples.seeds import derive
-from models.camera import orbit_label
+from models.camera import varied_label
 from models.pixels import signed
 from models.three_d.losses import ViewTarget
 from models.three_d.sensitivity import squared_sensitivity
@@ -136,7 +136,7 @@ class BatchMaker:
         if with_views and self.settings.teacher == "cached":
             cameras, targets = self._stored_views(chosen, read, np.array(draw.views[share]))
         elif with_views:
-            cameras, targets = self._new_views(chosen, read, triplane, self._draw_angles(draw, share))
+            cameras, targets = self._new_views(chosen, read, triplane, self._draw_places(draw, share))
         return Batch(
             self.features(chosen, read),
             self.prompts.groups(chosen, references),
@@ -230,11 +230,11 @@ class BatchMaker:
 
     @torch.no_grad()
     def _new_views(
-        self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, angles: np.ndarray
+        self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, places: np.ndarray
     ) -> tuple[Tensor, list[ViewTarget]]:
-        """Return cameras (V + 1, B, 25) and the teacher's new views.  angles: (V, B, 2), yaw and pitch in rad."""
+        """Return cameras (V + 1, B, 25) and the teacher's new views.  places: (V, B, 5), see `varied_label`."""
         own = torch.from_numpy(np.stack([sample.camera for sample in chosen]))
-        new = [orbit_label(*torch.from_numpy(drawn).float().T) for drawn in angles]
+        new = [varied_label(*torch.from_numpy(drawn).float().T) for drawn in places]
         cameras = torch.stack([own, *new])
         seen = [self.teacher.render(triplane, each.to(self.device)) for each in cameras]
         targets = [ViewTarget(view.image, view.depth) for view in seen]
@@ -243,11 +243,13 @@ class BatchMaker:
             targets[0] = targets[0]._replace(image=image)
         return cameras, targets
 
-    def _draw_angles(self, draw: StepDraw, share: slice) -> np.ndarray:
-        """(V, B, 2): yaw and pitch in rad of as many new views a sample as are drawn of stored ones."""
-        shape = len(draw.views[0]), len(draw.samples), 2
-        ranges = self.settings.view_yaw_range, self.settings.view_pitch_range
-        return (np.random.default_rng([draw.noise_seed, 1]).uniform(-1.0, 1.0, shape) * ranges)[:, share]
+    def _draw_places(self, draw: StepDraw, share: slice) -> np.ndarray:
+        """(V, B, 5): the arguments of `varied_label` for as many new views a sample as are drawn of stored ones."""
+        own, shape = self.settings, (len(draw.views[0]), len(draw.samples))
+        around, generator = own.view_center_range, np.random.default_rng([draw.noise_seed, 1])
+        angles = generator.uniform(-1.0, 1.0, (*shape, 2)) * (own.view_yaw_range, own.view_pitch_range)
+        lenses = generator.uniform(-1.0, 1.0, (*shape, 3)) * (own.view_fov_range, around, around)
+        return np.concatenate([angles, lenses], axis=-1)[:, share]
 
     def _encode(self, fields: Fields) -> Features:
         return self.student.features(signed(fields.portrait[None], self.device))

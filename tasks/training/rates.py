@@ -20,8 +20,9 @@ def make_optimizer(student: Student, settings: DistillSettings) -> torch.optim.O
     learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
     new = [p for name, p in learning.items() if name.startswith("encoder.Ref_encoder.")]
     trained = [p for name, p in learning.items() if not name.startswith("encoder.Ref_encoder.")]
-    kind, decay = settings.optimizer, settings.weight_decay
-    return build(kind, [*group(new, kind, settings.lr, decay), *group(trained, kind, settings.lr_transformer, decay)])
+    kind, common = settings.optimizer, (settings.weight_decay, settings.betas)
+    groups = [*group(new, kind, settings.lr, *common), *group(trained, kind, settings.lr_transformer, *common)]
+    return build(kind, groups)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 AHEAD = 2  # steps whose samples are read while one is computed
-CLIP_NORM = 1.0
 
 
 class Lesson(nn.Module):
@@ -120,7 +119,8 @@ class Trainer:
         loss, parts = self.compare_views(batch, generators) if with_views else self.compare_triplanes(batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
+        if self.settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
         self.add_to_average()
         self.taken += 1

@@ -106,6 +106,16 @@ def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
     assert not torch.allclose(wanted, third)
 
 
+def test_gradients_are_cut_to_the_length_that_is_set(root: Path, dataset: Path, networks: Networks) -> None:
+    lengths = {}
+    for most in (None, 1e-3):
+        trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"clip_norm": most}))
+        trainer.step(with_views=False)
+        lengths[most] = torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None]).norm()
+    assert lengths[None] > 2e-3
+    assert lengths[1e-3] == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_checkpoints_more_or_less_often_do_not_change_the_student(
     root: Path, dataset: Path, networks: Networks
 ) -> None:
