@@ -217,6 +217,9 @@ class DistillSettings(Section):
     # true: each sample is also used mirrored, its triplane made by the teacher; for small sets of portraits.
     mirror: bool = False
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # share of samples whose prompt is an image
+    # CLIP's text transformer and the MAE. learn: part of E_p, learning with it from their own weights, as in the paper.
+    # frozen: as they are, each prompt read once; for trainings of minutes.
+    prompt_encoder: Literal["frozen", "learn"] = "frozen"
     # Source of the teacher's part of a batch. cached: triplane and views as `teach` stored them; rendered: stored
     # triplane, new cameras; online: triplane and views are made at each step, as in the paper's public code.
     teacher: Literal["cached", "rendered", "online"] = "cached"

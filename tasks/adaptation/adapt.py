@@ -155,14 +155,15 @@ def make_trainer(
     from tasks.training.trainer import Trainer
 
     device = settings.run.device
-    prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device)
+    own = student.config.own_encoders
+    prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device, own)
     wanted = PAIRS_SHARE / (1.0 - PAIRS_SHARE) * len(rehearsed)
     repeats = max(1, round(wanted / max(1, len(learned))))
     samples = [*reword(learned, repeats), *rehearsed]
     accelerator = Accelerator(cpu=device == "cpu")
-    own = training_settings(settings)
-    maker = BatchMaker(student, networks.teacher, prompts, own, device)
-    return Trainer(maker, networks.perceptual, samples, own, course, accelerator)
+    learning = training_settings(settings)
+    maker = BatchMaker(student, networks.teacher, prompts, learning, device)
+    return Trainer(maker, networks.perceptual, samples, learning, course, accelerator)
 
 
 def reword(pairs: Sequence[SampleRef], times: int) -> list[SampleRef]:

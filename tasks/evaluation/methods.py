@@ -18,6 +18,7 @@ from tasks.evaluation.metrics import WITHOUT_TARGET, Judges, Truth, Views, look,
 from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields
+from tasks.training.reading import image_tokens, text_tokens
 
 if TYPE_CHECKING:
     from models.editing.editor import Editor
@@ -116,14 +117,15 @@ class Evaluation:
 
     def edit(self, fields: Fields, prompt: str) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by words."""
-        tokens = self.models.clip.text_tokens([prompt]).to(self.settings.run.device)
+        tokens = text_tokens(self.models.student, self.models.clip, [prompt]).to(self.settings.run.device)
         return self._edit(fields, tokens, "text")
 
     def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by another portrait's pseudo-label."""
         if sample.style not in self._reference_tokens:
             picture = read_fields(self.references[sample.style]).pseudo_label
-            self._reference_tokens[sample.style] = self.models.mae.tokens(picture[None])
+            tokens = image_tokens(self.models.student, self.models.mae, picture[None])
+            self._reference_tokens[sample.style] = tokens
         tokens = self._reference_tokens[sample.style].to(self.settings.run.device)
         return self._edit(fields, tokens, "image")
 

@@ -14,6 +14,7 @@ from models.pixels import signed
 from tasks.evaluation.methods import Models, portrait_camera
 from tasks.evaluation.table import NO_EDIT, STUDENT, TEACHERS, TEACHERS_AS_EDITED
 from tasks.training.data import SampleRef, read_fields
+from tasks.training.reading import text_tokens
 
 
 def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str, float]:
@@ -25,7 +26,7 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
     device, edit = settings.run.device, settings.edit
     portrait = read_fields(sample).portrait[None]
     image, camera = signed(portrait, device), torch.from_numpy(portrait_camera(sample))[None].to(device)
-    tokens = models.clip.text_tokens([sample.prompt]).to(device)
+    tokens = text_tokens(models.student, models.clip, [sample.prompt]).to(device)
     student, teacher = models.student, models.teacher
     timed_steps = settings.evaluate.timed_editor_steps or edit.steps
     with torch.no_grad():
@@ -42,7 +43,7 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
         TEACHERS: lambda: teachers(timed_steps),
         NO_EDIT: lambda: teacher.render(teacher.encode(image), camera),
         "student render": lambda: student.render(triplane, camera),
-        "prompt": lambda: models.clip.text_tokens([sample.prompt]),
+        "prompt": lambda: text_tokens(models.student, models.clip, [sample.prompt]),
     }
     if timed_steps != edit.steps:
         methods[TEACHERS_AS_EDITED] = lambda: teachers(edit.steps)

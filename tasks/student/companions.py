@@ -22,7 +22,7 @@ class Companions(NamedTuple):
     """Frozen networks, on the CPU: each runs once for a prompt or a portrait."""
 
     clip: Clip
-    mae: Mae
+    mae: Mae | None  # None in the export of a student that has its own
     landmarks: LandmarkNet | None  # None where no detector knows the faces: portraits then count as aligned
 
 
@@ -46,10 +46,11 @@ def save_companions(companions: Companions, folder: Path) -> None:
 
     companions.clip.model.save_pretrained(folder / CLIP)
     companions.clip.tokenizer.save_pretrained(folder / CLIP)
-    (folder / MAE).mkdir()
-    encoder = companions.mae.encoder
-    save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / MAE / _WEIGHTS)
-    (folder / MAE / _CONFIG).write_bytes(encode_json(encoder.config.to_dict()))
+    if companions.mae is not None:
+        (folder / MAE).mkdir()
+        encoder = companions.mae.encoder
+        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / MAE / _WEIGHTS)
+        (folder / MAE / _CONFIG).write_bytes(encode_json(encoder.config.to_dict()))
     if companions.landmarks is not None:
         (folder / LANDMARKS).mkdir()
         state = {name: value.contiguous() for name, value in companions.landmarks.state_dict().items()}
@@ -64,9 +65,10 @@ def load_companions(folder: Path) -> Companions:
     from models.judges.clip import Clip
     from models.three_d.mae import Mae
 
-    config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
-    mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
-    detector = None
+    mae = detector = None
+    if (folder / MAE / _WEIGHTS).is_file():
+        config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
+        mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
     if (folder / LANDMARKS / _WEIGHTS).is_file():
         detector = LandmarkNet()
         detector.load_state_dict(load_file(folder / LANDMARKS / _WEIGHTS))

@@ -6,8 +6,7 @@ stored triplanes from new cameras; `online` makes the triplanes at every step to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +24,7 @@ from models.three_d.sensitivity import squared_sensitivity
 from models.three_d.student import Features, PromptKind
 from tasks.training.data import Fields, Memory, SampleRef, StepDraw, read_fields
 from tasks.training.loader import Loader, Wanted
+from tasks.training.reading import PromptReader
 
 if TYPE_CHECKING:
     from models.judges.clip import Clip
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 
+PROMPTS_MB = 2048  # MB of cached image prompts
 PROBED = 40  # samples over which the sensitivity of the teacher's pictures is measured
 
 
@@ -41,28 +42,32 @@ class PromptGroup(NamedTuple):
 
     kind: PromptKind
     places: Tensor  # (G,) int64, in the batch
-    tokens: Tensor  # (G, T, D)
+    prompts: Tensor  # as `Student.read` takes them: tokens (G, T, D), or what E_p's own encoders read
 
 
-@dataclass(frozen=True)
 class Prompts:
-    """Prompt tokens of frozen encoders: of every text, and of every pseudo-label that serves as a prompt."""
+    """Prompts of samples, as `Student.read` takes them: every text, and the pseudo-labels that serve as prompts.
 
-    text: dict[str, Tensor]  # prompt -> (T, D)
-    image: dict[str, Tensor]  # key -> (T, D)
-    text_token_size: int
-    image_token_size: int
+    Each is read by itself: a token does not depend on its batch.
+    """
+
+    def __init__(
+        self, samples: Sequence[SampleRef], reader: PromptReader, device: str = "cpu", memory_mb: int = PROMPTS_MB
+    ) -> None:
+        self.reader, self.device = reader, device
+        self.text = {prompt: reader.text([prompt])[0].to(device) for prompt in sorted({s.prompt for s in samples})}
+        self._images: Memory[Tensor] = Memory(memory_mb, _bytes_of)
 
     @classmethod
-    def read(cls, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu") -> Prompts:
-        """Encode the prompts of the samples, one by one: a token does not depend on its batch."""
-        texts = sorted({sample.prompt for sample in samples})
-        references = [sample for sample in samples if sample.image_prompt]
-        text = {prompt: clip.text_tokens([prompt])[0].float().to(device) for prompt in texts}
-        pictures = (read_fields(each, ["pseudo_label.png"]).pseudo_label for each in references or samples[:1])
-        encoded = [mae.tokens(picture[None])[0].float().to(device) for picture in pictures]
-        image = dict(zip([sample.key for sample in references], encoded, strict=False))
-        return cls(text, image, next(iter(text.values())).shape[-1], encoded[0].shape[-1])
+    def read(
+        cls, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu", own: Collection[PromptKind] = ()
+    ) -> Prompts:
+        """Prompts of the samples for a student whose own encoders read these kinds."""
+        return cls(samples, PromptReader(clip, mae, own), device)
+
+    def image(self, reference: SampleRef) -> Tensor:
+        """The prompt of a pseudo-label."""
+        return self._images.get(reference.key, lambda: self._read(reference))
 
     def groups(self, samples: Sequence[SampleRef], references: Sequence[SampleRef | None]) -> list[PromptGroup]:
         """Prompts of a batch by kind: the reference where there is one, else the text."""
@@ -71,12 +76,16 @@ class Prompts:
         for kind in kinds:
             places = [i for i, reference in enumerate(references) if (reference is not None) == (kind == "image")]
             if places:
-                tokens = torch.stack([self._tokens(samples[i], references[i]) for i in places])
-                groups.append(PromptGroup(kind, torch.tensor(places), tokens))
+                prompts = torch.stack([self._prompt(samples[i], references[i]) for i in places])
+                groups.append(PromptGroup(kind, torch.tensor(places), prompts))
         return groups
 
-    def _tokens(self, sample: SampleRef, reference: SampleRef | None) -> Tensor:
-        return self.text[sample.prompt] if reference is None else self.image[reference.key]
+    def _prompt(self, sample: SampleRef, reference: SampleRef | None) -> Tensor:
+        return self.text[sample.prompt] if reference is None else self.image(reference)
+
+    def _read(self, reference: SampleRef) -> Tensor:
+        picture = read_fields(reference, ["pseudo_label.png"]).pseudo_label
+        return self.reader.image(picture[None])[0].to(self.device)
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 from queue import Empty
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.multiprocessing as processes
 
@@ -19,6 +19,9 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
 from tasks.progress import Progress, listening, report
+
+if TYPE_CHECKING:
+    from models.three_d.student import Student
 
 POLL_S = 0.5
 
@@ -86,12 +89,14 @@ def check_share(settings: Settings, count: int) -> None:
         )
 
 
-def make_accelerator(settings: Settings) -> Any:
+def make_accelerator(settings: Settings, student: Student) -> Any:
     """The accelerator of this process, by itself or one of several."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    # A step without image prompts leaves their projection without a gradient.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # A process whose share of a step has no prompt of one kind leaves its parameters without a gradient.
+    parts = [*student.encoder.Ref_encoder.of_one_kind()]
+    learning = any(p.requires_grad for part in parts for p in part.parameters())
+    unused = DistributedDataParallelKwargs(find_unused_parameters=learning)
     accelerator = Accelerator(cpu=settings.run.device == "cpu", kwargs_handlers=[unused])
     check_share(settings, accelerator.num_processes)
     return accelerator
