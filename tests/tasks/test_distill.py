@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -131,6 +132,35 @@ def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
     wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
     torch.testing.assert_close(weight.detach(), wanted)
     assert not torch.allclose(wanted, third)
+
+
+@pytest.mark.parametrize("with_views", [False, True])
+@pytest.mark.parametrize("encoders", ["frozen", "learn"])
+def test_micro_batches_have_the_losses_and_gradients_of_the_whole_batch(
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, encoders: str, with_views: bool
+) -> None:
+    update = {"batch_size": 5, "clip_norm": None, "view_lpips_weight": 1.0, "precision": "float32"}
+    settings = SETTINGS.model_copy(update=update | {"prompt_encoder": encoders})
+    losses, gradients = {}, {}
+    for micro_batch, sizes in (("auto", [5]), (2, [2, 2, 1]), (1, [1] * 5)):
+        trainer = make_trainer(root, dataset, networks, settings.model_copy(update={"micro_batch": micro_batch}))
+        torch.nn.init.normal_(trainer.student.encoder.Ref_encoder.proj_tail.weight, std=0.02, generator=generator_of(1))
+        made = mock.Mock(wraps=trainer.maker.make)
+        monkeypatch.setattr(trainer.maker, "make", made)
+        losses[micro_batch] = trainer.step(with_views)
+        assert [len(range(5)[call.args[2]]) for call in made.call_args_list] == sizes
+        gradients[micro_batch] = {name: p.grad for name, p in trainer.student.named_parameters() if p.grad is not None}
+    for micro_batch in (2, 1):
+        assert gradients[micro_batch].keys() == gradients["auto"].keys()
+        for name, value in losses["auto"].items():
+            assert float(losses[micro_batch][name]) == pytest.approx(float(value), rel=1e-5), name
+        longest = max(float(each.norm()) for each in gradients["auto"].values())
+        for name, whole in gradients["auto"].items():
+            assert (gradients[micro_batch][name] - whole).norm() <= 1e-4 * whole.norm() + 1e-6 * longest, name
+
+
+def generator_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_gradients_are_cut_to_the_length_that_is_set(root: Path, dataset: Path, networks: Networks) -> None:
