@@ -99,6 +99,7 @@ class BatchMaker:
             pseudo_label=self.online or settings.l2d_target == "pseudo_label",
             triplane=not self.online,
             views=settings.teacher == "cached",
+            own_view=settings.teacher == "cached" and settings.l2d_target == "teacher",
         )
         self.room = room = find_room(student, settings, device)
         memory_mb = 0 if self.online else room.outputs_mb  # online, no output of the teacher is kept
@@ -106,7 +107,6 @@ class BatchMaker:
         self._features: Memory[Features] = Memory(room.features_mb, _bytes)
         self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
         self._unedited: Memory[Tensor] = Memory(room.outputs_mb, _bytes_of)
-        self._seen: Memory[Tensor] = Memory(memory_mb, _bytes_of)
         self._shown: Tensor | None = None
 
     def read_ahead(
@@ -158,8 +158,10 @@ class BatchMaker:
         return self.teacher_view(sample, fields)
 
     def teacher_view(self, sample: SampleRef, fields: Fields) -> Tensor:
-        """(3, H, W): the teacher's view of the pseudo-label from the portrait's camera."""
-        return self._seen.get(sample.key, lambda: self._render(sample, self.triplane(sample, fields)))
+        """(3, H, W): the teacher's view of the pseudo-label from the portrait's camera: stored, or made again."""
+        if fields.own_view is not None and not self.online:
+            return signed(fields.own_view[None], self.device)[0]
+        return self._render(sample, self.triplane(sample, fields))
 
     def changed(self, samples: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor) -> Tensor:
         """Return the weights of a triplane's places, larger where it differs from the unedited portrait's.

@@ -19,7 +19,7 @@ from models.precision import Precision
 from models.three_d.student import EMBEDDED, Student
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student, own_kinds
 from tasks.training.batches import BatchMaker, Prompts
-from tasks.training.data import Sampler, read_fields, read_samples
+from tasks.training.data import OWN_VIEW, Fields, Sampler, read_fields, read_samples
 from tasks.training.looks import Looks
 from tasks.training.loop import course_of, train
 from tasks.training.mirroring import learned_samples
@@ -325,6 +325,23 @@ def make_trainer(root: Path, dataset: Path, networks: Networks, settings: Distil
     learned = [sample for sample in samples if sample.split == "train"]
     maker = BatchMaker(student, networks.teacher, prompts, settings)
     return Trainer(maker, networks.perceptual, learned, settings, course_of(settings), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("target", ["teacher", "pseudo_label"])
+def test_no_view_of_the_teacher_is_rendered_again(
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"l2d_target": target, "mirror": True, "memory_mb": 0})
+    rendered = mock.Mock(wraps=networks.teacher.render)
+    monkeypatch.setattr(networks.teacher, "render", rendered)
+    distil_into(f"stored-{target}", root, dataset, networks, settings)
+    assert not rendered.called
+    sample = read_samples(dataset, root)[0]
+    trainer = make_trainer(root, dataset, networks, settings)
+    without = Fields({name: array for name, array in read_fields(sample).arrays.items() if name not in OWN_VIEW})
+    again, stored = (trainer.maker.teacher_view(sample, fields) for fields in (without, read_fields(sample)))
+    assert rendered.call_count == 1  # made before the view was stored
+    torch.testing.assert_close(stored, again.clamp(-1, 1), atol=0.02, rtol=0)
 
 
 def test_encoders_that_learn_start_as_the_frozen_ones_and_in_their_place(
