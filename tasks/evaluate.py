@@ -43,8 +43,7 @@ def evaluate(work: Work, models: Models) -> Summary:
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     tested = choose_tested(samples, work.settings.evaluate.max_samples_per_style)
-    references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
-    evaluation = Evaluation(models, work.settings, references, seen_prompts(samples))
+    evaluation = Evaluation(models, work.settings, choose_references(samples), seen_prompts(samples))
     most = work.settings.evaluate.pictures_per_style
     pictured = {style: mine[:most] for style, mine in group_samples(tested, "style").items()}
     evaluation.keep_views(pictured)
@@ -65,7 +64,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=3,
+    version=4,
     needs=(Need("dataset"), Need("distill")),
     reads=reads,
     models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "lpips"),
@@ -107,6 +106,17 @@ def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
     return {style: sorted(prompts) for style, prompts in learned.items()}
 
 
-def is_reference(sample: SampleRef) -> bool:
-    """Whether a sample may be an image prompt: only samples of the train split may."""
-    return sample.image_prompt and sample.split == "train"
+def choose_references(samples: Sequence[SampleRef]) -> dict[str, SampleRef]:
+    """Choose the image prompt of each test sample, by key: the next test sample of its style that shows another person.
+
+    No picture of them was seen in training. A sample without such a mate has none.
+    """
+    chosen: dict[str, SampleRef] = {}
+    tested = [sample for sample in samples if sample.split == "test"]
+    for mine in group_samples(tested, "style").values():
+        for place, sample in enumerate(mine):
+            after = [*mine[place + 1 :], *mine[:place]]
+            mate = next((each for each in after if each.person != sample.person), None)
+            if mate is not None:
+                chosen[sample.key] = mate
+    return chosen

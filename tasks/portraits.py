@@ -3,7 +3,7 @@
 A portrait's id is a digest of its pixels. Its split is a hash of its id, so that it does not change when pictures are
 added. Block 0 is an exception, since a small set needs test and training portraits: if the hash leaves it without a
 test portrait, the portrait nearest to the test fraction becomes one, and likewise the furthest one for training. A
-mirrored picture (EG3D's `*_mirror.png`) has the split of the picture that it mirrors. Given splits replace the hash.
+picture and its mirrored copy show one person and have one split, whatever their names. Given splits replace the hash.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,6 @@ from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-MIRRORED = "_mirror"  # ends the name, before its suffix
 
 
 class Photo(NamedTuple):
@@ -54,12 +53,6 @@ class Taken:
 
     row: Portrait
     split_given: str | None = None
-    mirror_of: str | None = None  # id of the picture that it mirrors
-
-    @property
-    def person(self) -> str:
-        """Id of the person shown, as far as is known: a mirrored picture shows the same as its original."""
-        return str(self.mirror_of or self.row.portrait_id)
 
 
 def run(work: Work) -> Summary:
@@ -127,7 +120,7 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
     return {name: source.root / name for name in source.block(partition.block or 0, own.block_size)}
 
 
-STAGE = Stage(name="portraits", version=1, split_by=("block",), reads=reads, sources=sources, run=run)
+STAGE = Stage(name="portraits", version=2, split_by=("block",), reads=reads, sources=sources, run=run)
 
 
 def blocks(settings: Settings) -> list[int]:
@@ -177,10 +170,11 @@ def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> T
     first = names.setdefault(digest, photo.name)
     if first != photo.name:
         return Taken(replace(row, reason=f"duplicate of {first}"))
-    row = replace(row, portrait_id=f"p{digest[:10]}", status="ok")
+    portrait_id = f"p{digest[:10]}"
+    person = min(portrait_id, f"p{content_digest(rgb[:, ::-1])[:10]}")
+    row = replace(row, portrait_id=portrait_id, person=person, status="ok")
     (folder / "images" / f"{row.portrait_id}.png").write_bytes(encode_png(rgb))
-    mirrored = PurePosixPath(photo.name).stem.endswith(MIRRORED)
-    return Taken(row, photo.split_given, f"p{content_digest(rgb[:, ::-1])[:10]}" if mirrored else None)
+    return Taken(row, photo.split_given)
 
 
 def content_digest(rgb: np.ndarray) -> str:
@@ -192,16 +186,18 @@ def content_digest(rgb: np.ndarray) -> str:
 def split_portraits(photos: list[Taken], settings: PortraitsSettings, first_block: bool) -> dict[str, str]:
     """The split of every portrait that was taken, by its id, as the module's docstring says."""
     taken = [each for each in photos if each.row.status == "ok"]
-    lots = {each.person: fraction("split", each.person) for each in taken if each.split_given is None}
+    people = {str(each.row.person) for each in taken}
+    drawn = [str(each.row.person) for each in taken if each.split_given is None]
+    lots = {person: fraction("split", person) for person in drawn}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
     splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
-    if first_block and len(lots) == len({each.person for each in taken}) > 0:
+    if first_block and len(lots) == len(people) > 0:
         lowest, highest = min(lots, key=lots.__getitem__), max(lots, key=lots.__getitem__)
         if test_end > 0 and len(lots) > 1 and "test" not in splits.values():
             splits[lowest] = "test"
         if "train" not in splits.values():
             splits[highest] = "train"
-    return {str(each.row.portrait_id): each.split_given or splits[each.person] for each in taken}
+    return {str(each.row.portrait_id): each.split_given or splits[str(each.row.person)] for each in taken}
 
 
 def _seeds(settings: PortraitsSettings, number: int) -> range:

@@ -147,7 +147,9 @@ class SelectSettings(Section):
     keep: int | None = Field(None, ge=1)  # training samples a style needs; fewer: its blocks are attempted again
     attempts: int = Field(4, ge=1)  # attempts per block at most, the first included
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made; below it a style counts as failed
-    image_prompts: int = Field(4, ge=0)  # samples per style used as image prompts
+    # stop: a style below min_yield, or below keep after all attempts, ends the build. leave_out: the first gives no
+    # sample to the dataset, the second those that it has; both are reported.
+    on_low_yield: Literal["stop", "leave_out"] = "stop"
 
 
 class TeachSettings(Section):

@@ -6,6 +6,7 @@ convolutions in TF32 with small batches, as in teacher and student, sustain abou
 a stage has records on the present kind of device, these replace the forecast.
 """
 
+import math
 from dataclasses import dataclass
 
 from data_catalog.config.settings import Settings
@@ -65,3 +66,22 @@ def training_seconds(settings: Settings) -> float:
     own = settings.distill
     learned = STUDENT - 0.15 + (own.views_per_sample + 1) * RENDER  # the frozen branches run once a portrait
     return own.iterations * own.batch_size * BACKWARD * learned / OTHER_TFLOPS
+
+
+def keep_note(settings: Settings) -> str | None:
+    """Tell the yield at which the portraits give `select.keep`, and how many it takes at half of that; None without."""
+    own, keep = settings.portraits, settings.select.keep
+    if keep is None or own.count is None:
+        return None
+    learned = 1.0 - own.val_fraction - own.test_fraction
+    each = learned * settings.edit.prompts_per_portrait  # training samples of one attempt per portrait
+    needed, attempts = keep / (own.count * each), settings.select.attempts
+    once = (
+        f"one attempt at {own.count} portraits gives them from a yield of {needed:.0%}"
+        if needed <= 1
+        else (f"one attempt at {own.count} portraits gives {own.count * each:.0f} at most")
+    )
+    return (
+        f"select.keep={keep} training samples a style: {once}, {attempts} attempts from {needed / attempts:.0%}; "
+        f"at a yield of 50% one attempt takes portraits.count={math.ceil(keep / (0.5 * each))}"
+    )

@@ -9,7 +9,7 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
-from flows.ask.forecast import SPEED, forecast
+from flows.ask.forecast import SPEED, forecast, keep_note
 from flows.ask.price import Price
 
 PORTRAITS = (
@@ -53,7 +53,7 @@ def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
         "gpu_hours": round(sum(row["price"]["seconds"] for row in rows) / 3600, 1),
         "forecast": SPEED,
         "device": settings.run.device,
-        "notes": [],
+        "notes": [note for note in [keep_note(settings)] if note],
         "seconds": 0.0,
     }
 

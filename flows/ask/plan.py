@@ -17,6 +17,7 @@ from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import Store
+from flows.ask.forecast import keep_note
 from flows.ask.funnels import read_funnels
 from flows.ask.price import Price, Prices
 
@@ -120,6 +121,7 @@ def _notes(plan: Plan) -> list[str]:
     if waiting and plan.settings.select.keep is not None:
         what = f"what {len(waiting)} styles may need beyond this for select.keep={plan.settings.select.keep}"
         notes.append(f"select: {what} is known once they are judged")
+        notes += [note for note in [keep_note(plan.settings)] if note]
     return notes
 
 

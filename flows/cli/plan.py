@@ -72,6 +72,8 @@ def outlook_table(document: Document, console: Console) -> None:
     console.print(table)
     total = f"{document['gpu_hours']:.0f} GPU hours and {document['estimate']['bytes'] / 1e9:.0f} GB of disk"
     console.print(f"in all about {total}, forecast at {document['forecast']}", markup=False, highlight=False)
+    for note in document["notes"]:
+        console.print(note, markup=False, highlight=False)
     console.print("still missing:", markup=False)
     show_rows(document["missing"], ("what", "where", "get"), console)
 

@@ -155,7 +155,6 @@ def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> 
             camera=portrait.camera.tolist(),
             camera_source=portrait.camera_source,
             seed=0,
-            image_prompt=split == LEARNED,
         )
         chosen[key] = AlignedPair(row, portrait, edited)
     return [chosen[key] for key in sorted(chosen)]

@@ -52,12 +52,11 @@ class Evaluation:
         references: dict[str, SampleRef],
         learned: dict[str, list[str]],
     ) -> None:
-        """references, learned: by style, the picture and the words of the training that ask for it."""
+        """references: image prompts by the key of the sample.  learned: prompts of the training by style."""
         self.models, self.settings, self.references, self.learned = models, settings, references, learned
         self._plain: dict[str, Views] = {}
         self._kept: dict[str, dict[str, Views]] = {}
         self._truths: dict[str, Truth] = {}
-        self._reference_tokens: dict[str, Tensor] = {}
 
     def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
         """Cache views and truth of these samples, by style: they are measured and then drawn."""
@@ -98,7 +97,7 @@ class Evaluation:
             TEACHERS: look(models.teacher, self.taught(fields), cameras),
             NO_EDIT: self.unedited(sample, fields, cameras),
         }
-        if sample.style in self.references:
+        if sample.key in self.references:
             seen[IMAGE_PROMPT] = look(models.student, self.edit_by_image(fields, sample), cameras)
         if learned := self.learned.get(sample.style):
             # Each portrait meets another one of them: the test portraits of a style share few.
@@ -121,10 +120,8 @@ class Evaluation:
 
     def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by another portrait's pseudo-label."""
-        if sample.style not in self._reference_tokens:
-            picture = read_fields(self.references[sample.style]).pseudo_label
-            self._reference_tokens[sample.style] = self.models.mae.tokens(picture[None])
-        tokens = self._reference_tokens[sample.style].to(self.settings.run.device)
+        picture = read_fields(self.references[sample.key], ["pseudo_label.png"]).pseudo_label
+        tokens = self.models.mae.tokens(picture[None]).to(self.settings.run.device)
         return self._edit(fields, tokens, "image")
 
     def taught(self, fields: Fields) -> Tensor:

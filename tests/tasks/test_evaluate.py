@@ -22,7 +22,7 @@ from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.distill import make_student
-from tasks.evaluate import choose_tested, evaluate
+from tasks.evaluate import choose_references, choose_tested, evaluate
 from tasks.evaluation import methods
 from tasks.evaluation.figure import list_lines
 from tasks.evaluation.methods import Models
@@ -330,3 +330,16 @@ def test_a_dataset_without_a_test_split_says_what_to_do(tmp_path: Path) -> None:
     assert [s.style for s in choose_tested(samples, 1)] == ["clown", "red-hair"]
     with pytest.raises(UserError, match="no test samples"):
         choose_tested([sample for sample in samples if sample.split != "test"], None)
+
+
+def test_the_image_prompt_of_a_test_sample_is_a_test_sample_of_another_person(root: Path, dataset: Path) -> None:
+    samples = read_samples(dataset, root)
+    tested = [sample for sample in samples if sample.split == "test"]
+    chosen = choose_references(samples)
+    assert set(chosen) == {sample.key for sample in tested}
+    for sample in tested:
+        mate = chosen[sample.key]
+        assert (mate.split, mate.style) == ("test", sample.style)
+        assert mate.person != sample.person
+    alone = [sample for sample in samples if sample.split != "test" or sample.person == tested[0].person]
+    assert choose_references(alone) == {}

@@ -4,6 +4,7 @@ import io
 import json
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,19 +173,35 @@ def test_a_folder_with_an_underscore_is_no_edit_without_its_original(tmp_path: P
     assert len(open_source(make_settings(source).portraits).names) == 4
 
 
-def test_a_mirrored_picture_is_in_the_split_of_the_one_it_mirrors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "twins",
+    [
+        lambda number: (f"img{number:08}.png", f"img{number:08}_mirror.png"),
+        lambda number: (f"img{2 * number:08}.png", f"img{2 * number + 1:08}.png"),  # as EG3D's dataset tool names them
+        lambda number: (f"b/{number}.png", f"a/{number}.png"),  # the copy first, and far away
+    ],
+)
+def test_a_mirrored_picture_is_in_the_split_of_the_one_it_mirrors(
+    tmp_path: Path, twins: Callable[[int], tuple[str, str]]
+) -> None:
     source = tmp_path / "eg3d"
     for number in range(40):
-        write(source, f"img{number:08}.png", picture(number))
-        write(source, f"img{number:08}_mirror.png", picture(number)[:, ::-1])
+        original, mirrored = twins(number)
+        write(source, original, picture(number))
+        write(source, mirrored, picture(number)[:, ::-1])
     settings = make_settings(source, "portraits.block_size=7", "portraits.count=null", "portraits.test_fraction=0.4")
     splits: dict[str, str] = {}
+    people: dict[str, str] = {}
     for block in portraits.blocks(settings):
         rows, _ = take(settings, block, tmp_path / f"{block}")
         splits |= {row["name"]: row["split"] for row in rows}
+        people |= {row["name"]: row["person"] for row in rows}
     assert {"train", "test"} <= set(splits.values())
+    assert len(set(people.values())) == 40
     for number in range(40):
-        assert splits[f"img{number:08}.png"] == splits[f"img{number:08}_mirror.png"]
+        original, mirrored = twins(number)
+        assert splits[original] == splits[mirrored]
+        assert people[original] == people[mirrored]
 
 
 def test_splits_that_are_given_count_and_a_wrong_one_is_rejected(tmp_path: Path) -> None:
