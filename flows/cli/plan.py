@@ -120,6 +120,8 @@ def _price(price: dict[str, Any]) -> str:
     unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
     guessed = price.get("forecast")
     unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
+    scaled = price.get("scaled")
+    unknown += f" ({', '.join(scaled)}: from records of other settings, by their operations)" if scaled else ""
     return ", ".join(words) + unknown
 
 
