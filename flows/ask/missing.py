@@ -88,23 +88,10 @@ def _weights(settings: Settings) -> list[Missing]:
         if row["state"] == "missing":
             get = row["problem"].splitlines()[-1].strip().removeprefix("hint").strip()
             missing.append(Missing(f"weights {name}", where, get))
-        elif row["hub"] and not in_hub_cache(*row["hub"]):
-            repository, revision = row["hub"]
-            get = f"fetched at first use, or: hf download {repository} --revision {revision}"
+        elif row["state"] == "not fetched":
+            get = f"fetched at first use, or: stillroom models fetch {name}"
             missing.append(Missing(f"weights {name}", where, get, fetched=True))
     return missing
-
-
-def in_hub_cache(repository: str, revision: str) -> bool:
-    """Whether a snapshot of a hub repository is on this machine."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot_download(repository, revision=revision, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return False
-    return True
 
 
 def _keys(settings: Settings) -> list[Missing]:

@@ -30,7 +30,7 @@ def test_every_missing_file_is_named_with_the_way_to_get_it() -> None:
     assert "dataset_preprocessing/ffhq" in missing["portraits"].get
     assert "encoder_render_LT" in missing["weights teacher"].get
     assert missing["weights editor"].fetched
-    assert "hf download timbrooks/instruct-pix2pix --revision" in missing["weights editor"].get
+    assert "stillroom models fetch editor" in missing["weights editor"].get
     assert not any("landmarks" in what for what in missing)  # the profile does without
 
 
