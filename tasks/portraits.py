@@ -122,9 +122,7 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
     if own.source == PROCEDURAL:
         return {}
     source = open_source(own)
-    if source.is_zip:
-        return {"archive": source.root}
-    return {name: source.root / name for name in source.block(partition.block or 0, own.block_size)}
+    return source.files(source.block(partition.block or 0, own.block_size))
 
 
 STAGE = Stage(name="portraits", version=1, split_by=("block",), reads=reads, sources=sources, run=run)
@@ -167,8 +165,7 @@ def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
 def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> Taken:
     """Complete the row of a photo and write its picture.  names: of the photos before it, by their digest."""
     if isinstance(photo.picture, Rejected):
-        picture = photo.picture
-        reason = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
+        reason = str(photo.picture)
         log.info("%s is rejected: %s", photo.name, reason)
         return Taken(replace(row, reason=reason))
     rgb = photo.picture.rgb
