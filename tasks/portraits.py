@@ -21,7 +21,7 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PortraitsSettings, Settings
 from data_catalog.samples.encoding import encode_png
-from data_catalog.samples.images import Decoded, Rejected, decode_image
+from data_catalog.samples.images import DECODER, Decoded, Rejected, decode_image
 from data_catalog.samples.seeds import fraction
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Partition, Stage, Summary, Work
@@ -112,6 +112,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
             "repeats": find_repeats(source, names),
             "max_pixels": own.max_pixels,
             "min_side": own.min_side,
+            "decoder": DECODER,
         }
     )
 

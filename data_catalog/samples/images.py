@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Formats that Pillow decodes itself: others may start a program on the file, as its EPS reader does.
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "PPM")
+DECODER = 2  # version of decoding, which stages that read a user's pictures depend on; raised when pixels change
 MAX_PIXELS = 50_000_000
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
 _EXIF, _INTEROP, _COLOUR_SPACE, _ORIENTATION = 0x8769, 0xA005, 0xA001, 0x0112  # tags of EXIF

@@ -18,6 +18,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.config.styles import StyleFile, read_style, style_paths, styles_folder
 from data_catalog.samples.encoding import encode_array, encode_json, encode_png
 from data_catalog.samples.formats import is_picture_name
+from data_catalog.samples.images import DECODER
 from data_catalog.samples.keys import sample_key
 from data_catalog.samples.seeds import derive
 from data_catalog.samples.shards import Sample
@@ -71,7 +72,13 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.adapt.model_dump(include={"pairs", "held_out", "seed", "prompt"})
     shaped = settings.align.model_dump(mode="json", exclude={"landmarks"})
     prompts = settings.prompts.model_dump(include={"backend", "train", "test", "seed"})
-    return own | {"align": shaped, "prompts": prompts, "teach": settings.teach.model_dump(), "world": settings.world}
+    return own | {
+        "align": shaped,
+        "prompts": prompts,
+        "teach": settings.teach.model_dump(),
+        "world": settings.world,
+        "decoder": DECODER,
+    }
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
