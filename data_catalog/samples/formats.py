@@ -43,6 +43,8 @@ _ARCHIVE = Foreign("an archive, not a picture", "unpack it")
 _SVG = _unread("SVG", "draw it as pixels, for example: rsvg-convert in.svg -o out.png")
 _POSTSCRIPT = _unread("PostScript", "draw it as pixels, for example: gs -sDEVICE=png16m -r300 -o out.png in.eps")
 
+ODD_TIFF = Foreign("this kind of TIFF is not read", "convert it, for example: magick in.tif out.png")
+
 _STARTS: tuple[tuple[bytes, Foreign], ...] = (
     (b"\xff\x0a", _JXL),
     (b"\0\0\0\x0cJXL \r\n\x87\n", _JXL),
@@ -130,6 +132,11 @@ def is_raw_tiff(data: bytes) -> bool:
     mosaic = tags.get(262) in (32803, 34892)  # PhotometricInterpretation: CFA, linear raw
     preview = bool((tags.get(254) or 0) & 1) and 330 in tags  # NewSubfileType: reduced; SubIFDs
     return 50706 in tags or mosaic or preview  # DNGVersion
+
+
+def is_whole_tiff(data: bytes) -> bool:
+    """Whether a TIFF says what its pixels are: if it is not read all the same, its kind is a rare one."""
+    return data[:4] in (b"II*\0", b"MM\0*") and {256, 257, 258, 262, 273} <= _first_tags(data).keys()
 
 
 def _first_tags(data: bytes) -> dict[int, int | None]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_catalog.config.errors import UserError
 from data_catalog.samples import colour, png
-from data_catalog.samples.formats import RAW_HINT, is_raw_tiff, name_foreign
+from data_catalog.samples.formats import ODD_TIFF, RAW_HINT, is_raw_tiff, is_whole_tiff, name_foreign
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,7 +119,7 @@ def _decode(data: bytes, whole: bytes, max_pixels: int, min_side: int) -> Decode
     except Image.DecompressionBombError as error:
         return Rejected("too large", str(error))
     except UnidentifiedImageError:
-        foreign = name_foreign(whole)
+        foreign = name_foreign(whole) or (ODD_TIFF if is_whole_tiff(whole) else None)
         if foreign is not None:
             return Rejected(foreign.reason, hint=foreign.hint)
         return Rejected("corrupt", png.find_damage(whole)) if whole.startswith(_MAGIC) else Rejected("not an image")
@@ -149,6 +149,7 @@ def _to_rgb(image: Image.Image) -> Decoded | Rejected:
 
     if image.format == "PNG" and "transparency" in image.info:
         _scale_clear_level(image)
+    negative, top = _grey_levels(image)
     image.load()
     orientation, is_adobe = _read_exif(image)
     space = _noted_space(image, is_adobe)
@@ -161,6 +162,7 @@ def _to_rgb(image: Image.Image) -> Decoded | Rejected:
         if levels.min() < 0 or levels.max() > 65535:
             return Rejected("unsupported pixels", f"mode {image.mode} beyond 16 bits")
         clear = image.info.get("transparency")
+        levels = (top - levels if negative else levels) * 65535 // top
         mask = None if clear is None else Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8))
         info, image = image.info, Image.fromarray(levels.astype(np.uint16))
         image.info |= info
@@ -173,6 +175,13 @@ def _to_rgb(image: Image.Image) -> Decoded | Rejected:
     layer.putalpha(mask)
     page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
     return Decoded(np.array(Image.alpha_composite(page, layer).convert("RGB"), dtype=np.uint8))
+
+
+def _grey_levels(image: Image.Image) -> tuple[bool, int]:
+    """Whether deep grey of a TIFF begins at white, which Pillow leaves so, and its highest level."""
+    tags: Any = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (16,))[0]  # BitsPerSample
+    return tags.get(262) == 0, 65535 if bits > 16 else (1 << bits) - 1  # PhotometricInterpretation
 
 
 def _scale_clear_level(image: Image.Image) -> None:

@@ -181,6 +181,15 @@ def test_a_camera_that_notes_adobe_rgb_is_believed(name: str) -> None:
         np.testing.assert_allclose(rgb[8, 8], expected, atol=3)
 
 
+def test_an_avif_that_notes_its_primaries_is_converted() -> None:
+    data = encoded(Image.fromarray(flat(P3_RED)), "AVIF", quality=100)
+    place = data.index(b"colrnclx") + 8
+    assert data[place : place + 2] == b"\0\1"
+    np.testing.assert_allclose(rgb_of(data)[8, 8], P3_RED, atol=3)
+    display_p3 = data[:place] + b"\0\x0c" + data[place + 2 :]
+    np.testing.assert_allclose(rgb_of(display_p3)[8, 8], RED, atol=4)
+
+
 def test_light_is_converted_by_hand_computed_values() -> None:
     np.testing.assert_array_equal(to_srgb(flat((100, 200, 50)), Space()), flat((100, 200, 50)))
     # BT.2020's green lies outside of sRGB: the other two would be negative.

@@ -328,6 +328,33 @@ def test_16_bits_of_other_byte_orders_are_read() -> None:
     assert rgb_of(encoded(big, "TIFF"))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+@pytest.mark.parametrize(
+    ("bits", "photometric", "data", "seen"),
+    [
+        (16, 1, struct.pack("<2H", 0, 65535), [0, 255]),
+        (16, 0, struct.pack("<2H", 0, 65535), [255, 0]),  # white is zero
+        (8, 0, bytes([0, 255]), [255, 0]),
+        (12, 1, bytes([0, 0x0F, 0xFF]), [0, 255]),
+    ],
+)
+def test_grey_of_a_tiff_is_seen_as_its_tags_say(bits: int, photometric: int, data: bytes, seen: list[int]) -> None:
+    assert rgb_of(grey_tiff(bits, photometric, data))[0, :, 0].tolist() == seen
+
+
+def test_a_tiff_of_a_rare_kind_is_no_damage() -> None:
+    rejected = decode_image(grey_tiff(16, 1, bytes(8), samples=2))
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "this kind of TIFF is not read"
+
+
+def grey_tiff(bits: int, photometric: int, data: bytes, samples: int = 1) -> bytes:
+    """2 x 1 pixels."""
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 10 * 12 + 4, 277: samples, 278: 1}
+    tags |= {279: len(data), 339: 1}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
 def test_an_unreadable_file_is_rejected(tmp_path: Path) -> None:
     rejected = read_image(tmp_path / "gone.png")
     assert isinstance(rejected, Rejected)
