@@ -21,7 +21,7 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PortraitsSettings, Settings
 from data_catalog.samples.encoding import encode_png
-from data_catalog.samples.images import Decoded, Rejected, decode_image
+from data_catalog.samples.images import DECODER, Decoded, Rejected, decode_image
 from data_catalog.samples.seeds import fraction
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Partition, Stage, Summary, Work
@@ -105,6 +105,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
             "repeats": find_repeats(source, names),
             "max_pixels": own.max_pixels,
             "min_side": own.min_side,
+            "decoder": DECODER,
         }
     )
 
@@ -115,9 +116,7 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
     if own.source == PROCEDURAL:
         return {}
     source = open_source(own)
-    if source.is_zip:
-        return {"archive": source.root}
-    return {name: source.root / name for name in source.block(partition.block or 0, own.block_size)}
+    return source.files(source.block(partition.block or 0, own.block_size))
 
 
 STAGE = Stage(name="portraits", version=2, split_by=("block",), reads=reads, sources=sources, run=run)
@@ -160,8 +159,7 @@ def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
 def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> Taken:
     """Complete the row of a photo and write its picture.  names: of the photos before it, by their digest."""
     if isinstance(photo.picture, Rejected):
-        picture = photo.picture
-        reason = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
+        reason = str(photo.picture)
         log.info("%s is rejected: %s", photo.name, reason)
         return Taken(replace(row, reason=reason))
     rgb = photo.picture.rgb

@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -103,6 +103,12 @@ class Source:
         whole = str(path.with_suffix(""))
         return [whole] if whole == path.stem or self.listing.stems[path.stem] > 1 else [whole, path.stem]
 
+    def files(self, names: Iterable[str]) -> dict[str, Path]:
+        """Return the files behind names; of a zip, the zip. One that may not be read is rejected when it is read."""
+        if self.is_zip:
+            return {"archive": self.root}
+        return {name: self.root / name for name in names if os.access(self.root / name, os.R_OK)}
+
     def read(self, name: str) -> bytes | Rejected:
         """The bytes of a file, or why there are none."""
         try:
@@ -119,6 +125,8 @@ def open_source(settings: PortraitsSettings) -> Source:
         listing = _list_folder(root, settings.pattern)
     elif root.is_file() and _is_zip(root):
         listing = remembered(f"listing {settings.pattern}", root, lambda: _list_zip(root, settings.pattern))
+    elif root.is_file() and not os.access(root, os.R_OK):
+        raise UserError(f"portraits.source: {shown_path(root)} may not be read", hint=f"chmod +r {shown_path(root)}")
     elif root.exists():
         raise UserError(f"portraits.source: {shown_path(root)} is neither a folder nor a zip file")
     else:

@@ -15,6 +15,7 @@ import pytest
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
+from data_catalog.store.fingerprint import FileDigests
 from data_catalog.store.stage import Partition, Work
 from tasks import portraits
 from tasks.sources import licences as portrait_licences
@@ -22,6 +23,7 @@ from tasks.sources import repeats as portrait_repeats
 from tasks.sources.files import open_source
 from tasks.sources.licences import ffhq_number, iterate_object
 from tests.tasks.test_portraits import eg3d_label, make_settings, picture, take
+from tests.worlds.processes import as_nobody, fork, memory_folder, wait
 
 MANY = 3000
 SIDE = 40
@@ -42,6 +44,30 @@ def large_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
             archive.writestr(name, encode_png(picture(number, (SIDE, SIDE))))
         archive.writestr("dataset.json", json.dumps({"labels": [[name, eg3d_label()] for name in names]}))
     return path
+
+
+def test_a_picture_that_may_not_be_read_is_rejected_and_the_others_are_taken() -> None:
+    with memory_folder() as folder:
+        folder.chmod(0o755)
+        for number in range(3):
+            write(folder / "in", f"{number}.png", picture(number, (SIDE, SIDE)))
+        (folder / "in" / "1.png").chmod(0)
+        settings = make_settings(folder / "in")
+        (folder / "out").mkdir(mode=0o777)
+        (folder / "out").chmod(0o777)
+
+        def build() -> None:
+            as_nobody()
+            partition = Partition("portraits", None, 0)
+            known = FileDigests(folder / "digests.json")
+            files = portraits.sources(settings, partition)
+            assert [name for name, path in files.items() if known.digest(path)] == ["0.png", "2.png"]
+            summary = portraits.run(Work(partition, {}, settings, files, folder / "out"))
+            assert (summary.samples, summary.rejected) == (2, {"unreadable": 1})
+
+        assert wait(fork(build)) == 0
+        (folder / "in" / "1.png").chmod(0o644)
+        assert len(portraits.sources(settings, Partition("portraits", None, 0))) == 3  # so the block is made again
 
 
 def test_a_block_needs_the_memory_of_a_few_pictures(tmp_path: Path) -> None:
