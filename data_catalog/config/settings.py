@@ -6,12 +6,34 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_catalog.config.errors import UserError
+
+
+def check_address(url: str, name: str) -> None:
+    """Refuse an address of a server that is none, or that holds a secret: settings go into records and reports."""
+    # A UserError does not quote the value, a ValueError would.
+    try:
+        parts = urlsplit(url)
+        plain = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and "@" not in parts.netloc
+        )
+        plain = plain and parts.port != 0 and not re.search(r"[\s#]", url)
+    except ValueError:  # a port that is no number, a bracket that is open
+        parts, plain = None, False
+    if not plain:
+        secret = "the key goes into OPENAI_API_KEY"
+        has_secret = "@" in url or "?" in url or "://" in url or parts is None
+        raise UserError(
+            f"{name} is not the plain address of a server",
+            expected="http:// or https://, host, port and path, without a password or a query",
+            hint=secret if has_secret else f"write http://{url}, or https://{url}",
+        )
 
 
 class Section(BaseModel):
@@ -67,14 +89,8 @@ class PromptsSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _holds_no_secret(cls, url: str | None) -> str | None:
-        # Settings go into records, MLflow and reports. A UserError does not quote the value, a ValueError would.
-        parts = urlsplit(url or "http://")
-        if parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query:
-            raise UserError(
-                "prompts.base_url is not the plain address of a server",
-                expected="http:// or https://, host, port and path, without a password or a query",
-                hint="the key goes into OPENAI_API_KEY",
-            )
+        if url is not None:
+            check_address(url, "prompts.base_url")
         return url
 
 
