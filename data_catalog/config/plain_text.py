@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 LONGEST_WORD = 100  # letters
 _KEPT = "\n\t"
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 # Tags of HTML and XML, emphasis and code of Markdown, tags of Rich.
 _MARKUP = re.compile(
-    r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<!--|&(?:[a-z]+|#\d+);|(\*\*|__|~~|`+)(?=\S).+?\1|\[/?[a-z][\w .#]*\]"
-    r"|^#{1,6}\s|!?\[[^\]]*\]\([^)]*\)",
+    r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<!--|&(?:[a-z]+|#\d+);|(\*\*|__|~~|`+)(?=\S).+?\1|^#{1,6}\s"
+    r"|\[[^\]]*\]\([^)]*\)|\[/?[a-z][\w .#]*\]",
     re.IGNORECASE,
 )
 
@@ -23,7 +24,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter in _KEPT or not _is_control(letter) else _escape(letter) for letter in text)
 
 
-def printable_document(value: object) -> object:
+def printable_document(value: Any) -> Any:
     """Return a document of lists, mappings and values in which each text is printable."""
     if isinstance(value, str):
         return printable(value)

@@ -224,3 +224,16 @@ def test_the_commands_work(tmp_path: Path) -> None:
     assert checked.returncode == 1
     assert "holds no prompt" in " ".join(checked.stdout.split())
     assert "Traceback" not in checked.stderr
+
+
+def test_brackets_of_a_user_are_letters_on_the_terminal(tmp_path: Path) -> None:
+    styles = tmp_path / "[b]styles"
+    styles.mkdir()
+    (styles / "doll.txt").write_text("make her a doll with [/b] arms\n")
+    (styles / "robot.txt").write_text("make it [bold]gold[/bold] \x1b[31mred\n")
+    where = ["--set", f"prompts.styles_dir={styles}"]
+    listed = stillroom("styles", *where, root=tmp_path / "data")
+    assert "make her a doll with [/b] arms" in listed.stdout, listed.stderr
+    checked = stillroom("styles", "check", *where, root=tmp_path / "data")
+    assert "[b]styles" in checked.stdout, checked.stderr
+    assert "\x1b" not in listed.stdout + checked.stdout
