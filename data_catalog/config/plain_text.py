@@ -42,10 +42,9 @@ def not_plain(text: str) -> str:
     return f"a word of {longest} letters; at most {LONGEST_WORD}" if longest > LONGEST_WORD else ""
 
 
-def markup_in(text: str) -> str:
-    """Return the markup in a text (HTML, Markdown, Rich), or ""."""
-    found = _MARKUP.search(text)
-    return found[0] if found else ""
+def markup_in(text: str) -> list[str]:
+    """Return the markup in a text: HTML, Markdown, Rich."""
+    return [found[0] for found in _MARKUP.finditer(text)]
 
 
 def _is_control(letter: str) -> bool:

@@ -7,10 +7,10 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from data_catalog.config.errors import UserError
 
@@ -36,10 +36,22 @@ def check_address(url: str, name: str) -> None:
         )
 
 
+def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Refuse yes, no, true and false where a number belongs: they would be read as 1 and 0."""
+    annotation = str(cls.model_fields[info.field_name or ""].annotation)
+    if "bool" not in annotation and ("int" in annotation or "float" in annotation):
+        given = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, bool) for each in given):
+            raise ValueError("a number is expected, not yes, no, true or false")
+    return value
+
+
 class Section(BaseModel):
     """Base of the sections. Unknown keys are errors; values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    _no_bool = field_validator("*", mode="before")(reject_bool)
 
 
 class PortraitsSettings(Section):

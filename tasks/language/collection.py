@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_catalog.config.plain_text import markup_in, not_plain, printable
+from data_catalog.config.plain_text import not_plain, printable
 from data_catalog.config.styles import StyleFile
 from tasks.language.checks import unfit
 from tasks.language.wording import clean, normalise, rouge_l
@@ -75,10 +75,7 @@ class Collection:
             return "duplicate"
         if self.full:
             return NOT_NEEDED
-        if prompt.origin in WRITTEN:
-            return ""
-        markup = markup_in(prompt.text)
-        return f"markup: {markup}" if markup else unfit(prompt.text, self.style)
+        return "" if prompt.origin in WRITTEN else unfit(prompt.text, self.style)
 
     def _is_similar(self, text: str) -> bool:
         """Whether an accepted prompt is nearly the same; notes which."""

@@ -1,5 +1,6 @@
 """A language model writes the prompts, through a real server on loopback that fails in every way it can."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -14,6 +15,7 @@ import pytest
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
+from data_catalog.samples.encoding import encode_json
 from data_catalog.store.stage import Partition, Work
 from tasks import prompts
 from tasks.language import llm
@@ -284,6 +286,26 @@ def test_duplicates_only_are_rejected_and_the_paraphraser_helps_out(serve: Serve
     reasons = [entry["reason"] for entry in book["rejected"]]
     assert reasons.count("duplicate") == 11  # three at the first request, four at each other
     assert reasons[-1] == "too similar: ROUGE-L 0.80 to 'make him a marble statue'"
+
+
+def test_what_is_no_plain_text_is_rejected_by_its_reason(serve: Serve, tmp_path: Path) -> None:
+    bad = [
+        "marble " + "a" * 5000,
+        "mar\0ble it",
+        "make <b>her</b> stone",
+        "turn **him** grey",
+        "\ud800 marble",
+        "a\x1b[1mb",
+    ]
+    book, exchanges = book_of(serve(says(*bad, *GOOD)).settings(), tmp_path)
+    assert origins(book) == {"openai": 12, "seed": 1}
+    assert [entry["reason"].partition(":")[0] for entry in book["rejected"][:6]] == [
+        *(["not plain text"] * 2),
+        *(["markup"] * 2),
+        *(["not plain text"] * 2),
+    ]
+    for document in (book, [dataclasses.asdict(exchange) for exchange in exchanges]):
+        assert json.loads(encode_json(document)) == document
 
 
 def test_what_is_no_edit_of_this_face_is_rejected(serve: Serve, tmp_path: Path) -> None:
