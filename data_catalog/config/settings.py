@@ -6,18 +6,52 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from data_catalog.config.errors import UserError
+
+
+def check_address(url: str, name: str) -> None:
+    """Refuse an address of a server that is none, or that holds a secret: settings go into records and reports."""
+    # A UserError does not quote the value, a ValueError would.
+    try:
+        parts = urlsplit(url)
+        plain = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and "@" not in parts.netloc
+        )
+        plain = plain and parts.port != 0 and not re.search(r"[\s#]", url)
+    except ValueError:  # a port that is no number, a bracket that is open
+        parts, plain = None, False
+    if not plain:
+        secret = "the key goes into OPENAI_API_KEY"
+        has_secret = "@" in url or "?" in url or "://" in url or parts is None
+        raise UserError(
+            f"{name} is not the plain address of a server",
+            expected="http:// or https://, host, port and path, without a password or a query",
+            hint=secret if has_secret else f"write http://{url}, or https://{url}",
+        )
+
+
+def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Refuse yes, no, true and false where a number belongs: they would be read as 1 and 0."""
+    annotation = str(cls.model_fields[info.field_name or ""].annotation)
+    if "bool" not in annotation and ("int" in annotation or "float" in annotation):
+        given = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, bool) for each in given):
+            raise ValueError("a number is expected, not yes, no, true or false")
+    return value
 
 
 class Section(BaseModel):
     """Base of the sections. Unknown keys are errors; values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    _no_bool = field_validator("*", mode="before")(reject_bool)
 
 
 class PortraitsSettings(Section):
@@ -67,14 +101,8 @@ class PromptsSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _holds_no_secret(cls, url: str | None) -> str | None:
-        # Settings go into records, MLflow and reports. A UserError does not quote the value, a ValueError would.
-        parts = urlsplit(url or "http://")
-        if parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query:
-            raise UserError(
-                "prompts.base_url is not the plain address of a server",
-                expected="http:// or https://, host, port and path, without a password or a query",
-                hint="the key goes into OPENAI_API_KEY",
-            )
+        if url is not None:
+            check_address(url, "prompts.base_url")
         return url
 
 

@@ -52,7 +52,7 @@ def models_table(document: Document, console: Console) -> None:
 def fetched_table(document: Document, console: Console) -> None:
     """Print a line for each model, and below it where it lies or where it is from."""
     for row in document["models"]:
-        console.print(f"{row['model']:<10} {row['state']}", highlight=False)
+        console.print(f"{row['model']:<10} {row['state']}")
         told = row["get"] if row["state"] in ("failed", "by hand") else row["where"]
         for line in told.splitlines():
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {line}", soft_wrap=True)

@@ -120,7 +120,7 @@ def evaluation_table(document: Document, console: Console) -> None:
         column.min_width = max(len("0.0000"), len(cell["text"]) + 1)
     table.add_row("difference *", *(cell["text"] + "?" * bool(cell["text"] and not cell["sure"]) for cell in cells))
     console.print(table)
-    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0", highlight=False)
+    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0")
     console.print()
     styles = make_table("style", f"{STUDENT} vs no edit", f"{TEACHERS} vs no edit")
     gained = next(measure for measure in MEASURES if measure.name == "improvement")
@@ -131,7 +131,7 @@ def evaluation_table(document: Document, console: Console) -> None:
     names = ("speedup", "timed_editor_steps"), ("speedup_as_edited", "edit_steps")
     times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
     faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
-    console.print(f"\nas fast as its teachers: {', '.join(faster)}\n", highlight=False)
+    console.print(f"\nas fast as its teachers: {', '.join(faster)}\n")
     told = {name for pair in names for name in pair}
     rest = {name: value for name, value in document.items() if name not in told and not isinstance(value, dict | list)}
     fields(rest, console)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.names import nearest_slug
 from data_catalog.config.places import shown_path
 from data_catalog.config.settings import PortraitsSettings, Settings
-from data_catalog.config.styles import nearest_slug, read_style, styles_folder
+from data_catalog.config.styles import read_style, styles_folder
 from data_catalog.samples.images import Rejected, decode_image
 from data_catalog.store.stage import Partition
 from tasks.sources.cropping import Unusable, cut_edit

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import DistillSettings, EvaluateSettings, Settings
 from flows.cli.run import evaluation_table
+from flows.cli.screen import plain_console
 from models.camera import orbit_label
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
@@ -282,7 +282,7 @@ def test_a_difference_is_told_edit_by_edit_where_the_means_alone_tell_nothing() 
 def test_the_screen_shows_the_columns_of_the_readme_the_difference_and_each_style(evaluated: Path) -> None:
     document = json.loads((evaluated / "table.json").read_text()) | {"mlflow_run_id": "abc", "seconds": 1.0}
     screen = io.StringIO()
-    evaluation_table(document, Console(file=screen, width=120))
+    evaluation_table(document, plain_console(file=screen, width=120))
     lines = screen.getvalue().splitlines()
     assert [name.strip() for name in re.split("  +", lines[0])] == TITLES
     assert [line.split("  ")[0].strip() for line in lines[1:5]] == [*METHODS, "difference *"]
