@@ -87,7 +87,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
         why = "; ".join(step["reasons"])
         console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip(), markup=False, highlight=False)
     for note in document.get("notes", []):
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     if document.get("funnels"):
         console.print(kept_line(document["funnels"]), markup=False, highlight=False)
     console.print(_sum(document), markup=False, highlight=False)

@@ -15,12 +15,13 @@ import numpy as np
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
-from data_catalog.config.settings import PortraitsSettings, Settings
+from data_catalog.config.settings import PROCEDURAL, PortraitsSettings, Settings
 from data_catalog.config.styles import nearest_slug, read_style, styles_folder
 from data_catalog.samples.images import Rejected, decode_image
 from data_catalog.store.stage import Partition
 from tasks.sources.cropping import Unusable, cut
-from tasks.sources.files import PROCEDURAL, Source, open_source, remembered
+from tasks.sources.files import Source, open_source
+from tasks.sources.memory import remembered
 
 EDITOR = "editor"  # value of `edits:` that leaves this style to the editor
 SAME_SHAPE = 0.01  # largest relative difference between the aspects of an edit and its portrait
@@ -45,7 +46,7 @@ class GivenEdits:
         """Return the files behind pseudo-labels: the edits, and the portraits, whose size counts."""
         if self.source.is_zip:
             return {"archive": self.source.root}
-        return {name: self.source.root / name for pair in self.names.items() for name in pair}
+        return self.source.readable(name for pair in self.names.items() for name in pair)
 
 
 def find_edits(settings: Settings, partition: Partition) -> GivenEdits | None:
