@@ -19,6 +19,7 @@ CENTRES = (0.2, 0.8)  # of a picture's side
 # World units; for a reconstruction, what Deep3DFaceRecon's renderer shows: 5 to 15 units of its own.
 DISTANCES = (RADIUS / 2, RADIUS * 2)
 UPRIGHT = 0.2  # least cosine between the camera's down and the world's
+STEEP = 0.9  # greatest sine of its elevation
 TOLERANCE = 0.01
 
 FLIPPED = {  # causes, by the signs of the rotation's columns that undo them
@@ -92,6 +93,8 @@ def _of_view(cam2world: Array, intrinsics: Array) -> str:
         return f"it does not look at the head, whose middle is at {_numbers(seen[:2] / seen[2])} of the picture"
     if rotation[1, 1] > -UPRIGHT:
         return "it is upside down or on its side"
+    if abs(place[1]) > STEEP * distance:
+        return f"it stands {'above' if place[1] > 0 else 'below'} the head: y up and z towards the face are expected"
     if place[2] < 0:
         return f"it stands behind the head, at z {place[2]:.3g}"
     return ""
