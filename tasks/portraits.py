@@ -19,13 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import PortraitsSettings, Settings
+from data_catalog.config.settings import PROCEDURAL, PortraitsSettings, Settings
 from data_catalog.samples.encoding import encode_png
 from data_catalog.samples.images import DECODER, Decoded, Rejected, decode_image
 from data_catalog.samples.seeds import fraction
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Partition, Stage, Summary, Work
-from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
+from tasks.sources.cameras import find_fault
+from tasks.sources.files import Source, open_source
+from tasks.sources.labels import Licence, read_given
 from tasks.sources.licences import read_licences
 from tasks.sources.repeats import find_repeats
 from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
@@ -101,7 +103,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
         | {
             "source": _kind(own),
             "names": list(names),
-            "labels": digest_json([given.labels.get(name) for name in names]),
+            "labels": digest_json([_finite(given.labels.get(name)) for name in names]),
             "repeats": find_repeats(source, names),
             "max_pixels": own.max_pixels,
             "min_side": own.min_side,
@@ -122,16 +124,24 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
 STAGE = Stage(name="portraits", version=2, split_by=("block",), reads=reads, sources=sources, run=run)
 
 
+def _finite(label: list[float] | None) -> list[float | str] | None:
+    """A label as JSON has it: NaN, which a failed fit may have written, as a text."""
+    return None if label is None else [value if np.isfinite(value) else str(value) for value in label]
+
+
 def blocks(settings: Settings) -> list[int]:
     """Numbers of the blocks that the source fills, the last perhaps in part."""
+    return list(range(-(-count_portraits(settings) // settings.portraits.block_size)))
+
+
+def count_portraits(settings: Settings) -> int:
+    """Count the pictures that the settings choose."""
     own = settings.portraits
-    if own.source == PROCEDURAL:
-        if own.count is None:
-            raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
-        total = own.count
-    else:
-        total = open_source(own).count
-    return list(range(-(-total // own.block_size)))
+    if own.source != PROCEDURAL:
+        return open_source(own).count
+    if own.count is None:
+        raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
+    return own.count
 
 
 def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
@@ -223,7 +233,11 @@ def _read(work: Work, number: int) -> Iterator[Photo]:
         label, split = given.labels.get(name), given.splits.get(name)
         licence = None if licences is None else licences[name]
         photo = Photo(name, Rejected("unreadable"), camera_given=label, split_given=split, licence=licence)
-        yield photo._replace(picture=_decode(source, name, photo, repeats.get(name), settings))
+        fault = "" if label is None else find_fault(label)
+        if fault:
+            yield photo._replace(picture=Rejected("bad camera label", fault), camera_given=None)
+        else:
+            yield photo._replace(picture=_decode(source, name, photo, repeats.get(name), settings))
 
 
 def _decode(
@@ -231,9 +245,6 @@ def _decode(
 ) -> Decoded | Rejected:
     if repeated is not None:
         return Rejected(f"duplicate of {repeated}")
-    label = photo.camera_given
-    if label is not None and (len(label) != LABEL_SIZE or not np.isfinite(label).all()):
-        return Rejected("bad camera label", f"{LABEL_SIZE} finite numbers are expected")
     if photo.split_given not in (None, *SPLITS):
         return Rejected("bad split", f"'{photo.split_given}' is none of {', '.join(SPLITS)}")
     data = source.read(name)

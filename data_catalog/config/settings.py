@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from data_catalog.config.errors import UserError
 
+PROCEDURAL = "procedural"  # portraits.source of the heads that are rendered from seeds
+
 
 def check_address(url: str, name: str) -> None:
     """Refuse an address of a server that is none, or that holds a secret: settings go into records and reports."""
@@ -57,10 +59,11 @@ class Section(BaseModel):
 class PortraitsSettings(Section):
     """Source of the portraits, and their frozen splits."""
 
-    source: str = "procedural"  # or the path of a folder of pictures, or of an EG3D or 3DPE zip or folder
+    source: str = PROCEDURAL  # or the path of a folder of pictures, or of an EG3D or 3DPE zip or folder
     licences: str | None = None  # FFHQ's ffhq-dataset-v2.json; null: the one beside the pictures, if it exists
     pattern: str = "*"  # file names to take from a folder or zip, such as "portrait_*.png"
-    count: int | None = Field(72, ge=1)  # number of portraits; null: all of a folder
+    # Number of portraits; null: all of a folder or zip. Unless you set it, a folder or zip of yours is taken whole.
+    count: int | None = Field(72, ge=1)
     block_size: int = Field(12, ge=1)  # portraits per block
     seed: int = Field(0, ge=0)  # first seed of the procedural world
     val_fraction: float = Field(0.08, ge=0.0, lt=1.0)

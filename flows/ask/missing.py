@@ -6,7 +6,7 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
 from flows.ask.forecast import SPEED, forecast, keep_note
@@ -68,7 +68,7 @@ def _total(rows: list[dict[str, Any]]) -> Price:
 
 
 def _portraits(settings: Settings) -> list[Missing]:
-    from tasks.sources.files import PROCEDURAL, open_source
+    from tasks.sources.files import open_source
 
     if settings.portraits.source == PROCEDURAL:
         return []

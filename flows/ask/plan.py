@@ -19,6 +19,7 @@ from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import Store
 from flows.ask.forecast import keep_note
 from flows.ask.funnels import read_funnels
+from flows.ask.left_out import list_left_out
 from flows.ask.price import Price, Prices
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
@@ -37,7 +38,10 @@ def whole_shape(settings: Settings) -> PlanShape:
     from tasks.portraits import blocks
     from tasks.stages import STAGES
 
-    return PlanShape(STAGES, list_styles(settings), blocks(settings))
+    styles = list_styles(settings)
+    if not styles:
+        raise UserError("prompts.styles=[] leaves no style", hint="name some, or null for every style file")
+    return PlanShape(STAGES, styles, blocks(settings))
 
 
 def open_plan(
@@ -80,7 +84,10 @@ def describe_plan(
         row["price"], row["price_maybe"] = own[0].document(), own[1].document()
         run, maybe = run + own[0], maybe + own[1]
     document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
-    document |= {"device": plan.settings.run.device, "notes": _notes(plan), "funnels": read_funnels(plan)}
+    left_out = list_left_out(plan.settings)
+    notes = [*(each["line"] for each in left_out), *_notes(plan)]
+    document |= {"device": plan.settings.run.device, "notes": notes, "funnels": read_funnels(plan)}
+    document["left_out"] = left_out
     if partitions:
         document["partitions"] = [
             {"partition": step.key, "state": step.state, "reasons": [str(reason) for reason in step.reasons]}

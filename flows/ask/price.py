@@ -104,10 +104,16 @@ class Prices:
     def _guess(self, stage: Stage) -> _Rate | None:
         """Forecast by counted operations, for networks of the paper's size, where nothing was ever measured."""
         settings = self.plan.settings
-        tested = (settings.portraits.count or 0) * settings.portraits.test_fraction * self._styles
+        tested = self._portraits * settings.portraits.test_fraction * self._styles
         most = settings.evaluate.max_samples_per_style
         guess = forecast(stage.name, settings, round(min(tested, most * self._styles if most else tested)))
         return None if guess is None else _Rate(guess.seconds, guess.bytes, 0.0)
+
+    @cached_property
+    def _portraits(self) -> int:
+        from tasks.portraits import count_portraits
+
+        return count_portraits(self.plan.settings)
 
     @cached_property
     def _styles(self) -> int:
@@ -123,9 +129,9 @@ class Prices:
         settings = self.plan.settings
         if step.made and step.entry is not None:
             return step.entry.samples
-        if stage.name == "portraits" and settings.portraits.count is not None:
-            own = settings.portraits
-            return max(0, min(own.block_size, (own.count or 0) - (step.partition.block or 0) * own.block_size))
+        if stage.name == "portraits":
+            size = settings.portraits.block_size
+            return max(0, min(size, self._portraits - (step.partition.block or 0) * size))
         if stage.name == "prompts":
             return settings.prompts.train + settings.prompts.test
         if step.near is not None:

@@ -89,7 +89,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
         why = "; ".join(step["reasons"])
         console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip())
     for note in document.get("notes", []):
-        console.print(note)
+        console.print(note, soft_wrap=True)
     if document.get("funnels"):
         console.print(kept_line(document["funnels"]))
     console.print(_sum(document))

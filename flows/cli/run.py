@@ -28,7 +28,7 @@ def build(
         from flows.run.engine import run_here
 
         outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, build_table)
 
 
 @app.command()
@@ -104,6 +104,13 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
 
         outcome = try_again(profile, overrides or [])
     screen.show(outcome, as_json, evaluation_table if "per_style" in outcome else screen.fields)
+
+
+def build_table(document: Document, console: Console) -> None:
+    """Print a field a line, and each kind of what was left out on a line of its own."""
+    for name, value in document.items():
+        for each in value if isinstance(value, list) else [value]:
+            fields({name: each}, console)
 
 
 def evaluation_table(document: Document, console: Console) -> None:

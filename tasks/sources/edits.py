@@ -16,12 +16,13 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.names import nearest_slug
 from data_catalog.config.places import shown_path
-from data_catalog.config.settings import PortraitsSettings, Settings
+from data_catalog.config.settings import PROCEDURAL, PortraitsSettings, Settings
 from data_catalog.config.styles import read_style, styles_folder
 from data_catalog.samples.images import Rejected, decode_image
 from data_catalog.store.stage import Partition
 from tasks.sources.cropping import Unusable, cut_edit
-from tasks.sources.files import PROCEDURAL, Source, open_source, remembered
+from tasks.sources.files import Source, open_source
+from tasks.sources.memory import remembered
 
 EDITOR = "editor"  # value of `edits:` that leaves this style to the editor
 NO_EDIT = "no edit in the dataset"

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.samples.encoding import encode_json
-from tasks.sources.files import PROCEDURAL
 
 if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
