@@ -251,9 +251,12 @@ class EvaluateSettings(Section):
     """Table 1 of the paper, and the comparison with the true styled head where it is known."""
 
     max_samples_per_style: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1)  # at most so many in all, equally many of each style; null: all
     novel_views: int = Field(2, ge=2)  # views on an ellipse around the front; of two, one is on each side
     view_yaw: float = Field(0.35, ge=0.0)  # rad, half axes of that ellipse
     view_pitch: float = Field(0.25, ge=0.0)  # rad
+    # Pairs of views of each head, from cameras of random training portraits, whose mean identity is the measure 3D.
+    pose_pairs: int = Field(1, ge=1)
     # Editor steps in the timing of editor + teacher; null: edit.steps. If the pseudo-labels were made with another
     # number, that is timed too, and both ratios are reported.
     timed_editor_steps: int | None = Field(None, ge=1)

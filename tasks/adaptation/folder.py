@@ -27,7 +27,7 @@ from tasks.prompts import ANSWERS, make_book
 from tasks.student.companions import find_detector
 from tasks.student.user_portrait import SUFFIXES, Portrait, cut_out, locate, read_picture
 from tasks.tables.samples import SampleRow
-from tasks.teach import SHARD, Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.teach import NETWORKS, SHARD, Teachers, draw_view_cameras, encode_lesson, load_teachers, teach_sample
 
 INPUT, EDITED = "input", "edited"  # the two folders
 FEWEST = 3  # pairs: two to learn from, one to measure with
@@ -53,11 +53,8 @@ class AlignedPair(NamedTuple):
 
 def run(work: Work) -> Summary:
     """Load the teacher, align the pairs and teach them."""
-    from models.zoo import zoo
-
     settings = work.settings
-    world, device = settings.world, settings.run.device
-    teachers = Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips")))
+    teachers = load_teachers(settings)
     style = work.partition.style
     assert style is not None
     book, _ = make_book(style_of(style, settings), settings, work.root / ANSWERS)
@@ -88,7 +85,7 @@ STAGE = Stage(
     split_by=("style",),
     reads=reads,
     sources=sources,
-    models=lambda settings: ("teacher", "identity", "lpips"),
+    models=lambda settings: NETWORKS,
     run=run,
 )
 
