@@ -22,9 +22,10 @@ from data_catalog.samples.seeds import derive
 from data_catalog.samples.shards import Sample
 from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, LEARNED, write_pairs
+from tasks.align import find_detector
 from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
-from tasks.student.companions import find_detector
+from tasks.student.companions import tell_without
 from tasks.student.user_portrait import SUFFIXES, Portrait, cut_out, locate, read_picture
 from tasks.tables.samples import SampleRow
 from tasks.teach import NETWORKS, SHARD, Teachers, draw_view_cameras, encode_lesson, load_teachers, teach_sample
@@ -81,7 +82,7 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
 
 STAGE = Stage(
     name="pairs",
-    version=1,
+    version=2,
     split_by=("style",),
     reads=reads,
     sources=sources,
@@ -124,6 +125,7 @@ def _shorten(names: list[str]) -> str:
 def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> list[AlignedPair]:
     """Cut each pair, by key, with its split and its prompt.  book: as of the stage prompts."""
     detector = find_detector(settings)
+    tell_without(detector, settings)
     names = sorted((pair.name for pair in pairs), key=lambda name: derive("pairs", settings.adapt.seed, name))
     spare = len(pairs) - settings.adapt.pairs
     held_out = min(settings.adapt.held_out, max(spare, len(pairs) // SHARE_HELD_OUT, 1))
