@@ -50,7 +50,8 @@ class PromptsSettings(Section):
     """Style files and their paraphrases."""
 
     styles_dir: str = "configs/styles"
-    styles: list[str] | None = None  # slugs; null: every style file
+    styles: list[str] | None = None  # slugs; null: every style file but those held out
+    held_out: list[str] = []  # slugs of styles that no dataset takes by itself: students are adapted to them
     backend: Literal["builtin", "openai"] = "builtin"
     model: str = "gpt-4o-mini"  # model name for the openai backend
     base_url: str | None = None  # null: OPENAI_BASE_URL, or OpenAI's own
@@ -230,7 +231,7 @@ class AdaptSettings(Section):
     pairs: int = Field(10, ge=1)  # training pairs at most
     held_out: int = Field(4, ge=1)  # pairs at most on which the curve is measured
     seconds: float = Field(60.0, gt=0.0)  # seconds of training by the clock; measurements are not counted
-    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # times of the measurements; the paper: 6, 60, 120, 300
+    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # times of measurements and pictures; the paper: 6 to 300
     batch_size: int = Field(4, ge=1)  # samples per iteration
     lr: float = Field(1e-2, gt=0.0)  # learning rate of E_p; every learning rate falls to a tenth over the time
     lr_norm: float = Field(6e-3, gt=0.0)  # learning rate of E_t's normalisation layers, which all styles share

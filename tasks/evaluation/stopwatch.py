@@ -90,14 +90,18 @@ def _take_turns(methods: Mapping[str, Callable[[], object]], repeats: int, devic
 
 
 def _time_one(method: Callable[[], object], device: str) -> float:
-    _wait(device)
-    started = time.perf_counter()
+    clock = device_clock(device)
+    started = clock()
     method()
-    _wait(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def _wait(device: str) -> None:
-    """CUDA is asynchronous: synchronise before reading the clock."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+def device_clock(device: str) -> Callable[[], float]:
+    """Return the clock of the wall, in seconds, for work on a device."""
+
+    def read() -> float:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)  # CUDA is asynchronous: synchronise before reading the clock.
+        return time.perf_counter()
+
+    return read
