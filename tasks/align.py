@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
     from models.faces.mediapipe_faces import MediaPipeFaces
 
+    Detector = LandmarkNet | MediaPipeFaces
+
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,7 @@ class Clues(NamedTuple):
 
     landmarks: dict[str, np.ndarray | str] | None = None  # None where no file gives any
     poses: dict[str, np.ndarray | str] | None = None  # None where no reconstructions are given
-    detector: LandmarkNet | MediaPipeFaces | None = None
+    detector: Detector | None = None
 
 
 def run(work: Work) -> Summary:
@@ -188,7 +190,7 @@ def assume_frontal(size: tuple[int, int]) -> Aligned:
     return Aligned(middle_square(size), pnp.frontal_label(), "assumed_frontal")
 
 
-def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Settings) -> np.ndarray:
+def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarray:
     """Detect landmarks (5, 2), raw px, of the single face; our own detector runs again in the crop if larger there."""
     find_faces = getattr(detector, "faces", None)
     if find_faces is not None:
@@ -212,6 +214,21 @@ def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Se
     return alignment.apply_affine(alignment.invert_affine(crop), inside / side)
 
 
+def knows_faces(settings: Settings) -> bool:
+    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
+    return settings.world == "paper" or settings.portraits.source == PROCEDURAL
+
+
+def find_detector(settings: Settings) -> Detector | None:
+    """Return the world's detector; None where it does not know the faces, or the paper world has none."""
+    from models.zoo import zoo
+
+    if not knows_faces(settings):
+        return None
+    detector: Detector | None = zoo.load("landmarks", settings.world, settings.run.device)
+    return detector
+
+
 def _of(name: str, given: dict[str, np.ndarray | str], what: str) -> np.ndarray:
     """Return the entry of a file for a picture. Raises Unusable where there is none."""
     if name not in given:
@@ -229,7 +246,7 @@ def _gather(work: Work) -> Clues:
     return Clues(
         None if given is None else read_landmarks(given, names),
         None if rebuilt is None else read_reconstructions(rebuilt, names),
-        _detector(settings) if _detects(settings) and given is None else None,
+        find_detector(settings) if _detects(settings) and given is None else None,
     )
 
 
@@ -243,20 +260,11 @@ def _block(settings: Settings, partition: Partition) -> tuple[str, ...]:
 
 
 def _detects(settings: Settings) -> bool:
-    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
-    wild = settings.world == "paper" or settings.portraits.source == PROCEDURAL
-    return wild and settings.align.landmarks is None
+    """Whether the detector is asked for the faces of the portraits."""
+    return knows_faces(settings) and settings.align.landmarks is None
 
 
-def _detector(settings: Settings) -> LandmarkNet | MediaPipeFaces | None:
-    """The world's detector; None where the paper world has none."""
-    from models.zoo import zoo
-
-    detector: LandmarkNet | MediaPipeFaces | None = zoo.load("landmarks", settings.world, settings.run.device)
-    return detector
-
-
-def _detect_one(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray) -> tuple[np.ndarray, float]:
+def _detect_one(detector: Detector, rgb: np.ndarray) -> tuple[np.ndarray, float]:
     """Points (5, 2) in px of the picture (H, W, 3), and their confidence."""
     points, confidence = detector.detect(rgb[None])
     return points[0].astype(np.float64) * [rgb.shape[1], rgb.shape[0]], float(confidence[0])

@@ -87,7 +87,8 @@ class PromptsSettings(Section):
     """Style files and their paraphrases."""
 
     styles_dir: str = "configs/styles"
-    styles: list[str] | None = None  # slugs; null: every style file
+    styles: list[str] | None = None  # slugs; null: every style file but those held out
+    held_out: list[str] = []  # slugs of styles that no dataset takes by itself: students are adapted to them
     backend: Literal["builtin", "openai"] = "builtin"
     model: str = "gpt-4o-mini"  # model name for the openai backend
     base_url: str | None = None  # null: OPENAI_BASE_URL, or OpenAI's own
@@ -263,7 +264,7 @@ class AdaptSettings(Section):
     pairs: int = Field(10, ge=1)  # training pairs at most
     held_out: int = Field(4, ge=1)  # pairs at most on which the curve is measured
     seconds: float = Field(60.0, gt=0.0)  # seconds of training by the clock; measurements are not counted
-    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # times of the measurements; the paper: 6, 60, 120, 300
+    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # times of measurements and pictures; the paper: 6 to 300
     batch_size: int = Field(4, ge=1)  # samples per iteration
     lr: float = Field(1e-2, gt=0.0)  # learning rate of E_p; every learning rate falls to a tenth over the time
     lr_norm: float = Field(6e-3, gt=0.0)  # learning rate of E_t's normalisation layers, which all styles share
@@ -284,9 +285,12 @@ class EvaluateSettings(Section):
     """Table 1 of the paper, and the comparison with the true styled head where it is known."""
 
     max_samples_per_style: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1)  # at most so many in all, equally many of each style; null: all
     novel_views: int = Field(2, ge=2)  # views on an ellipse around the front; of two, one is on each side
     view_yaw: float = Field(0.35, ge=0.0)  # rad, half axes of that ellipse
     view_pitch: float = Field(0.25, ge=0.0)  # rad
+    # Pairs of views of each head, from cameras of random training portraits, whose mean identity is the measure 3D.
+    pose_pairs: int = Field(1, ge=1)
     # Editor steps in the timing of editor + teacher; null: edit.steps. If the pseudo-labels were made with another
     # number, that is timed too, and both ratios are reported.
     timed_editor_steps: int | None = Field(None, ge=1)

@@ -1,6 +1,6 @@
 """Forecast of a stage of the paper's size before any run: counted operations over a GPU's usual speed.
 
-Operations of one forward pass are counted by torch.utils.flop_counter. The speeds are sustained ones of an A100:
+The speeds are sustained ones of an A100:
 InstructPix2Pix's authors report 9 s for 100 steps in half precision, 27 TFLOP/s, before fused attention;
 convolutions in TF32 with small batches, as in teacher and student, sustain about as much of a smaller peak. As soon as
 a stage has records on the present kind of device, these replace the forecast.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_catalog.config.settings import Settings
+from tasks.evaluation.operations import ENCODE, RENDER, STUDENT, UNET, VAE_DECODE, VAE_ENCODE
 
-UNET, VAE_ENCODE, VAE_DECODE = 0.80, 1.12, 2.51  # TFLOP at 512x512; the UNet once for each guidance branch
-CLIP_IMAGE, ENCODE, RENDER, STUDENT = 0.16, 0.45, 0.21, 0.47  # TFLOP of one picture, one view, one edit by the student
+CLIP_IMAGE = 0.16  # TFLOP of a picture
 BACKWARD = 3  # forward and backward together, in forward passes
 EDITOR_TFLOPS, OTHER_TFLOPS = 40.0, 20.0  # sustained
 CODING_S = 0.15  # seconds for PNG, JPEG and quantisation of a taught sample on one core

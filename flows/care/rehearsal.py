@@ -166,6 +166,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
         "distill.log_every": 1,
         "distill.grid_every": 2,
         "evaluate.timing_repeats": 0,
+        "evaluate.timed_editor_steps": None,
         "evaluate.pictures_per_style": 1,
         "evaluate.turntable_frames": 2,
         "evaluate.bootstrap": 100,

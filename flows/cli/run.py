@@ -138,7 +138,15 @@ def evaluation_table(document: Document, console: Console) -> None:
     names = ("speedup", "timed_editor_steps"), ("speedup_as_edited", "edit_steps")
     times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
     faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
-    console.print(f"\nas fast as its teachers: {', '.join(faster)}\n")
+    console.print(f"\nas fast as its teachers: {', '.join(faster)}")
+    counted = f"{document['counted_speedup']:.0f} to 1 at {document['timed_editor_steps']} editor steps"
+    console.print(f"of the paper's networks, by counted operations: {counted}")
+    if pictured := document["image_prompts"]:
+        values = (
+            f"CLIP {pictured['clip_image']:.3f} to the picture, ID {pictured['id']:.3f}, 3D {pictured['three_d']:.3f}"
+        )
+        console.print(f"asked by a picture: {values}")
+    console.print()
     told = {name for pair in names for name in pair}
     rest = {name: value for name, value in document.items() if name not in told and not isinstance(value, dict | list)}
     fields(rest, console)

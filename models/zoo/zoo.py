@@ -20,10 +20,11 @@ import yaml
 from models.checkpoints import WeightsError, file_digest
 
 if TYPE_CHECKING:
+    from models.faces.recognition import Recogniser
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
-__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "modules"]
+__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "load_recogniser", "modules"]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
@@ -33,7 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "editor": ("models.editing.editor",),
     "teacher": ("models.three_d.live3d",),
     "clip": ("models.judges.clip",),
-    "identity": ("models.judges.identity",),
+    "identity": ("models.judges.identity", "models.faces.recognition"),
     "landmarks": ("models.faces.landmarks",),
     "mae": ("models.three_d.mae",),
     "lpips": ("models.judges.perceptual",),
@@ -41,7 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 PAPER_MODULES = {
     "landmarks": ("models.faces.mediapipe_faces",),
-    "identity": ("models.judges.arcface",),
+    "identity": ("models.judges.arcface", "models.faces.recognition"),
     "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
 }
 ABSENT = "absent"  # digest of an optional network that was not given
@@ -148,6 +149,13 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
 
         return SafetyChecker.load(source, device, revision)
     return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
+
+
+def load_recogniser(world: str, device: str = "cpu") -> Recogniser:
+    """Return the identity network of a world with the detector, if there is one, of the points that it aligns by."""
+    from models.faces.recognition import Recogniser
+
+    return Recogniser(load("identity", world, device), load("landmarks", world, device), world)
 
 
 def _load_own(name: str, folder: Path, device: str) -> Any:

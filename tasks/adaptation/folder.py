@@ -24,13 +24,14 @@ from data_catalog.samples.seeds import derive
 from data_catalog.samples.shards import Sample
 from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, LEARNED, write_pairs
+from tasks.align import find_detector
 from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
 from tasks.sources.cropping import Unusable, cut_edit
-from tasks.student.companions import find_detector
+from tasks.student.companions import tell_without
 from tasks.student.user_portrait import Portrait, cut_out, locate, read_picture
 from tasks.tables.samples import SampleRow
-from tasks.teach import SHARD, Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.teach import NETWORKS, SHARD, Teachers, draw_view_cameras, encode_lesson, load_teachers, teach_sample
 
 INPUT, EDITED = "input", "edited"  # the two folders
 FEWEST = 3  # pairs: two to learn from, one to measure with
@@ -56,11 +57,8 @@ class AlignedPair(NamedTuple):
 
 def run(work: Work) -> Summary:
     """Load the teacher, align the pairs and teach them."""
-    from models.zoo import zoo
-
     settings = work.settings
-    world, device = settings.world, settings.run.device
-    teachers = Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips")))
+    teachers = load_teachers(settings)
     style = work.partition.style
     assert style is not None
     book, _ = make_book(style_of(style, settings), settings, work.root / ANSWERS)
@@ -93,11 +91,11 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
 
 STAGE = Stage(
     name="pairs",
-    version=1,
+    version=2,
     split_by=("style",),
     reads=reads,
     sources=sources,
-    models=lambda settings: ("teacher", "identity", "lpips"),
+    models=lambda settings: NETWORKS,
     run=run,
 )
 
@@ -147,6 +145,7 @@ def _shorten(names: list[str]) -> str:
 def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> list[AlignedPair]:
     """Cut each pair, by key, with its split and its prompt.  book: as of the stage prompts."""
     detector = find_detector(settings)
+    tell_without(detector, settings)
     names = sorted((pair.name for pair in pairs), key=lambda name: derive("pairs", settings.adapt.seed, name))
     spare = len(pairs) - settings.adapt.pairs
     held_out = min(settings.adapt.held_out, max(spare, len(pairs) // SHARE_HELD_OUT, 1))

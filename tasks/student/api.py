@@ -20,7 +20,13 @@ from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.workspace import Workspace
-from tasks.student.companions import Companions, find_companions, load_companions, save_companions
+from tasks.student.companions import (
+    Companions,
+    find_companions,
+    load_companions,
+    save_companions,
+    tell_without,
+)
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
 from tasks.templates import TEMPLATES
@@ -109,7 +115,7 @@ class Student(
             _adapt(network, catalog, adapted, entry)
         loaded = cls(network, find_companions(settings), settings)
         loaded.origin = entry.digest
-        return loaded
+        return loaded._told()
 
     @classmethod
     def _load_folder(cls, folder: Path, settings: Settings) -> Self:
@@ -120,13 +126,18 @@ class Student(
             raise UserError("there is no student here", folder=folder, hint="stillroom export FOLDER")
         loaded = cls(load_student(folder, settings.run.device), find_companions(settings), settings)
         loaded.origin = str(folder)
-        return loaded
+        return loaded._told()
 
     @classmethod
     def _load_export(cls, folder: Path) -> Self:
         loaded = cls.from_pretrained(folder)
         loaded.origin = str(folder)
-        return loaded
+        return loaded._told()
+
+    def _told(self) -> Self:
+        """Say on the screen if portraits will not be searched for a face."""
+        tell_without(self.companions.landmarks, self.settings)
+        return self
 
     def edit(self, image: Picture, prompt: str | None = None, *, reference: Picture | None = None) -> Portrait3D:
         """Edit a portrait by a text or by a reference picture.

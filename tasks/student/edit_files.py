@@ -87,7 +87,8 @@ def edit_portraits(
                 rejected.append({"image": str(image), "reason": reason})
     if not rows:
         raise UserError("no portrait could be edited", portraits=len(images), first=rejected[0]["reason"])
-    return {"student": editor.origin, "style": style, **summary(rows, rejected)}
+    detects = editor.companions.landmarks is not None
+    return {"student": editor.origin, "style": style, "detects": detects, **summary(rows, rejected)}
 
 
 def find_images(given: Sequence[str]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,9 +14,6 @@ from data_catalog.config.settings import Settings
 from data_catalog.samples.images import Rejected, decode_image, decode_picture, read_image
 from models.faces import alignment
 from tasks import align
-
-if TYPE_CHECKING:
-    from models.faces.landmarks import LandmarkNet
 
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
 
@@ -56,13 +53,13 @@ def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
     return image.rgb
 
 
-def align_picture(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> Portrait:
+def align_picture(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> Portrait:
     """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
     found, cropped = locate(rgb, detector, settings)
     return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped)
 
 
-def locate(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> tuple[align.Aligned, bool]:
+def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> tuple[align.Aligned, bool]:
     """Return the portrait's place in a picture, with its camera, and whether it is less than the whole."""
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)

@@ -14,6 +14,7 @@ from data_catalog.samples.encoding import decode_array, decode_rgb, dequantise_t
 from data_catalog.samples.keys import KEY
 from data_catalog.samples.shards import entries_from_table, read_sample
 from data_catalog.store.fingerprint import digest_file
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d.live3d import Live3D
@@ -39,7 +40,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 @pytest.fixture(scope="module")
 def teachers() -> Teachers:
     torch.manual_seed(0)
-    return Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval())
+    return Teachers(untrained_teacher(), Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
 
 
 def shards(chain: Chain) -> list[Path]:
@@ -164,7 +165,7 @@ def test_a_triplane_that_is_not_finite_is_a_row_and_costs_no_other_sample(chain:
     healthy = untrained_teacher()
     poisoned = Poisoned(healthy.config).eval()
     poisoned.load_state_dict(healthy.state_dict())
-    teachers = Teachers(poisoned, IdentityNet().eval(), Perceptual.untrained().eval())
+    teachers = Teachers(poisoned, Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
     work = chain.work(teach.STAGE, "zombie", 0)
     work.folder = tmp_path
     select = work.input("select").folder / "select.parquet"
@@ -207,9 +208,11 @@ def test_what_storing_a_triplane_costs_is_seen_in_renders(teachers: Teachers) ->
     assert found["q8"]["stored_depth_error"] > found["fp16"]["stored_depth_error"] > 0
 
 
-def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(chain: Chain, tmp_path: Path) -> None:
+def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(
+    chain: Chain, teachers: Teachers, tmp_path: Path
+) -> None:
     work = chain.work(teach.STAGE, "zombie", 0)
     work.folder = tmp_path
-    summary = teach.teach(work, Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval()))
+    summary = teach.teach(work, teachers)
     assert summary.sha256 == {"shard.tar": digest_file(tmp_path / "shard.tar")}
     assert {"stored_view_psnr_db", "stored_depth_error"} <= summary.metrics.keys()

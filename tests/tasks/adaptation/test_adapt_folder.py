@@ -20,8 +20,8 @@ from models.three_d.adaptation import read_delta
 from tasks.adaptation import folder as adapt_folder
 from tasks.adaptation.folder import cut_pair, find_pairs
 from tasks.adaptation.pairs import read_pairs
+from tasks.align import find_detector
 from tasks.student.api import Student
-from tasks.student.companions import find_detector
 from tasks.training.data import read_fields
 from tests.worlds import pupil
 

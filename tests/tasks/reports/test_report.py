@@ -13,6 +13,7 @@ from data_catalog.config.settings import DatasetSettings, EvaluateSettings, Sett
 from data_catalog.products.snapshot import publish
 from data_catalog.store.stage import Work
 from data_catalog.store.store import Store
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d import mae
@@ -195,7 +196,7 @@ def evaluation(chain: Chain) -> Path:
     """An evaluation of a student that has not learned."""
     torch.manual_seed(0)
     clip, teacher, mae_small = tiny_clip(), untrained_teacher(), Mae(MaeEncoder(mae.EMBEDDED))
-    judges = Judges(IdentityNet().eval(), clip, Perceptual.untrained().eval())
+    judges = Judges(Recogniser(IdentityNet().eval()), clip, Perceptual.untrained().eval())
     settings = SETTINGS.model_copy(
         update={
             "edit": SETTINGS.edit.model_copy(update={"steps": 1}),
