@@ -20,7 +20,7 @@ EDITOR_TFLOPS, OTHER_TFLOPS = 40.0, 20.0  # sustained
 CODING_S = 0.15  # seconds for PNG, JPEG and quantisation of a taught sample on one core
 PNG_BYTES, JPEG_BYTES = 460e3, 122e3  # bytes of a picture of 512x512
 PLANES, RAYS = 96 * 256 * 256, 128 * 128
-STUDENT_BYTES = 0.41e9
+STUDENT_BYTES, ENCODERS_BYTES = 0.35e9, 0.84e9  # without E_p's own encoders, and these
 SPEED = f"{EDITOR_TFLOPS:.0f} TFLOP/s in the editor, {OTHER_TFLOPS:.0f} elsewhere, about an A100's"
 
 
@@ -48,10 +48,15 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "select": Forecast(0.001, 100.0),
         "teach": Forecast(taught + CODING_S, taught_bytes(settings)),
         "dataset": Forecast(60.0, 20e6),
-        "distill": Forecast(training_seconds(settings), STUDENT_BYTES),
+        "distill": Forecast(training_seconds(settings), student_bytes(settings)),
         "evaluate": Forecast(tested * evaluated, 50e6),
     }
     return by_stage[stage]
+
+
+def student_bytes(settings: Settings) -> float:
+    """Return the bytes of a student."""
+    return STUDENT_BYTES + (ENCODERS_BYTES if settings.distill.prompt_encoder == "learn" else 0.0)
 
 
 def taught_bytes(settings: Settings) -> float:

@@ -19,6 +19,7 @@ from tasks.evaluation.metrics import WITHOUT_TARGET, Asked, Judges, Truth, Views
 from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields
+from tasks.training.reading import image_tokens, text_tokens
 
 if TYPE_CHECKING:
     from models.editing.editor import Editor
@@ -129,12 +130,13 @@ class Evaluation:
 
     def edit(self, fields: Fields, prompt: str) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by words."""
-        tokens = self.models.clip.text_tokens([prompt]).to(self.settings.run.device)
+        tokens = text_tokens(self.models.student, self.models.clip, [prompt]).to(self.settings.run.device)
         return self._edit(fields, tokens, "text")
 
     def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by another portrait's pseudo-label."""
-        tokens = self.models.mae.tokens(self.reference(sample)[None]).to(self.settings.run.device)
+        reference = self.reference(sample)[None]
+        tokens = image_tokens(self.models.student, self.models.mae, reference).to(self.settings.run.device)
         return self._edit(fields, tokens, "image")
 
     def reference(self, sample: SampleRef) -> np.ndarray:

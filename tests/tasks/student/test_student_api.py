@@ -168,6 +168,20 @@ def test_what_is_exported_is_the_same_student_without_the_project(student: Stude
     assert "| parameters |" in card
 
 
+def test_encoders_that_learned_are_exported_loaded_and_read_every_prompt(tmp_path: Path) -> None:
+    plain, learned = pupil.student(), pupil.student_with_encoders()
+    rgb, wishes = pupil.aligned_portrait(), ({"prompt": "make the hair red"}, {"reference": pupil.aligned_portrait(1)})
+    learned.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out" / "mae").exists()  # the frozen one, which reads nothing
+    again = Student.load(tmp_path / "out")
+    for wish in wishes:
+        found = learned.edit(rgb, **wish).triplane  # type: ignore[arg-type]
+        assert found.equal(again.edit(rgb, **wish).triplane)  # type: ignore[arg-type]
+        assert not found.allclose(plain.edit(rgb, **wish).triplane)  # type: ignore[arg-type]
+        fast = pupil.student_with_encoders().speed_up().edit(rgb, **wish).triplane  # type: ignore[arg-type]
+        assert (fast - found).abs().max() < 1e-3 * found.abs().max()
+
+
 def test_the_fastest_form_edits_to_the_same_head(head: Portrait3D) -> None:
     fast = pupil.student().speed_up().edit(pupil.aligned_portrait(), "make the hair red")
     assert (fast.triplane - head.triplane).abs().max() < 1e-3 * head.triplane.abs().max()
