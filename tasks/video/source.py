@@ -61,7 +61,7 @@ class Clip:
                 continue
             if held is not None:
                 yield held._replace(duration=number - held.pts)
-            held = Frame(image.rgb, number, 1)
+            held = Frame(image.rgb, 0 if held is None else number, 1)
         if held is None:
             path, image = refused[0]
             raise image.as_error(f"no frame in {self.path} can be read; {path.name}")

@@ -152,6 +152,15 @@ def test_colours_of_no_known_kind_are_refused_with_the_line_to_type(tmp_path: Pa
     assert str(raised.value.hint).startswith("ffmpeg -i")
 
 
+def test_dolby_vision_that_only_its_own_decoders_understand_is_refused(tmp_path: Path) -> None:
+    path = clips.write_clip(tmp_path / "in.mp4", [np.full((64, 64, 3), RED, np.uint8)], sound=None)
+    assert read(path).shape == (64, 64, 3)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"dva1"))
+    with pytest.raises(UserError, match="Dolby Vision") as raised:
+        read(path)
+    assert str(raised.value.hint).startswith("ffmpeg -i")
+
+
 @pytest.mark.parametrize(
     ("aspect", "size"), [(Fraction(4, 3), (64, 64)), (Fraction(3, 4), (48, 85)), (Fraction(1), (48, 64))]
 )
