@@ -12,7 +12,7 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import figures
-from flows.page.inputs import QUIET, build_inputs, read_wish, turn_sliders
+from flows.page.inputs import QUIET, build_inputs, read_wish, tell_notes, turn_sliders
 from flows.page.shelf import Shelf
 from tasks.pictures.inline import colour_depth
 
@@ -81,13 +81,15 @@ def edit_portrait(
         head = editor.edit(picture, prompt, reference=example)
         edited = np.asarray(head.own_view())
         seconds = time.perf_counter() - started
+        notes = tell_notes(editor, prompt)
     except UserError as error:
         return *[gr.skip()] * 6, figures.problem(error)
     rendering = time.perf_counter()
     view, depth = turn_head(head, yaw_deg, pitch_deg)
     rendering = time.perf_counter() - rendering
     still = figures.figure(head.portrait.rgb, "portrait") + figures.figure(edited, "edited portrait")
-    return head, view, depth, still, figures.note(tell(head.portrait, seconds, head.seconds, rendering)), "", ""
+    told = " ".join([tell(head.portrait, seconds, head.seconds, rendering), *notes])
+    return head, view, depth, still, figures.note(told), "", ""
 
 
 def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tuple[Any, Any]:

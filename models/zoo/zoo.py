@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
-__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "modules"]
+__all__ = ["WeightsError", "describe", "digest", "files_digest", "find_words", "load", "modules"]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
@@ -42,6 +42,7 @@ PAPER_MODULES = {
     "identity": ("models.judges.arcface",),
     "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
 }
+TOKENIZER = "tokenizer.json"
 ABSENT = "absent"  # digest of an optional network that was not given
 
 
@@ -105,6 +106,19 @@ def describe(world: str) -> list[dict[str, Any]]:
         row["bytes"] = sum(file.stat().st_size for file in _files(folder)) if folder else 0
         rows.append(row)
     return rows
+
+
+def find_words(world: str) -> Path | None:
+    """Return the file of the text encoder's tokenizer, if it is on this machine."""
+    entry = _entry("clip", world)
+    folder = _folder(entry)
+    if folder is not None:
+        found: Any = folder / TOKENIZER
+    else:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(entry["hub"], TOKENIZER, revision=entry["revision"])
+    return Path(found) if isinstance(found, str | Path) and Path(found).is_file() else None
 
 
 @cache
