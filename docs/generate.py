@@ -53,7 +53,7 @@ BY_CONTENT = {
     "adapt.prompt": "pairs",
 }
 # Settings that say which partitions there are.
-BY_PARTITIONS = ("portraits.count", "portraits.block_size", "prompts.styles")
+BY_PARTITIONS = ("portraits.count", "portraits.block_size", "prompts.styles", "prompts.held_out")
 
 
 def pages() -> dict[str, str]:

@@ -31,11 +31,12 @@ from tasks.tables.scores import SCORE_COLUMNS, SCORES, Scores
 from tasks.tables.selection import SELECTION
 
 if TYPE_CHECKING:
-    from models.judges.identity import IdentityNet
+    from models.faces.recognition import Recogniser
     from models.judges.perceptual import Perceptual
     from models.three_d.live3d import Live3D
 
 SHARD = "shard.tar"
+NETWORKS = ("teacher", "identity", "landmarks", "lpips")
 DECIMALS = 5
 SAMPLE_COLUMNS = (
     "style",
@@ -54,7 +55,7 @@ class Teachers:
     """Teacher, and the networks that compare its renderings with the pseudo-label."""
 
     teacher: Live3D
-    identity: IdentityNet
+    identity: Recogniser
     lpips: Perceptual
 
 
@@ -71,10 +72,16 @@ class Lesson:
 
 def run(work: Work) -> Summary:
     """Load the teacher and teach."""
+    return teach(work, load_teachers(work.settings))
+
+
+def load_teachers(settings: Settings) -> Teachers:
+    """Return the networks of a lesson."""
     from models.zoo import zoo
 
-    world, device = work.settings.world, work.settings.run.device
-    return teach(work, Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips"))))
+    world, device = settings.world, settings.run.device
+    teacher, lpips = (zoo.load(name, world, device) for name in ("teacher", "lpips"))
+    return Teachers(teacher, zoo.load_recogniser(world, device), lpips)
 
 
 def teach(work: Work, teachers: Teachers) -> Summary:
@@ -101,11 +108,11 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="teach",
-    version=1,
+    version=2,
     split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("edit"), Need("score"), Need("select", part=True)),
     reads=reads,
-    models=lambda settings: ("teacher", "identity", "lpips"),
+    models=lambda settings: NETWORKS,
     run=run,
 )
 
@@ -166,12 +173,13 @@ def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
     """
     import torch
 
-    from models.camera import orbit_label
+    from models.camera import varied_label
 
     generator = np.random.default_rng(derive("view cameras", settings.seed, portrait_id))
-    yaw = generator.uniform(-settings.yaw_range, settings.yaw_range, settings.views)
-    pitch = generator.uniform(-settings.pitch_range, settings.pitch_range, settings.views)
-    labels: np.ndarray = orbit_label(torch.from_numpy(yaw).float(), torch.from_numpy(pitch).float()).numpy()
+    around = settings.center_range
+    ranges = (settings.yaw_range, settings.pitch_range, settings.fov_range, around, around)
+    drawn = [generator.uniform(-each, each, settings.views) for each in ranges]
+    labels: np.ndarray = varied_label(*(torch.from_numpy(each).float() for each in drawn)).numpy()
     return labels
 
 
@@ -196,7 +204,9 @@ def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarra
         again = torch.nn.functional.interpolate(render.image[:1], size, mode="bilinear", antialias=True)
         lpips = float(teachers.lpips(again.clamp(-1, 1), image))
     pictures = to_bytes(render.image)
-    same_face = (teachers.identity.embed(pictures[1:]) * teachers.identity.embed(pseudo_label[None])).sum(dim=1)
+    faces = [teachers.identity.embed_seen(pictures[1:], view_cameras)]
+    faces.append(teachers.identity.embed_seen(pseudo_label[None], camera[None]))
+    same_face = (faces[0] * faces[1]).sum(dim=1)
     return Lesson(
         triplane=triplane[0].float().cpu().numpy(),
         views=pictures[1:],

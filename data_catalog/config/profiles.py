@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROFILES, shown_path
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.text_files import read_text
 
 # Origin of each value on its way to the settings, by the path of its keys.
@@ -58,8 +58,10 @@ def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PR
     document = read_yaml_mapping(path)
     origins: Origins = {}
     _check_keys(document, Settings, shown_path(path), (), origins)
+    is_rendered = (document.get("portraits") or {}).get("source", PROCEDURAL) == PROCEDURAL
     for override in overrides:
         _apply_override(document, override, origins)
+    _take_whole(document, is_rendered and origins.get(("portraits", "count")) == shown_path(path))
     document["profile"] = profile
     try:
         return Settings.model_validate(document)
@@ -104,6 +106,13 @@ def cut_by_comment(path: Path) -> str:
             if re.match(r"\s+#[^\s#]", rest):
                 return f"{event.value}{rest}"
     return ""
+
+
+def _take_whole(document: dict[str, Any], of_rendered: bool) -> None:
+    """Take a folder or zip whole where no count is given.  of_rendered: it is that of a profile's rendered heads."""
+    portraits = document.get("portraits")
+    if isinstance(portraits, dict) and portraits.get("source", PROCEDURAL) != PROCEDURAL:
+        portraits |= {} if "count" in portraits and not of_rendered else {"count": None}
 
 
 def _apply_override(document: dict[str, Any], override: str, origins: Origins) -> None:

@@ -126,7 +126,7 @@ def list_styles(settings: Settings) -> list[str]:
         hint = "write one, such as red-hair.txt with one line: Make the hair red"
         raise UserError(f"there is no style file in {shown_path(folder)}", hint=hint)
     if settings.prompts.styles is None:
-        return known
+        return [slug for slug in known if slug not in settings.prompts.held_out]
     for slug in settings.prompts.styles:
         if slug not in known:
             close = difflib.get_close_matches(slug, known, n=1)

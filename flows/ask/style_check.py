@@ -112,7 +112,7 @@ def _file_findings(
             findings.append((f"fixes {fixed} {split} prompts for {places} places (prompts.{split})", "error"))
     for name in style.reference_images:
         image = read_image(path.parent / name)
-        findings += [(f"{name}: {image.reason}", "error")] if isinstance(image, Rejected) else []
+        findings += [(f"{name}: {image}", "error")] if isinstance(image, Rejected) else []
     return findings
 
 

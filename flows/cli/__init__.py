@@ -14,13 +14,13 @@ import typer
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.plain_text import printable
-from flows.cli import adapt, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.cli import adapt, care, diff, models, plan, pretrain, regen, run, serve, shelf, students, styles, video
 from flows.mistakes import MISTAKES
 from flows.run.signals import EXIT_CODES, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
-    *("accelerate", "cv2", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
+    *("accelerate", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
     *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
 }
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
+app.add_typer(models.app, name="models")
 for group in (diff, regen, pretrain, care):
     app.add_typer(group.app)
 

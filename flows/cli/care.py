@@ -28,14 +28,6 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 
 @app.command()
-def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the models of the profile's world, and the state of their weights."""
-    from flows.care.status import describe_models
-
-    screen.show(describe_models(Workspace.open(profile, overrides)), as_json, models_table)
-
-
-@app.command()
 def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Hash every file of every live record again and check keys, fields and splits."""
     from flows.care.verify import verify_store
@@ -172,10 +164,6 @@ def status_table(document: Document, console: Console) -> None:
         place = f"  at {note['stage']}" if note["stage"] else ""
         console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s{place}")
     fields({name: document[name] for name in ("data_root", "dataset", "student", "services")}, console)
-
-
-def models_table(document: Document, console: Console) -> None:
-    show_rows(document["models"], ("model", "state", "bytes", "digest", "source"), console)
 
 
 def verify_table(document: Document, console: Console) -> None:

@@ -72,6 +72,8 @@ def outlook_table(document: Document, console: Console) -> None:
     console.print(table)
     total = f"{document['gpu_hours']:.0f} GPU hours and {document['estimate']['bytes'] / 1e9:.0f} GB of disk"
     console.print(f"in all about {total}, forecast at {document['forecast']}")
+    for note in document["notes"]:
+        console.print(note)
     console.print("still missing:")
     show_rows(document["missing"], ("what", "where", "get"), console)
 
@@ -87,7 +89,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
         why = "; ".join(step["reasons"])
         console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip())
     for note in document.get("notes", []):
-        console.print(note)
+        console.print(note, soft_wrap=True)
     if document.get("funnels"):
         console.print(kept_line(document["funnels"]))
     console.print(_sum(document))
@@ -118,6 +120,8 @@ def _price(price: dict[str, Any]) -> str:
     unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
     guessed = price.get("forecast")
     unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
+    scaled = price.get("scaled")
+    unknown += f" ({', '.join(scaled)}: from records of other settings, by their operations)" if scaled else ""
     return ", ".join(words) + unknown
 
 

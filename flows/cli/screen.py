@@ -47,7 +47,7 @@ def fields(document: Document, console: Console) -> None:
     """Print a field a line; nested values as JSON."""
     for name, value in document.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-        console.print(f"{name:<18} {text}")
+        console.print(f"{name:<18} {text}", soft_wrap=True)
 
 
 def show_rows(rows: list[Document], columns: tuple[str, ...], console: Console) -> None:

@@ -95,6 +95,7 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
     for image in document["rejected"]:
         console.print(f"not edited: {image['reason']}", soft_wrap=True)
     aligned, camera = document["aligned_here"], document["camera_source"]
+    camera += "" if document["detects"] else ", for there is no face detector"
     adapted = f", adapted to {document['style']}" if document["style"] else ""
     rows = {
         "student": f"{document['student']}{adapted}",

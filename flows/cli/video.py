@@ -70,9 +70,10 @@ def show_video(document: dict[str, Any], console: "Console") -> None:
     """Print the outcome of the flow."""
     for path in document["files"]:
         console.print(path, soft_wrap=True)
+    faces = document["faces"] if document["detects"] else "not looked for, for there is no face detector"
     made = document["frames"] - document["resumed_at"]
     rows = {
-        "frames": f"{document['frames']}, with a face {document['faces']}, shots {document['shots']}",
+        "frames": f"{document['frames']}, with a face {faces}, shots {document['shots']}",
         "made now": f"{made} in {document['seconds']} s, {document['seconds_per_frame']} s each",
         "mlflow_run_id": document["mlflow_run_id"],
     }

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from data_catalog.config.settings import DistillSettings, EvaluateSettings, PromptsSettings, Settings
 from data_catalog.store.stage import Work
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d import mae
@@ -49,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(root: Path) -> Bench:
     torch.manual_seed(0)
     teacher, clip = taught.untrained_teacher(), tiny_clip()
-    judges = Judges(IdentityNet().eval(), clip, Perceptual.untrained().eval())
+    judges = Judges(Recogniser(IdentityNet().eval()), clip, Perceptual.untrained().eval())
     nobody: Any = teacher
     models = Models(nobody, teacher, tiny_editor(clip), clip, Mae(MaeEncoder(mae.EMBEDDED)), judges)
     return make_bench(dataset(root), root, SETTINGS, models)

@@ -14,6 +14,7 @@ from data_catalog.samples.encoding import decode_array, decode_rgb, dequantise_t
 from data_catalog.samples.keys import KEY
 from data_catalog.samples.shards import entries_from_table, read_sample
 from data_catalog.store.fingerprint import digest_file
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d.live3d import Live3D
@@ -39,7 +40,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 @pytest.fixture(scope="module")
 def teachers() -> Teachers:
     torch.manual_seed(0)
-    return Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval())
+    return Teachers(untrained_teacher(), Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
 
 
 def shards(chain: Chain) -> list[Path]:
@@ -125,6 +126,19 @@ def test_view_cameras_stay_in_their_range() -> None:
     assert np.abs(pitch).max() > 0.2
 
 
+def test_lenses_of_views_differ_where_they_may_and_leave_their_places() -> None:
+    plain = draw_view_cameras("p0", TeachSettings(views=200))
+    varied = draw_view_cameras("p0", TeachSettings(views=200, fov_range=2.4, center_range=0.1))
+    assert (plain[:, 16:] == plain[:1, 16:]).all()
+    assert (varied[:, :16] == plain[:, :16]).all()
+    focal, cx, cy = varied[:, 16], varied[:, 18], varied[:, 21]
+    assert (varied[:, 20] == focal).all()
+    assert 3.7 < focal.min() < 3.9 < 4.7 < focal.max() < 4.95  # fov 21.2 to 16.4 degrees
+    for center in (cx, cy):
+        assert 0.4 <= center.min() < 0.41 < 0.59 < center.max() <= 0.6
+    assert not np.allclose(cx, cy)
+
+
 def test_the_first_depth_is_the_portraits(teachers: Teachers) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     views = draw_view_cameras("p0", TeachSettings(views=2))
@@ -164,7 +178,7 @@ def test_a_triplane_that_is_not_finite_is_a_row_and_costs_no_other_sample(chain:
     healthy = untrained_teacher()
     poisoned = Poisoned(healthy.config).eval()
     poisoned.load_state_dict(healthy.state_dict())
-    teachers = Teachers(poisoned, IdentityNet().eval(), Perceptual.untrained().eval())
+    teachers = Teachers(poisoned, Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
     work = chain.work(teach.STAGE, "zombie", 0)
     work.folder = tmp_path
     select = work.input("select").folder / "select.parquet"
@@ -207,9 +221,11 @@ def test_what_storing_a_triplane_costs_is_seen_in_renders(teachers: Teachers) ->
     assert found["q8"]["stored_depth_error"] > found["fp16"]["stored_depth_error"] > 0
 
 
-def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(chain: Chain, tmp_path: Path) -> None:
+def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(
+    chain: Chain, teachers: Teachers, tmp_path: Path
+) -> None:
     work = chain.work(teach.STAGE, "zombie", 0)
     work.folder = tmp_path
-    summary = teach.teach(work, Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval()))
+    summary = teach.teach(work, teachers)
     assert summary.sha256 == {"shard.tar": digest_file(tmp_path / "shard.tar")}
     assert {"stored_view_psnr_db", "stored_depth_error"} <= summary.metrics.keys()

@@ -95,7 +95,7 @@ def picture_name(method: str) -> str:
 
 FROZEN_ARM = Stage(
     name="claim",
-    version=1,
+    version=2,
     needs=(Need("dataset"),),
     reads=reads,
     models=evaluate.STAGE.models,

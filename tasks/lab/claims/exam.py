@@ -19,19 +19,20 @@ from data_catalog.config.settings import DistillSettings, Settings
 from data_catalog.store.stage import Work
 from models.pixels import signed, to_levels
 from models.three_d.student import Features
-from tasks.evaluate import choose_tested
+from tasks.evaluate import choose_tested, training_poses
 from tasks.evaluation.methods import Evaluation, Models
 from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
 from tasks.evaluation.stopwatch import time_all
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.pictures.sheets import contact_sheet
 from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
+from tasks.training.reading import text_tokens
 
 if TYPE_CHECKING:
     from models.three_d.student import Student
 
 NO_HIGH, NO_LOW = "E_high off", "E_low off"  # the student with one branch switched off at use
-NETWORKS = ("editor", "teacher", "clip", "mae", "identity", "lpips")
+NETWORKS = ("editor", "teacher", "clip", "mae", "lpips")
 SHOWN = 3  # samples in a strip, of one portrait
 NOVEL = 1  # the view that a strip shows beside the input view
 TRUE = "truth"
@@ -51,6 +52,7 @@ class Bench:
     tested: list[SampleRef]
     fields: dict[str, Fields]  # of the tested ones
     truths: dict[str, Truth]
+    poses: np.ndarray  # (N, 25), of the training
 
 
 def open_bench(work: Work) -> Bench:
@@ -64,10 +66,9 @@ def _load_bench(folder: Path, root: Path, settings_json: str) -> Bench:
     from models.zoo import zoo
 
     settings = Settings.model_validate_json(settings_json)
-    editor, teacher, clip, mae, identity, lpips = (
-        zoo.load(name, settings.world, settings.run.device) for name in NETWORKS
-    )
-    judges = Judges(identity, clip, lpips)
+    world, device = settings.world, settings.run.device
+    editor, teacher, clip, mae, lpips = (zoo.load(name, world, device) for name in NETWORKS)
+    judges = Judges(zoo.load_recogniser(world, device), clip, lpips)
     return make_bench(folder, root, settings, Models(teacher, teacher, editor, clip, mae, judges))
 
 
@@ -78,9 +79,9 @@ def make_bench(folder: Path, root: Path, settings: Settings, models: Models) -> 
     if not samples:
         raise UserError("the dataset has none of the chosen styles", styles=", ".join(styles or []))
     check_no_leakage(samples)
-    tested = choose_tested(samples, settings.evaluate.max_samples_per_style)
-    truths = Evaluation(models, settings, {}, {}).find_truths(tested)
-    return Bench(models, settings, samples, tested, {s.key: read_fields(s) for s in tested}, truths)
+    tested, poses = choose_tested(samples, settings.evaluate), training_poses(samples)
+    truths = Evaluation(models, settings, {}, {}, poses).find_truths(tested)
+    return Bench(models, settings, samples, tested, {s.key: read_fields(s) for s in tested}, truths, poses)
 
 
 class Exam:
@@ -88,7 +89,7 @@ class Exam:
 
     def __init__(self, bench: Bench, student: Student) -> None:
         self.bench, self.student = bench, student
-        self.evaluation = Evaluation(replace(bench.models, student=student), bench.settings, {}, {})
+        self.evaluation = Evaluation(replace(bench.models, student=student), bench.settings, {}, {}, bench.poses)
 
     def take(self, methods: Sequence[str]) -> list[Row]:
         """Return a row for each sample and method."""
@@ -98,7 +99,7 @@ class Exam:
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id}
             for method in methods:
                 views = self.views(method, sample)
-                found = measure(judges, views, fields.portrait, sample.prompt, fields.pseudo_label, truth)
+                found = measure(judges, views, self.evaluation.ask(sample, fields), truth)
                 shown = _aim(fields, truth)
                 rows.append({**own, "method": method, **found, "colours": colours(views.pictures[0], shown)})
         return rows
@@ -117,8 +118,8 @@ class Exam:
         return rows
 
     def views(self, method: str, sample: SampleRef) -> Views:
-        """Return the views of a sample by a method, from the portrait's camera and the novel ones."""
-        fields, cameras = self.bench.fields[sample.key], self.evaluation.cameras(sample)
+        """Return the views of a sample by a method: from the portrait's camera, the novel ones, and pairs of poses."""
+        fields, cameras = self.bench.fields[sample.key], self.evaluation.all_cameras(sample)
         if method == TEACHERS:
             return look(self.bench.models.teacher, self.evaluation.taught(fields), cameras)
         if method in (NO_HIGH, NO_LOW):
@@ -130,7 +131,7 @@ class Exam:
         device = self.bench.settings.run.device
         seen = self.student.features(signed(fields.portrait[None], device))
         low, high = (part * (method != off) for part, off in zip(seen, (NO_LOW, NO_HIGH), strict=True))
-        tokens = self.bench.models.clip.text_tokens([sample.prompt]).to(device)
+        tokens = text_tokens(self.student, self.bench.models.clip, [sample.prompt]).to(device)
         with torch.no_grad():
             return self.student.edit(Features(low, high), tokens, "text")
 
