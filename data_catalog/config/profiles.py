@@ -96,6 +96,18 @@ def written_value(path: Path, keys: Sequence[str | int]) -> Any:
     return value
 
 
+def cut_by_comment(path: Path) -> str:
+    """Return a text in a YAML file that a `#` without a space behind it cuts off, with what is cut; or ""."""
+    text = read_text(path)
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        mark = event.end_mark
+        if isinstance(event, yaml.ScalarEvent) and event.style is None and event.value and mark is not None:
+            rest = text[mark.index :].partition("\n")[0]
+            if re.match(r"\s+#[^\s#]", rest):
+                return f"{event.value}{rest}"
+    return ""
+
+
 def _take_whole(document: dict[str, Any], of_rendered: bool) -> None:
     """Take a folder or zip whole where no count is given.  of_rendered: it is that of a profile's rendered heads."""
     portraits = document.get("portraits")
@@ -170,4 +182,5 @@ def _bad_value(error: ValidationError, origins: Origins, default: str) -> UserEr
     path = tuple(str(part) for part in first["loc"])
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), default)
     message = first["msg"][0].lower() + first["msg"][1:]
-    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")))
+    hint = "quote the text: '\"no\"', '\"12\"'" if first["type"] == "string_type" else None  # YAML reads no as False
+    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")), hint=hint)

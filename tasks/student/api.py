@@ -14,12 +14,14 @@ import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.plain_text import bad_character
 from data_catalog.config.settings import Settings
 from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.workspace import Workspace
+from tasks.language.encoder import prompt_notes
 from tasks.student.companions import (
     Companions,
     find_companions,
@@ -45,6 +47,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"  # names that the hub expec
 CARD = TEMPLATES / "student_card.md.j2"
 HEADS_KEPT = 16  # edited heads in the cache, the newest
 PROMPTS_KEPT = 64
+SHOWN_PROMPT = 60  # characters
 PAPER = "https://arxiv.org/abs/2402.14000"
 
 log = logging.getLogger(__name__)
@@ -80,6 +83,8 @@ class Student(
         self.origin = ""  # digest of the student in the store, or the folder that it was read from
         # One triplane per (portrait, prompt): a second look at the same edit costs a rendering only.
         self._triplane = functools.lru_cache(HEADS_KEPT)(self._compute_triplane)
+        # Warnings about a text prompt, logged once: a part that is not read, words that are not known.
+        self.notes = functools.lru_cache(PROMPTS_KEPT)(self._warn)
         self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
 
     @classmethod
@@ -161,9 +166,13 @@ class Student(
             rgb = read_picture(reference, self.settings)
             return Prompt(None, rgb.tobytes(), rgb.shape)
         assert text is not None
-        if not text.strip():
+        text = " ".join(text.split())
+        if not text:
             raise UserError("the prompt is empty", expected="what to change, such as 'make the hair red'")
-        return Prompt(text.strip())
+        if bad_character(text):
+            raise UserError("the prompt is not plain text", found=bad_character(text), expected="one line of text")
+        self.notes(text)
+        return Prompt(text)
 
     def edit_aligned(self, portrait: Portrait, prompt: Prompt) -> Portrait3D:
         """Edit a portrait that `align` has cut out."""
@@ -241,6 +250,15 @@ class Student(
         network.load_state_dict(load_file(folder / WEIGHTS))
         settings = Settings.model_validate(document["stillroom"] | {"run": {"device": device}})
         return cls(network.to(device).eval().requires_grad_(False), load_companions(folder), settings)
+
+    def _warn(self, text: str) -> list[str]:
+        clip = self.companions.clip
+        length = int(clip.model.config.text_config.max_position_embeddings)
+        tokens = clip.tokenizer(text, add_special_tokens=False, verbose=False).tokens()
+        notes = prompt_notes(tokens, length, len(clip.tokenizer))
+        for note in notes:
+            log.warning("%s: %s", note, text[:SHOWN_PROMPT])
+        return notes
 
     def _compute_triplane(self, pixels: bytes, shape: tuple[int, ...], prompt: Prompt) -> tuple[Tensor, float]:
         """Compute the triplane (1, 3*C, h, w); returns it with the seconds it took."""
