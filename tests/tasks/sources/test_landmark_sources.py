@@ -41,7 +41,9 @@ def photographed(angles: Any, moved: Any, scale: float, centre: Any, roll: float
 def test_a_pose_shows_the_face_as_the_reconstruction_saw_it(angles: tuple[float, float, float]) -> None:
     """Before the location is rescaled, EG3D's camera of EG3D's face is the reconstruction's, at 7/3 units a side."""
     moved = np.array([0.02, -0.01, 0.3])
-    label = np.concatenate([camera_pose(angles, moved).ravel(), [pnp.FOCAL, 0, 0.5, 0, pnp.FOCAL, 0.5, 0, 0, 1]])
+    label = np.concatenate(
+        [camera_pose(angles, moved).ravel(), [alignment.FOCAL, 0, 0.5, 0, alignment.FOCAL, 0.5, 0, 0, 1]]
+    )
     side = 2 * alignment.EG3D.half
     expected = photographed(angles, moved, 1 / side, [0.5, 0.5])
     assert np.abs(project(label, pnp.canonical_face("paper").mean) - expected).max() < 1e-4
