@@ -23,9 +23,22 @@ def data_root() -> Path:
     return Path(given.removeprefix("file://") or "data").expanduser().absolute()
 
 
+def read_argument(text: str) -> str:
+    """Return an argument of the command line as UTF-8, which a locale such as C reads otherwise."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        if text.isprintable():  # given by a program, not by a command line of that locale
+            return text
+        shown = os.fsencode(text).decode(errors="backslashreplace")
+        raise UserError(
+            "an argument is not UTF-8", found=shown, hint="rename the file or folder that it names"
+        ) from None
+
+
 def find_path(path: str) -> Path:
     """Return the path of a setting: absolute, below the current folder, or else below the project."""
-    given = Path(path).expanduser()
+    given = Path(os.fsdecode(path.encode())).expanduser()
     here = given.absolute()
     return here if given.is_absolute() or here.exists() else PROJECT / given
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import PROFILES, shown_path
+from data_catalog.config.places import PROFILES, read_argument, shown_path
 from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.text_files import read_text
 
@@ -117,13 +117,15 @@ def _take_whole(document: dict[str, Any], of_rendered: bool) -> None:
 
 def _apply_override(document: dict[str, Any], override: str, origins: Origins) -> None:
     """Put `stage.key=value` into the document, the value read as YAML."""
+    override = read_argument(override)
     label = f"--set {override}"
     name, equals, text = override.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{label}: expected stage.key=value", hint="for example --set edit.steps=30")
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        # *.png would be YAML's reference to a value that is not there.
+        value = text if text.startswith("*") else yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         hint = "quote it: stage.key='\"...\"'"
         raise UserError(f"{label}: the value is not YAML", value=text, hint=hint) from None

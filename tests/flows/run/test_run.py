@@ -203,7 +203,7 @@ def states(start: Start, prefect_api: None) -> Callable[..., dict[str, State[Any
 def test_task_runs_say_stage_style_and_what_came_out(states: Callable[..., dict[str, State[Any]]]) -> None:
     first = states()
     assert set(first) == {"flow", "draw red-hair", "draw zombie", "count"}
-    assert first["draw zombie"].message == "2 made with 6 samples, 2 samples rejected"
+    assert first["draw zombie"].message == "2 made with 6 samples, 2 samples rejected (2 too dark)"
     again = states()
     assert set(again) == {"flow", "draw", "count"}
     assert (again["draw"].name, again["draw"].message) == ("Cached", "4 up to date")
