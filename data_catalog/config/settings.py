@@ -276,6 +276,14 @@ class RunSettings(Section):
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
 
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _holds_no_password(cls, uri: str | None) -> str | None:
+        # Settings go into records, MLflow and reports.
+        if uri and "@" in uri and not uri.startswith(("sqlite:", "file:")):
+            raise UserError("run.mlflow_uri holds a password", hint="put the whole address into MLFLOW_TRACKING_URI")
+        return uri
+
 
 class Settings(Section):
     """All settings of a run. `profile` names their origin."""

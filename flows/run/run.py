@@ -18,7 +18,7 @@ from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape, open_plan, stage_rows
-from flows.mistakes import MISTAKES
+from flows.mistakes import find_mistake
 from flows.run.fan_out import FanOut, Piece
 from flows.run.lifecycle import tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
@@ -106,9 +106,10 @@ class FlowRun:
         if outcome.error is None:
             self.plan.finish(outcome.value)
             return
-        expected = isinstance(outcome.error, MISTAKES)
-        log.error("%s failed: %s", job.key, outcome.error, exc_info=None if expected else outcome.error)
-        self.plan.fail(job.partition, str(outcome.error) or type(outcome.error).__name__)
+        mistake = find_mistake(outcome.error, self.root)
+        said = str(mistake or outcome.error)
+        log.error("%s failed: %s", job.key, said, exc_info=None if mistake else outcome.error)
+        self.plan.fail(job.partition, said or type(outcome.error).__name__)
 
     def entry(self, name: str) -> Entry:
         """Return what is known of a stage that is one partition. Raises UserError unless it is made."""
