@@ -6,6 +6,7 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -13,11 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_catalog.config.errors import UserError
 
+LARGEST = 2**63 - 1  # generators, tables and records hold no larger number
+
 
 class Section(BaseModel):
     """Base of the sections. Unknown keys are errors; values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_into_64_bits(cls, value: object) -> object:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError("input should be a number of 64 bits at most")
+        return value
 
 
 class PortraitsSettings(Section):
@@ -28,7 +38,7 @@ class PortraitsSettings(Section):
     pattern: str = "*"  # file names to take from a folder or zip, such as "portrait_*.png"
     count: int | None = Field(72, ge=1)  # number of portraits; null: all of a folder
     block_size: int = Field(12, ge=1)  # portraits per block
-    seed: int = Field(0, ge=0)  # first seed of the procedural world
+    seed: int = Field(0, ge=0, le=LARGEST // 2)  # first seed of the procedural world
     val_fraction: float = Field(0.08, ge=0.0, lt=1.0)
     test_fraction: float = Field(0.17, ge=0.0, lt=1.0)
     max_pixels: int = Field(50_000_000, ge=1)  # a larger image is rejected as a decompression bomb
@@ -38,7 +48,8 @@ class PortraitsSettings(Section):
 class AlignSettings(Section):
     """Crop and camera."""
 
-    size: int = Field(64, ge=16)  # px, side of the aligned portrait
+    # px, side of the aligned portrait: a multiple of 8, as the editors' networks halve it three times.
+    size: int = Field(64, ge=24, le=4096, multiple_of=8)
     landmarks: str | None = None  # JSON file: name -> 5, 68 or 478 points, px; null: given labels, or the detector
     # Deep3DFaceRecon's results: a folder of .mat or .json files named like the pictures, or EG3D's cameras.json.
     reconstructions: str | None = None
@@ -268,13 +279,20 @@ class EvaluateSettings(Section):
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
-    workers: int = Field(2, ge=1)  # processes
-    threads: int = Field(1, ge=1)  # torch threads per process
+    workers: int = Field(2, ge=1, le=4096)  # processes
+    threads: int = Field(1, ge=1, le=1024)  # torch threads per process
     training_processes: int = Field(1, ge=1)  # processes that share the batches of `distill`, one GPU each
-    device: str = "cpu"
+    device: str = "cpu"  # cpu, cuda, cuda:N for one of several, mps or xpu
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|(cuda|mps|xpu)(:\d{1,3})?", device):
+            raise ValueError("input should be cpu, cuda, or cuda:N for one of several")
+        return device
 
     @field_validator("mlflow_uri")
     @classmethod

@@ -277,10 +277,12 @@ def _hash_and_sync(folder: Path, hashed: Mapping[str, FileEntry]) -> dict[str, F
     mode = folder.stat().st_mode & 0o666  # as the umask has it; safetensors lets only the owner read
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        assert not path.is_symlink(), f"{name}: a partition holds its own bytes, no links"
+        if path.is_symlink():
+            raise ValueError(f"{name}: a partition holds its own bytes, no links")
         if path.is_dir():
             continue
-        assert name != RECORD, "a stage does not write the record"
+        if name == RECORD:
+            raise ValueError("a stage does not write the record")
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fchmod(descriptor, mode)

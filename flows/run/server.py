@@ -19,6 +19,7 @@ import psutil
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT, data_root
+from data_catalog.store.store import writing
 from flows.mistakes import saying_mistakes
 from flows.run import active
 from flows.run.processes import (
@@ -58,11 +59,13 @@ def prefect_home(root: Path) -> Path:
 
 
 def without_server(root: Path) -> dict[str, str]:
-    """Return the environment of a process that imports Prefect and needs no server.
+    """Return the environment of a process that imports Prefect and needs no server; makes Prefect's home.
 
-    Its home and its profiles lie below the data root: the user's may be missing, unreadable or broken.
+    The home and its profiles lie below the data root: the user's may be missing, unreadable or broken.
     """
     home = prefect_home(root)
+    with writing(root):
+        home.mkdir(parents=True, exist_ok=True)
     return {**QUIET, "PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
 
 
