@@ -69,14 +69,9 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
 
 def load_flow(entry: str) -> Any:
     """Import a flow, and Prefect first. Raises UserError where Prefect cannot read its settings."""
-    try:
-        import prefect  # noqa: F401
-    except ImportError:
-        raise
-    except Exception as error:  # it reads variables, profiles.toml, prefect.toml, pyproject.toml and .env
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        hint = "look at the variables PREFECT_*, and at prefect.toml, pyproject.toml and .env in this folder"
-        raise UserError("Prefect cannot read its settings", says=said, folder=Path.cwd(), hint=hint) from error
+    from flows.run import server
+
+    server.import_prefect()
     module, function = entry.split(":")
     return getattr(importlib.import_module(module), function)
 

@@ -66,7 +66,12 @@ def without_server(root: Path) -> dict[str, str]:
     home = prefect_home(root)
     with writing(root):
         home.mkdir(parents=True, exist_ok=True)
-    return {**QUIET, "PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+    given = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry of this user
+        given["HOME"] = str(home)
+    return given
 
 
 def environment(root: Path, api_url: str) -> dict[str, str]:
@@ -117,6 +122,19 @@ def healthy(api_url: str) -> bool:
 def use_api(root: Path, api_url: str) -> None:
     """Set up this process for the server at `api_url`. Prefect reads the environment when it is first imported."""
     os.environ.update(environment(root, api_url))
+    import_prefect()
+
+
+def import_prefect() -> None:
+    """Let Prefect read its settings. Raises UserError where it cannot."""
+    from prefect.settings import get_current_settings
+
+    try:
+        get_current_settings()
+    except Exception as error:  # it reads variables, profiles.toml, prefect.toml, pyproject.toml and .env
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        hint = "look at the variables PREFECT_*, and at prefect.toml, pyproject.toml and .env in this folder"
+        raise UserError("Prefect cannot read its settings", says=said, folder=Path.cwd(), hint=hint) from error
 
 
 def start_server(root: Path) -> str:

@@ -6,15 +6,19 @@ import functools
 import json
 import logging
 import re
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import expand
 from data_catalog.config.settings import Settings
 from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
@@ -215,7 +219,7 @@ class Student(
         Raises UserError where there is none, and after some seconds where the hub does not answer.
         """
         name = str(pretrained_model_name_or_path)
-        folder = Path(name).expanduser()
+        folder = expand(name)
         if not folder.exists():
             folder = download(name, **{key: given[key] for key in OF_THE_HUB if key in given})
         return super().from_pretrained(str(folder), **given)
@@ -289,13 +293,26 @@ def download(name: str, **given: Any) -> Path:
     hint = "a folder that `stillroom export FOLDER` has written, or ORG/NAME on the Hugging Face hub"
     if not HUB_NAME.fullmatch(name):
         raise UserError("there is no exported student here", folder=name, hint=hint)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    if not _answers(constants.ENDPOINT):  # the library would try for minutes
+        given["local_files_only"] = True
     try:
         return Path(snapshot_download(name, etag_timeout=HUB_SECONDS, **given))
     except Exception as error:  # of the hub, of the web, or of what the cache is written with
         said = " ".join(str(error).split())
         raise UserError(f"the student {name} cannot be loaded from the hub", says=said, hint=hint) from error
+
+
+def _answers(address: str) -> bool:
+    """Whether a server answers, with whatever: its client knows more of rights and certificates."""
+    try:
+        urlopen(address, timeout=HUB_SECONDS).close()
+    except HTTPError:
+        return True
+    except (OSError, ValueError) as error:
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+    return True
 
 
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:

@@ -25,7 +25,7 @@ def test_every_cause_names_the_path_and_the_next_step(number: int) -> None:
 
 
 def raised(work: Callable[[], object]) -> OSError:
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is looked at
+    with pytest.raises(OSError) as caught:
         work()
     return caught.value
 
