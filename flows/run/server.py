@@ -150,13 +150,18 @@ def start_server(root: Path) -> str:
         log.warning("Prefect's database is incomplete and holds no run; it is made again")
         server = _launch_server(root, home)
         wait_until(lambda: healthy(server.url), server, seconds=240)
-    # One of a copied checkout names the server of the original.
-    try:
-        if not PREFECT_TOML.exists() or PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
-            PREFECT_TOML.write_text(f'{PREFECT_TOML_MARK}[api]\nurl = "{server.url}"\n')
-    except OSError as error:  # a project that is only read: the file serves the user's own `prefect` commands alone
-        log.warning("%s is not written (%s); for `prefect` set PREFECT_API_URL=%s", PREFECT_TOML, error, server.url)
+    write_prefect_toml(server.url)
     return server.url
+
+
+def write_prefect_toml(url: str) -> None:
+    """Let `prefect` in another terminal find the server, unless the project may only be read."""
+    try:
+        # One of a copied checkout names the server of the original.
+        if not PREFECT_TOML.exists() or PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
+            PREFECT_TOML.write_text(f'{PREFECT_TOML_MARK}[api]\nurl = "{url}"\n')
+    except OSError as error:
+        log.warning("%s is not written (%s); for `prefect` set PREFECT_API_URL=%s", PREFECT_TOML, error, url)
 
 
 def _launch_server(root: Path, home: Path) -> Service:

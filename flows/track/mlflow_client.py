@@ -26,7 +26,7 @@ def make_client(uri: str) -> "MlflowClient":
     utils.MAX_RETRY_COUNT = ATTEMPTS  # there is no setting for it
     utils._make_parent_dirs_if_sqlite = make_folder  # MLflow's takes the encoded name for that of a folder
     for chatty in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # each attempt; the last one is raised
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=uri)
 
 

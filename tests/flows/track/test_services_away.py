@@ -24,10 +24,9 @@ from data_catalog.config.places import PROJECT
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
-from flows.run import active
+from flows.run import active, server
 from flows.run.lifecycle import tracked
 from flows.run.processes import free_port
-from flows.run.server import users_api
 from flows.track.addresses import check_answers, check_prefect, shown, without_password
 from flows.track.mlflow_client import database_uri, sqlite_path
 from tests.worlds import commands
@@ -55,12 +54,12 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def web() -> Iterator[Any]:
     """A server on loopback; set `says`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.says = (200, "text/html", b"<html>login</html>")  # type: ignore[attr-defined]
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield SimpleNamespace(server=server, url=f"http://127.0.0.1:{server.server_address[1]}")
-    server.shutdown()
-    server.server_close()
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    made.says = (200, "text/html", b"<html>login</html>")  # type: ignore[attr-defined]
+    Thread(target=made.serve_forever, daemon=True).start()
+    yield SimpleNamespace(server=made, url=f"http://127.0.0.1:{made.server_address[1]}")
+    made.shutdown()
+    made.server_close()
 
 
 def build(root: Path, **given: str) -> tuple[int, str]:
@@ -128,11 +127,23 @@ def test_only_prefects_answer_is_taken_for_prefect(
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
     if found is None:
-        assert users_api() == f"{web.url}/api"
+        assert server.users_api() == f"{web.url}/api"
         return
     with pytest.raises(UserError, match="PREFECT_API_URL is not the API of a Prefect server") as caught:
-        users_api()
+        server.users_api()
     assert found in str(caught.value)
+
+
+def test_a_project_that_is_only_read_serves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(server, "PREFECT_TOML", tmp_path / "file" / "prefect.toml")
+    server.write_prefect_toml("http://127.0.0.1:4200/api")
+    assert "set PREFECT_API_URL=http://127.0.0.1:4200/api" in caplog.text
+    monkeypatch.setattr(server, "PREFECT_TOML", tmp_path / "prefect.toml")
+    server.write_prefect_toml("http://127.0.0.1:4200/api")
+    assert 'url = "http://127.0.0.1:4200/api"' in (tmp_path / "prefect.toml").read_text()
 
 
 def test_https_to_a_server_of_http_says_so(web: Any) -> None:
@@ -279,7 +290,7 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def tracking(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "server").mkdir()
     made = Server(tmp_path / "server")
     yield made
@@ -287,15 +298,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_mlflow_lost_in_the_middle_stops_no_work_and_is_told_of_the_end_later(
-    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tracking: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.start()
-    root, settings, done = tmp_path / "data", load_settings("demo", [f"run.mlflow_uri={server.url}"]), []
+    tracking.start()
+    root, settings, done = tmp_path / "data", load_settings("demo", [f"run.mlflow_uri={tracking.url}"]), []
     with tracked(Workspace(settings, root), "build-dataset") as (tracker, note):
         run_id = tracker.run_id
         with tracker.stage("portraits"):
             note.at("portraits")
-        server.kill()
+        tracking.kill()
         began = time.monotonic()
         for stage in ("edit", "teach"):
             with tracker.stage(stage) as log:
@@ -311,10 +322,10 @@ def test_mlflow_lost_in_the_middle_stops_no_work_and_is_told_of_the_end_later(
     assert "hint" in said
     assert "run.mlflow_uri" in said
 
-    server.start()
-    assert MlflowClient(tracking_uri=server.url).get_run(run_id).info.status == "RUNNING"
+    tracking.start()
+    assert MlflowClient(tracking_uri=tracking.url).get_run(run_id).info.status == "RUNNING"
     ((_, left),) = active.left_runs(root)
     assert (left.ended, left.mlflow_status) == ("completed", "FINISHED")
     with tracked(Workspace(settings, root), "distill"):
-        assert MlflowClient(tracking_uri=server.url).get_run(run_id).info.status == "FINISHED"
+        assert MlflowClient(tracking_uri=tracking.url).get_run(run_id).info.status == "FINISHED"
     assert active.left_runs(root) == []
