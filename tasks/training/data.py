@@ -192,7 +192,7 @@ def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: n
     content = read_into(sample.shard, sample.entry, wanted, buffer)
     try:
         return Fields({name: _decode(name, data) for name, data in content.items()})
-    except (OSError, ValueError, SyntaxError, AssertionError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         hint = "stillroom repair    (makes damaged partitions again)"
         raise UserError(f"{sample.key} cannot be decoded", shard=sample.shard, cause=error, hint=hint) from error
 
@@ -204,9 +204,12 @@ def _decode(name: str, data: np.ndarray) -> np.ndarray:
 def _array(data: np.ndarray) -> np.ndarray:
     """The array of an npy file (n,) uint8, without copying it."""
     header = io.BytesIO(data[:ARRAY_HEADER].tobytes())
-    assert np.lib.format.read_magic(header) == (1, 0)
+    version = np.lib.format.read_magic(header)  # moves on to the header
+    if version != (1, 0):
+        raise ValueError(f"an npy file of version {version}")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
-    assert not fortran
+    if fortran:
+        raise ValueError("an npy file by columns")
     return data[header.tell() :].view(dtype).reshape(shape)
 
 
@@ -255,7 +258,8 @@ class Sampler:
         views: int,
         seed: int,
     ) -> None:
-        assert samples, "nothing to draw from"
+        if not samples:
+            raise UserError("the dataset holds no sample to train on", hint="more portraits: --set portraits.count=N")
         self.batch_size, self.views, self.seed = batch_size, views, seed
         self.image_prompt_fraction = image_prompt_fraction
         self._samples = samples

@@ -77,6 +77,7 @@ def start(tmp_path: Path, workers: Workers, mlflow_uri: str) -> Start:
         settings = load_settings("demo", list(overrides))
         plan = make_plan(FAKE_STAGES, settings, Store(tmp_path), STYLES, BLOCKS, lambda name: "")
         tracker = Tracker(tmp_path, settings, "build-dataset")
+        tracker.begin()
         about = ActiveRun("build-dataset", "demo", str(tmp_path), None, tracker.run_id, None, list(overrides))
         recording = Recording(plan, tracker, ActiveNote(tmp_path / "active.json", about))
         return FlowRun(plan, recording, FanOut(workers, tmp_path))
