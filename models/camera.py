@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 FOCAL = 4.2647  # FFHQ's focal length over image width, in EG3D's labels
+FOV_DEG = 18.837  # the field of view that EG3D's code gives to that focal length
 RADIUS = 2.7
 TARGET = (0.0, 0.0, 0.2)
 LABEL_SIZE = 25
@@ -69,6 +70,19 @@ def split_label(label: Tensor) -> tuple[Tensor, Tensor]:
 def orbit_label(yaw: Angle, pitch: Angle, focal: float = FOCAL) -> Tensor:
     """Labels (B, 25) of the standard orbit: radius 2.7, looking at (0, 0, 0.2)."""
     return camera_label(look_at(yaw, pitch), intrinsics(focal))
+
+
+def varied_label(yaw: Tensor, pitch: Tensor, fov_deg: Tensor, cx: Tensor, cy: Tensor) -> Tensor:
+    """Labels (B, 25) of the standard orbit whose focal length and principal point differ from FFHQ's, all (B,).
+
+    yaw, pitch: radians.  fov_deg: added to the field of view, degrees.  cx, cy: added to 0.5, shares of the picture.
+    """
+    half = torch.deg2rad(torch.full_like(fov_deg, FOV_DEG / 2))
+    focal = FOCAL * (half.tan() / (half + torch.deg2rad(fov_deg) / 2).tan())
+    own = intrinsics().repeat(len(focal), 1, 1)
+    own[:, 0, 0] = own[:, 1, 1] = focal
+    own[:, 0, 2], own[:, 1, 2] = 0.5 + cx, 0.5 + cy
+    return camera_label(look_at(yaw, pitch), own)
 
 
 def project(points: Tensor, label: Tensor) -> Tensor:

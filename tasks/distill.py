@@ -1,7 +1,8 @@
 """Stage distill: the student learns from the teachers' samples (3DPE, section 3.2).
 
-Only E_p and E_t learn. The frozen branches see each portrait once, before training. Every random choice is a
-function of (seed, step), so that a run that was killed continues bit for bit from its last checkpoint.
+Only E_p and E_t learn; `distill.prompt_encoder` says whether CLIP's text transformer and the MAE belong to E_p. The
+frozen branches see each portrait once. Every random choice is a function of (seed, step), so that a run that was killed
+continues bit for bit from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from models.three_d.live3d import Live3D
     from models.three_d.losses import PerceptualDistance
     from models.three_d.mae import Mae
-    from models.three_d.student import Student
+    from models.three_d.student import PromptKind, Student
     from tasks.training.batches import Prompts
     from tasks.training.curve import Curve
 
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
 NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
-OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range")  # without effect where stored views are compared
+# Without effect where stored views are compared.
+OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range", "view_fov_range", "view_center_range")
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class Networks:
 
 def run(work: Work) -> Summary:
     """Train, in this process or in several."""
-    if work.settings.run.training_processes == 1:
-        return train_alone(work)
-    from tasks.training.processes import train_together
+    from tasks.training.processes import count_processes, train_together
 
+    if count_processes(work.settings) == 1:
+        return train_alone(work)
     return train_together(work, train_alone)
 
 
@@ -81,10 +83,11 @@ def distill(work: Work, networks: Networks) -> Summary:
     check_stored(samples)
     learned = learned_samples(samples, networks.teacher, settings, work.working)
     watched = [sample for sample in samples if sample.split == "val"] or learned
-    prompts = Prompts.read(samples, networks.clip, networks.mae, device)
+    prompts = Prompts.read(samples, networks.clip, networks.mae, device, own_kinds(settings))
     student = make_student(networks.teacher, prompts, settings)
     maker = BatchMaker(student, networks.teacher, prompts, own, device)
-    trainer = Trainer(maker, networks.perceptual, learned, own, course_of(own), make_accelerator(settings))
+    accelerator = make_accelerator(settings, student)
+    trainer = Trainer(maker, networks.perceptual, learned, own, course_of(own), accelerator)
     looks = Looks(maker, networks.perceptual, watched)
     curve = train(trainer, own, work.working, looks.measure, looks.draw, report)
     if PartialState().is_main_process:
@@ -114,24 +117,38 @@ STAGE = Stage(
 )
 
 
+def own_kinds(settings: Settings) -> tuple[PromptKind, ...]:
+    """The kinds of prompt whose encoders are part of the student and learn."""
+    return ("text", "image") if settings.distill.prompt_encoder == "learn" else ()
+
+
 def make_student(teacher: Live3D, prompts: Prompts, settings: Settings) -> Student:
-    """A student that starts as the teacher; its prompt encoder is drawn from the seed."""
+    """A student that starts as the teacher; the rest of E_p is drawn from the seed.
+
+    Where E_p's own encoders learn, they start as the frozen ones, of which `prompts` has the tokens otherwise.
+    """
     import torch
 
     from models.three_d import student as networks
 
     sizes = networks.EMBEDDED if settings.world == "embedded" else networks.PAPER
-    # Both kinds of prompt come from frozen encoders, seen once: the student needs no MAE of its own.
+    clip, mae, own = prompts.reader.clip, prompts.reader.mae, own_kinds(settings)
     config = replace(
         sizes,
         live3d=teacher.config,
-        text_token_size=prompts.text_token_size,
-        image_token_size=prompts.image_token_size,
-        mae=None,
+        text_token_size=int(clip.model.config.text_config.hidden_size),
+        image_token_size=mae.encoder.config.width,
+        text=clip.text_config() if "text" in own else None,
+        mae=mae.encoder.config if "image" in own else None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.distill.seed)  # layers draw from the global generator; it is put back
         student = networks.Student.from_teacher(teacher, config)
+    prompted = student.encoder.Ref_encoder
+    if prompted.text_encoder is not None:
+        prompted.text_encoder.load_state_dict(clip.model.text_model.state_dict())
+    if prompted.mae_encoder is not None:
+        prompted.mae_encoder.load_state_dict(mae.encoder.state_dict())
     return student.to(settings.run.device)
 
 

@@ -46,8 +46,8 @@ def evaluate(work: Work, models: Models) -> Summary:
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     tested = choose_tested(samples, work.settings.evaluate)
-    references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
-    evaluation = Evaluation(models, work.settings, references, seen_prompts(samples), training_poses(samples))
+    references, poses = choose_references(samples), training_poses(samples)
+    evaluation = Evaluation(models, work.settings, references, seen_prompts(samples), poses)
     most = work.settings.evaluate.pictures_per_style
     pictured = {style: mine[:most] for style, mine in group_samples(tested, "style").items()}
     evaluation.keep_views(pictured)
@@ -68,7 +68,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=4,
+    version=5,
     needs=(Need("dataset"), Need("distill")),
     reads=reads,
     models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "landmarks", "lpips"),
@@ -128,6 +128,17 @@ def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
     return {style: sorted(prompts) for style, prompts in learned.items()}
 
 
-def is_reference(sample: SampleRef) -> bool:
-    """Whether a sample may be an image prompt: only samples of the train split may."""
-    return sample.image_prompt and sample.split == "train"
+def choose_references(samples: Sequence[SampleRef]) -> dict[str, SampleRef]:
+    """Choose the image prompt of each test sample, by key: the next test sample of its style that shows another person.
+
+    No picture of them was seen in training. A sample without such a mate has none.
+    """
+    chosen: dict[str, SampleRef] = {}
+    tested = [sample for sample in samples if sample.split == "test"]
+    for mine in group_samples(tested, "style").values():
+        for place, sample in enumerate(mine):
+            after = [*mine[place + 1 :], *mine[:place]]
+            mate = next((each for each in after if each.person != sample.person), None)
+            if mate is not None:
+                chosen[sample.key] = mate
+    return chosen

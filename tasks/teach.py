@@ -173,12 +173,13 @@ def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
     """
     import torch
 
-    from models.camera import orbit_label
+    from models.camera import varied_label
 
     generator = np.random.default_rng(derive("view cameras", settings.seed, portrait_id))
-    yaw = generator.uniform(-settings.yaw_range, settings.yaw_range, settings.views)
-    pitch = generator.uniform(-settings.pitch_range, settings.pitch_range, settings.views)
-    labels: np.ndarray = orbit_label(torch.from_numpy(yaw).float(), torch.from_numpy(pitch).float()).numpy()
+    around = settings.center_range
+    ranges = (settings.yaw_range, settings.pitch_range, settings.fov_range, around, around)
+    drawn = [generator.uniform(-each, each, settings.views) for each in ranges]
+    labels: np.ndarray = varied_label(*(torch.from_numpy(each).float() for each in drawn)).numpy()
     return labels
 
 

@@ -6,12 +6,46 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from data_catalog.config.errors import UserError
+
+PROCEDURAL = "procedural"  # portraits.source of the heads that are rendered from seeds
+
+
+def check_address(url: str, name: str) -> None:
+    """Refuse an address of a server that is none, or that holds a secret: settings go into records and reports."""
+    # A UserError does not quote the value, a ValueError would.
+    try:
+        parts = urlsplit(url)
+        plain = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and "@" not in parts.netloc
+        )
+        plain = plain and parts.port != 0 and not re.search(r"[\s#]", url)
+    except ValueError:  # a port that is no number, a bracket that is open
+        parts, plain = None, False
+    if not plain:
+        secret = "the key goes into OPENAI_API_KEY"
+        has_secret = "@" in url or "?" in url or "://" in url or parts is None
+        raise UserError(
+            f"{name} is not the plain address of a server",
+            expected="http:// or https://, host, port and path, without a password or a query",
+            hint=secret if has_secret else f"write http://{url}, or https://{url}",
+        )
+
+
+def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Refuse yes, no, true and false where a number belongs: they would be read as 1 and 0."""
+    annotation = str(cls.model_fields[info.field_name or ""].annotation)
+    if "bool" not in annotation and ("int" in annotation or "float" in annotation):
+        given = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, bool) for each in given):
+            raise ValueError("a number is expected, not yes, no, true or false")
+    return value
 
 
 class Section(BaseModel):
@@ -19,14 +53,26 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    _no_bool = field_validator("*", mode="before")(reject_bool)
+
+
+def _is_a_count(count: object) -> object:
+    if count != "auto" and (not isinstance(count, int) or count < 1):
+        raise ValueError("input should be a whole number from 1, or auto")
+    return count
+
+
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_is_a_count)]
+
 
 class PortraitsSettings(Section):
     """Source of the portraits, and their frozen splits."""
 
-    source: str = "procedural"  # or the path of a folder of pictures, or of an EG3D or 3DPE zip or folder
+    source: str = PROCEDURAL  # or the path of a folder of pictures, or of an EG3D or 3DPE zip or folder
     licences: str | None = None  # FFHQ's ffhq-dataset-v2.json; null: the one beside the pictures, if it exists
     pattern: str = "*"  # file names to take from a folder or zip, such as "portrait_*.png"
-    count: int | None = Field(72, ge=1)  # number of portraits; null: all of a folder
+    # Number of portraits; null: all of a folder or zip. Unless you set it, a folder or zip of yours is taken whole.
+    count: int | None = Field(72, ge=1)
     block_size: int = Field(12, ge=1)  # portraits per block
     seed: int = Field(0, ge=0)  # first seed of the procedural world
     val_fraction: float = Field(0.08, ge=0.0, lt=1.0)
@@ -68,14 +114,8 @@ class PromptsSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _holds_no_secret(cls, url: str | None) -> str | None:
-        # Settings go into records, MLflow and reports. A UserError does not quote the value, a ValueError would.
-        parts = urlsplit(url or "http://")
-        if parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query:
-            raise UserError(
-                "prompts.base_url is not the plain address of a server",
-                expected="http:// or https://, host, port and path, without a password or a query",
-                hint="the key goes into OPENAI_API_KEY",
-            )
+        if url is not None:
+            check_address(url, "prompts.base_url")
         return url
 
 
@@ -104,15 +144,8 @@ class EditSettings(Section):
     # Sampler; null: the checkpoint's own. Samplers differ in the number of steps they need.
     scheduler: Literal["ddim", "euler", "euler_a", "dpmpp"] | None = None
     # Samples at once on a GPU; auto: as many as its free memory holds. In no fingerprint: samples stay the same.
-    batch_size: int | Literal["auto"] = 16
+    batch_size: CountOrAuto = 16
     seed: int = Field(0, ge=0)
-
-    @field_validator("batch_size", mode="before")
-    @classmethod
-    def _is_a_size(cls, size: object) -> object:
-        if size != "auto" and (not isinstance(size, int) or size < 1):
-            raise ValueError("input should be a whole number from 1, or auto")
-        return size
 
     @field_validator("guidance_interval")
     @classmethod
@@ -148,7 +181,9 @@ class SelectSettings(Section):
     keep: int | None = Field(None, ge=1)  # training samples a style needs; fewer: its blocks are attempted again
     attempts: int = Field(4, ge=1)  # attempts per block at most, the first included
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made; below it a style counts as failed
-    image_prompts: int = Field(4, ge=0)  # samples per style used as image prompts
+    # stop: a style below min_yield, or below keep after all attempts, ends the build. leave_out: the first gives no
+    # sample to the dataset, the second those that it has; both are reported.
+    on_low_yield: Literal["stop", "leave_out"] = "stop"
 
 
 class TeachSettings(Section):
@@ -159,6 +194,8 @@ class TeachSettings(Section):
     view_format: Literal["npy", "jpg"] = "npy"  # npy: uint8 array; jpg: one JPEG (q95 4:4:4) a view
     yaw_range: float = Field(0.6, ge=0.0)  # rad, each side
     pitch_range: float = Field(0.25, ge=0.0)  # rad, each side
+    fov_range: float = Field(0.0, ge=0.0)  # deg, each side, of the field of view; the paper's public code: 2.4
+    center_range: float = Field(0.0, ge=0.0)  # share of the picture, each side, of the principal point; there: 0.1
     seed: int = Field(0, ge=0)
 
 
@@ -185,6 +222,8 @@ class DistillSettings(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # final share of lr, reached by a cosine; 1 keeps lr constant
     weight_decay: float = Field(0.0, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW, each from 0 to below 1
+    clip_norm: float | None = Field(1.0, gt=0.0)  # longest gradient of a step; null: any
     # Decay of the moving average of weights, which is the student. 0: the last weights are the student.
     ema_decay: float = Field(0.0, ge=0.0, lt=1.0)
     warmup: int = Field(20, ge=0)  # iterations
@@ -205,17 +244,23 @@ class DistillSettings(Section):
     # Extra weight of a value of the triplane for each multiple of the mean sensitivity of the teacher's pictures to it
     # (models/three_d/sensitivity.py); the paper: 0.
     sensitivity_weight: float = Field(0.0, ge=0.0)
-    # Target of L2D from the portrait's camera. teacher: the teacher's rendering, as in the paper's public code.
-    # pseudo_label: the pseudo-label itself, which is sharper but includes the error of an estimated camera.
-    l2d_target: Literal["teacher", "pseudo_label"] = "teacher"
+    # Target of L2D from the portrait's camera (3DPE, equation 4). pseudo_label: the edited picture itself, as in the
+    # paper; sharper, but it includes the error of an estimated camera. teacher: the teacher's rendering of it, as in
+    # the paper's public code.
+    l2d_target: Literal["pseudo_label", "teacher"] = "pseudo_label"
     # true: each sample is also used mirrored, its triplane made by the teacher; for small sets of portraits.
     mirror: bool = False
     image_prompt_fraction: float = Field(0.3, ge=0.0, le=1.0)  # share of samples whose prompt is an image
+    # CLIP's text transformer and the MAE. learn: part of E_p, learning with it from their own weights, as in the paper.
+    # frozen: as they are, each prompt read once; for trainings of minutes.
+    prompt_encoder: Literal["frozen", "learn"] = "frozen"
     # Source of the teacher's part of a batch. cached: triplane and views as `teach` stored them; rendered: stored
     # triplane, new cameras; online: triplane and views are made at each step, as in the paper's public code.
     teacher: Literal["cached", "rendered", "online"] = "cached"
     view_yaw_range: float = Field(0.6, ge=0.0)  # rad, each side, of new cameras
     view_pitch_range: float = Field(0.25, ge=0.0)  # rad, each side, of new cameras
+    view_fov_range: float = Field(0.0, ge=0.0)  # deg, each side, of new cameras; as teach.fov_range
+    view_center_range: float = Field(0.0, ge=0.0)  # share of the picture, each side, of new cameras
     views_per_sample: int = Field(1, ge=1)  # novel views per iteration, drawn anew; cached: from the stored ones
     patch_rays: int | None = Field(16, ge=4)  # side of the compared patch of each view, rays; null: the whole view
     memory_mb: int = Field(2048, ge=0)  # MB of cached samples, and MB of cached features; in no fingerprint
@@ -274,7 +319,9 @@ class RunSettings(Section):
 
     workers: int = Field(2, ge=1)  # processes
     threads: int = Field(1, ge=1)  # torch threads per process
-    training_processes: int = Field(1, ge=1)  # processes that share the batches of `distill`, one GPU each
+    # Processes that share the batches of `distill`, one GPU each. auto: a process for each visible GPU, as many of them
+    # as share a batch evenly; 1 on a CPU or on a GPU that `device` names by number.
+    training_processes: CountOrAuto = "auto"
     device: str = "cpu"
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine

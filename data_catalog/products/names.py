@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.names import allowed_name
 from data_catalog.config.places import shown_path
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import write_atomically
@@ -29,16 +30,16 @@ LATEST = "latest"
 
 def check_name(name: str) -> None:
     """Raise UserError for a name that a student cannot have."""
-    if not NAME.fullmatch(name):
-        expected = "a small letter, then at most 63 of a-z, 0-9, '.', '_' and '-'"
-        raise UserError(f"'{name}' cannot be a student's name", expected=expected, hint="for example champion")
-    if HEXADECIMAL.fullmatch(name):
-        hint = "a letter after f, or a '-', makes it a name"
-        raise UserError(f"'{name}' cannot be a student's name: it could be the beginning of a digest", hint=hint)
+    wrong = ""
     if name == LATEST:
-        raise UserError(
-            f"'{name}' cannot be a student's name: it always is the newest one", hint="for example champion"
-        )
+        wrong = ": it always is the newest one"
+    elif HEXADECIMAL.fullmatch(name):
+        wrong = ": it could be the beginning of a digest"
+    if wrong or not NAME.fullmatch(name):
+        expected = "a small letter, then at most 63 of a-z, 0-9, '.', '_' and '-'; not latest, not a digest"
+        near = allowed_name(name)
+        hint = f"for example {f'student-{near}' if HEXADECIMAL.fullmatch(near) or near == LATEST else near}"
+        raise UserError(f"'{name}' cannot be a student's name{wrong}", expected=expected, hint=hint)
 
 
 def read_names(root: Path) -> dict[str, str]:

@@ -59,8 +59,9 @@ def decode_array(data: bytes) -> np.ndarray:
 
 
 def encode_json(value: Any) -> bytes:
-    """Sorted keys, one space of indentation, a final newline."""
-    return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    """Sorted keys, one space of indentation, a final newline. A lone surrogate is written as its escape."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def decode_field(name: str, data: bytes) -> Any:

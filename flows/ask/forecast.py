@@ -6,10 +6,13 @@ convolutions in TF32 with small batches, as in teacher and student, sustain abou
 a stage has records on the present kind of device, these replace the forecast.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from data_catalog.config.settings import Settings
-from tasks.evaluation.operations import BRANCHES, ENCODE, RENDER, STUDENT, UNET, VAE_DECODE, VAE_ENCODE
+from tasks.evaluation.operations import ENCODE, RENDER, STUDENT, UNET, VAE_DECODE, VAE_ENCODE
 
 CLIP_IMAGE = 0.16  # TFLOP of a picture
 BACKWARD = 3  # forward and backward together, in forward passes
@@ -17,7 +20,7 @@ EDITOR_TFLOPS, OTHER_TFLOPS = 40.0, 20.0  # sustained
 CODING_S = 0.15  # seconds for PNG, JPEG and quantisation of a taught sample on one core
 PNG_BYTES, JPEG_BYTES = 460e3, 122e3  # bytes of a picture of 512x512
 PLANES, RAYS = 96 * 256 * 256, 128 * 128
-STUDENT_BYTES = 0.41e9
+STUDENT_BYTES, ENCODERS_BYTES = 0.35e9, 0.84e9  # without E_p's own encoders, and these
 SPEED = f"{EDITOR_TFLOPS:.0f} TFLOP/s in the editor, {OTHER_TFLOPS:.0f} elsewhere, about an A100's"
 
 
@@ -33,8 +36,8 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
     """Return the cost of a stage of the world `paper` on one GPU.  tested: samples that are evaluated."""
     if settings.world != "paper":
         return None
-    views = settings.teach.views
-    edited = (BRANCHES * UNET * settings.edit.steps + VAE_ENCODE + VAE_DECODE) / EDITOR_TFLOPS
+    edited = operations("edit", settings.edit.model_dump()) / EDITOR_TFLOPS
+    taught = operations("teach", settings.teach.model_dump()) / OTHER_TFLOPS
     evaluated = (2 * ENCODE + 2 * STUDENT + 16 * RENDER) / OTHER_TFLOPS + 0.1
     by_stage = {
         "portraits": Forecast(0.1, PNG_BYTES),
@@ -43,12 +46,17 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "edit": Forecast(edited if settings.edit.source == "editor" else CODING_S, PNG_BYTES),
         "score": Forecast(4 * CLIP_IMAGE / OTHER_TFLOPS + 0.05, 200.0),
         "select": Forecast(0.001, 100.0),
-        "teach": Forecast((ENCODE + (views + 1) * RENDER) / OTHER_TFLOPS + CODING_S, taught_bytes(settings)),
+        "teach": Forecast(taught + CODING_S, taught_bytes(settings)),
         "dataset": Forecast(60.0, 20e6),
-        "distill": Forecast(training_seconds(settings), STUDENT_BYTES),
+        "distill": Forecast(training_seconds(settings), student_bytes(settings)),
         "evaluate": Forecast(tested * evaluated, 50e6),
     }
     return by_stage[stage]
+
+
+def student_bytes(settings: Settings) -> float:
+    """Return the bytes of a student."""
+    return STUDENT_BYTES + (ENCODERS_BYTES if settings.distill.prompt_encoder == "learn" else 0.0)
 
 
 def taught_bytes(settings: Settings) -> float:
@@ -61,6 +69,46 @@ def taught_bytes(settings: Settings) -> float:
 
 def training_seconds(settings: Settings) -> float:
     """Return the seconds on one GPU; several GPUs share them."""
-    own = settings.distill
-    learned = STUDENT - 0.15 + (own.views_per_sample + 1) * RENDER  # the frozen branches run once a portrait
-    return own.iterations * own.batch_size * BACKWARD * learned / OTHER_TFLOPS
+    return operations("distill", settings.distill.model_dump()) / OTHER_TFLOPS
+
+
+def operations(stage: str, read: Mapping[str, Any]) -> float:
+    """Count the operations of a sample (of the whole stage where it has one partition) at the paper's size, TFLOP.
+
+    read: the settings that the stage reads. Stages whose work follows from no setting count as 1.
+    """
+    try:
+        if stage == "edit":
+            text, image = read["guidance_scale"], read["image_guidance_scale"]
+            first, last = read["guidance_interval"]
+            guided = (image != text) + (image != 1.0) if text > 1.0 else 0  # branches beside the first one
+            return float((1 + guided * (last - first)) * UNET * read["steps"] + VAE_ENCODE + VAE_DECODE)
+        if stage == "teach":
+            return float(ENCODE + (read["views"] + 1) * RENDER)
+        if stage == "distill":
+            planes = STUDENT - 0.15  # the frozen branches run once a portrait
+            seen = read["iterations"] - read["triplane_iterations"]
+            views = seen * (read["views_per_sample"] + 1) * RENDER
+            return float(read["batch_size"] * BACKWARD * (read["iterations"] * planes + max(views, 0.0)))
+    except KeyError:  # a record of other settings: edits that came with the portraits
+        pass
+    return 1.0
+
+
+def keep_note(settings: Settings) -> str | None:
+    """Tell the yield at which the portraits give `select.keep`, and how many it takes at half of that; None without."""
+    own, keep = settings.portraits, settings.select.keep
+    if keep is None or own.count is None:
+        return None
+    learned = 1.0 - own.val_fraction - own.test_fraction
+    each = learned * settings.edit.prompts_per_portrait  # training samples of one attempt per portrait
+    needed, attempts = keep / (own.count * each), settings.select.attempts
+    once = (
+        f"one attempt at {own.count} portraits gives them from a yield of {needed:.0%}"
+        if needed <= 1
+        else (f"one attempt at {own.count} portraits gives {own.count * each:.0f} at most")
+    )
+    return (
+        f"select.keep={keep} training samples a style: {once}, {attempts} attempts from {needed / attempts:.0%}; "
+        f"at a yield of 50% one attempt takes portraits.count={math.ceil(keep / (0.5 * each))}"
+    )

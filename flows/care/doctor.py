@@ -91,6 +91,10 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
     for model in zoo.describe(settings.world):
         there = model["state"] in ("ready", "absent")  # absent: optional, and not given
+        if model["state"] == "not fetched":
+            hint = f"stillroom models fetch {model['name']}    (or it is fetched at first use)"
+            yield _check(f"weights {model['name']}", False, "from the hub, not fetched", hint, warn=True)
+            continue
         first, *rest = [line.strip() for line in (model["problem"] or model["state"]).splitlines()]
         yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]).removeprefix("hint").strip())
 

@@ -3,6 +3,7 @@
 Flows are imported inside their commands, so that `--help` and `plan` start without torch, Prefect or MLflow.
 """
 
+import io
 import logging
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from flows.cli import adapt, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from data_catalog.config.plain_text import printable
+from flows.cli import adapt, care, diff, models, plan, pretrain, regen, run, serve, shelf, students, styles, video
 from flows.mistakes import MISTAKES
 from flows.run.signals import EXIT_CODES, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
-    *("accelerate", "cv2", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
+    *("accelerate", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
     *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
 }
 
@@ -32,13 +34,19 @@ app = typer.Typer(
 for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
+app.add_typer(models.app, name="models")
 for group in (diff, regen, pretrain, care):
     app.add_typer(group.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. A user's mistake is one message and exit 1; a bug keeps its traceback."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # An encoding without a letter shows it as an escape.
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("httpx", "distributed", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -59,6 +67,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise
 
 
+class PrintableFormatter(logging.Formatter):
+    """Format of a log line: its message, control characters as escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def check_checkout() -> None:
     """Refuse to run a copied checkout with the original's code, to which its scripts still point."""
     here = Path.cwd()
@@ -70,5 +85,5 @@ def check_checkout() -> None:
 
 def _stop(error: Exception) -> NoReturn:
     """Print a mistake as one message and exit 1."""
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {printable(str(error))}\n")
     sys.exit(1)

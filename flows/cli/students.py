@@ -89,11 +89,11 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
     """Print the document of `edit_portraits`."""
     files = document["files"]
     for path in files[:FILES_SHOWN]:
-        console.print(path, markup=False, highlight=False, soft_wrap=True)
+        console.print(path, soft_wrap=True)
     if len(files) > FILES_SHOWN:
-        console.print(f"and {len(files) - FILES_SHOWN} files more", highlight=False)
+        console.print(f"and {len(files) - FILES_SHOWN} files more")
     for image in document["rejected"]:
-        console.print(f"not edited: {image['reason']}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"not edited: {image['reason']}", soft_wrap=True)
     aligned, camera = document["aligned_here"], document["camera_source"]
     camera += "" if document["detects"] else ", for there is no face detector"
     adapted = f", adapted to {document['style']}" if document["style"] else ""
@@ -105,4 +105,4 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
         "another view": f"{document['seconds_view']} s, only rendered",
     }
     for name, text in rows.items():
-        console.print(f"{name:<20} {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name:<20} {text}", soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from data_catalog.config.places import PROJECT
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import style_paths, styles_folder
 from data_catalog.products.keys import DATASET
 from data_catalog.products.students import ADAPTED
@@ -22,7 +22,6 @@ from flows.run.lifecycle import tracked
 from tasks.adaptation.pairs import count_portraits
 from tasks.lab.ablation import ARM, BASE, PAIRS, Arm, draw_styles, list_arms
 from tasks.lab.ablation_page import LOOKS_PICTURE, PAGE, PICTURE, Result, write_page
-from tasks.sources.files import PROCEDURAL
 
 FOLDER = "ablation"  # below the data root
 MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # further styles that the embedded editor knows

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_catalog.config.names import check_slug
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
@@ -17,7 +18,7 @@ from flows.run.run import FlowRun
 def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | None) -> list[str]:
     """Return the overrides, with the user's own pairs added."""
     given = {"adapt.pairs_folder": pairs and str(Path(pairs).absolute()), "adapt.prompt": prompt}
-    return [*overrides, *(f"{name}={json.dumps(value)}" for name, value in given.items() if value)]
+    return [*overrides, *(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items() if value)]
 
 
 def adapt_shape(
@@ -31,6 +32,7 @@ def adapt_shape(
     from tasks import distill
     from tasks.adaptation import adapt
 
+    check_slug(style)
     ends = (base or distill.STAGE, learner or adapt.STAGE)
 
     def shape(settings: Settings) -> PlanShape:

@@ -101,6 +101,7 @@ def publish_dataset(run: "FlowRun") -> Snapshot:
     run.check()
     folder = run.folder("dataset")
     snapshot = publish(run.root, folder, dataset_documents(folder, run.root), as_latest=is_own(run.settings))
+    run.snapshot = snapshot.folder
     samples = snapshot.samples(["key"]).num_rows
     run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder, samples)
     for name in ("README.md", "report.html"):

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.libraries import transformers
+
+TEXT_SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id"),
+)
 
 
 class Clip(nn.Module):
@@ -41,6 +46,11 @@ class Clip(nn.Module):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, revision=revision)
         return cls(model.eval(), tokenizer)
 
+    def text_config(self) -> dict[str, Any]:
+        """Sizes of the text transformer, JSON-ready, as `transformers.CLIPTextConfig` takes them."""
+        values = self.model.config.text_config.to_dict()
+        return {name: values[name] for name in TEXT_SIZES}
+
     def preprocess(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the vision tower's input."""
         if images.shape[-1] != self.image_size or images.shape[-2] != self.image_size:
@@ -60,6 +70,11 @@ class Clip(nn.Module):
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
         return {name: encoded[name].to(self.mean.device) for name in ("input_ids", "attention_mask")}
+
+    def prompt_ids(self, texts: Sequence[str]) -> Tensor:
+        """Token ids and mask as one tensor (B, 2, T), for a text transformer that learns elsewhere."""
+        encoded = self.tokenize(texts)
+        return torch.stack([encoded["input_ids"], encoded["attention_mask"]], dim=1)
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, D) unit vectors of images (B, 3, H, W) in [0, 1]."""

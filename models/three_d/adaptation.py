@@ -1,4 +1,4 @@
-"""Weights of a student that learn a new style, and the small file that holds them (3DPE, section 3.3)."""
+"""Weights of a student that learn a new style, and the file that holds them (3DPE, section 3.3)."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def adaptable_parameters(student: Student) -> dict[str, nn.Parameter]:
-    """Adaptable weights by name: every learned weight of E_p, and the normalisation layers of E_t."""
+    """Adaptable weights by name: every learned weight of E_p with its own encoders, and E_t's normalisation layers."""
     encoder = student.encoder
     names = {f"encoder.Ref_encoder.{name}" for name, _ in encoder.Ref_encoder.named_parameters()}
     for place, module in encoder.Final_encoder.named_modules():

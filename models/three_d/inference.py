@@ -68,6 +68,10 @@ class CpuStudent(nn.Module):
         # One view at a time: the modulated convolutions' groups are a batch, which cannot be free.
         self._upsampler = onnx_graphs.session(_Upsampling(student), {"features": (features, {})}, "image")
 
+    def read(self, prompts: Tensor, prompt_kind: PromptKind) -> Tensor:
+        """Return the tokens (B, T, D) of prompts, as `Student.read` does."""
+        return self.student.read(prompts, prompt_kind)
+
     def encode(self, images: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
         with torch.no_grad():

@@ -8,12 +8,13 @@ the portrait and stay frozen, like the renderer; E_p (`Ref_encoder`) reads the p
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.libraries import transformers
 from models.three_d import live3d
 from models.three_d.encoder import Live3DEncoder
 from models.three_d.live3d import Live3D, Live3DConfig, TriplaneModel
@@ -35,7 +36,15 @@ class StudentConfig:
     text_token_size: int = 768  # CLIP's hidden states
     image_token_size: int = 768  # the MAE's tokens
     residual: bool = False  # True: the prompt adds to E_high's features instead of replacing them
-    mae: MaeConfig | None = field(default_factory=MaeConfig)  # None: a separate frozen model
+    # E_p's own encoders, which learn with it; None: the tokens come from a separate frozen model.
+    mae: MaeConfig | None = field(default_factory=MaeConfig)
+    text: dict[str, Any] | None = None  # CLIP's text transformer: values of transformers.CLIPTextConfig
+
+    @property
+    def own_encoders(self) -> tuple[PromptKind, ...]:
+        """The kinds of prompt that E_p's own encoders read."""
+        encoders: dict[PromptKind, object] = {"text": self.text, "image": self.mae}
+        return tuple(kind for kind, encoder in encoders.items() if encoder is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -72,6 +81,9 @@ class Features(NamedTuple):
 class PromptAttention(nn.Module):
     """E_p: every place of the high features looks up the prompt (3DPE, equation 2).
 
+    Its own encoders, where it has them, turn a prompt into tokens: an MAE for pictures, CLIP's text transformer for
+    sentences (3DPE, section 3.3).
+
     At paper size the tokens are keys and values as they are, and their mixture replaces the features. With
     `residual` the mixture joins the queries and is added to the features through a projection that starts at
     zero, so that a student begins as its teacher; a few minutes of training suffice then.
@@ -82,6 +94,8 @@ class PromptAttention(nn.Module):
         high, size = config.live3d.encoder.high_channels[-1], config.query_size
         self.residual = config.residual
         self.mae_encoder = None if config.mae is None else MaeEncoder(config.mae)
+        text = None if config.text is None else transformers.CLIPTextConfig(**config.text)
+        self.text_encoder = None if text is None else transformers.CLIPTextModel(text)
         self.pre_conv = nn.Conv2d(high, config.pre_channels, 3, padding=1)
         self.patch_emb = OverlapPatchEmbed(config.pre_channels, size, config.query_kernel, config.query_stride)
         self.proj_tail = nn.Conv2d(size // 4, 4 * high, 1, bias=False)
@@ -94,8 +108,26 @@ class PromptAttention(nn.Module):
         if self.residual:
             nn.init.zeros_(self.proj_tail.weight)
 
+    def read(self, prompts: Tensor, prompt_kind: PromptKind) -> Tensor:
+        """Return the tokens (B, T, D) of prompts.
+
+        With an encoder of its own for their kind, pictures are (B, 3, S, S), see `mae.normalise`, and sentences
+        (B, 2, T) int64: ids and mask by CLIP's tokenizer. Without one, prompts are tokens already.
+        """
+        if prompt_kind == "image":
+            return prompts if self.mae_encoder is None else cast(Tensor, self.mae_encoder(prompts))
+        if self.text_encoder is None:
+            return prompts
+        ids, mask = prompts.unbind(1)
+        return cast(Tensor, self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
+
+    def of_one_kind(self) -> list[nn.Module]:
+        """Return the parts that see prompts of one kind only."""
+        own = [self.mae_encoder, self.text_encoder]
+        return [*self.project.values(), *(each for each in own if each is not None)]
+
     def forward(self, high: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
-        """high: (B, I, h, w).  prompt_tokens: (B, T, D).  Returns (B, I, h, w)."""
+        """high: (B, I, h, w).  prompt_tokens: (B, T, D), of `read`.  Returns (B, I, h, w)."""
         return self.mix(high, self.project[prompt_kind](prompt_tokens))
 
     def mix(self, high: Tensor, tokens: Tensor) -> Tensor:
@@ -146,8 +178,12 @@ class Student(TriplaneModel):
         with torch.no_grad():
             return Features(*self.encoder.branches(images))
 
+    def read(self, prompts: Tensor, prompt_kind: PromptKind) -> Tensor:
+        """Return the tokens (B, T, D) of prompts, see `PromptAttention.read`."""
+        return self.encoder.Ref_encoder.read(prompts, prompt_kind)
+
     def edit(self, features: Features, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:
-        """prompt_tokens: (B, T, D), CLIP hidden states or MAE tokens.  Returns a triplane (B, 3*C, h, w)."""
+        """prompt_tokens: (B, T, D), of `read`.  Returns a triplane (B, 3*C, h, w)."""
         return self.lift(self.attend(features.high, prompt_tokens, prompt_kind), features.low)
 
     def attend(self, high: Tensor, prompt_tokens: Tensor, prompt_kind: PromptKind) -> Tensor:

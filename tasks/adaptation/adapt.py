@@ -39,11 +39,11 @@ LOOKS = "looks.png"  # the held-out edits at each look (3DPE, Figure 5)
 PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
-# The settings of the losses, which are those of distillation. Not sensitivity_weight: with it the old styles
+# The settings of losses and optimizer, which are those of distillation. Not sensitivity_weight: with it the old styles
 # lost twice as much (docs/lab/adapting.md).
 FROM_DISTILL = (
     *("lambda_2d", "lambda_3d", "image_l2_weight", "image_lpips_weight", "view_lpips_weight"),
-    *("triplane_weight", "depth_weight"),
+    *("triplane_weight", "depth_weight", "weight_decay", "betas", "clip_norm"),
     *("changed_weight", "l2d_target", "image_prompt_fraction", "views_per_sample", "patch_rays", "precision"),
 )
 
@@ -158,14 +158,15 @@ def make_trainer(
     from tasks.training.trainer import Trainer
 
     device = settings.run.device
-    prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device)
+    own = student.config.own_encoders
+    prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device, own)
     wanted = PAIRS_SHARE / (1.0 - PAIRS_SHARE) * len(rehearsed)
     repeats = max(1, round(wanted / max(1, len(learned))))
     samples = [*reword(learned, repeats), *rehearsed]
     accelerator = Accelerator(cpu=device == "cpu")
-    own = training_settings(settings)
-    maker = BatchMaker(student, networks.teacher, prompts, own, device)
-    return Trainer(maker, networks.perceptual, samples, own, course, accelerator)
+    learning = training_settings(settings)
+    maker = BatchMaker(student, networks.teacher, prompts, learning, device)
+    return Trainer(maker, networks.perceptual, samples, learning, course, accelerator)
 
 
 def reword(pairs: Sequence[SampleRef], times: int) -> list[SampleRef]:

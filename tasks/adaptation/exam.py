@@ -22,6 +22,7 @@ from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import render_views, true_heads
 from tasks.pictures.sheets import caption, contact_sheet, write_png
 from tasks.training.data import SampleRef, read_fields
+from tasks.training.reading import text_tokens
 
 if TYPE_CHECKING:
     from models.judges.clip import Clip
@@ -39,7 +40,7 @@ class Question:
     style: str
     portrait: np.ndarray  # (H, W, 3) uint8
     camera: np.ndarray  # (25,) float32
-    tokens: Tensor  # (1, T, D) of the text
+    prompt: str
     pseudo_label: np.ndarray  # (H, W, 3) uint8
     answer: np.ndarray  # (H, W, 3) uint8
     true: bool  # the answer is the true head, not a pseudo-label
@@ -51,8 +52,8 @@ class Exam:
     def __init__(
         self, samples: Sequence[SampleRef], clip: Clip, perceptual: PerceptualDistance, settings: Settings
     ) -> None:
-        self.perceptual, self.device = perceptual, settings.run.device
-        self.questions = [ask(sample, clip, settings) for sample in samples]
+        self.clip, self.perceptual, self.device = clip, perceptual, settings.run.device
+        self.questions = [ask(sample, settings) for sample in samples]
         # LPIPS is to it.
         self.aim = "true styled head" if all(question.true for question in self.questions) else "pseudo-label"
 
@@ -77,7 +78,8 @@ class Exam:
         student.eval()
         views = []
         for question in self.questions:
-            triplane = student.encode(self._signed(question.portrait), question.tokens.to(self.device), "text")
+            tokens = text_tokens(student, self.clip, [question.prompt]).to(self.device)
+            triplane = student.encode(self._signed(question.portrait), tokens, "text")
             views.append(render_views(student, triplane, torch.from_numpy(question.camera)[None])[0])
         student.train(was_training)
         return views
@@ -107,15 +109,14 @@ class Exam:
         return signed(picture[None], self.device)
 
 
-def ask(sample: SampleRef, clip: Clip, settings: Settings) -> Question:
+def ask(sample: SampleRef, settings: Settings) -> Question:
     """The question of a sample."""
     fields, camera = read_fields(sample), portrait_camera(sample)
     person, answer = sample.portrait_seed, fields.pseudo_label
     known = sample.true_camera is not None and sample.style in procedural.STYLES
     if known and person is not None:
         answer = true_heads(person, camera[None], settings.align.size, [sample.style])[sample.style].pictures[0]
-    tokens = clip.text_tokens([sample.prompt])
-    return Question(sample.style, fields.portrait, camera, tokens, fields.pseudo_label, answer, known)
+    return Question(sample.style, fields.portrait, camera, sample.prompt, fields.pseudo_label, answer, known)
 
 
 def gain_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from tasks.distill import Networks
 from tasks.teach import SHARD
 from tasks.training.data import SampleRef, read_fields
 from tasks.training.lessons import look, make_sample
+from tasks.training.reading import text_tokens
 
 if TYPE_CHECKING:
     from models.three_d.student import Student
@@ -73,7 +74,7 @@ def _samples(
     for wish in wishes:
         fields = read_fields(wish)  # of the pair: its portrait and the cameras it is seen from
         with torch.no_grad():
-            tokens = networks.clip.text_tokens([wish.prompt]).to(device)
+            tokens = text_tokens(student, networks.clip, [wish.prompt]).to(device)
             triplane = student.encode(signed(fields.portrait[None], device), tokens, "text")
         shown, lesson = look(triplane, student.render, wish.camera, fields.view_cameras)
         yield make_sample(wish, fields.portrait, shown, lesson, settings)

@@ -21,7 +21,8 @@ from data_catalog.samples.encoding import encode_json
 from data_catalog.samples.shard_index import read_index
 from data_catalog.samples.shards import ShardEntry, read_sample
 from data_catalog.workspace import Workspace
-from tasks.sources.files import LABELS, Licence
+from tasks.sources.files import LABELS
+from tasks.sources.labels import Licence
 
 LAYOUTS = ("3dpe", "eg3d")
 COLUMNS = ["key", "style", "portrait_id", "split", "shard", "camera", "rank"]

@@ -19,6 +19,7 @@ from tasks.evaluation.metrics import WITHOUT_TARGET, Asked, Judges, Truth, Views
 from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields
+from tasks.training.reading import image_tokens, text_tokens
 
 if TYPE_CHECKING:
     from models.editing.editor import Editor
@@ -54,7 +55,7 @@ class Evaluation:
         learned: dict[str, list[str]],
         training_poses: np.ndarray,
     ) -> None:
-        """references, learned: by style, the picture that asks for it, and the words of the training.
+        """references: image prompts by the key of the sample.  learned: prompts of the training by style.
 
         training_poses: (N, 25), of which pairs of views are drawn.
         """
@@ -63,7 +64,6 @@ class Evaluation:
         self._plain: dict[str, Views] = {}
         self._kept: dict[str, dict[str, Views]] = {}
         self._truths: dict[str, Truth] = {}
-        self._reference_tokens: dict[str, Tensor] = {}
 
     def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
         """Cache views and truth of these samples, by style: they are measured and then drawn."""
@@ -89,7 +89,7 @@ class Evaluation:
             seen[TRUE_HEAD] = np.concatenate([truth.pictures, truth.posed])
         rows = []
         for method, views in seen.items():
-            reference = self.reference(sample.style) if method == IMAGE_PROMPT else None
+            reference = self.reference(sample) if method == IMAGE_PROMPT else None
             values = measure(self.models.judges, views, asked, truth, reference)
             if method == TRUE_HEAD:
                 values = {name: value if name in WITHOUT_TARGET else None for name, value in values.items()}
@@ -112,7 +112,7 @@ class Evaluation:
             TEACHERS: look(models.teacher, self.taught(fields), cameras),
             NO_EDIT: self.unedited(sample, fields, cameras),
         }
-        if sample.style in self.references:
+        if sample.key in self.references:
             seen[IMAGE_PROMPT] = look(models.student, self.edit_by_image(fields, sample), cameras)
         if learned := self.learned.get(sample.style):
             # Each portrait meets another one of them: the test portraits of a style share few.
@@ -130,19 +130,18 @@ class Evaluation:
 
     def edit(self, fields: Fields, prompt: str) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by words."""
-        tokens = self.models.clip.text_tokens([prompt]).to(self.settings.run.device)
+        tokens = text_tokens(self.models.student, self.models.clip, [prompt]).to(self.settings.run.device)
         return self._edit(fields, tokens, "text")
 
     def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by another portrait's pseudo-label."""
-        if sample.style not in self._reference_tokens:
-            self._reference_tokens[sample.style] = self.models.mae.tokens(self.reference(sample.style)[None])
-        tokens = self._reference_tokens[sample.style].to(self.settings.run.device)
+        reference = self.reference(sample)[None]
+        tokens = image_tokens(self.models.student, self.models.mae, reference).to(self.settings.run.device)
         return self._edit(fields, tokens, "image")
 
-    def reference(self, style: str) -> np.ndarray:
-        """The picture (H, W, 3) uint8 that asks for a style."""
-        return read_fields(self.references[style]).pseudo_label
+    def reference(self, sample: SampleRef) -> np.ndarray:
+        """The picture (H, W, 3) uint8 that asks for the edit of a sample: another portrait's pseudo-label."""
+        return read_fields(self.references[sample.key], ["pseudo_label.png"]).pseudo_label
 
     def taught(self, fields: Fields) -> Tensor:
         """The teacher's triplane (1, 3*C, h, w) of the pseudo-label: as stored, or made again."""

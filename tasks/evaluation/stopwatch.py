@@ -17,6 +17,7 @@ from models.pixels import signed
 from tasks.evaluation.methods import Models, portrait_camera
 from tasks.evaluation.table import NO_EDIT, STUDENT, TEACHERS, TEACHERS_AS_EDITED
 from tasks.training.data import SampleRef, read_fields
+from tasks.training.reading import text_tokens
 
 
 def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str, float]:
@@ -32,7 +33,7 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
     timed_steps = settings.evaluate.timed_editor_steps or edit.steps
 
     def encode() -> torch.Tensor:
-        return student.encode(image, models.clip.text_tokens([sample.prompt]).to(device), "text")
+        return student.encode(image, text_tokens(student, models.clip, [sample.prompt]).to(device), "text")
 
     with torch.no_grad():
         triplane = encode()
@@ -48,7 +49,7 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
         TEACHERS: lambda: teachers(timed_steps),
         NO_EDIT: lambda: teacher.render(teacher.encode(image), camera),
         "student render": lambda: student.render(triplane, camera),
-        "prompt": lambda: models.clip.text_tokens([sample.prompt]),
+        "prompt": lambda: text_tokens(models.student, models.clip, [sample.prompt]),
     }
     if timed_steps != edit.steps:
         methods[TEACHERS_AS_EDITED] = lambda: teachers(edit.steps)

@@ -30,6 +30,7 @@ from tasks.student.companions import (
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
 from tasks.templates import TEMPLATES
+from tasks.training.reading import image_tokens, text_tokens
 from tasks.training.student_files import WEIGHTS as STORED_WEIGHTS
 from tasks.training.student_files import load_student
 
@@ -109,8 +110,8 @@ class Student(
         if student is not None and adapted is None and _is_folder(student, workspace.root):
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
-        _warn_of_other_weights(catalog, entry, settings)
         network = load_student(catalog.folder(entry), settings.run.device)
+        _warn_of_other_weights(catalog, entry, settings, network.config.own_encoders)
         if adapted is not None:
             _adapt(network, catalog, adapted, entry)
         loaded = cls(network, find_companions(settings), settings)
@@ -202,7 +203,10 @@ class Student(
 
         state = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})
-        save_companions(self.companions, save_directory)
+        needed = self.companions
+        if "image" in self.network.config.own_encoders:
+            needed = needed._replace(mae=None)  # the student's own is in its weights
+        save_companions(needed, save_directory)
         settings = {
             "world": self.settings.world,
             "align": self.settings.align.model_dump(mode="json", exclude={"landmarks"}),
@@ -257,8 +261,9 @@ class Student(
     def _compute_tokens(self, prompt: Prompt) -> Tensor:
         """(1, T, D)."""
         if prompt.text is not None:
-            return self.companions.clip.text_tokens([prompt.text])
-        return self.companions.mae.tokens(np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy())
+            return text_tokens(self.network, self.companions.clip, [prompt.text])
+        picture = np.frombuffer(prompt.pixels, np.uint8).reshape(1, *prompt.shape).copy()
+        return image_tokens(self.network, self.companions.mae, picture)
 
 
 def _is_folder(student: str | Path, root: Path) -> bool:
@@ -285,11 +290,12 @@ def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> Non
     apply_delta(network, load_file(found.folder / DELTA))
 
 
-def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings) -> None:
-    """Warn where the weights that read a student's prompts differ from those it learned with."""
+def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings, own: Sequence[PromptKind]) -> None:
+    """Warn where frozen weights that read a student's prompts differ from those it learned with."""
     from models.zoo import zoo
 
     learned_with = catalog.read(student).fingerprint_inputs.get("weights", {})
-    for name in ("clip", "mae"):
+    frozen: dict[PromptKind, str] = {"text": "clip", "image": "mae"}
+    for name in (name for kind, name in frozen.items() if kind not in own):
         if name in learned_with and learned_with[name] != zoo.digest(name, settings.world):
             log.warning("the student was trained with other weights of %s: edits may be wrong", name)

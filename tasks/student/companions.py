@@ -32,7 +32,7 @@ class Companions(NamedTuple):
     """Frozen networks, on the CPU: each runs once for a prompt or a portrait."""
 
     clip: Clip
-    mae: Mae
+    mae: Mae | None  # None in the export of a student that has its own
     landmarks: Detector | None  # None where no detector knows the faces: portraits then count as aligned
 
 
@@ -60,10 +60,11 @@ def save_companions(companions: Companions, folder: Path) -> None:
 
     companions.clip.model.save_pretrained(folder / CLIP)
     companions.clip.tokenizer.save_pretrained(folder / CLIP)
-    (folder / MAE).mkdir()
-    encoder = companions.mae.encoder
-    save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / MAE / _WEIGHTS)
-    (folder / MAE / _CONFIG).write_bytes(encode_json(encoder.config.to_dict()))
+    if companions.mae is not None:
+        (folder / MAE).mkdir()
+        encoder = companions.mae.encoder
+        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / MAE / _WEIGHTS)
+        (folder / MAE / _CONFIG).write_bytes(encode_json(encoder.config.to_dict()))
     detector = companions.landmarks
     if detector is None:
         return
@@ -83,8 +84,10 @@ def load_companions(folder: Path) -> Companions:
     from models.judges.clip import Clip
     from models.three_d.mae import Mae
 
-    config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
-    mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
+    mae = None
+    if (folder / MAE / _WEIGHTS).is_file():
+        config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
+        mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
     return Companions(Clip.load(folder / CLIP), mae, _load_detector(folder / LANDMARKS))
 
 

@@ -6,8 +6,7 @@ stored triplanes from new cameras; `online` makes the triplanes at every step to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,13 +17,14 @@ from torch import Tensor
 from data_catalog.config.settings import DistillSettings
 from data_catalog.samples.encoding import TILE
 from data_catalog.samples.seeds import derive
-from models.camera import orbit_label
+from models.camera import varied_label
 from models.pixels import signed
 from models.three_d.losses import ViewTarget
 from models.three_d.sensitivity import squared_sensitivity
 from models.three_d.student import Features, PromptKind
 from tasks.training.data import Fields, Memory, SampleRef, StepDraw, read_fields
 from tasks.training.loader import Loader, Wanted
+from tasks.training.reading import PromptReader
 
 if TYPE_CHECKING:
     from models.judges.clip import Clip
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 
+PROMPTS_MB = 2048  # MB of cached image prompts
 PROBED = 40  # samples over which the sensitivity of the teacher's pictures is measured
 
 
@@ -41,28 +42,32 @@ class PromptGroup(NamedTuple):
 
     kind: PromptKind
     places: Tensor  # (G,) int64, in the batch
-    tokens: Tensor  # (G, T, D)
+    prompts: Tensor  # as `Student.read` takes them: tokens (G, T, D), or what E_p's own encoders read
 
 
-@dataclass(frozen=True)
 class Prompts:
-    """Prompt tokens of frozen encoders: of every text, and of every pseudo-label that serves as a prompt."""
+    """Prompts of samples, as `Student.read` takes them: every text, and the pseudo-labels that serve as prompts.
 
-    text: dict[str, Tensor]  # prompt -> (T, D)
-    image: dict[str, Tensor]  # key -> (T, D)
-    text_token_size: int
-    image_token_size: int
+    Each is read by itself: a token does not depend on its batch.
+    """
+
+    def __init__(
+        self, samples: Sequence[SampleRef], reader: PromptReader, device: str = "cpu", memory_mb: int = PROMPTS_MB
+    ) -> None:
+        self.reader, self.device = reader, device
+        self.text = {prompt: reader.text([prompt])[0].to(device) for prompt in sorted({s.prompt for s in samples})}
+        self._images: Memory[Tensor] = Memory(memory_mb, _bytes_of)
 
     @classmethod
-    def read(cls, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu") -> Prompts:
-        """Encode the prompts of the samples, one by one: a token does not depend on its batch."""
-        texts = sorted({sample.prompt for sample in samples})
-        references = [sample for sample in samples if sample.image_prompt]
-        text = {prompt: clip.text_tokens([prompt])[0].float().to(device) for prompt in texts}
-        pictures = (read_fields(each, ["pseudo_label.png"]).pseudo_label for each in references or samples[:1])
-        encoded = [mae.tokens(picture[None])[0].float().to(device) for picture in pictures]
-        image = dict(zip([sample.key for sample in references], encoded, strict=False))
-        return cls(text, image, next(iter(text.values())).shape[-1], encoded[0].shape[-1])
+    def read(
+        cls, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu", own: Collection[PromptKind] = ()
+    ) -> Prompts:
+        """Prompts of the samples for a student whose own encoders read these kinds."""
+        return cls(samples, PromptReader(clip, mae, own), device)
+
+    def image(self, reference: SampleRef) -> Tensor:
+        """The prompt of a pseudo-label."""
+        return self._images.get(reference.key, lambda: self._read(reference))
 
     def groups(self, samples: Sequence[SampleRef], references: Sequence[SampleRef | None]) -> list[PromptGroup]:
         """Prompts of a batch by kind: the reference where there is one, else the text."""
@@ -71,12 +76,16 @@ class Prompts:
         for kind in kinds:
             places = [i for i, reference in enumerate(references) if (reference is not None) == (kind == "image")]
             if places:
-                tokens = torch.stack([self._tokens(samples[i], references[i]) for i in places])
-                groups.append(PromptGroup(kind, torch.tensor(places), tokens))
+                prompts = torch.stack([self._prompt(samples[i], references[i]) for i in places])
+                groups.append(PromptGroup(kind, torch.tensor(places), prompts))
         return groups
 
-    def _tokens(self, sample: SampleRef, reference: SampleRef | None) -> Tensor:
-        return self.text[sample.prompt] if reference is None else self.image[reference.key]
+    def _prompt(self, sample: SampleRef, reference: SampleRef | None) -> Tensor:
+        return self.text[sample.prompt] if reference is None else self.image(reference)
+
+    def _read(self, reference: SampleRef) -> Tensor:
+        picture = read_fields(reference, ["pseudo_label.png"]).pseudo_label
+        return self.reader.image(picture[None])[0].to(self.device)
 
 
 class Batch(NamedTuple):
@@ -136,7 +145,7 @@ class BatchMaker:
         if with_views and self.settings.teacher == "cached":
             cameras, targets = self._stored_views(chosen, read, np.array(draw.views[share]))
         elif with_views:
-            cameras, targets = self._new_views(chosen, read, triplane, self._draw_angles(draw, share))
+            cameras, targets = self._new_views(chosen, read, triplane, self._draw_places(draw, share))
         return Batch(
             self.features(chosen, read),
             self.prompts.groups(chosen, references),
@@ -230,11 +239,11 @@ class BatchMaker:
 
     @torch.no_grad()
     def _new_views(
-        self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, angles: np.ndarray
+        self, chosen: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor, places: np.ndarray
     ) -> tuple[Tensor, list[ViewTarget]]:
-        """Return cameras (V + 1, B, 25) and the teacher's new views.  angles: (V, B, 2), yaw and pitch in rad."""
+        """Return cameras (V + 1, B, 25) and the teacher's new views.  places: (V, B, 5), see `varied_label`."""
         own = torch.from_numpy(np.stack([sample.camera for sample in chosen]))
-        new = [orbit_label(*torch.from_numpy(drawn).float().T) for drawn in angles]
+        new = [varied_label(*torch.from_numpy(drawn).float().T) for drawn in places]
         cameras = torch.stack([own, *new])
         seen = [self.teacher.render(triplane, each.to(self.device)) for each in cameras]
         targets = [ViewTarget(view.image, view.depth) for view in seen]
@@ -243,11 +252,13 @@ class BatchMaker:
             targets[0] = targets[0]._replace(image=image)
         return cameras, targets
 
-    def _draw_angles(self, draw: StepDraw, share: slice) -> np.ndarray:
-        """(V, B, 2): yaw and pitch in rad of as many new views a sample as are drawn of stored ones."""
-        shape = len(draw.views[0]), len(draw.samples), 2
-        ranges = self.settings.view_yaw_range, self.settings.view_pitch_range
-        return (np.random.default_rng([draw.noise_seed, 1]).uniform(-1.0, 1.0, shape) * ranges)[:, share]
+    def _draw_places(self, draw: StepDraw, share: slice) -> np.ndarray:
+        """(V, B, 5): the arguments of `varied_label` for as many new views a sample as are drawn of stored ones."""
+        own, shape = self.settings, (len(draw.views[0]), len(draw.samples))
+        around, generator = own.view_center_range, np.random.default_rng([draw.noise_seed, 1])
+        angles = generator.uniform(-1.0, 1.0, (*shape, 2)) * (own.view_yaw_range, own.view_pitch_range)
+        lenses = generator.uniform(-1.0, 1.0, (*shape, 3)) * (own.view_fov_range, around, around)
+        return np.concatenate([angles, lenses], axis=-1)[:, share]
 
     def _encode(self, fields: Fields) -> Features:
         return self.student.features(signed(fields.portrait[None], self.device))

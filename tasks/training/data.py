@@ -41,7 +41,8 @@ class SampleRef:
     camera: np.ndarray  # (25,) float32, as estimated
     shard: Path
     entry: ShardEntry
-    image_prompt: bool = False  # its pseudo-label may serve as a prompt
+    person: str = ""  # mirrored copies of a portrait share it
+    image_prompt: bool = False  # its pseudo-label may serve as a prompt in training
     rank: int | None = None
     portrait_seed: int | None = None  # of the procedural world
     true_camera: np.ndarray | None = field(default=None, hash=False, compare=False)  # (25,) float32, where known
@@ -76,7 +77,8 @@ def _sample(row: SampleRow, shard: Path, entry: ShardEntry) -> SampleRef:
         camera=np.asarray(row.camera, dtype=np.float32),
         shard=shard,
         entry=entry,
-        image_prompt=bool(row.image_prompt),
+        person=row.person or row.portrait_id,
+        image_prompt=row.split == "train",
         rank=row.rank,
         portrait_seed=row.portrait_seed,
         true_camera=None if row.true_camera is None else np.asarray(row.true_camera, dtype=np.float32),
@@ -93,11 +95,12 @@ def group_samples(samples: Iterable[SampleRef], by: Literal["style", "portrait_i
 
 
 def check_no_leakage(samples: Iterable[SampleRef]) -> None:
-    """Raise where a portrait of the test split or a test prompt would be used in training."""
+    """Raise where a person of the test split or a test prompt would be used in training."""
     samples = list(samples)
     tested = [sample for sample in samples if sample.split == "test"]
     learned = [sample for sample in samples if sample.split != "test"]
-    portraits = {sample.portrait_id for sample in tested} & {sample.portrait_id for sample in learned}
+    people = {sample.person for sample in tested} & {sample.person for sample in learned}
+    portraits = {sample.portrait_id for sample in samples if sample.person in people}
     # By its words, and across styles: a prompt counts as the same in any style and spelling.
     known = {normalise(sample.prompt) for sample in learned}
     prompts = {(sample.style, sample.prompt) for sample in tested if normalise(sample.prompt) in known}
@@ -282,6 +285,7 @@ class Sampler:
     def _reference(self, index: int, rng: np.random.Generator) -> int | None:
         """Draw another kept pseudo-label of the same style; a sample's own result is never its prompt."""
         chosen, pick = rng.random() < self.image_prompt_fraction, rng.random()
-        style, portrait = self._samples[index].style, self._samples[index].portrait_id
-        others = [i for i in self._references.get(style, []) if self._samples[i].portrait_id != portrait]
-        return others[int(pick * len(others))] if chosen and others else None
+        own = self._samples[index]
+        mates = self._references.get(own.style, []) if chosen else []
+        others = [i for i in mates if self._samples[i].person != own.person]
+        return others[int(pick * len(others))] if others else None

@@ -62,6 +62,6 @@ class Looks:
         """Views (n, 3, H, W) of the student's edit by text."""
         device, student = self.maker.device, self.maker.student
         features = student.features(signed(fields.portrait[None], device))
-        tokens = self.maker.prompts.text[sample.prompt][None]
+        tokens = student.read(self.maker.prompts.text[sample.prompt][None], "text")
         triplane = student.edit(features, tokens, "text")
         return student.render(triplane.expand(len(cameras), -1, -1, -1), cameras.to(device)).image

@@ -12,17 +12,21 @@ from models.precision import has_bfloat16
 
 OptimizerName = Literal["adamw", "muon"]
 
-BETAS = (0.9, 0.99)  # for AdamW
+BETAS = (0.9, 0.99)  # for AdamW, where no others are given
 MOMENTUM = 0.9  # for Muon
 
 
 def group(
-    parameters: Iterable[nn.Parameter], name: OptimizerName, lr: float, weight_decay: float
+    parameters: Iterable[nn.Parameter],
+    name: OptimizerName,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = BETAS,
 ) -> list[dict[str, Any]]:
     """Parameter groups that learn at one rate. Gains and biases have no use for Muon."""
     parameters = list(parameters)
     common = {"lr": lr, "weight_decay": weight_decay}
-    by_adamw: dict[str, Any] = {"params": parameters, "betas": BETAS, **common}
+    by_adamw: dict[str, Any] = {"params": parameters, "betas": betas, **common}
     if name == "adamw":
         return [by_adamw]
     by_adamw |= {"params": [p for p in parameters if p.ndim <= 1], "use_muon": False}

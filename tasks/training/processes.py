@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 from queue import Empty
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.multiprocessing as processes
 
@@ -20,16 +20,19 @@ from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
 from tasks.progress import Progress, listening, report
 
+if TYPE_CHECKING:
+    from models.three_d.student import Student
+
 POLL_S = 0.5
 
 
 def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
-    """Run `train_one`, a function of a module, in `run.training_processes` processes on the same work.
+    """Run `train_one`, a function of a module, in as many processes as `count_processes` says, on the same work.
 
     Returns what the first one returned. If one fails the others are ended, and its traceback is in the error.
     """
-    count = work.settings.run.training_processes
-    check_devices(work.settings)
+    count = count_processes(work.settings)
+    check_devices(work.settings, count)
     context = processes.get_context("spawn")  # CUDA does not survive a fork
     messages = context.Queue()
     running: Any = processes.start_processes(
@@ -52,11 +55,21 @@ def train_together(work: Work, train_one: Callable[[Work], Summary]) -> Summary:
     return summary
 
 
-def check_devices(settings: Settings) -> None:
+def count_processes(settings: Settings) -> int:
+    """Return the processes of a training: those set, or, for auto, as many visible GPUs as share a batch evenly."""
+    import torch
+
+    wanted, batch = settings.run.training_processes, settings.distill.batch_size
+    if wanted != "auto":
+        return wanted
+    visible = torch.cuda.device_count() if settings.run.device == "cuda" else 1
+    return max(count for count in range(1, max(1, visible) + 1) if batch % count == 0)
+
+
+def check_devices(settings: Settings, count: int) -> None:
     """Check that there is a GPU for each process and that a batch can be shared evenly."""
     import torch
 
-    count = settings.run.training_processes
     if settings.run.device.startswith("cuda") and torch.cuda.device_count() < count:
         raise UserError(
             "run.training_processes: each process needs its own GPU",
@@ -76,12 +89,14 @@ def check_share(settings: Settings, count: int) -> None:
         )
 
 
-def make_accelerator(settings: Settings) -> Any:
+def make_accelerator(settings: Settings, student: Student) -> Any:
     """The accelerator of this process, by itself or one of several."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    # A step without image prompts leaves their projection without a gradient.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # A process whose share of a step has no prompt of one kind leaves its parameters without a gradient.
+    parts = [*student.encoder.Ref_encoder.of_one_kind()]
+    learning = any(p.requires_grad for part in parts for p in part.parameters())
+    unused = DistributedDataParallelKwargs(find_unused_parameters=learning)
     accelerator = Accelerator(cpu=settings.run.device == "cpu", kwargs_handlers=[unused])
     check_share(settings, accelerator.num_processes)
     return accelerator

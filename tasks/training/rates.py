@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 
+E_P = "encoder.Ref_encoder."
+STARTS_TRAINED = (f"{E_P}mae_encoder.", f"{E_P}text_encoder.")
+
+
 def make_optimizer(student: Student, settings: DistillSettings) -> torch.optim.Optimizer:
-    """Return the optimizer. E_p is new and has its own learning rate; E_t starts trained and has another."""
+    """Return the optimizer. E_p is new and has its own learning rate; E_t and E_p's encoders start trained."""
     learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
-    new = [p for name, p in learning.items() if name.startswith("encoder.Ref_encoder.")]
-    trained = [p for name, p in learning.items() if not name.startswith("encoder.Ref_encoder.")]
-    kind, decay = settings.optimizer, settings.weight_decay
-    return build(kind, [*group(new, kind, settings.lr, decay), *group(trained, kind, settings.lr_transformer, decay)])
+    is_new = {name: name.startswith(E_P) and not name.startswith(STARTS_TRAINED) for name in learning}
+    new, trained = ([p for name, p in learning.items() if is_new[name] == wanted] for wanted in (True, False))
+    kind, common = settings.optimizer, (settings.weight_decay, settings.betas)
+    groups = [*group(new, kind, settings.lr, *common), *group(trained, kind, settings.lr_transformer, *common)]
+    return build(kind, groups)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from models.three_d.live3d import Render
 from models.three_d.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
 from models.three_d.rendering import SamplingNoise
-from tasks.training.batches import Batch, BatchMaker
+from tasks.training.batches import Batch, BatchMaker, PromptGroup
 from tasks.training.data import Sampler, SampleRef, StepDraw, read_fields
 from tasks.training.rates import make_optimizer
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from models.three_d.student import Student
 
 AHEAD = 2  # steps whose samples are read while one is computed
-CLIP_NORM = 1.0
 
 
 class Lesson(nn.Module):
@@ -46,7 +45,7 @@ class Lesson(nn.Module):
         """corners: (V, B, 2) of the patches to render.  Returns the triplane (B, 3*C, h, w) and V renders."""
         low, high = (part.contiguous(memory_format=torch.channels_last) for part in batch.features)
         with autocast(self.precision, low.device.type):
-            asked = [self.student.attend(high[group.places], group.tokens, group.kind) for group in batch.prompts]
+            asked = [self._ask(high[group.places], group) for group in batch.prompts]
             order = torch.cat([group.places for group in batch.prompts]).argsort()
             triplane = self.student.lift(torch.cat(asked)[order], low)
         triplane = triplane.contiguous().float()
@@ -56,6 +55,10 @@ class Lesson(nn.Module):
         planes, cameras = triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1)
         seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, noise)
         return triplane, [Render(*(part[i * size : (i + 1) * size] for part in seen)) for i in range(count)]
+
+    def _ask(self, high: Tensor, group: PromptGroup) -> Tensor:
+        """E_p on the samples of one kind of prompt.  high: (G, I, h, w)."""
+        return self.student.attend(high, self.student.read(group.prompts, group.kind), group.kind)
 
 
 class Trainer:
@@ -120,7 +123,8 @@ class Trainer:
         loss, parts = self.compare_views(batch, generators) if with_views else self.compare_triplanes(batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
+        if self.settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
         self.add_to_average()
         self.taken += 1

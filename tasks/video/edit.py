@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from tasks.student.api import Prompt, Student
 
-FORMAT = 1  # version of unfinished work; raised when a frame's meaning changes
+FORMAT = 2  # version of unfinished work; raised when a frame's meaning changes
 SIDE_YAW = 0.4  # rad, of the novel views
 MANY = 200  # frames from which building the fastest form of the student pays
 SHOWN = 3  # panes side by side: input, edited, from the right; with `sides` a fourth is made, from the left

@@ -44,6 +44,32 @@ def test_an_empty_profile_is_all_defaults(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("profile", "overrides", "count"),
+    [
+        ("demo", [], 112),
+        ("demo", ["source=/x"], None),
+        ("demo", ["source=/x", "count=112"], 112),
+        ("demo", ["count=5", "source=/x"], 5),
+        ("demo", ["source=/x", "source=procedural"], 112),
+        ("paper", [], 1000),  # its own wish, of whichever copy of FFHQ
+        ("paper", ["source=/x"], 1000),
+    ],
+)
+def test_a_folder_of_the_users_is_taken_whole_unless_a_count_is_set(
+    profile: str, overrides: list[str], count: int | None
+) -> None:
+    assert load_settings(profile, [f"portraits.{each}" for each in overrides]).portraits.count == count
+
+
+def test_a_profile_with_a_folder_takes_it_whole(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("# mine\nportraits: {source: /x}\n")
+    assert load_settings("mine", folder=folder).portraits.count is None
+    (folder / "mine.yaml").write_text("# mine\nportraits: {source: /x, count: 9}\n")
+    assert load_settings("mine", folder=folder).portraits.count == 9
+    assert load_settings("mine", ["portraits={source: /y}"], folder=folder).portraits.count is None
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("edit.stesp=3", "--set edit.stesp=3, edit: unknown key 'stesp'; did you mean 'steps'?"),

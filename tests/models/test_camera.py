@@ -56,3 +56,17 @@ def test_mirroring_a_label_turns_the_camera_to_the_other_side() -> None:
     left, right = camera.orbit_label(-0.3, 0.1), camera.orbit_label(0.3, 0.1)
     assert torch.allclose(camera.mirror_label(left), right, atol=1e-6)
     assert torch.equal(camera.mirror_label(camera.mirror_label(left)), left)
+
+
+def test_a_wider_view_has_a_shorter_focal_length_and_its_middle_moves() -> None:
+    zero, yaw = torch.zeros(9), torch.linspace(-0.8, 0.8, 9)
+    assert camera.varied_label(yaw, zero, zero, zero, zero).equal(camera.orbit_label(yaw, 0.0))
+    label = camera.varied_label(yaw[:1], zero[:1], torch.tensor([2.4]), torch.tensor([0.1]), torch.tensor([-0.05]))
+    own = camera.split_label(label)[1][0]
+    # EG3D's code: 1 / (tan(fov * 3.14159 / 360) * 1.414), which is 4.2634 and not 4.2647 at 18.837 degrees.
+    expected = 1 / (math.tan((18.837 + 2.4) * 3.14159 / 360) * 1.414)
+    assert own.tolist() == [
+        [pytest.approx(expected, rel=4e-4), 0.0, pytest.approx(0.6)],
+        [0.0, pytest.approx(expected, rel=4e-4), pytest.approx(0.45)],
+        [0.0, 0.0, 1.0],
+    ]

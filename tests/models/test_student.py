@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -5,10 +6,14 @@ import torch
 from torch import Tensor
 
 from models.camera import orbit_label
+from models.judges.clip import TEXT_SIZES
+from models.libraries import transformers
 from models.three_d import live3d, mae, student
 from models.three_d.live3d import Live3D, Live3DConfig
 from models.three_d.student import Student, StudentConfig
+from models.zoo.random_weights import TEXT_TOWER
 from tasks.lab.pretraining.networks.mae import MaskedAutoencoder
+from tests.worlds.tiny import tiny_clip
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,56 @@ def test_gradients_reach_exactly_the_prompt_and_triplane_parts(
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == reached, name
 
 
+def own_encoders() -> StudentConfig:
+    """The embedded sizes, with encoders of E_p's own."""
+    return dataclasses.replace(student.EMBEDDED, mae=mae.EMBEDDED, text=tiny_clip().text_config(), text_token_size=32)
+
+
+def own_prompt(kind: str) -> Tensor:
+    """Two prompts as E_p's own encoders read them."""
+    if kind == "text":
+        return tiny_clip().prompt_ids(["make it red", "a clown"])
+    pictures = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(3))
+    return mae.normalise(pictures.to(torch.uint8), 64)
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_gradients_reach_exactly_e_p_with_its_own_encoders_and_e_t(
+    kind: student.PromptKind, teacher: Live3D, images: Tensor
+) -> None:
+    pupil = Student.from_teacher(teacher, own_encoders()).train()
+    torch.nn.init.normal_(pupil.encoder.Ref_encoder.proj_tail.weight)
+    tokens = pupil.read(own_prompt(kind), kind)
+    triplane = pupil.encode(images, tokens, kind)
+    pupil.render(triplane, orbit_label(torch.tensor([0.2, -0.1]), 0.0)).image.square().mean().backward()
+    others = {"text": ("mae_encoder", "project.image"), "image": ("text_encoder", "project.text")}[kind]
+    reached = {"text_encoder": False, "mae_encoder": False}
+    for name, parameter in pupil.named_parameters():
+        learns = name.startswith(("encoder.Ref_encoder.", "encoder.Final_encoder.")) and "pos_embed" not in name
+        seen = learns and not name.startswith(tuple(f"encoder.Ref_encoder.{other}." for other in others))
+        assert parameter.requires_grad == learns, name
+        # A key's bias moves all weights of a softmax alike.
+        if not name.endswith(("k_proj.bias", "attn.qkv.bias")):
+            assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == seen, name
+        for part in reached:
+            reached[part] |= f".{part}." in name and parameter.grad is not None
+    assert reached == {"text_encoder": kind == "text", "mae_encoder": kind == "image"}
+
+
+def test_e_p_learns_as_many_weights_as_in_the_paper() -> None:
+    clip = transformers.CLIPTextConfig(**TEXT_TOWER).to_dict()
+    with torch.device("meta"):
+        public = Student(student.PAPER).encoder.Ref_encoder
+        frozen = Student(dataclasses.replace(student.PAPER, mae=None)).encoder.Ref_encoder
+        whole = Student(dataclasses.replace(student.PAPER, text={name: clip[name] for name in TEXT_SIZES}))
+    count = [
+        sum(p.numel() for p in part.parameters() if p.requires_grad)
+        for part in (public, frozen, whole.encoder.Ref_encoder)
+    ]
+    assert count == [89_471_328, 3_823_968, 89_471_328 + 123_060_480]
+    assert whole.config.own_encoders == ("text", "image")
+
+
 def test_a_prompt_changes_the_triplane_once_the_projection_has_weights(teacher: Live3D, images: Tensor) -> None:
     pupil = Student.from_teacher(teacher).eval()
     torch.nn.init.normal_(pupil.encoder.Ref_encoder.proj_tail.weight, std=0.1)
@@ -70,7 +125,7 @@ def test_frozen_parts_stay_in_evaluation_mode(teacher: Live3D) -> None:
 
 
 def test_configs_survive_json() -> None:
-    for config in (student.EMBEDDED, student.PAPER):
+    for config in (student.EMBEDDED, student.PAPER, own_encoders()):
         assert StudentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     for teacher_config in (live3d.EMBEDDED, live3d.PAPER_NORMAL):
         again = Live3DConfig.from_dict(json.loads(json.dumps(teacher_config.to_dict())))

@@ -1,5 +1,6 @@
 """The student learns: what moves, what does not, and that a killed run continues as if nothing had happened."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from data_catalog.store.fingerprint import digest_file
 from models.camera import mirror_label
 from models.pixels import signed, to_bytes
 from models.precision import Precision
-from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student
+from models.three_d.student import EMBEDDED, Student
+from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student, own_kinds
 from tasks.training.batches import BatchMaker, Prompts
-from tasks.training.data import read_fields, read_samples
+from tasks.training.data import Sampler, read_fields, read_samples
 from tasks.training.looks import Looks
 from tasks.training.loop import course_of, train
 from tasks.training.mirroring import learned_samples
+from tasks.training.processes import make_accelerator
+from tasks.training.reading import image_tokens, text_tokens
 from tasks.training.student_files import WEIGHTS, load_student
 from tasks.training.trainer import Trainer
 from tests.worlds import taught
@@ -53,12 +57,22 @@ def distil_into(folder: str, root: Path, dataset: Path, networks: Networks, sett
     return work.folder
 
 
-@pytest.mark.parametrize(("optimizer", "mirror"), [("adamw", False), ("muon", True)])
+@pytest.mark.parametrize(
+    ("optimizer", "mirror", "encoders"),
+    [("adamw", False, "frozen"), ("muon", True, "frozen"), ("adamw", False, "learn")],
+)
 def test_a_killed_run_continues_to_the_same_bits(
-    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, optimizer: str, mirror: bool
+    root: Path,
+    dataset: Path,
+    networks: Networks,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: str,
+    mirror: bool,
+    encoders: str,
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "mirror": mirror, "ema_decay": 0.5 * mirror})
-    whole = distil_into(f"whole-{optimizer}", root, dataset, networks, settings)
+    update = {"optimizer": optimizer, "mirror": mirror, "ema_decay": 0.5 * mirror, "prompt_encoder": encoders}
+    settings, name = SETTINGS.model_copy(update=update), f"{optimizer}-{encoders}"
+    whole = distil_into(f"whole-{name}", root, dataset, networks, settings)
     step = Trainer.step
 
     def die_in_the_fifth(self: Trainer, with_views: bool) -> dict[str, float]:
@@ -69,13 +83,26 @@ def test_a_killed_run_continues_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", die_in_the_fifth)
         with pytest.raises(KeyboardInterrupt):
-            distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
-    working = root / f"killed-{optimizer}-working"
+            distil_into(f"killed-{name}", root, dataset, networks, settings)
+    working = root / f"killed-{name}-working"
     left = sorted(path.name for path in working.glob("checkpoint-*"))
     assert left == ["checkpoint-00000002.pt", "checkpoint-00000004.pt"]
     # Half a checkpoint, as a full disk leaves it: the one before is taken.
     (working / "checkpoint-00000005.pt").write_bytes(b"PK\x03\x04 not whole")
-    continued = distil_into(f"killed-{optimizer}", root, dataset, networks, settings)
+    continued = distil_into(f"killed-{name}", root, dataset, networks, settings)
+    student, before = load_student(whole), networks.mae.encoder.state_dict()
+    assert student.config.own_encoders == (("text", "image") if encoders == "learn" else ())
+    if encoders == "learn":
+        part = student.encoder.Ref_encoder
+        for own, frozen in (
+            (part.mae_encoder, before),
+            (part.text_encoder, networks.clip.model.text_model.state_dict()),
+        ):
+            moved = {name for name, value in own.state_dict().items() if not torch.equal(value, frozen[name])}
+            assert {name.partition(".")[0] for name in moved} >= {name.partition(".")[0] for name in frozen} - {
+                "pos_embed"
+            }
+            assert "pos_embed" not in moved
     files = sorted(path.name for path in whole.iterdir())
     assert files == ["config.json", "curve.parquet", "samples.png", "student.safetensors", "training.json"]
     assert {name: digest_file(continued / name) for name in files} == {
@@ -104,6 +131,16 @@ def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
     wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
     torch.testing.assert_close(weight.detach(), wanted)
     assert not torch.allclose(wanted, third)
+
+
+def test_gradients_are_cut_to_the_length_that_is_set(root: Path, dataset: Path, networks: Networks) -> None:
+    lengths = {}
+    for most in (None, 1e-3):
+        trainer = make_trainer(root, dataset, networks, SETTINGS.model_copy(update={"clip_norm": most}))
+        trainer.step(with_views=False)
+        lengths[most] = torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None]).norm()
+    assert lengths[None] > 2e-3
+    assert lengths[1e-3] == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_checkpoints_more_or_less_often_do_not_change_the_student(
@@ -253,11 +290,56 @@ def make_trainer(root: Path, dataset: Path, networks: Networks, settings: Distil
     from accelerate import Accelerator
 
     samples = read_samples(dataset, root)
-    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    prompts = Prompts.read(samples, networks.clip, networks.mae, own=own_kinds(Settings(distill=settings)))
     student = make_student(networks.teacher, prompts, Settings(distill=settings))
     learned = [sample for sample in samples if sample.split == "train"]
     maker = BatchMaker(student, networks.teacher, prompts, settings)
     return Trainer(maker, networks.perceptual, learned, settings, course_of(settings), Accelerator(cpu=True))
+
+
+def test_encoders_that_learn_start_as_the_frozen_ones_and_in_their_place(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    samples = read_samples(dataset, root)
+    draw = Sampler(samples, 4, 0.5, 1, seed=0).draw(1, 2)
+    tokens = {}
+    for encoders in ("frozen", "learn"):
+        settings = SETTINGS.model_copy(update={"prompt_encoder": encoders})
+        trainer = make_trainer(root, dataset, networks, settings)
+        groups = trainer.maker.make(samples, draw).prompts
+        tokens[encoders] = {group.kind: trainer.student.read(group.prompts, group.kind) for group in groups}
+        if encoders == "learn":
+            assert {group.kind: group.prompts.shape[1:] for group in groups} == {"text": (2, 16), "image": (3, 64, 64)}
+            text = text_tokens(trainer.student, networks.clip, [samples[0].prompt])
+            torch.testing.assert_close(text, networks.clip.text_tokens([samples[0].prompt]))
+            picture = read_fields(samples[0]).pseudo_label[None].copy()
+            image = image_tokens(trainer.student, None, picture)
+            torch.testing.assert_close(image, networks.mae.tokens(picture))
+    assert set(tokens["learn"]) == {"text", "image"}
+    for kind, found in tokens["learn"].items():
+        assert found.requires_grad
+        torch.testing.assert_close(found.detach(), tokens["frozen"][kind])
+
+
+def test_encoders_that_learn_have_the_rate_of_what_starts_trained(
+    root: Path, dataset: Path, networks: Networks
+) -> None:
+    settings = SETTINGS.model_copy(update={"prompt_encoder": "learn", "lr": 1e-3, "lr_transformer": 1e-4})
+    trainer = make_trainer(root, dataset, networks, settings)
+    rates = {id(p): group["initial_lr"] for group in trainer.schedule.optimizer.param_groups for p in group["params"]}
+    part = trainer.student.encoder.Ref_encoder
+    for rate, module in ((1e-3, part.pre_conv), (1e-4, part.mae_encoder.blocks), (1e-4, part.text_encoder)):
+        assert {rates[id(p)] for p in module.parameters()} == {rate}
+    assert len(rates) == len(trainer.parameters)
+
+
+def test_ddp_looks_for_unused_parameters_only_where_a_step_may_leave_some(networks: Networks) -> None:
+    paper = dataclasses.replace(EMBEDDED, text_token_size=256, image_token_size=256)
+    students = [Student.from_teacher(networks.teacher, config) for config in (EMBEDDED, paper)]
+    assert [make_accelerator(Settings(), student).ddp_handler.find_unused_parameters for student in students] == [
+        True,  # the projection of one kind of prompt
+        False,
+    ]
 
 
 def test_a_new_student_is_its_teacher(networks: Networks, root: Path, dataset: Path) -> None:

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import DistillSettings, EvaluateSettings, Settings
 from flows.cli.run import evaluation_table
+from flows.cli.screen import plain_console
 from models.camera import orbit_label
 from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
@@ -27,7 +27,7 @@ from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.distill import make_student
-from tasks.evaluate import choose_tested, evaluate, training_poses
+from tasks.evaluate import choose_references, choose_tested, evaluate, training_poses
 from tasks.evaluation import methods
 from tasks.evaluation.figure import list_lines
 from tasks.evaluation.methods import Evaluation, Models
@@ -372,7 +372,7 @@ def test_a_difference_is_told_edit_by_edit_where_the_means_alone_tell_nothing() 
 def test_the_screen_shows_the_columns_of_the_readme_the_difference_and_each_style(evaluated: Path) -> None:
     document = json.loads((evaluated / "table.json").read_text()) | {"mlflow_run_id": "abc", "seconds": 1.0}
     screen = io.StringIO()
-    evaluation_table(document, Console(file=screen, width=120))
+    evaluation_table(document, plain_console(file=screen, width=120))
     lines = screen.getvalue().splitlines()
     assert [name.strip() for name in re.split("  +", lines[0])] == TITLES
     assert [line.split("  ")[0].strip() for line in lines[1:5]] == [*METHODS, "difference *"]
@@ -440,3 +440,16 @@ def test_a_dataset_without_a_test_split_says_what_to_do(tmp_path: Path) -> None:
     assert [s.style for s in choose_tested(samples, first)] == ["clown", "red-hair"]
     with pytest.raises(UserError, match="no test samples"):
         choose_tested([sample for sample in samples if sample.split != "test"], first)
+
+
+def test_the_image_prompt_of_a_test_sample_is_a_test_sample_of_another_person(root: Path, dataset: Path) -> None:
+    samples = read_samples(dataset, root)
+    tested = [sample for sample in samples if sample.split == "test"]
+    chosen = choose_references(samples)
+    assert set(chosen) == {sample.key for sample in tested}
+    for sample in tested:
+        mate = chosen[sample.key]
+        assert (mate.split, mate.style) == ("test", sample.style)
+        assert mate.person != sample.person
+    alone = [sample for sample in samples if sample.split != "test" or sample.person == tested[0].person]
+    assert choose_references(alone) == {}

@@ -126,6 +126,19 @@ def test_view_cameras_stay_in_their_range() -> None:
     assert np.abs(pitch).max() > 0.2
 
 
+def test_lenses_of_views_differ_where_they_may_and_leave_their_places() -> None:
+    plain = draw_view_cameras("p0", TeachSettings(views=200))
+    varied = draw_view_cameras("p0", TeachSettings(views=200, fov_range=2.4, center_range=0.1))
+    assert (plain[:, 16:] == plain[:1, 16:]).all()
+    assert (varied[:, :16] == plain[:, :16]).all()
+    focal, cx, cy = varied[:, 16], varied[:, 18], varied[:, 21]
+    assert (varied[:, 20] == focal).all()
+    assert 3.7 < focal.min() < 3.9 < 4.7 < focal.max() < 4.95  # fov 21.2 to 16.4 degrees
+    for center in (cx, cy):
+        assert 0.4 <= center.min() < 0.41 < 0.59 < center.max() <= 0.6
+    assert not np.allclose(cx, cy)
+
+
 def test_the_first_depth_is_the_portraits(teachers: Teachers) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     views = draw_view_cameras("p0", TeachSettings(views=2))

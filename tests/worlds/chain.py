@@ -37,7 +37,7 @@ STYLES = ("red-hair", "zombie")
 SPLITS = ("train", "train", "val", "train", "train", "test")
 BLOCK_SIZE = 3
 SETTINGS = Settings(
-    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2),
+    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2),
     teach=TeachSettings(views=2),
 )
 

@@ -1,5 +1,6 @@
 """A student that is quick to make: the shipped teacher's head and companions, its prompt encoder untrained but felt."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,26 @@ def network(seed: int = 0) -> Network:
         made = Network.from_teacher(teacher, EMBEDDED)
         torch.nn.init.normal_(made.encoder.Ref_encoder.proj_tail.weight, std=0.02)
     return made.eval().requires_grad_(False)
+
+
+def network_with_encoders() -> Network:
+    """The same, with encoders of prompts that have moved away from the frozen ones."""
+    clip, mae = zoo.load("clip", "embedded"), zoo.load("mae", "embedded")
+    config = replace(EMBEDDED, text=clip.text_config(), mae=mae.encoder.config)
+    made = Network.from_teacher(zoo.load("teacher", "embedded"), config)
+    part = made.encoder.Ref_encoder
+    part.load_state_dict(network().encoder.Ref_encoder.state_dict(), strict=False)
+    part.text_encoder.load_state_dict(clip.model.text_model.state_dict())
+    part.mae_encoder.load_state_dict(mae.encoder.state_dict())
+    with torch.no_grad():
+        part.text_encoder.final_layer_norm.weight *= torch.linspace(-1, 1, 96)
+        part.mae_encoder.norm.weight *= torch.linspace(-1, 1, 96)
+    return made.eval().requires_grad_(False)
+
+
+def student_with_encoders() -> Student:
+    """A student whose prompts its own encoders read."""
+    return Student(network_with_encoders(), find_companions(Settings()), Settings())
 
 
 def student() -> Student:

@@ -98,7 +98,6 @@ def _sample(teachers: Teachers, teach: TeachSettings, style: str, seed: int, spl
         portrait_seed=seed,
         seed=seed,
         attempt=0,
-        image_prompt=split == "train" and seed < 3,
         pseudo_label_digest="",
         shard="",
     )

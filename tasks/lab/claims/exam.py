@@ -29,6 +29,7 @@ from tasks.evaluation.stopwatch import time_all
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.pictures.sheets import contact_sheet
 from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields, read_samples
+from tasks.training.reading import text_tokens
 
 if TYPE_CHECKING:
     from models.three_d.live3d import Live3D
@@ -161,7 +162,7 @@ class Exam:
         device = self.bench.settings.run.device
         seen = self.student.features(signed(fields.portrait[None], device))
         low, high = (part * (method != off) for part, off in zip(seen, (NO_LOW, NO_HIGH), strict=True))
-        tokens = self.bench.models.clip.text_tokens([sample.prompt]).to(device)
+        tokens = text_tokens(self.student, self.bench.models.clip, [sample.prompt]).to(device)
         with torch.no_grad():
             return self.student.edit(Features(low, high), tokens, "text")
 

@@ -15,7 +15,7 @@ from data_catalog.store.fingerprint import write_atomically
 from data_catalog.store.stage import Work
 from models.pixels import signed
 from models.three_d.student import Features, Student
-from tasks.distill import make_student
+from tasks.distill import make_student, own_kinds
 from tasks.evaluation.stopwatch import device_clock
 from tasks.lab.claims.exam import HIGH, LOW, Bench, Exam
 from tasks.progress import report
@@ -38,7 +38,7 @@ def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row
     """
     settings, models, own, device = work.settings, bench.models, work.settings.distill, work.settings.run.device
     learned = learned_samples(bench.samples, models.teacher, settings, work.working)
-    prompts = Prompts.read(bench.samples, models.clip, models.mae, device)
+    prompts = Prompts.read(bench.samples, models.clip, models.mae, device, own_kinds(settings))
     student = make_student(models.teacher, prompts, settings)
     for part in (*LOW, *HIGH) if everything else ():
         student.encoder.get_submodule(part).requires_grad_(True)

@@ -29,6 +29,7 @@ from tasks.pictures.sheets import GAP_PX
 from tasks.tables.samples import SAMPLE_ROWS, SampleRow
 from tasks.training.data import read_fields, read_samples
 from tasks.training.mirroring import mirror
+from tasks.training.reading import image_tokens, text_tokens
 from tasks.training.student_files import load_student, save_student
 from tasks.training.trainer import Trainer
 from tests.worlds import taught
@@ -63,11 +64,11 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
     return folder
 
 
-def base_student(root: Path, dataset: Path, networks: Networks) -> Student:
+def base_student(root: Path, dataset: Path, networks: Networks, settings: Settings = SETTINGS) -> Student:
     from tasks.training.batches import Prompts
 
     prompts = Prompts.read(read_samples(dataset, root), networks.clip, networks.mae)
-    student = make_student(networks.teacher, prompts, SETTINGS)
+    student = make_student(networks.teacher, prompts, settings)
     torch.manual_seed(1)
     torch.nn.init.normal_(student.encoder.Ref_encoder.proj_tail.weight, std=0.02)  # prompts are felt
     return student
@@ -129,6 +130,31 @@ def test_exactly_the_prompt_encoder_and_the_normalisation_layers_of_e_t_learn(
     assert len(norms) == 8  # of the patches, before attention and MLP, of keys and values: weight and bias each
     assert set(delta) == e_p | norms
     assert moved == e_p | norms
+
+
+def test_encoders_of_e_p_s_own_learn_a_style_too_and_the_delta_carries_them(root: Path, networks: Networks) -> None:
+    dataset = next((root / "store" / "dataset" / "all").iterdir())
+    learn = SETTINGS.model_copy(
+        update={
+            "distill": SETTINGS.distill.model_copy(update={"prompt_encoder": "learn", "image_prompt_fraction": 1.0})
+        }
+    )
+    folder = root / "with-encoders"
+    folder.mkdir()
+    save_student(base_student(root, dataset, networks, learn), folder)
+    work = work_in("learned-encoders", root, learn)
+    work.inputs["distill"] = [Input(Partition("distill"), folder, "b" * 64, work.input("dataset").record)]
+    adapt.adapt(work, networks, ticking())
+    delta, base = load_file(work.folder / DELTA), load_student(folder)
+    own = {name for name in base.state_dict() if ".mae_encoder." in name or ".text_encoder." in name}
+    assert own - set(delta) == {"encoder.Ref_encoder.mae_encoder.pos_embed"}
+    moved = {name for name in own & set(delta) if not torch.equal(delta[name], base.state_dict()[name])}
+    for part in ("mae_encoder.blocks", "mae_encoder.patch_embed", "text_encoder.encoder", "text_encoder.embeddings"):
+        assert any(f".{part}." in name for name in moved), part
+    adapted = apply_delta(load_student(folder), delta)
+    prompt, picture = ["make it a clown"], np.full((1, 64, 64, 3), 90, np.uint8)
+    assert not text_tokens(adapted, networks.clip, prompt).allclose(text_tokens(base, networks.clip, prompt))
+    assert not image_tokens(adapted, None, picture).allclose(image_tokens(base, None, picture))
 
 
 def test_nothing_else_has_a_gradient(root: Path) -> None:

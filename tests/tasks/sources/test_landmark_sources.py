@@ -214,7 +214,7 @@ def test_reconstructions_are_joined_by_name_and_each_fault_is_one_portraits(phot
     assert summary.rejected == {
         "unusable reconstruction": 2, "no landmarks for this picture": 1, "no reconstruction for this picture": 1
     }  # fmt: skip
-    assert "3.json: KeyError: 'trans'" in rows["3.png"]["reason"]
+    assert "3.json: angle and trans, or coeff, are expected, found angle" in rows["3.png"]["reason"]
 
 
 def test_eg3ds_cameras_belong_to_pictures_that_are_cropped_already(photos: Path, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from data_catalog.config.errors import UserError
+from data_catalog.samples.colour import coded_space, to_srgb
 from data_catalog.samples.encoding import encode_png
 from models.camera import orbit_label, project
 from models.three_d.student import Student as Network
 from stillroom import Portrait3D, Student
-from tests.worlds import pupil
+from tasks.student.user_portrait import read_picture
+from tests.worlds import profiles, pupil
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,30 @@ def test_a_portrait_comes_as_path_bytes_picture_or_array(student: Student, tmp_p
         assert np.array_equal(student.edit(picture, "make the hair red").render(0.2, 0.1), expected)
 
 
+@pytest.mark.parametrize("kind", ["turned", "alpha", "16 bits", "profile"])
+def test_a_picture_of_pillow_is_taken_as_its_file_is(student: Student, tmp_path: Path, kind: str) -> None:
+    rgb, path, options = pupil.aligned_portrait(), tmp_path / "portrait.png", {}
+    image = Image.fromarray(rgb)
+    if kind == "turned":
+        image, exif = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise, back again
+        options["exif"] = exif
+    elif kind == "alpha":
+        image.putalpha(Image.fromarray(np.where(np.arange(len(rgb)) < 9, 0, 255).astype(np.uint8)[None].repeat(64, 0)))
+        rgb = np.where(np.arange(len(rgb))[:, None] < 9, 255, rgb).astype(np.uint8)
+    elif kind == "16 bits":
+        rgb = np.repeat(rgb[..., :1], 3, axis=2)
+        image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
+    else:
+        options["icc_profile"] = profiles.screen(profiles.P3, None)
+        rgb = to_srgb(rgb, coded_space(12, 13))
+    image.save(path, **options)
+    for picture in (path, path.read_bytes(), Image.open(path)):
+        seen = read_picture(picture, student.settings)
+        assert np.abs(seen.astype(int) - rgb).max() <= (2 if kind == "profile" else 0)
+        assert np.array_equal(seen, read_picture(path, student.settings))
+
+
 def test_only_a_portrait_that_is_not_aligned_is_cut(student: Student, tmp_path: Path) -> None:
     (photo,) = pupil.write_photos(tmp_path, 1)
     cut = student.align(photo)
@@ -74,6 +100,10 @@ def test_mistakes_are_messages(student: Student, tmp_path: Path) -> None:
         student.edit(rgb, "as a zombie", reference=rgb)
     with pytest.raises(UserError, match="cannot be taken as a portrait: not an image"):
         student.edit(b"no picture at all", "as a zombie")
+    with pytest.raises(UserError, match="the picture cannot be taken as a portrait: HEIC is not read") as raised:
+        student.edit(b"\0\0\0\x18ftypheic" + bytes(20), "as a zombie")
+    assert raised.value.fields == {}
+    assert "heif-convert" in str(raised.value.hint)
     with pytest.raises(UserError, match="the array is not a picture"):
         student.edit(rgb[..., 0], "as a zombie")
     with pytest.raises(UserError, match="there is no student here"):
@@ -136,6 +166,20 @@ def test_what_is_exported_is_the_same_student_without_the_project(student: Stude
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: stillroom\n")
     assert "| parameters |" in card
+
+
+def test_encoders_that_learned_are_exported_loaded_and_read_every_prompt(tmp_path: Path) -> None:
+    plain, learned = pupil.student(), pupil.student_with_encoders()
+    rgb, wishes = pupil.aligned_portrait(), ({"prompt": "make the hair red"}, {"reference": pupil.aligned_portrait(1)})
+    learned.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out" / "mae").exists()  # the frozen one, which reads nothing
+    again = Student.load(tmp_path / "out")
+    for wish in wishes:
+        found = learned.edit(rgb, **wish).triplane  # type: ignore[arg-type]
+        assert found.equal(again.edit(rgb, **wish).triplane)  # type: ignore[arg-type]
+        assert not found.allclose(plain.edit(rgb, **wish).triplane)  # type: ignore[arg-type]
+        fast = pupil.student_with_encoders().speed_up().edit(rgb, **wish).triplane  # type: ignore[arg-type]
+        assert (fast - found).abs().max() < 1e-3 * found.abs().max()
 
 
 def test_the_fastest_form_edits_to_the_same_head(head: Portrait3D) -> None:

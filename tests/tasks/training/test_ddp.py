@@ -1,6 +1,7 @@
 """Several processes that share the batches of a training make the student that one makes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,8 @@ from data_catalog.store.stage import Work
 from models.zoo import zoo
 from tasks import distill
 from tasks.progress import Progress, listening
+from tasks.training.processes import count_processes
+from tasks.training.reading import PromptReader
 from tests.worlds import taught
 
 LEARNING = DistillSettings(
@@ -59,18 +62,12 @@ def test_two_processes_learn_what_one_learns_from_twice_the_batch(root: Path, da
         for name in ("loss", "loss_triplane", "loss_2d", "loss_view", "loss_depth"):
             assert one[name] == (None if two[name] is None else pytest.approx(two[name], rel=1e-3)), (one["step"], name)
     # Without the other's gradients, the first process would have learned from half of each batch.
-    before = distill.make_student(zoo.load("teacher", "embedded"), _Tokens, alone.settings).state_dict()
+    prompts = SimpleNamespace(reader=PromptReader(zoo.load("clip", "embedded"), zoo.load("mae", "embedded")))
+    before = distill.make_student(zoo.load("teacher", "embedded"), prompts, alone.settings).state_dict()
     students = [load_file(work.folder / "student.safetensors") for work in (alone, together)]
     for name, value in students[0].items():
         moved = (value - before[name]).norm()
         assert (value - students[1][name]).norm() <= 0.02 * moved + 1e-6 * value.norm(), name
-
-
-class _Tokens:
-    """The sizes of the embedded prompts."""
-
-    text_token_size = 96
-    image_token_size = 96
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_a_mistake(root: Path, dataset: Path) -> None:
@@ -81,3 +78,24 @@ def test_a_batch_that_cannot_be_shared_evenly_is_a_mistake(root: Path, dataset: 
 def test_the_number_of_processes_is_in_no_fingerprint(root: Path, dataset: Path) -> None:
     one, two = work_of(1, root, dataset), work_of(2, root, dataset)
     assert distill.STAGE.reads(one.settings, one.partition) == distill.STAGE.reads(two.settings, two.partition)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "batch", "processes"),
+    [
+        (8, "cuda", 32, 8),
+        (8, "cuda", 12, 6),
+        (3, "cuda", 32, 2),
+        (0, "cuda", 32, 1),
+        (8, "cuda:1", 32, 1),
+        (8, "cpu", 32, 1),
+    ],
+)
+def test_every_visible_gpu_trains_that_shares_a_batch_evenly(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, device: str, batch: int, processes: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    settings = Settings(distill=DistillSettings(batch_size=batch), run=RunSettings(device=device))
+    assert count_processes(settings) == processes
+    fixed = settings.model_copy(update={"run": RunSettings(device=device, training_processes=4)})
+    assert count_processes(fixed) == 4

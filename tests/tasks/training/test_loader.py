@@ -244,6 +244,13 @@ def test_new_views_are_the_teachers_from_cameras_that_change_each_step(
     assert batch(makers["online"], samples, 0).cameras.equal(online.cameras)
     assert not batch(makers["online"], samples, 1).cameras.equal(online.cameras)
     assert batch(makers["online"], samples, 0, slice(1, None, 2)).cameras.equal(online.cameras[:, 1::2])
+    assert (online.cameras[1, :, 16:] == online.cameras[1, :1, 16:]).all()
+    varied = DistillSettings(teacher="online", view_fov_range=2.4, view_center_range=0.1)
+    plain = makers["online"]
+    cameras = batch(BatchMaker(plain.student, plain.teacher, plain.prompts, varied), samples, 0).cameras[1]
+    assert cameras[:, :16].equal(online.cameras[1, :, :16])
+    assert all(len(set(cameras[:, place].tolist())) == 4 for place in (16, 18, 21))
+    assert ((cameras[:, [18, 21]] - 0.5).abs() <= 0.1).all()
 
 
 def angles(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from data_catalog.config.settings import DistillSettings
+from models.three_d.live3d import EMBEDDED, Live3D
+from models.three_d.student import Student
 from tasks.training import optimizers
+from tasks.training.rates import make_optimizer
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, halves: bool) -> tuple[list[Tensor], set[torch.dtype]]:
@@ -30,3 +34,13 @@ def test_muon_multiplies_in_what_the_device_has(monkeypatch: pytest.MonkeyPatch)
     for one, other in zip(in_halves, in_full, strict=True):
         assert not torch.equal(one, torch.zeros_like(one))
         torch.testing.assert_close(one, other, rtol=0.0, atol=2e-3)
+
+
+def test_the_settings_give_adamw_its_betas_and_decay() -> None:
+    student = Student.from_teacher(Live3D(EMBEDDED))
+    settings = DistillSettings(betas=(0.8, 0.95), weight_decay=0.03, lr=1e-3, lr_transformer=2e-3)
+    groups = make_optimizer(student, settings).param_groups
+    assert [(group["betas"], group["weight_decay"], group["lr"]) for group in groups] == [
+        ((0.8, 0.95), 0.03, 1e-3),
+        ((0.8, 0.95), 0.03, 2e-3),
+    ]
