@@ -281,6 +281,7 @@ def test_pairs_of_views_are_poses_of_the_training_portraits(tmp_path: Path) -> N
     samples = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)
     known = training_poses(samples)
     assert len(known) == taught.SPLITS.count("train")  # a portrait counts once, whatever its styles
+    assert len(training_poses([sample for sample in samples if sample.split == "test"])) == taught.SPLITS.count("test")
     settings = Settings(evaluate=EvaluateSettings(pose_pairs=3))
     evaluation = Evaluation(mock.Mock(), settings, {}, {}, known)
     drawn: dict[str, np.ndarray] = {}
