@@ -26,6 +26,7 @@ from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.workspace import Workspace
+from tasks.distill import TRAINING
 from tasks.language.encoder import prompt_notes
 from tasks.student.companions import (
     Companions,
@@ -124,6 +125,7 @@ class Student(
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
         check_device(settings.run.device)
+        _check_world(catalog.folder(entry), settings)
         network = load_student(catalog.folder(entry), settings.run.device)
         _warn_of_other_weights(catalog, entry, settings, network.config.own_encoders)
         if adapted is not None:
@@ -354,6 +356,18 @@ def find_student(catalog: Catalog, student: str | Path | None, settings: Setting
     from tasks.datasets.made import student_of
 
     return student_of(catalog, settings) if student is None else student_entry(catalog, str(student))
+
+
+def _check_world(folder: Path, settings: Settings) -> None:
+    """Raise UserError for a student of another world: its prompts are read by other networks."""
+    path = folder / TRAINING
+    world = json.loads(path.read_text(encoding="utf-8")).get("world") if path.is_file() else None
+    if world not in (None, settings.world):
+        raise UserError(
+            f"the student is of the world '{world}'",
+            expected=f"one of the world '{settings.world}', as the profile '{settings.profile}' is",
+            hint="--profile paper" if world == "paper" else "--profile demo",
+        )
 
 
 def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> None:

@@ -57,7 +57,8 @@ def save_export(
         "digest": entry.digest,
         "dataset": record.fingerprint_inputs.get("inputs", {}).get(DATASET, ""),
         "styles": training["styles"],
-        "training": {name: training["settings"][name] for name in SHOWN},
+        "training": {name: training["settings"][name] for name in SHOWN if name in training["settings"]},
+        "imported": training.get("imported"),
         "metrics": {name: value for name, value in record.metrics.items() if name.startswith("val_")},
         "table": find_evaluation(catalog, entry.digest),
     }
