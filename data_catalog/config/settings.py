@@ -227,6 +227,9 @@ class DistillSettings(Section):
     # Number of first iterations that compare triplanes only. They render nothing and cost a third. The paper: 0.
     triplane_iterations: int = Field(300, ge=0)
     batch_size: int = Field(12, ge=1)  # samples per iteration over all processes
+    # Samples whose gradients a process computes together; the sum over a batch is the same. auto: as many as the free
+    # memory of the GPU holds; on a CPU all of them. In no fingerprint.
+    micro_batch: CountOrAuto = "auto"
     lr: float = Field(2e-3, gt=0.0)  # learning rate of E_p, which starts from random weights
     lr_transformer: float = Field(1e-3, gt=0.0)  # learning rate of E_t, which starts from the teacher's weights
     # muon: orthogonalised momentum for matrices and kernels (Jordan et al. 2024), AdamW for the rest.
@@ -274,7 +277,9 @@ class DistillSettings(Section):
     view_center_range: float = Field(0.0, ge=0.0)  # share of the picture, each side, of new cameras
     views_per_sample: int = Field(1, ge=1)  # novel views per iteration, drawn anew; cached: from the stored ones
     patch_rays: int | None = Field(16, ge=4)  # side of the compared patch of each view, rays; null: the whole view
-    memory_mb: int = Field(2048, ge=0)  # MB of cached samples, and MB of cached features; in no fingerprint
+    # MB of cached samples, of portraits' features, and of each kind of the teacher's outputs. auto: as far as the free
+    # memory goes. In no fingerprint.
+    memory_mb: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     checkpoint_every: int = Field(50, ge=1)  # iterations; in no fingerprint
     log_every: int = Field(10, ge=1)  # iterations between points of the curve
     grid_every: int = Field(100, ge=1)  # iterations between pictures and measurements on the val split

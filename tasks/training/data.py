@@ -23,6 +23,7 @@ from data_catalog.samples.shards import ShardEntry, bytes_to_read, read_into
 from tasks.language.wording import normalise
 from tasks.tables.samples import ALL_SCORES, SAMPLE_ROWS, SampleRow
 
+OWN_VIEW = ("own_view.npy", "own_view.jpg")
 ARRAY_HEADER = 1 << 12  # bytes within which an array's data starts
 
 
@@ -166,6 +167,11 @@ class Fields:
     def views(self) -> np.ndarray:
         """(n, H, W, 3) uint8."""
         return np.stack([self.view(number) for number in range(len(self.view_cameras))])
+
+    @property
+    def own_view(self) -> np.ndarray | None:
+        """(H, W, 3) uint8: the teacher's view from the portrait's camera; None where it was not stored or not read."""
+        return next((self.arrays[name] for name in OWN_VIEW if name in self.arrays), None)
 
     def view(self, number: int) -> np.ndarray:
         """(H, W, 3) uint8."""
