@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.samples.encoding import decode_rgb, encode_png
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from models.faces import alignment
+from tasks.sources.cameras import check_reconstruction, find_fault
 from tasks.sources.cropping import Unusable, cut, middle_square
-from tasks.sources.files import PROCEDURAL
-from tasks.sources.landmarks import find_landmark_files, read_landmarks
-from tasks.sources.reconstructions import PREFIX, find_reconstructions, read_reconstructions
+from tasks.sources.files import LANDMARKS, open_source
+from tasks.sources.landmarks import check_points, find_landmarks, read_landmarks
+from tasks.sources.reconstructions import CAMERAS, PREFIX, find_reconstructions, read_reconstructions
 from tasks.tables.faces import FACES, Face
 from tasks.tables.portraits import PORTRAITS, Portrait
 
 if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
     from models.faces.mediapipe_faces import MediaPipeFaces
+
+    Detector = LandmarkNet | MediaPipeFaces
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Clues(NamedTuple):
 
     landmarks: dict[str, np.ndarray | str] | None = None  # None where no file gives any
     poses: dict[str, np.ndarray | str] | None = None  # None where no reconstructions are given
-    detector: LandmarkNet | MediaPipeFaces | None = None
+    detector: Detector | None = None
 
 
 def run(work: Work) -> Summary:
@@ -69,17 +72,24 @@ def run(work: Work) -> Summary:
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.align.model_dump(include={"size", "min_confidence", "max_reprojection"})
-    block = partition.block or 0
-    given, rebuilt = find_landmark_files(settings, block), find_reconstructions(settings, block)
-    optional = {} if rebuilt is None else {"reconstructions": True}
+    given, rebuilt = find_landmarks(settings), find_reconstructions(settings)
+    optional: dict[str, Any] = {} if rebuilt is None else {"reconstructions": True}
+    # Names in a file of all pictures, where they are not the pictures' own: other pictures decide on them as well.
+    for what, found in (("landmarks_of", given), ("reconstructions_of", rebuilt)):
+        if found is not None and found.file is not None:
+            names = {name: found.names.get(name) for name in _block(settings, partition)}
+            renamed = {name: other for name, other in names.items() if name != other}
+            optional |= {what: renamed} if renamed else {}
     clues = {"world": settings.world, "landmarks": given is not None, "detects": _detects(settings)}
     return own | clues | optional
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
     """Return the landmark files (of the settings, or beside the portraits) and the reconstructions."""
-    block = partition.block or 0
-    return (find_landmark_files(settings, block) or {}) | (find_reconstructions(settings, block) or {})
+    given, rebuilt = find_landmarks(settings), find_reconstructions(settings)
+    names = _block(settings, partition)
+    files = {} if given is None else given.sources(names, LANDMARKS)
+    return files | ({} if rebuilt is None else rebuilt.sources(names, CAMERAS, PREFIX))
 
 
 def models(settings: Settings) -> tuple[str, ...]:
@@ -119,9 +129,13 @@ def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Set
         return use_label(portrait.camera_given, size)
     if clues.poses is not None:
         points = None if clues.landmarks is None else _of(name, clues.landmarks, "landmarks")
+        if points is not None:
+            check_points(points, size, settings.portraits.min_side)
         return use_reconstruction(_of(name, clues.poses, "reconstruction"), points, size)
     if clues.landmarks is not None:
-        return fit_portrait(_of(name, clues.landmarks, "landmarks"), settings)
+        given = _of(name, clues.landmarks, "landmarks")
+        check_points(given, size, settings.portraits.min_side)
+        return fit_portrait(given, settings)
     if clues.detector is not None:
         return fit_portrait(detect(clues.detector, rgb, settings), settings)
     return assume_frontal(size)
@@ -129,10 +143,10 @@ def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Set
 
 def use_label(label: list[float], size: tuple[int, int]) -> Aligned:
     """Use a given label as it is.  size: (width, height) of the picture; an oblong one is cut to its middle square."""
+    fault = find_fault(label)
+    if fault:
+        raise Unusable(f"bad camera label: {fault}")
     values = np.asarray(label, dtype=np.float64)
-    rotation = values[:16].reshape(4, 4)[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 0.01 or np.linalg.det(rotation) < 0:
-        raise Unusable("bad camera label: its 3x3 part is not a rotation")
     crop = middle_square(size)
     camera = values if size[0] == size[1] else alignment.effective_camera(values, crop, size)
     return Aligned(crop, camera, "given")
@@ -146,6 +160,7 @@ def use_reconstruction(pose: np.ndarray, points: np.ndarray | None, size: tuple[
     from models.faces.reconstruction import pose_label
 
     try:
+        check_reconstruction(pose)
         if points is None:
             return Aligned(middle_square(size), pose_label(pose), "reconstruction")
         crop = alignment.crop_transform(points, alignment.EG3D)
@@ -175,7 +190,7 @@ def assume_frontal(size: tuple[int, int]) -> Aligned:
     return Aligned(middle_square(size), pnp.frontal_label(), "assumed_frontal")
 
 
-def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Settings) -> np.ndarray:
+def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarray:
     """Detect landmarks (5, 2), raw px, of the single face; our own detector runs again in the crop if larger there."""
     find_faces = getattr(detector, "faces", None)
     if find_faces is not None:
@@ -199,6 +214,21 @@ def detect(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray, settings: Se
     return alignment.apply_affine(alignment.invert_affine(crop), inside / side)
 
 
+def knows_faces(settings: Settings) -> bool:
+    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
+    return settings.world == "paper" or settings.portraits.source == PROCEDURAL
+
+
+def find_detector(settings: Settings) -> Detector | None:
+    """Return the world's detector; None where it does not know the faces, or the paper world has none."""
+    from models.zoo import zoo
+
+    if not knows_faces(settings):
+        return None
+    detector: Detector | None = zoo.load("landmarks", settings.world, settings.run.device)
+    return detector
+
+
 def _of(name: str, given: dict[str, np.ndarray | str], what: str) -> np.ndarray:
     """Return the entry of a file for a picture. Raises Unusable where there is none."""
     if name not in given:
@@ -210,33 +240,31 @@ def _of(name: str, given: dict[str, np.ndarray | str], what: str) -> np.ndarray:
 
 
 def _gather(work: Work) -> Clues:
-    """The files of a block's sources, read; and the detector where it is needed."""
-    settings, block = work.settings, work.partition.block or 0
-    given, rebuilt = find_landmark_files(settings, block), find_reconstructions(settings, block)
-    about_faces = {name: path for name, path in work.sources.items() if not name.startswith(PREFIX)}
-    about_heads = {name: path for name, path in work.sources.items() if name.startswith(PREFIX)}
+    """Read all that is given about the pictures of a block, and load the detector where it is needed."""
+    settings, names = work.settings, _block(work.settings, work.partition)
+    given, rebuilt = find_landmarks(settings), find_reconstructions(settings)
     return Clues(
-        None if given is None else read_landmarks(about_faces),
-        None if rebuilt is None else read_reconstructions(about_heads, settings),
-        _detector(settings) if _detects(settings) and given is None else None,
+        None if given is None else read_landmarks(given, names),
+        None if rebuilt is None else read_reconstructions(rebuilt, names),
+        find_detector(settings) if _detects(settings) and given is None else None,
     )
 
 
+def _block(settings: Settings, partition: Partition) -> tuple[str, ...]:
+    """Names of the pictures of a block; of the procedural world, their seeds, which landmarks may name."""
+    own, number = settings.portraits, partition.block or 0
+    if own.source == PROCEDURAL:
+        first = own.seed + number * own.block_size
+        return tuple(str(seed) for seed in range(first, first + own.block_size))
+    return open_source(own).block(number, own.block_size)
+
+
 def _detects(settings: Settings) -> bool:
-    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
-    wild = settings.world == "paper" or settings.portraits.source == PROCEDURAL
-    return wild and settings.align.landmarks is None
+    """Whether the detector is asked for the faces of the portraits."""
+    return knows_faces(settings) and settings.align.landmarks is None
 
 
-def _detector(settings: Settings) -> LandmarkNet | MediaPipeFaces | None:
-    """The world's detector; None where the paper world has none."""
-    from models.zoo import zoo
-
-    detector: LandmarkNet | MediaPipeFaces | None = zoo.load("landmarks", settings.world, settings.run.device)
-    return detector
-
-
-def _detect_one(detector: LandmarkNet | MediaPipeFaces, rgb: np.ndarray) -> tuple[np.ndarray, float]:
+def _detect_one(detector: Detector, rgb: np.ndarray) -> tuple[np.ndarray, float]:
     """Points (5, 2) in px of the picture (H, W, 3), and their confidence."""
     points, confidence = detector.detect(rgb[None])
     return points[0].astype(np.float64) * [rgb.shape[1], rgb.shape[0]], float(confidence[0])

@@ -57,7 +57,7 @@ def chosen_settings(settings: Settings) -> dict[str, Any]:
 
 STAGE = Stage(
     name="dataset",
-    version=1,
+    version=2,
     needs=tuple(Need(name) for name in MADE_FROM),
     reads=reads,
     run=run,
@@ -84,7 +84,6 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
     edits = {row.key: row for row in _read(EDITS, inputs["edit"])}
     scores = {row.key: row for row in _read(SCORES, inputs["score"])}
     chosen = {row.key: row for row in _read(SELECTION, inputs["select"])}
-    image_prompts = {key for select in inputs["select"] for key in read_image_prompts(select)}
     samples: list[SampleRow] = []
     for made in inputs["teach"]:
         shard = f"{stored_at(made)}/{SHARD}"
@@ -107,7 +106,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
                     true_camera=face.true_camera,
                     portrait_seed=face.seed,
                     rank=chosen[row.key].rank,
-                    image_prompt=row.key in image_prompts,
+                    person=photograph.person,
                 )
             )
     return sorted(samples, key=lambda row: row.key)
@@ -170,13 +169,6 @@ def list_rejected(inputs: dict[str, list[Input]], gated: dict[str, str]) -> list
 def stored_at(made: Input) -> str:
     """A partition's folder, relative to the data root."""
     return f"store/{made.partition.key}/{made.folder.name}"
-
-
-def read_image_prompts(select: Input) -> list[str]:
-    """Keys of a style's image prompts, the best first."""
-    document = json.loads((select.folder / "image_prompts.json").read_text(encoding="utf-8"))
-    keys: list[str] = document["image_prompts"]
-    return keys
 
 
 def read_funnel(select: Input, rows: list[SampleRow]) -> dict[str, Any]:

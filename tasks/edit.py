@@ -20,7 +20,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.settings import EditSettings, Settings
 from data_catalog.config.styles import styles_folder
 from data_catalog.samples.encoding import encode_png
-from data_catalog.samples.images import Rejected, read_image
+from data_catalog.samples.images import DECODER, Rejected, read_image
 from data_catalog.samples.keys import sample_key
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
@@ -67,7 +67,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     if given is not None:
         limits = settings.portraits.model_dump(include={"max_pixels", "min_side"})
         own = {"source": settings.edit.source, "seed": settings.edit.seed, "size": settings.align.size}
-        return own | limits | {"edits": given.names}
+        return own | limits | {"edits": given.names, "decoder": DECODER}
     return settings.edit.model_dump(mode="json", exclude={"batch_size"})
 
 

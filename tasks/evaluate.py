@@ -8,15 +8,18 @@ each time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import EvaluateSettings, Settings
 from data_catalog.samples.encoding import encode_json
+from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.evaluation.table import headline, make_table
 from tasks.training.data import SampleRef, check_no_leakage, group_samples, read_samples
@@ -42,9 +45,9 @@ def evaluate(work: Work, models: Models) -> Summary:
 
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
-    tested = choose_tested(samples, work.settings.evaluate.max_samples_per_style)
-    references = {sample.style: sample for sample in reversed(samples) if is_reference(sample)}
-    evaluation = Evaluation(models, work.settings, references, seen_prompts(samples))
+    tested = choose_tested(samples, work.settings.evaluate)
+    references, poses = choose_references(samples), training_poses(samples)
+    evaluation = Evaluation(models, work.settings, references, seen_prompts(samples), poses)
     most = work.settings.evaluate.pictures_per_style
     pictured = {style: mine[:most] for style, mine in group_samples(tested, "style").items()}
     evaluation.keep_views(pictured)
@@ -65,10 +68,10 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=3,
+    version=5,
     needs=(Need("dataset"), Need("distill")),
     reads=reads,
-    models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "lpips"),
+    models=lambda settings: ("editor", "teacher", "clip", "mae", "identity", "landmarks", "lpips"),
     run=run,
 )
 
@@ -80,22 +83,44 @@ def load_models(folder: Path, settings: Settings) -> Models:
     from tasks.evaluation.methods import Models
     from tasks.evaluation.metrics import Judges
 
-    loaded = {n: zoo.load(n, settings.world, settings.run.device) for n in STAGE.models(settings)}
-    judges = Judges(loaded["identity"], loaded["clip"], loaded["lpips"])
-    student = for_use(load_student(folder, settings.run.device))
+    world, device = settings.world, settings.run.device
+    loaded = {name: zoo.load(name, world, device) for name in STAGE.models(settings)}
+    judges = Judges(zoo.load_recogniser(world, device), loaded["clip"], loaded["lpips"])
+    student = for_use(load_student(folder, device))
     return Models(student, loaded["teacher"], loaded["editor"], loaded["clip"], loaded["mae"], judges)
 
 
-def choose_tested(samples: Sequence[SampleRef], most: int | None) -> list[SampleRef]:
-    """The test split, at most `most` samples a style (the first ones by key)."""
+def choose_tested(samples: Sequence[SampleRef], own: EvaluateSettings) -> list[SampleRef]:
+    """The test split: of each style at most `max_samples_per_style` (the first ones by key), of all at most `samples`.
+
+    The latter are drawn from the styles in turn, so that each has as many, of portraits that the seed chooses.
+    """
     tested = [sample for sample in samples if sample.split == "test"]
     if not tested:
         raise UserError(
             "the dataset has no test samples, so there is nothing to evaluate on",
             hint="raise portraits.test_fraction or portraits.count, then stillroom build",
         )
-    by_style = group_samples(tested, "style")
-    return [sample for style in sorted(by_style) for sample in by_style[style][:most]]
+    by_style = {style: mine[: own.max_samples_per_style] for style, mine in group_samples(tested, "style").items()}
+    if own.samples is not None and own.samples < sum(len(mine) for mine in by_style.values()):
+
+        def lot(sample: SampleRef) -> int:
+            return derive("evaluate", own.seed, sample.key)
+
+        turns = zip_longest(*(sorted(mine, key=lot) for mine in by_style.values()))
+        drawn = [sample for turn in turns for sample in turn if sample is not None][: own.samples]
+        by_style = group_samples(sorted(drawn, key=lambda sample: sample.key), "style")
+    return [sample for style in sorted(by_style) for sample in by_style[style]]
+
+
+def training_poses(samples: Sequence[SampleRef]) -> np.ndarray:
+    """(N, 25) float32: the camera of each training portrait, by its id; the distribution of poses that was learned.
+
+    A dataset without training portraits, made for an evaluation, has those of all.
+    """
+    learned = [sample for sample in samples if sample.split == "train"]
+    cameras = {sample.portrait_id: sample.camera for sample in learned or samples}
+    return np.stack([cameras[portrait] for portrait in sorted(cameras)])
 
 
 def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
@@ -107,6 +132,17 @@ def seen_prompts(samples: Sequence[SampleRef]) -> dict[str, list[str]]:
     return {style: sorted(prompts) for style, prompts in learned.items()}
 
 
-def is_reference(sample: SampleRef) -> bool:
-    """Whether a sample may be an image prompt: only samples of the train split may."""
-    return sample.image_prompt and sample.split == "train"
+def choose_references(samples: Sequence[SampleRef]) -> dict[str, SampleRef]:
+    """Choose the image prompt of each test sample, by key: the next test sample of its style that shows another person.
+
+    No picture of them was seen in training. A sample without such a mate has none.
+    """
+    chosen: dict[str, SampleRef] = {}
+    tested = [sample for sample in samples if sample.split == "test"]
+    for mine in group_samples(tested, "style").values():
+        for place, sample in enumerate(mine):
+            after = [*mine[place + 1 :], *mine[:place]]
+            mate = next((each for each in after if each.person != sample.person), None)
+            if mate is not None:
+                chosen[sample.key] = mate
+    return chosen

@@ -3,7 +3,7 @@
 A portrait's id is a digest of its pixels. Its split is a hash of its id, so that it does not change when pictures are
 added. Block 0 is an exception, since a small set needs test and training portraits: if the hash leaves it without a
 test portrait, the portrait nearest to the test fraction becomes one, and likewise the furthest one for training. A
-mirrored picture (EG3D's `*_mirror.png`) has the split of the picture that it mirrors. Given splits replace the hash.
+picture and its mirrored copy show one person and have one split, whatever their names. Given splits replace the hash.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import PortraitsSettings, Settings
+from data_catalog.config.settings import PROCEDURAL, PortraitsSettings, Settings
 from data_catalog.samples.encoding import encode_png
-from data_catalog.samples.images import Decoded, Rejected, decode_image
+from data_catalog.samples.images import DECODER, Decoded, Rejected, decode_image
 from data_catalog.samples.seeds import fraction
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Partition, Stage, Summary, Work
-from tasks.sources.files import LABEL_SIZE, PROCEDURAL, Licence, Source, open_source, read_given
+from tasks.sources.cameras import find_fault
+from tasks.sources.files import Source, open_source
+from tasks.sources.labels import Licence, read_given
 from tasks.sources.licences import read_licences
 from tasks.sources.repeats import find_repeats
 from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
@@ -33,7 +35,6 @@ from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-MIRRORED = "_mirror"  # ends the name, before its suffix
 
 
 class Photo(NamedTuple):
@@ -54,12 +55,6 @@ class Taken:
 
     row: Portrait
     split_given: str | None = None
-    mirror_of: str | None = None  # id of the picture that it mirrors
-
-    @property
-    def person(self) -> str:
-        """Id of the person shown, as far as is known: a mirrored picture shows the same as its original."""
-        return str(self.mirror_of or self.row.portrait_id)
 
 
 def run(work: Work) -> Summary:
@@ -108,10 +103,11 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
         | {
             "source": _kind(own),
             "names": list(names),
-            "labels": digest_json([given.labels.get(name) for name in names]),
+            "labels": digest_json([_finite(given.labels.get(name)) for name in names]),
             "repeats": find_repeats(source, names),
             "max_pixels": own.max_pixels,
             "min_side": own.min_side,
+            "decoder": DECODER,
         }
     )
 
@@ -122,24 +118,30 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
     if own.source == PROCEDURAL:
         return {}
     source = open_source(own)
-    if source.is_zip:
-        return {"archive": source.root}
-    return {name: source.root / name for name in source.block(partition.block or 0, own.block_size)}
+    return source.files(source.block(partition.block or 0, own.block_size))
 
 
-STAGE = Stage(name="portraits", version=1, split_by=("block",), reads=reads, sources=sources, run=run)
+STAGE = Stage(name="portraits", version=2, split_by=("block",), reads=reads, sources=sources, run=run)
+
+
+def _finite(label: list[float] | None) -> list[float | str] | None:
+    """A label as JSON has it: NaN, which a failed fit may have written, as a text."""
+    return None if label is None else [value if np.isfinite(value) else str(value) for value in label]
 
 
 def blocks(settings: Settings) -> list[int]:
     """Numbers of the blocks that the source fills, the last perhaps in part."""
+    return list(range(-(-count_portraits(settings) // settings.portraits.block_size)))
+
+
+def count_portraits(settings: Settings) -> int:
+    """Count the pictures that the settings choose."""
     own = settings.portraits
-    if own.source == PROCEDURAL:
-        if own.count is None:
-            raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
-        total = own.count
-    else:
-        total = open_source(own).count
-    return list(range(-(-total // own.block_size)))
+    if own.source != PROCEDURAL:
+        return open_source(own).count
+    if own.count is None:
+        raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
+    return own.count
 
 
 def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
@@ -167,8 +169,7 @@ def take_in(photos: Iterator[Photo], folder: Path) -> list[Taken]:
 def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> Taken:
     """Complete the row of a photo and write its picture.  names: of the photos before it, by their digest."""
     if isinstance(photo.picture, Rejected):
-        picture = photo.picture
-        reason = f"{picture.reason}: {picture.detail}" if picture.detail else picture.reason
+        reason = str(photo.picture)
         log.info("%s is rejected: %s", photo.name, reason)
         return Taken(replace(row, reason=reason))
     rgb = photo.picture.rgb
@@ -177,10 +178,11 @@ def _take(photo: Photo, row: Portrait, names: dict[str, str], folder: Path) -> T
     first = names.setdefault(digest, photo.name)
     if first != photo.name:
         return Taken(replace(row, reason=f"duplicate of {first}"))
-    row = replace(row, portrait_id=f"p{digest[:10]}", status="ok")
+    portrait_id = f"p{digest[:10]}"
+    person = min(portrait_id, f"p{content_digest(rgb[:, ::-1])[:10]}")
+    row = replace(row, portrait_id=portrait_id, person=person, status="ok")
     (folder / "images" / f"{row.portrait_id}.png").write_bytes(encode_png(rgb))
-    mirrored = PurePosixPath(photo.name).stem.endswith(MIRRORED)
-    return Taken(row, photo.split_given, f"p{content_digest(rgb[:, ::-1])[:10]}" if mirrored else None)
+    return Taken(row, photo.split_given)
 
 
 def content_digest(rgb: np.ndarray) -> str:
@@ -192,16 +194,18 @@ def content_digest(rgb: np.ndarray) -> str:
 def split_portraits(photos: list[Taken], settings: PortraitsSettings, first_block: bool) -> dict[str, str]:
     """The split of every portrait that was taken, by its id, as the module's docstring says."""
     taken = [each for each in photos if each.row.status == "ok"]
-    lots = {each.person: fraction("split", each.person) for each in taken if each.split_given is None}
+    people = {str(each.row.person) for each in taken}
+    drawn = [str(each.row.person) for each in taken if each.split_given is None]
+    lots = {person: fraction("split", person) for person in drawn}
     test_end, val_end = settings.test_fraction, settings.test_fraction + settings.val_fraction
     splits = {i: "test" if lot < test_end else "val" if lot < val_end else "train" for i, lot in lots.items()}
-    if first_block and len(lots) == len({each.person for each in taken}) > 0:
+    if first_block and len(lots) == len(people) > 0:
         lowest, highest = min(lots, key=lots.__getitem__), max(lots, key=lots.__getitem__)
         if test_end > 0 and len(lots) > 1 and "test" not in splits.values():
             splits[lowest] = "test"
         if "train" not in splits.values():
             splits[highest] = "train"
-    return {str(each.row.portrait_id): each.split_given or splits[each.person] for each in taken}
+    return {str(each.row.portrait_id): each.split_given or splits[str(each.row.person)] for each in taken}
 
 
 def _seeds(settings: PortraitsSettings, number: int) -> range:
@@ -229,7 +233,11 @@ def _read(work: Work, number: int) -> Iterator[Photo]:
         label, split = given.labels.get(name), given.splits.get(name)
         licence = None if licences is None else licences[name]
         photo = Photo(name, Rejected("unreadable"), camera_given=label, split_given=split, licence=licence)
-        yield photo._replace(picture=_decode(source, name, photo, repeats.get(name), settings))
+        fault = "" if label is None else find_fault(label)
+        if fault:
+            yield photo._replace(picture=Rejected("bad camera label", fault), camera_given=None)
+        else:
+            yield photo._replace(picture=_decode(source, name, photo, repeats.get(name), settings))
 
 
 def _decode(
@@ -237,9 +245,6 @@ def _decode(
 ) -> Decoded | Rejected:
     if repeated is not None:
         return Rejected(f"duplicate of {repeated}")
-    label = photo.camera_given
-    if label is not None and (len(label) != LABEL_SIZE or not np.isfinite(label).all()):
-        return Rejected("bad camera label", f"{LABEL_SIZE} finite numbers are expected")
     if photo.split_given not in (None, *SPLITS):
         return Rejected("bad split", f"'{photo.split_given}' is none of {', '.join(SPLITS)}")
     data = source.read(name)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import shown_path
 from data_catalog.config.settings import PromptsSettings, Settings
 from data_catalog.config.styles import StyleFile, read_style, style_path
 from data_catalog.samples.encoding import encode_json
@@ -163,7 +164,7 @@ def split_prompts(
 
 
 def ask_model(collection: Collection, style: StyleFile, settings: Settings, answers: Path) -> list[llm.Exchange]:
-    """Ask the language model until there are enough prompts, it refuses, or the requests are used up."""
+    """Ask the language model until there are enough prompts, or the requests are used up."""
     exchanges = []
     with llm.LanguageModel(settings, answers) as model:
         for turn in range(REQUESTS):
@@ -173,15 +174,15 @@ def ask_model(collection: Collection, style: StyleFile, settings: Settings, answ
             exchange = model.ask(style.seed_prompt, 2 * collection.wanted, avoid, turn)
             exchanges.append(exchange)
             if exchange.problem:
-                log.warning("%s: %s", style.slug, exchange.problem)
+                kept = shown_path(answers.parent / exchange.kept)
+                log.warning("%s: %s    (all of it: %s)", style.slug, exchange.problem, kept)
                 collection.rejected.append({"text": "", "reason": exchange.problem})
             for text in exchange.texts[: 4 * collection.wanted]:
                 collection.offer(text, "openai")
-            if exchange.refused:
-                break
     if not collection.full:
         missing = collection.wanted - len(collection.accepted)
-        log.warning("%s: %d prompts are missing; the built-in paraphraser adds them", style.slug, missing)
+        again = f"; to ask again: --force prompts/{style.slug}" if any(each.problem for each in exchanges) else ""
+        log.warning("%s: %d prompts are missing; the built-in paraphraser adds them%s", style.slug, missing, again)
     return exchanges
 
 

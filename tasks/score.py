@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,15 @@ from data_catalog.config.settings import ScoreSettings, Settings
 from data_catalog.samples.images import Decoded, Rejected, read_image
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.tables.edits import EDITS
-from tasks.tables.faces import FACES
+from tasks.tables.faces import FACES, landmarks_of
 from tasks.tables.scores import MEASURES, SCORES, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.faces.landmarks import LandmarkNet
+    from models.faces.recognition import Recogniser
     from models.judges.clip import Clip
-    from models.judges.identity import IdentityNet
     from models.judges.perceptual import Perceptual
     from models.judges.safety import SafetyChecker
 
@@ -35,7 +36,7 @@ class Judges:
     """Networks of the scores."""
 
     clip: Clip
-    identity: IdentityNet
+    identity: Recogniser
     landmarks: LandmarkNet | None  # None: cameras are not found again
     lpips: Perceptual
     safety: SafetyChecker | None = None
@@ -43,13 +44,14 @@ class Judges:
 
 @dataclass(frozen=True)
 class Pair:
-    """A pseudo-label beside its portrait, both (H, W, 3) uint8; camera is the portrait's label, (25,)."""
+    """A pseudo-label beside its portrait, both (H, W, 3) uint8."""
 
     key: str
     split: str
     portrait: np.ndarray
     pseudo_label: np.ndarray
-    camera: np.ndarray
+    camera: np.ndarray  # (25,), of the portrait
+    points: np.ndarray | None = None  # (5, 2) in [0, 1]: the portrait's landmarks, where the stage align has any
 
 
 def run(work: Work) -> Summary:
@@ -57,7 +59,8 @@ def run(work: Work) -> Summary:
     from models.zoo import zoo
 
     world, device = work.settings.world, work.settings.run.device
-    return score(work, Judges(*(zoo.load(name, world, device) for name in models(work.settings))))
+    judges = {name: zoo.load(name, world, device) for name in models(work.settings)}
+    return score(work, Judges(**judges | {"identity": zoo.load_recogniser(world, device)}))
 
 
 def score(work: Work, judges: Judges) -> Summary:
@@ -89,7 +92,7 @@ def models(settings: Settings) -> tuple[str, ...]:
 
 STAGE = Stage(
     name="score",
-    version=1,
+    version=2,
     split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("prompts"), Need("edit")),
     reads=reads,
@@ -117,8 +120,9 @@ def score_block(judges: Judges, edit: Path, align: Path, captions: tuple[str, st
             rows[key] = replace(rows[key], reason=UNREADABLE + pseudo_label.reason)
             continue
         assert isinstance(portrait, Decoded), f"{portrait_id} was edited and is no picture"
-        camera = np.array(portraits[portrait_id].camera)
-        pairs.append(Pair(key, made.split, portrait.rgb, pseudo_label.rgb, camera))
+        face = portraits[portrait_id]
+        camera, points = np.array(face.camera), landmarks_of(face)
+        pairs.append(Pair(key, made.split, portrait.rgb, pseudo_label.rgb, camera, points))
     for start in range(0, len(pairs), settings.score.batch_size):
         batch = pairs[start : start + settings.score.batch_size]
         rows |= {row.key: row for row in score_pairs(judges, batch, captions, settings)}
@@ -136,7 +140,7 @@ def score_pairs(judges: Judges, pairs: list[Pair], captions: tuple[str, str], se
         _array(judges.clip.embed_images(pseudo_labels)),
     )
     source, target = _array(judges.clip.embed_texts(captions))
-    same_face = _array(judges.identity.embed(portraits) * judges.identity.embed(pseudo_labels)).sum(axis=1)
+    same_face = compare_faces(judges.identity, pairs)
     lpips = _lpips(judges.lpips, portraits, pseudo_labels)
     unsafe = [None] * len(pairs) if judges.safety is None else judges.safety.unsafe(pseudo_labels)
     drifts = camera_drifts(judges.landmarks, pseudo_labels, [pair.camera for pair in pairs], settings)
@@ -160,6 +164,18 @@ def score_pairs(judges: Judges, pairs: list[Pair], captions: tuple[str, str], se
         )
         for i, pair in enumerate(pairs)
     ]
+
+
+def compare_faces(identity: Recogniser, pairs: Sequence[Pair]) -> np.ndarray:
+    """Return the cosine (B,) of the two faces of each pair.
+
+    Both are cut at the place of the portrait's face: an edit keeps it, and may hide it from a detector.
+    """
+    portraits, cameras = np.stack([pair.portrait for pair in pairs]), np.stack([pair.camera for pair in pairs])
+    found = [None] * len(pairs) if all(pair.points is not None for pair in pairs) else identity.find(portraits, cameras)
+    points = np.stack([other if pair.points is None else pair.points for pair, other in zip(pairs, found, strict=True)])
+    pseudo_labels = np.stack([pair.pseudo_label for pair in pairs])
+    return _array(identity.embed(portraits, points) * identity.embed(pseudo_labels, points)).sum(axis=1)
 
 
 def camera_drifts(

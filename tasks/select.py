@@ -1,4 +1,4 @@
-"""Stage select: gates over the scores of a style, the yield funnel, and the choice of image prompts.
+"""Stage select: gates over the scores of a style, and the yield funnel.
 
 A style that keeps too few samples asks for further attempts. Its partition is then judged again with their scores among
 its inputs, until it has enough (see `shortfall`).
@@ -6,6 +6,7 @@ its inputs, until it has enough (see `shortfall`).
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,11 +23,24 @@ from data_catalog.samples.keys import key_portrait
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import MORE
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
-from tasks.gating.gates import CHECKS, FACE, GATES, STEPS, Candidate, Limits, calibration_pool, verdict
+from tasks.gating.gates import (
+    CHECKS,
+    FACE,
+    GATES,
+    LEFT_OUT,
+    LOW_YIELD,
+    STEPS,
+    Candidate,
+    Limits,
+    calibration_pool,
+    verdict,
+)
 from tasks.gating.shortfall import ask_for_more
 from tasks.sources.edits import given_style
 from tasks.tables.scores import SCORES
 from tasks.tables.selection import SELECTION, Selected
+
+log = logging.getLogger(__name__)
 
 
 def run(work: Work) -> Summary:
@@ -37,15 +51,15 @@ def run(work: Work) -> Summary:
     rows = read_scores(work)
     limits = Limits.of(rows, settings)
     judged = judge(rows, limits)
+    if not check_yield(style, count_funnel(judged), settings):
+        judged = leave_out(judged)
     funnel = count_funnel(judged)
-    check_yield(style, funnel, settings)
     more = ask_for_more(style, judged, settings, repeatable=given_style(work.settings, style) is None)
     if settings.calibration != "none" and not more:
         from tasks.gating.calibration import write_calibration
 
         write_calibration(work, style, calibration_pool(rows, settings), limits.gates, settings)
-    prompts = pick_image_prompts(judged, settings.image_prompts)
-    write_selection(work.folder, style, judged, {"funnel": funnel, "gates": limits.gates, "image_prompts": prompts})
+    write_selection(work.folder, style, judged, {"funnel": funnel, "gates": limits.gates})
     kept = [row for row in judged if row.kept]
     return Summary(
         samples=len(kept),
@@ -65,7 +79,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     return chosen | ({"repeatable": False} if given else {})
 
 
-STAGE = Stage(name="select", version=1, split_by=("style",), needs=(Need("score"),), reads=reads, run=run)
+STAGE = Stage(name="select", version=2, split_by=("style",), needs=(Need("score"),), reads=reads, run=run)
 
 
 def read_scores(work: Work) -> list[Candidate]:
@@ -101,8 +115,8 @@ def count_funnel(judged: list[Candidate]) -> dict[str, Any]:
     `medians` are the medians of the gated scores, which explain why a gate stopped so many.
     """
     pool = [row for row in judged if row.split != "test"]
-    names = [*(step for step, _, _ in CHECKS), FACE, *STEPS]
     lost = Counter(row.step for row in pool)
+    names = [*(step for step, _, _ in CHECKS), FACE, *STEPS, *([LEFT_OUT] if lost[LEFT_OUT] else [])]
     left, steps = len(pool), [{"step": "made", "left": len(pool)}]
     for name in names:
         left -= lost[name]
@@ -113,17 +127,31 @@ def count_funnel(judged: list[Candidate]) -> dict[str, Any]:
     return {
         "steps": steps,
         "reasons": dict(sorted(Counter(row.reason for row in pool if row.reason).items())),
-        "yield": left / len(pool) if pool else 1.0,
+        # Of a style that is left out: as it was before.
+        "yield": (left + lost[LEFT_OUT]) / len(pool) if pool else 1.0,
         "test": sum(row.kept for row in judged if row.split == "test"),
         "attempts": [made for _, made in sorted(Counter(row.attempt for row in pool).items())],
         "medians": medians,
     }
 
 
-def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings) -> None:
-    """Raise UserError where a style keeps too little to learn from."""
+def leave_out(judged: list[Candidate]) -> list[Candidate]:
+    """The samples of a style that is left out: those that passed the gates are lost, too, also of the test split."""
+    return [replace(row, step=LEFT_OUT, reason=LOW_YIELD, rank=None) if row.kept else row for row in judged]
+
+
+def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings) -> bool:
+    """Tell whether a style keeps enough to learn from. Raises UserError where `select.on_low_yield` is stop."""
     if funnel["yield"] >= settings.min_yield:
-        return
+        return True
+    if settings.on_low_yield == "leave_out":
+        log.warning(
+            "style %s keeps %.0f%% of its samples, less than select.min_yield=%s: it is left out of the dataset",
+            style,
+            100 * funnel["yield"],
+            settings.min_yield,
+        )
+        return False
     medians = ", ".join(f"{name.removeprefix('score_')} {value:.3f}" for name, value in funnel["medians"].items())
     raise UserError(
         f"style {style} keeps {funnel['yield']:.0%} of its samples, less than select.min_yield",
@@ -131,14 +159,9 @@ def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings) ->
         reasons=", ".join(f"{reason} {count}" for reason, count in funnel["reasons"].items()) or "none",
         medians=medians or "none",
         expected=f"at least {settings.min_yield:.0%}",
-        hint="loosen the gate that took most (--set select.<gate>=null opens it), or mend the style's prompt",
+        hint="loosen the gate that took most (--set select.<gate>=null opens it), or mend the style's prompt; "
+        "--set select.on_low_yield=leave_out goes on without the style",
     )
-
-
-def pick_image_prompts(judged: list[Candidate], count: int) -> list[str]:
-    """Keys of the train samples that show the style best, best first."""
-    best = [row for row in judged if row.kept and row.split == "train"]
-    return [row.key for row in sorted(best, key=lambda row: row.rank or 0)[:count]]
 
 
 def block_digests(judged: list[Candidate]) -> dict[str, str]:

@@ -33,12 +33,13 @@ from tasks.tables.scores import SCORE_COLUMNS, SCORES, Scores
 from tasks.tables.selection import SELECTION
 
 if TYPE_CHECKING:
-    from models.judges.identity import IdentityNet
+    from models.faces.recognition import Recogniser
     from models.judges.perceptual import Perceptual
     from models.three_d.live3d import Live3D
 
 SHARD = "shard.tar"
 STORING = ("stored_view_psnr_db", "stored_depth_error")  # metrics of a partition
+NETWORKS = ("teacher", "identity", "landmarks", "lpips")
 DECIMALS = 5
 SAMPLE_COLUMNS = (
     "style",
@@ -57,7 +58,7 @@ class Teachers:
     """Teacher, and the networks that compare its renderings with the pseudo-label."""
 
     teacher: Live3D
-    identity: IdentityNet
+    identity: Recogniser
     lpips: Perceptual
 
 
@@ -75,10 +76,16 @@ class Lesson:
 
 def run(work: Work) -> Summary:
     """Load the teacher and teach."""
+    return teach(work, load_teachers(work.settings))
+
+
+def load_teachers(settings: Settings) -> Teachers:
+    """Return the networks of a lesson."""
     from models.zoo import zoo
 
-    world, device = work.settings.world, work.settings.run.device
-    return teach(work, Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips"))))
+    world, device = settings.world, settings.run.device
+    teacher, lpips = (zoo.load(name, world, device) for name in ("teacher", "lpips"))
+    return Teachers(teacher, zoo.load_recogniser(world, device), lpips)
 
 
 def teach(work: Work, teachers: Teachers) -> Summary:
@@ -105,11 +112,11 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="teach",
-    version=2,
+    version=3,
     split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("edit"), Need("score"), Need("select", part=True)),
     reads=reads,
-    models=lambda settings: ("teacher", "identity", "lpips"),
+    models=lambda settings: NETWORKS,
     run=run,
 )
 
@@ -255,7 +262,9 @@ def teach_sample(
         again = torch.nn.functional.interpolate(render.image[:1], size, mode="bilinear", antialias=True)
         lpips = float(teachers.lpips(again.clamp(-1, 1), image))
     pictures = to_bytes(render.image)
-    same_face = (teachers.identity.embed(pictures[1:]) * teachers.identity.embed(pseudo_label[None])).sum(dim=1)
+    faces = [teachers.identity.embed_seen(pictures[1:], view_cameras)]
+    faces.append(teachers.identity.embed_seen(pseudo_label[None], camera[None]))
+    same_face = (faces[0] * faces[1]).sum(dim=1)
     return Lesson(
         triplane=triplane,
         own_view=pictures[0],

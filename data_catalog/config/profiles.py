@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import PROFILES, shown_path
-from data_catalog.config.settings import Settings
+from data_catalog.config.places import PROFILES, read_argument, shown_path
+from data_catalog.config.settings import PROCEDURAL, Settings
+from data_catalog.config.text_files import read_text
 
 # Origin of each value on its way to the settings, by the path of its keys.
 Origins = dict[tuple[str, ...], str]
@@ -26,6 +27,8 @@ class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: 
 def _unique_mapping(loader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *name`: the keys beside it replace those of the other
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, list | dict) and key in seen:
             problem = f"the key '{key}' occurs twice"
@@ -45,7 +48,7 @@ def list_profiles(folder: Path = PROFILES) -> list[str]:
 def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PROFILES) -> Settings:
     """Defaults, then the profile, then the overrides in their order."""
     path = folder / f"{profile}.yaml"
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", profile) or not path.is_file():
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", profile) or not path.is_file():
         raise UserError(
             f"there is no profile '{profile}'",
             folder=shown_path(folder),
@@ -55,8 +58,10 @@ def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PR
     document = read_yaml_mapping(path)
     origins: Origins = {}
     _check_keys(document, Settings, shown_path(path), (), origins)
+    is_rendered = (document.get("portraits") or {}).get("source", PROCEDURAL) == PROCEDURAL
     for override in overrides:
         _apply_override(document, override, origins)
+    _take_whole(document, is_rendered and origins.get(("portraits", "count")) == shown_path(path))
     document["profile"] = profile
     try:
         return Settings.model_validate(document)
@@ -67,13 +72,11 @@ def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PR
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file; an empty file is an empty mapping."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{shown_path(path)} is not UTF-8", position=f"byte {error.start}") from None
-    except yaml.YAMLError as error:
+        document = yaml.load(read_text(path), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise UserError(f"{shown_path(path)}{where}: this is not YAML: {problem}") from None
     if document is None:
         return {}
@@ -82,16 +85,48 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in document.items()}
 
 
+def written_value(path: Path, keys: Sequence[str | int]) -> Any:
+    """Return a value of a YAML file as it is written, a scalar as its text; None where the keys lead nowhere."""
+    value = yaml.load(read_text(path), Loader=yaml.BaseLoader)
+    try:
+        for key in keys:
+            value = value[key]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return value
+
+
+def cut_by_comment(path: Path) -> str:
+    """Return a text in a YAML file that a `#` without a space behind it cuts off, with what is cut; or ""."""
+    text = read_text(path)
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        mark = event.end_mark
+        if isinstance(event, yaml.ScalarEvent) and event.style is None and event.value and mark is not None:
+            rest = text[mark.index :].partition("\n")[0]
+            if re.match(r"\s+#[^\s#]", rest):
+                return f"{event.value}{rest}"
+    return ""
+
+
+def _take_whole(document: dict[str, Any], of_rendered: bool) -> None:
+    """Take a folder or zip whole where no count is given.  of_rendered: it is that of a profile's rendered heads."""
+    portraits = document.get("portraits")
+    if isinstance(portraits, dict) and portraits.get("source", PROCEDURAL) != PROCEDURAL:
+        portraits |= {} if "count" in portraits and not of_rendered else {"count": None}
+
+
 def _apply_override(document: dict[str, Any], override: str, origins: Origins) -> None:
     """Put `stage.key=value` into the document, the value read as YAML."""
+    override = read_argument(override)
     label = f"--set {override}"
     name, equals, text = override.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{label}: expected stage.key=value", hint="for example --set edit.steps=30")
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError:
+        # *.png would be YAML's reference to a value that is not there.
+        value = text if text.startswith("*") else yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
         hint = "quote it: stage.key='\"...\"'"
         raise UserError(f"{label}: the value is not YAML", value=text, hint=hint) from None
     nested: Any = value
@@ -149,4 +184,5 @@ def _bad_value(error: ValidationError, origins: Origins, default: str) -> UserEr
     path = tuple(str(part) for part in first["loc"])
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), default)
     message = first["msg"][0].lower() + first["msg"][1:]
-    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")))
+    hint = "quote the text: '\"no\"', '\"12\"'" if first["type"] == "string_type" else None  # YAML reads no as False
+    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")), hint=hint)

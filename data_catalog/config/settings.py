@@ -6,18 +6,64 @@ are in no fingerprint. Numbers have their unit in the name or beside them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from data_catalog.config.errors import UserError
+
+PROCEDURAL = "procedural"  # portraits.source of the heads that are rendered from seeds
+
+
+def check_address(url: str, name: str) -> None:
+    """Refuse an address of a server that is none, or that holds a secret: settings go into records and reports."""
+    # A UserError does not quote the value, a ValueError would.
+    try:
+        parts = urlsplit(url)
+        plain = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and "@" not in parts.netloc
+        )
+        plain = plain and parts.port != 0 and not re.search(r"[\s#]", url)
+    except ValueError:  # a port that is no number, a bracket that is open
+        parts, plain = None, False
+    if not plain:
+        secret = "the key goes into OPENAI_API_KEY"
+        has_secret = "@" in url or "?" in url or "://" in url or parts is None
+        raise UserError(
+            f"{name} is not the plain address of a server",
+            expected="http:// or https://, host, port and path, without a password or a query",
+            hint=secret if has_secret else f"write http://{url}, or https://{url}",
+        )
+
+
+def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Refuse yes, no, true and false where a number belongs: they would be read as 1 and 0."""
+    annotation = str(cls.model_fields[info.field_name or ""].annotation)
+    if "bool" not in annotation and ("int" in annotation or "float" in annotation):
+        given = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, bool) for each in given):
+            raise ValueError("a number is expected, not yes, no, true or false")
+    return value
+
+
+LARGEST = 2**63 - 1  # generators, tables and records hold no larger number
 
 
 class Section(BaseModel):
     """Base of the sections. Unknown keys are errors; values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_into_64_bits(cls, value: object) -> object:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError("input should be a number of 64 bits at most")
+        return value
+
+    _no_bool = field_validator("*", mode="before")(reject_bool)
 
 
 def _is_a_count(count: object) -> object:
@@ -32,12 +78,13 @@ CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_is_a_count)]
 class PortraitsSettings(Section):
     """Source of the portraits, and their frozen splits."""
 
-    source: str = "procedural"  # or the path of a folder of pictures, or of an EG3D or 3DPE zip or folder
+    source: str = PROCEDURAL  # or the path of a folder of pictures, or of an EG3D or 3DPE zip or folder
     licences: str | None = None  # FFHQ's ffhq-dataset-v2.json; null: the one beside the pictures, if it exists
     pattern: str = "*"  # file names to take from a folder or zip, such as "portrait_*.png"
-    count: int | None = Field(72, ge=1)  # number of portraits; null: all of a folder
+    # Number of portraits; null: all of a folder or zip. Unless you set it, a folder or zip of yours is taken whole.
+    count: int | None = Field(72, ge=1)
     block_size: int = Field(12, ge=1)  # portraits per block
-    seed: int = Field(0, ge=0)  # first seed of the procedural world
+    seed: int = Field(0, ge=0, le=LARGEST // 2)  # first seed of the procedural world
     val_fraction: float = Field(0.08, ge=0.0, lt=1.0)
     test_fraction: float = Field(0.17, ge=0.0, lt=1.0)
     max_pixels: int = Field(50_000_000, ge=1)  # a larger image is rejected as a decompression bomb
@@ -47,7 +94,8 @@ class PortraitsSettings(Section):
 class AlignSettings(Section):
     """Crop and camera."""
 
-    size: int = Field(64, ge=16)  # px, side of the aligned portrait
+    # px, side of the aligned portrait: a multiple of 8, as the editors' networks halve it three times.
+    size: int = Field(64, ge=24, le=4096, multiple_of=8)
     landmarks: str | None = None  # JSON file: name -> 5, 68 or 478 points, px; null: given labels, or the detector
     # Deep3DFaceRecon's results: a folder of .mat or .json files named like the pictures, or EG3D's cameras.json.
     reconstructions: str | None = None
@@ -59,7 +107,8 @@ class PromptsSettings(Section):
     """Style files and their paraphrases."""
 
     styles_dir: str = "configs/styles"
-    styles: list[str] | None = None  # slugs; null: every style file
+    styles: list[str] | None = None  # slugs; null: every style file but those held out
+    held_out: list[str] = []  # slugs of styles that no dataset takes by itself: students are adapted to them
     backend: Literal["builtin", "openai"] = "builtin"
     model: str = "gpt-4o-mini"  # model name for the openai backend
     base_url: str | None = None  # null: OPENAI_BASE_URL, or OpenAI's own
@@ -76,14 +125,8 @@ class PromptsSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _holds_no_secret(cls, url: str | None) -> str | None:
-        # Settings go into records, MLflow and reports. A UserError does not quote the value, a ValueError would.
-        parts = urlsplit(url or "http://")
-        if parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query:
-            raise UserError(
-                "prompts.base_url is not the plain address of a server",
-                expected="http:// or https://, host, port and path, without a password or a query",
-                hint="the key goes into OPENAI_API_KEY",
-            )
+        if url is not None:
+            check_address(url, "prompts.base_url")
         return url
 
 
@@ -149,7 +192,9 @@ class SelectSettings(Section):
     keep: int | None = Field(None, ge=1)  # training samples a style needs; fewer: its blocks are attempted again
     attempts: int = Field(4, ge=1)  # attempts per block at most, the first included
     min_yield: float = Field(0.25, ge=0.0, le=1.0)  # kept / made; below it a style counts as failed
-    image_prompts: int = Field(4, ge=0)  # samples per style used as image prompts
+    # stop: a style below min_yield, or below keep after all attempts, ends the build. leave_out: the first gives no
+    # sample to the dataset, the second those that it has; both are reported.
+    on_low_yield: Literal["stop", "leave_out"] = "stop"
 
 
 class TeachSettings(Section):
@@ -247,7 +292,7 @@ class AdaptSettings(Section):
     pairs: int = Field(10, ge=1)  # training pairs at most
     held_out: int = Field(4, ge=1)  # pairs at most on which the curve is measured
     seconds: float = Field(60.0, gt=0.0)  # seconds of training by the clock; measurements are not counted
-    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # times of the measurements; the paper: 6, 60, 120, 300
+    looks_s: tuple[float, ...] = (2.0, 10.0, 20.0, 60.0)  # times of measurements and pictures; the paper: 6 to 300
     batch_size: int = Field(4, ge=1)  # samples per iteration
     lr: float = Field(1e-2, gt=0.0)  # learning rate of E_p; every learning rate falls to a tenth over the time
     lr_norm: float = Field(6e-3, gt=0.0)  # learning rate of E_t's normalisation layers, which all styles share
@@ -268,9 +313,12 @@ class EvaluateSettings(Section):
     """Table 1 of the paper, and the comparison with the true styled head where it is known."""
 
     max_samples_per_style: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1)  # at most so many in all, equally many of each style; null: all
     novel_views: int = Field(2, ge=2)  # views on an ellipse around the front; of two, one is on each side
     view_yaw: float = Field(0.35, ge=0.0)  # rad, half axes of that ellipse
     view_pitch: float = Field(0.25, ge=0.0)  # rad
+    # Pairs of views of each head, from cameras of random training portraits, whose mean identity is the measure 3D.
+    pose_pairs: int = Field(1, ge=1)
     # Editor steps in the timing of editor + teacher; null: edit.steps. If the pseudo-labels were made with another
     # number, that is timed too, and both ratios are reported.
     timed_editor_steps: int | None = Field(None, ge=1)
@@ -285,15 +333,30 @@ class EvaluateSettings(Section):
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
-    workers: int = Field(2, ge=1)  # processes
-    threads: int = Field(1, ge=1)  # torch threads per process
+    workers: int = Field(2, ge=1, le=4096)  # processes
+    threads: int = Field(1, ge=1, le=1024)  # torch threads per process
     # Processes that share the batches of `distill`, one GPU each. auto: a process for each visible GPU, as many of them
     # as share a batch evenly; 1 on a CPU or on a GPU that `device` names by number.
     training_processes: CountOrAuto = "auto"
-    device: str = "cpu"
+    device: str = "cpu"  # cpu, cuda, cuda:N for one of several, mps or xpu
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|(cuda|mps|xpu)(:\d{1,3})?", device):
+            raise ValueError("input should be cpu, cuda, or cuda:N for one of several")
+        return device
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _holds_no_password(cls, uri: str | None) -> str | None:
+        # Settings go into records, MLflow and reports.
+        if uri and "@" in uri and not uri.startswith(("sqlite:", "file:")):
+            raise UserError("run.mlflow_uri holds a password", hint="put the whole address into MLFLOW_TRACKING_URI")
+        return uri
 
 
 class Settings(Section):

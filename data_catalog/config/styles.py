@@ -8,20 +8,24 @@ comments.
 from __future__ import annotations
 
 import difflib
-import re
+import json
+import math
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.names import EXPECTED_SLUG, allowed_name, is_slug
 from data_catalog.config.places import find_path, shown_path
-from data_catalog.config.profiles import read_yaml_mapping
-from data_catalog.config.settings import SelectSettings, Settings
+from data_catalog.config.plain_text import not_plain
+from data_catalog.config.profiles import cut_by_comment, read_yaml_mapping, written_value
+from data_catalog.config.settings import SelectSettings, Settings, reject_bool
+from data_catalog.config.text_files import kind_of, read_text
 
-SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-SLUG_MAX = 40  # characters; portrait id, style, prompt number and attempt share the 96 of a sample's key
-SUFFIXES = (".txt", ".yaml")
+SUFFIXES = (".txt", ".yaml", ".yml")  # in any case
+SHOWN = 200  # characters of a wrong prompt in a message
 GATE_NAMES = tuple(n for n in SelectSettings.model_fields if n.startswith(("min_", "max_")) and n != "min_yield")
 
 
@@ -37,7 +41,9 @@ class StyleFile(BaseModel):
     editor makes this style's edits all the same.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    _no_bool = field_validator("*", mode="before")(reject_bool)
 
     slug: str
     prompts: list[str] = Field(min_length=1)
@@ -85,18 +91,9 @@ def styles_folder(settings: Settings) -> Path:
 
 def style_paths(folder: Path) -> dict[str, Path]:
     """Slug to file, in order of the slugs. Names are checked here, contents by `read_style`."""
-    if not folder.is_dir():
-        raise UserError(
-            f"the styles folder {shown_path(folder)} does not exist",
-            hint="set prompts.styles_dir, or make the folder",
-        )
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix not in (*SUFFIXES, ".yml") or path.is_dir():
-            continue
-        if path.suffix == ".yml":
-            raise UserError(f"{shown_path(path)}: a style file ends in .txt or .yaml", hint="rename it")
-        check_slug(path)
+    for path in style_files(folder):
+        check_style_name(path)
         if path.stem in found:
             raise UserError(
                 f"there are two files for the style '{path.stem}'",
@@ -108,6 +105,19 @@ def style_paths(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def style_files(folder: Path) -> list[Path]:
+    """List what has the suffix of a style file, by name."""
+    if not folder.is_dir():
+        raise UserError(
+            f"the styles folder {shown_path(folder)} does not exist",
+            hint="set prompts.styles_dir, or make the folder",
+        )
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"the styles folder {shown_path(folder)} cannot be read", cause=error.strerror) from None
+
+
 def list_styles(settings: Settings) -> list[str]:
     """Slugs of the styles that the settings choose, sorted."""
     folder = styles_folder(settings)
@@ -116,7 +126,7 @@ def list_styles(settings: Settings) -> list[str]:
         hint = "write one, such as red-hair.txt with one line: Make the hair red"
         raise UserError(f"there is no style file in {shown_path(folder)}", hint=hint)
     if settings.prompts.styles is None:
-        return known
+        return [slug for slug in known if slug not in settings.prompts.held_out]
     for slug in settings.prompts.styles:
         if slug not in known:
             close = difflib.get_close_matches(slug, known, n=1)
@@ -140,7 +150,11 @@ def style_path(settings: Settings, slug: str) -> Path:
 def _find_style(settings: Settings, slug: str) -> Path | None:
     """Find a style's file without a look at all the others, which `list_styles` checks once."""
     folder = styles_folder(settings)
-    return next((path for suffix in SUFFIXES if (path := folder / f"{slug}{suffix}").is_file()), None)
+    usual = (folder / f"{slug}{suffix}" for suffix in SUFFIXES)
+    found = next((path for path in usual if path.is_file()), None)
+    if found is not None or not folder.is_dir():
+        return found
+    return next((path for path in style_files(folder) if path.stem == slug), None)
 
 
 def style_gates(settings: Settings, slug: str) -> SelectSettings:
@@ -152,29 +166,38 @@ def style_gates(settings: Settings, slug: str) -> SelectSettings:
 
 def read_style(path: Path) -> StyleFile:
     """Read and check a style file."""
-    check_slug(path)
-    if path.suffix == ".yaml":
+    check_style_name(path)
+    if path.suffix.lower() != ".txt":
         return _read_yaml_style(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"the style file {shown_path(path)} is not UTF-8",
-            position=f"byte {error.start}",
-            hint="save it as UTF-8 text",
-        ) from None
+    return _checked(path, {"prompts": prompt_lines(read_text(path))})
+
+
+def prompt_lines(text: str) -> list[str]:
+    """Return the prompts of a `.txt` file: its lines, without comments and empty ones."""
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    return _checked(path, {"prompts": [line for line in lines if line and not line.startswith("#")]})
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def style_text(prompt: str) -> tuple[str, str]:
+    """Return suffix and text of the style file from which a prompt reads back as it is."""
+    text = f"{prompt}\n"
+    if prompt_lines(text) == [prompt] and not prompt.startswith("\ufeff"):  # a byte order mark
+        return ".txt", text
+    return ".yaml", yaml.safe_dump({"prompts": [prompt]}, allow_unicode=True, width=math.inf)
 
 
 def _read_yaml_style(path: Path) -> StyleFile:
-    document = read_yaml_mapping(path)
+    document = {key: value for key, value in read_yaml_mapping(path).items() if not key.startswith("x-")}
     known = [name for name in StyleFile.model_fields if name != "slug"]
     for key in document:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             guess = f"; did you mean '{close[0]}'?" if close else ""
             raise UserError(f"{shown_path(path)}: unknown key '{key}'{guess}", known=", ".join(known))
+    cut = cut_by_comment(path)
+    if cut:
+        hint = f"quote it: {json.dumps(cut, ensure_ascii=False)}; or put a space behind the #"
+        raise UserError(f"{shown_path(path)}: YAML reads a text from its # on as a comment", found=cut, hint=hint)
     return _checked(path, document)
 
 
@@ -187,12 +210,12 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
     try:
         style = StyleFile.model_validate({**document, "slug": path.stem})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{shown_path(path)}, {where}: {first['msg'].lower()}") from None
+        raise _bad_value(path, error) from None
     for name in ("prompts", "train", "test"):
-        if any(not prompt.strip() for prompt in getattr(style, name)):
-            raise UserError(f"{shown_path(path)}, {name}: a prompt is empty")
+        for prompt in getattr(style, name):
+            wrong = not_plain(" ".join(prompt.split()))
+            if wrong or not prompt.strip():
+                raise UserError(f"{shown_path(path)}, {name}: {wrong or 'a prompt is empty'}", prompt=prompt[:SHOWN])
     for prompt in set(style.train) & set(style.test):
         raise UserError(f"{shown_path(path)}: a prompt is in both train and test", prompt=prompt)
     for name in style.reference_images:
@@ -201,19 +224,35 @@ def _checked(path: Path, document: dict[str, Any]) -> StyleFile:
     return style
 
 
-def check_slug(path: Path) -> None:
-    """Refuse a style file that is not named by a slug; the message suggests a name."""
-    if not SLUG.fullmatch(path.stem) or len(path.stem) > SLUG_MAX or path.stem == "all":
-        suggestion = nearest_slug(path.stem)
-        usable = SLUG.fullmatch(suggestion) and suggestion != "all"
+def _bad_value(path: Path, error: ValidationError) -> UserError:
+    """Return the message for the first wrong value: as it is written, and what YAML makes of it."""
+    first = error.errors()[0]
+    keys, value = first["loc"], first.get("input")
+    where = f"{shown_path(path)}, {'.'.join(str(key) for key in keys)}: {first['msg'].lower()}"
+    written = path.suffix.lower() != ".txt" and written_value(path, keys)
+    if first["type"] != "string_type" or (value is None and not written):
+        example = 'a list: prompts: ["make her a porcelain doll"]' if first["type"] == "list_type" else None
+        return UserError(where, found=repr(value), hint=example)
+    if not isinstance(written, str):
+        return UserError(where, found=json.dumps(value, ensure_ascii=False, default=str), hint=_QUOTE)
+    kind = _KINDS.get(type(value).__name__, type(value).__name__)
+    return UserError(where, found=f"{written}, which YAML reads as {kind}", hint=f"quote it: {json.dumps(written)}")
+
+
+_QUOTE = 'quote the text: a colon, a bracket or a dash in it is YAML\'s: "make her: a doll"'
+_KINDS = {"bool": "yes or no", "int": "a number", "float": "a number", "date": "a date", "datetime": "a time"}
+_KINDS |= {"NoneType": "nothing", "dict": "keys with values", "list": "a list"}
+
+
+def check_style_name(path: Path) -> None:
+    """Refuse a style file that is no file, or is not named by a slug; the message suggests a name."""
+    if not is_slug(path.stem):
         raise UserError(
             f"the style file {shown_path(path)} is not named by a slug",
             found=path.stem,
-            expected=f"lower-case letters, digits, single hyphens, a letter first, at most {SLUG_MAX}",
-            hint=f"rename it to {suggestion}{path.suffix}" if usable else None,
+            expected=EXPECTED_SLUG,
+            hint=f"rename it to {allowed_name(path.stem)}{path.suffix.lower()}",
         )
-
-
-def nearest_slug(name: str) -> str:
-    """Return a name in the letters of a slug; it may still start with a digit, or be empty."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:SLUG_MAX]
+    kind = kind_of(path)
+    if kind != "a file":
+        raise UserError(f"the style file {shown_path(path)} cannot be read: it is {kind}", expected="a file of text")

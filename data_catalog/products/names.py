@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.names import allowed_name
 from data_catalog.config.places import shown_path
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import write_atomically
@@ -23,22 +24,25 @@ from data_catalog.store.store import Store, writing
 
 NAMES, EXPORTS = "names.json", "exports.json"
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+# Suffixes of archives and of files of weights and pictures: no folder should be named so by mistake.
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+FILES = (*ARCHIVES, ".safetensors", ".pt", ".pth", ".ckpt", ".onnx", ".bin", ".parquet", ".json", ".png")
 HEXADECIMAL = re.compile(r"[0-9a-f]+")
 LATEST = "latest"
 
 
 def check_name(name: str) -> None:
     """Raise UserError for a name that a student cannot have."""
-    if not NAME.fullmatch(name):
-        expected = "a small letter, then at most 63 of a-z, 0-9, '.', '_' and '-'"
-        raise UserError(f"'{name}' cannot be a student's name", expected=expected, hint="for example champion")
-    if HEXADECIMAL.fullmatch(name):
-        hint = "a letter after f, or a '-', makes it a name"
-        raise UserError(f"'{name}' cannot be a student's name: it could be the beginning of a digest", hint=hint)
+    wrong = ""
     if name == LATEST:
-        raise UserError(
-            f"'{name}' cannot be a student's name: it always is the newest one", hint="for example champion"
-        )
+        wrong = ": it always is the newest one"
+    elif HEXADECIMAL.fullmatch(name):
+        wrong = ": it could be the beginning of a digest"
+    if wrong or not NAME.fullmatch(name):
+        expected = "a small letter, then at most 63 of a-z, 0-9, '.', '_' and '-'; not latest, not a digest"
+        near = allowed_name(name)
+        hint = f"for example {f'student-{near}' if HEXADECIMAL.fullmatch(near) or near == LATEST else near}"
+        raise UserError(f"'{name}' cannot be a student's name{wrong}", expected=expected, hint=hint)
 
 
 def read_names(root: Path) -> dict[str, str]:
@@ -59,6 +63,23 @@ def give_name(root: Path, name: str, digest: str) -> str | None:
         before: str | None = names.get(name)
         names[name] = digest
     return before
+
+
+def check_target(target: Path, archives: tuple[str, ...] = ()) -> None:
+    """Refuse an export to a name that is no folder's: of an archive of another kind, or of a file.
+
+    archives: suffixes of the archives that are written, in any case.
+    """
+    suffix, plain = target.suffix.lower(), target
+    if suffix not in FILES or suffix in archives:
+        return
+    while plain.suffix.lower() in FILES:  # .tar.gz
+        plain = plain.with_suffix("")
+    raise UserError(
+        f"{target} is the name of a file that is not written here",
+        expected=" or ".join(["a folder", *(f"a {kind}" for kind in archives)]),
+        hint=f"{plain}{''.join(archives[:1])}",
+    )
 
 
 def read_exports(root: Path) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ FACES = Table("faces.parquet", Face)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -38,9 +38,11 @@ class Table(Generic[Row]):
         return pa.schema([field for field in schema_of(self.kind) if field.name not in self.further])
 
     def read(self, folder: Path) -> list[Row]:
-        """All rows, in their order."""
+        """All rows, in their order. A column that an older file lacks has its default."""
         table = pq.read_table(folder / self.file)
-        names = [*self.schema.names, *(name for name in self.further if name in table.column_names)]
+        have_default = {field.name for field in fields(self.kind) if field.default is not MISSING}  # type: ignore[arg-type]
+        absent = have_default - {*table.column_names}
+        names = [name for name in schema_of(self.kind).names if name not in absent]
         return [self.kind(**row) for row in table.select(names).to_pylist()]
 
     def write(self, folder: Path, rows: Iterable[Row], further: Sequence[str] = ()) -> None:

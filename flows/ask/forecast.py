@@ -1,18 +1,20 @@
 """Forecast of a stage of the paper's size before any run: counted operations over a GPU's usual speed.
 
-Operations of one forward pass are counted by torch.utils.flop_counter. The speeds are sustained ones of an A100:
+The speeds are sustained ones of an A100:
 InstructPix2Pix's authors report 9 s for 100 steps in half precision, 27 TFLOP/s, before fused attention;
 convolutions in TF32 with small batches, as in teacher and student, sustain about as much of a smaller peak. As soon as
 a stage has records on the present kind of device, these replace the forecast.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from data_catalog.config.settings import Settings
+from tasks.evaluation.operations import ENCODE, RENDER, STUDENT, UNET, VAE_DECODE, VAE_ENCODE
 
-UNET, VAE_ENCODE, VAE_DECODE = 0.80, 1.12, 2.51  # TFLOP at 512x512; the UNet once for each of three guidance branches
-BRANCHES = 3
-CLIP_IMAGE, ENCODE, RENDER, STUDENT = 0.16, 0.45, 0.21, 0.47  # TFLOP of one picture, one view, one edit by the student
+CLIP_IMAGE = 0.16  # TFLOP of a picture
 BACKWARD = 3  # forward and backward together, in forward passes
 EDITOR_TFLOPS, OTHER_TFLOPS = 40.0, 20.0  # sustained
 CODING_S = 0.15  # seconds for PNG, JPEG and quantisation of a taught sample on one core
@@ -34,8 +36,8 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
     """Return the cost of a stage of the world `paper` on one GPU.  tested: samples that are evaluated."""
     if settings.world != "paper":
         return None
-    views = settings.teach.views
-    edited = (BRANCHES * UNET * settings.edit.steps + VAE_ENCODE + VAE_DECODE) / EDITOR_TFLOPS
+    edited = operations("edit", settings.edit.model_dump()) / EDITOR_TFLOPS
+    taught = operations("teach", settings.teach.model_dump()) / OTHER_TFLOPS
     evaluated = (2 * ENCODE + 2 * STUDENT + 16 * RENDER) / OTHER_TFLOPS + 0.1
     by_stage = {
         "portraits": Forecast(0.1, PNG_BYTES),
@@ -44,7 +46,7 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "edit": Forecast(edited if settings.edit.source == "editor" else CODING_S, PNG_BYTES),
         "score": Forecast(4 * CLIP_IMAGE / OTHER_TFLOPS + 0.05, 200.0),
         "select": Forecast(0.001, 100.0),
-        "teach": Forecast((ENCODE + (views + 1) * RENDER) / OTHER_TFLOPS + CODING_S, taught_bytes(settings)),
+        "teach": Forecast(taught + CODING_S, taught_bytes(settings)),
         "dataset": Forecast(60.0, 20e6),
         "distill": Forecast(training_seconds(settings), student_bytes(settings)),
         "evaluate": Forecast(tested * evaluated, 50e6),
@@ -67,6 +69,46 @@ def taught_bytes(settings: Settings) -> float:
 
 def training_seconds(settings: Settings) -> float:
     """Return the seconds on one GPU; several GPUs share them."""
-    own = settings.distill
-    learned = STUDENT - 0.15 + (own.views_per_sample + 1) * RENDER  # the frozen branches run once a portrait
-    return own.iterations * own.batch_size * BACKWARD * learned / OTHER_TFLOPS
+    return operations("distill", settings.distill.model_dump()) / OTHER_TFLOPS
+
+
+def operations(stage: str, read: Mapping[str, Any]) -> float:
+    """Count the operations of a sample (of the whole stage where it has one partition) at the paper's size, TFLOP.
+
+    read: the settings that the stage reads. Stages whose work follows from no setting count as 1.
+    """
+    try:
+        if stage == "edit":
+            text, image = read["guidance_scale"], read["image_guidance_scale"]
+            first, last = read["guidance_interval"]
+            guided = (image != text) + (image != 1.0) if text > 1.0 else 0  # branches beside the first one
+            return float((1 + guided * (last - first)) * UNET * read["steps"] + VAE_ENCODE + VAE_DECODE)
+        if stage == "teach":
+            return float(ENCODE + (read["views"] + 1) * RENDER)
+        if stage == "distill":
+            planes = STUDENT - 0.15  # the frozen branches run once a portrait
+            seen = read["iterations"] - read["triplane_iterations"]
+            views = seen * (read["views_per_sample"] + 1) * RENDER
+            return float(read["batch_size"] * BACKWARD * (read["iterations"] * planes + max(views, 0.0)))
+    except KeyError:  # a record of other settings: edits that came with the portraits
+        pass
+    return 1.0
+
+
+def keep_note(settings: Settings) -> str | None:
+    """Tell the yield at which the portraits give `select.keep`, and how many it takes at half of that; None without."""
+    own, keep = settings.portraits, settings.select.keep
+    if keep is None or own.count is None:
+        return None
+    learned = 1.0 - own.val_fraction - own.test_fraction
+    each = learned * settings.edit.prompts_per_portrait  # training samples of one attempt per portrait
+    needed, attempts = keep / (own.count * each), settings.select.attempts
+    once = (
+        f"one attempt at {own.count} portraits gives them from a yield of {needed:.0%}"
+        if needed <= 1
+        else (f"one attempt at {own.count} portraits gives {own.count * each:.0f} at most")
+    )
+    return (
+        f"select.keep={keep} training samples a style: {once}, {attempts} attempts from {needed / attempts:.0%}; "
+        f"at a yield of 50% one attempt takes portraits.count={math.ceil(keep / (0.5 * each))}"
+    )

@@ -6,10 +6,10 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
-from flows.ask.forecast import SPEED, forecast
+from flows.ask.forecast import SPEED, forecast, keep_note
 from flows.ask.price import Price
 
 PORTRAITS = (
@@ -53,7 +53,7 @@ def outlook(profile: str, overrides: list[str]) -> dict[str, Any] | None:
         "gpu_hours": round(sum(row["price"]["seconds"] for row in rows) / 3600, 1),
         "forecast": SPEED,
         "device": settings.run.device,
-        "notes": [],
+        "notes": [note for note in [keep_note(settings)] if note],
         "seconds": 0.0,
     }
 
@@ -68,7 +68,7 @@ def _total(rows: list[dict[str, Any]]) -> Price:
 
 
 def _portraits(settings: Settings) -> list[Missing]:
-    from tasks.sources.files import PROCEDURAL, open_source
+    from tasks.sources.files import open_source
 
     if settings.portraits.source == PROCEDURAL:
         return []
@@ -88,23 +88,10 @@ def _weights(settings: Settings) -> list[Missing]:
         if row["state"] == "missing":
             get = row["problem"].splitlines()[-1].strip().removeprefix("hint").strip()
             missing.append(Missing(f"weights {name}", where, get))
-        elif row["hub"] and not in_hub_cache(*row["hub"]):
-            repository, revision = row["hub"]
-            get = f"fetched at first use, or: hf download {repository} --revision {revision}"
+        elif row["state"] == "not fetched":
+            get = f"fetched at first use, or: stillroom models fetch {name}"
             missing.append(Missing(f"weights {name}", where, get, fetched=True))
     return missing
-
-
-def in_hub_cache(repository: str, revision: str) -> bool:
-    """Whether a snapshot of a hub repository is on this machine."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot_download(repository, revision=revision, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return False
-    return True
 
 
 def _keys(settings: Settings) -> list[Missing]:

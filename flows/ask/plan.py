@@ -17,7 +17,9 @@ from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import Store
+from flows.ask.forecast import keep_note
 from flows.ask.funnels import read_funnels
+from flows.ask.left_out import list_left_out
 from flows.ask.price import Price, Prices
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
@@ -36,7 +38,10 @@ def whole_shape(settings: Settings) -> PlanShape:
     from tasks.portraits import blocks
     from tasks.stages import STAGES
 
-    return PlanShape(STAGES, list_styles(settings), blocks(settings))
+    styles = list_styles(settings)
+    if not styles:
+        raise UserError("prompts.styles=[] leaves no style", hint="name some, or null for every style file")
+    return PlanShape(STAGES, styles, blocks(settings))
 
 
 def open_plan(
@@ -79,7 +84,10 @@ def describe_plan(
         row["price"], row["price_maybe"] = own[0].document(), own[1].document()
         run, maybe = run + own[0], maybe + own[1]
     document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
-    document |= {"device": plan.settings.run.device, "notes": _notes(plan), "funnels": read_funnels(plan)}
+    left_out = list_left_out(plan.settings)
+    notes = [*(each["line"] for each in left_out), *_notes(plan)]
+    document |= {"device": plan.settings.run.device, "notes": notes, "funnels": read_funnels(plan)}
+    document["left_out"] = left_out
     if partitions:
         document["partitions"] = [
             {"partition": step.key, "state": step.state, "reasons": [str(reason) for reason in step.reasons]}
@@ -120,6 +128,7 @@ def _notes(plan: Plan) -> list[str]:
     if waiting and plan.settings.select.keep is not None:
         what = f"what {len(waiting)} styles may need beyond this for select.keep={plan.settings.select.keep}"
         notes.append(f"select: {what} is known once they are judged")
+        notes += [note for note in [keep_note(plan.settings)] if note]
     return notes
 
 

@@ -13,7 +13,7 @@ from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Entry
 from data_catalog.store.stage import Stage
-from flows.ask.forecast import forecast
+from flows.ask.forecast import forecast, operations
 
 RECENT = 200  # newest records of a stage that are used
 LOOKED_INTO = 40  # records that are read, to find those made with the same settings
@@ -31,6 +31,7 @@ class Price:
     llm_tokens: int = 0
     unknown: tuple[str, ...] = ()
     forecast: tuple[str, ...] = ()  # stages without a record that are priced by counted operations
+    scaled: tuple[str, ...] = ()  # stages priced by records of other settings, with the operations as the scale
 
     def __add__(self, other: "Price") -> "Price":
         return Price(
@@ -41,6 +42,7 @@ class Price:
             self.llm_tokens + other.llm_tokens,
             _joined(self.unknown, other.unknown),
             _joined(self.forecast, other.forecast),
+            _joined(self.scaled, other.scaled),
         )
 
     def document(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Price:
             "seconds": round(self.seconds, 1),
             "unknown": list(self.unknown),
             "forecast": list(self.forecast),
+            "scaled": list(self.scaled),
         }
 
 
@@ -63,6 +66,7 @@ class _Rate:
     seconds: float
     bytes: float
     samples: float  # of a partition, in the mean
+    scaled: bool = False  # from records of other settings, by the operations that these and those take
 
 
 class Prices:
@@ -87,18 +91,29 @@ class Prices:
             return Price(len(steps), samples, llm_tokens=tokens, unknown=(stage.name,))
         units = samples if stage.split_by else len(steps)
         workers = min(self.plan.settings.run.workers, len(steps)) if stage.split_by else 1
-        guessed = (stage.name,) if guess is not None else ()
         return Price(
-            len(steps), samples, rate.seconds * units / workers, round(rate.bytes * units), tokens, forecast=guessed
+            len(steps),
+            samples,
+            rate.seconds * units / workers,
+            round(rate.bytes * units),
+            tokens,
+            forecast=(stage.name,) if guess is not None else (),
+            scaled=(stage.name,) if rate.scaled else (),
         )
 
     def _guess(self, stage: Stage) -> _Rate | None:
         """Forecast by counted operations, for networks of the paper's size, where nothing was ever measured."""
         settings = self.plan.settings
-        tested = (settings.portraits.count or 0) * settings.portraits.test_fraction * self._styles
+        tested = self._portraits * settings.portraits.test_fraction * self._styles
         most = settings.evaluate.max_samples_per_style
         guess = forecast(stage.name, settings, round(min(tested, most * self._styles if most else tested)))
         return None if guess is None else _Rate(guess.seconds, guess.bytes, 0.0)
+
+    @cached_property
+    def _portraits(self) -> int:
+        from tasks.portraits import count_portraits
+
+        return count_portraits(self.plan.settings)
 
     @cached_property
     def _styles(self) -> int:
@@ -114,9 +129,9 @@ class Prices:
         settings = self.plan.settings
         if step.made and step.entry is not None:
             return step.entry.samples
-        if stage.name == "portraits" and settings.portraits.count is not None:
-            own = settings.portraits
-            return max(0, min(own.block_size, (own.count or 0) - (step.partition.block or 0) * own.block_size))
+        if stage.name == "portraits":
+            size = settings.portraits.block_size
+            return max(0, min(size, self._portraits - (step.partition.block or 0) * size))
         if stage.name == "prompts":
             return settings.prompts.train + settings.prompts.test
         if step.near is not None:
@@ -145,26 +160,34 @@ class Prices:
     def _rate(self, stage: Stage) -> _Rate | None:
         if stage.name not in self._rates:
             past = self._past(stage)
-            units = sum(e.samples + e.rejected for e in past) if stage.split_by else len(past)
-            samples = fmean(e.samples for e in past) if past else 0.0
-            seconds, size = sum(e.seconds for e in past), sum(e.bytes for e in past)
-            self._rates[stage.name] = _Rate(seconds / max(units, 1), size / max(units, 1), samples) if past else None
+            units = sum(e.samples + e.rejected for e, _ in past) if stage.split_by else len(past)
+            samples = fmean(e.samples for e, _ in past) if past else 0.0
+            seconds, size = sum(e.seconds * scale for e, scale in past), sum(e.bytes for e, _ in past)
+            scaled = any(scale != 1.0 for _, scale in past)
+            rate = _Rate(seconds / max(units, 1), size / max(units, 1), samples, scaled) if past else None
+            self._rates[stage.name] = rate
         return self._rates[stage.name]
 
-    def _past(self, stage: Stage) -> list[Entry]:
-        """The newest records on this kind of device, of those with the present settings if there are any."""
+    def _past(self, stage: Stage) -> list[tuple[Entry, float]]:
+        """The newest records on this kind of device, of those with the present settings if there are any.
+
+        Each comes with the operations of the present settings, as a multiple of those that it took.
+        """
         found = self._entries.get(stage.name, [])
         found = sorted(found, key=lambda entry: entry.created, reverse=True)[:RECENT]
-        same = []
+        same, other = [], []
         for entry in found[:LOOKED_INTO]:
             step = self.plan.steps.get(entry.partition)
-            now = stage.reads(self.plan.settings, step.partition) if step is not None else None
             try:
-                if now is not None and self.plan.made_from(entry).get("settings") == json.loads(json.dumps(now)):
-                    same.append(entry)
+                then = self.plan.made_from(entry).get("settings") or {}
             except (OSError, ValueError, UserError):
                 continue  # only an estimate: a record deleted meanwhile is skipped
-        return same or found
+            now = json.loads(json.dumps(stage.reads(self.plan.settings, step.partition))) if step is not None else then
+            if step is not None and then == now:
+                same.append((entry, 1.0))
+            else:
+                other.append((entry, operations(stage.name, now) / operations(stage.name, then)))
+        return same or other
 
     @cached_property
     def _entries(self) -> dict[str, list[Entry]]:

@@ -1,17 +1,21 @@
 """Check of the style files, before anything is made of them."""
 
+import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
+from data_catalog.config.plain_text import not_plain
 from data_catalog.config.settings import Settings
-from data_catalog.config.styles import StyleFile, check_slug, read_style, styles_folder
+from data_catalog.config.styles import SUFFIXES, StyleFile, read_style, style_files, styles_folder
 from data_catalog.samples.images import Rejected, read_image
 from data_catalog.workspace import Workspace
 from tasks.language.checks import changes_identity, not_face_safe, people_named
 from tasks.language.collection import MAX_WORDS
+from tasks.language.encoder import read_notes
 from tasks.language.wording import normalise
 from tasks.prompts import ANSWERS, make_book
 
@@ -29,15 +33,16 @@ def check_styles(workspace: Workspace) -> dict[str, Any]:
     def add(name: str, findings: list[Finding]) -> None:
         problems.extend({"style": name, "level": level, "what": what} for what, level in findings)
 
-    for path in sorted(folder.glob("[!.]*.*")):
-        if path.suffix not in (".txt", ".yaml", ".yml") or path.is_dir():
-            continue
+    notes = read_notes(settings.world)
+    for path in style_files(folder):
         style, findings = _read(path)
         if style is not None:
             findings += [("there are two files for this style", "error")] if path.stem in styles else []
-            findings += _file_findings(style, path, settings)
+            findings += _file_findings(style, path, settings, notes)
             styles[path.stem] = style
         add(path.stem, findings)
+    for name in _strays(folder, styles):
+        add(name, [("no style file: its name ends neither in .txt nor in .yaml", "note")])
     if not styles and not problems:
         raise UserError(f"there is no style file in {shown_path(folder)}", hint='stillroom styles add "..."')
     sound = {slug: style for slug, style in styles.items() if not _has_error(problems, slug)}
@@ -62,11 +67,12 @@ def check_styles(workspace: Workspace) -> dict[str, Any]:
 def line_problems(text: str, style: StyleFile) -> list[Finding]:
     """List the problems of one line of a style file."""
     words = len(normalise(text).split())
-    danger = not_face_safe(text)
+    wrong, danger = not_plain(text), not_face_safe(text)
     other = "" if style.changes_identity else changes_identity(text)
     names = people_named(text)
     found = {
-        "a prompt is empty": words == 0,
+        "a prompt has no word": words == 0,
+        f"a prompt is not plain text: {wrong}": bool(wrong),
         f"{words} words are more than {MAX_WORDS}, all that CLIP reads: {text[:60]}...": words > MAX_WORDS,
         f"not face-safe, {danger}: {text}": bool(danger),
         f"asks for another person ('{other}'); say changes_identity: true in a .yaml file: {text}": bool(other),
@@ -76,18 +82,26 @@ def line_problems(text: str, style: StyleFile) -> list[Finding]:
 
 
 def _read(path: Path) -> tuple[StyleFile | None, list[Finding]]:
-    if path.suffix == ".yml":
-        return None, [(f"{path.name}: a style file ends in .txt or .yaml", "error")]
     try:
-        check_slug(path)
         return read_style(path), []
     except UserError as error:
-        return None, [(error.message, "error")]
+        return None, [(str(error), "error")]
 
 
-def _file_findings(style: StyleFile, path: Path, settings: Settings) -> list[Finding]:
+def _strays(folder: Path, styles: dict[str, StyleFile]) -> list[str]:
+    """List the other files of the folder, without the pictures of its styles and what is about the folder."""
+    shown = {(folder / name).resolve() for style in styles.values() for name in style.reference_images}
+    about = re.compile(r"\.|(?:readme|licen[cs]e|notice|schema)\b", re.IGNORECASE)
+    others = (path for path in sorted(folder.iterdir()) if path.suffix.lower() not in SUFFIXES and not path.is_dir())
+    return [path.name for path in others if not about.match(path.name) and path.resolve() not in shown]
+
+
+def _file_findings(
+    style: StyleFile, path: Path, settings: Settings, notes: Callable[[str], list[str]]
+) -> list[Finding]:
     lines = list(dict.fromkeys((*style.prompts, *style.train, *style.test)))
     findings = [finding for line in lines for finding in line_problems(line, style)]
+    findings += [(f"{note}: {line}", "note") for line in lines for note in notes(line)]
     twice = [words for words, count in Counter(normalise(line) for line in lines).items() if count > 1]
     findings += [(f"two lines are one prompt: {words}", "note") for words in twice]
     both = {normalise(text) for text in style.train} & {normalise(text) for text in style.test}
@@ -98,7 +112,7 @@ def _file_findings(style: StyleFile, path: Path, settings: Settings) -> list[Fin
             findings.append((f"fixes {fixed} {split} prompts for {places} places (prompts.{split})", "error"))
     for name in style.reference_images:
         image = read_image(path.parent / name)
-        findings += [(f"{name}: {image.reason}", "error")] if isinstance(image, Rejected) else []
+        findings += [(f"{name}: {image}", "error")] if isinstance(image, Rejected) else []
     return findings
 
 
@@ -109,7 +123,7 @@ def _book_of(style: StyleFile, workspace: Workspace) -> tuple[Book | None, list[
     try:
         book, _ = make_book(style, plain, workspace.root / ANSWERS)
     except UserError as error:
-        return None, [(error.message, "error")]
+        return None, [(str(error), "error")]
     wanted = settings.prompts.train + settings.prompts.test
     short = f"only {wanted - book.get('missing', 0)} distinct prompts of {wanted}; write more lines"
     return book, [(short, "note")] if "missing" in book else []

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.names import SLUG_MAX, check_slug
 from data_catalog.config.places import shown_path
 from data_catalog.config.styles import (
-    SLUG_MAX,
     StyleFile,
-    check_slug,
     list_styles,
     read_style,
     style_path,
     style_paths,
+    style_text,
     styles_folder,
 )
 from data_catalog.plan.plan import Plan
@@ -40,7 +40,7 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
     """Write the file of a new style; its name comes from what the instruction asks for."""
     settings = workspace.settings
     text, folder = clean(instruction), styles_folder(settings)
-    slug = name or slug_of(text)
+    check_slug(slug := slug_of(text) if name is None else name)
     wrong = [what for what, level in line_problems(text, StyleFile(slug=slug, prompts=[text])) if level == "error"]
     if wrong:
         raise UserError(
@@ -48,8 +48,8 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
             found=repr(instruction),
             expected="one edit of a portrait, such as: make her a porcelain doll",
         )
-    path = folder / f"{slug}.txt"
-    check_slug(path)
+    suffix, written = style_text(text)
+    path = folder / f"{slug}{suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     known = style_paths(folder)
     if slug in known:
@@ -58,7 +58,7 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
     same = [other for other in known.values() if normalise(read_style(other).seed_prompt) == normalise(text)]
     if same:
         raise UserError(f"the style '{same[0].stem}' already has the same instruction", file=shown_path(same[0]))
-    write_atomically(path, f"{text}\n".encode())
+    write_atomically(path, written.encode())
     chosen = settings.prompts.styles
     listed = chosen is None or slug in chosen
     following = "stillroom build" if listed else f"name it in prompts.styles, which lists {', '.join(chosen or [])}"

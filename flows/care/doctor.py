@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -18,7 +17,9 @@ from data_catalog.workspace import Workspace
 from flows.ask.missing import disk_needed, find_missing
 from flows.care.training_memory import training_need
 from flows.run import server
+from flows.track.addresses import shown
 from flows.track.mlflow_database import look_at_locations
+from flows.track.mlflow_store import named_store
 
 LOW_DISK = 5e9  # bytes; below it a build may stop half-way
 # Bytes of memory: a worker of the embedded world; the largest stage of the paper's.
@@ -93,6 +94,10 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
     for model in zoo.describe(settings.world):
         there = model["state"] in ("ready", "absent")  # absent: optional, and not given
+        if model["state"] == "not fetched":
+            hint = f"stillroom models fetch {model['name']}    (or it is fetched at first use)"
+            yield _check(f"weights {model['name']}", False, "from the hub, not fetched", hint, warn=True)
+            continue
         first, *rest = [line.strip() for line in (model["problem"] or model["state"]).splitlines()]
         yield _check(f"weights {model['name']}", there, first, " ".join(rest[-1:]).removeprefix("hint").strip())
 
@@ -173,18 +178,24 @@ def _disk(settings: Settings, root: Path) -> Iterator[Check]:
 
 
 def _services(root: Path) -> Iterator[Check]:
-    api_url = server.find_api(root)
-    if api_url is None:
-        yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
-    else:
-        yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")
+    try:
+        api_url = server.find_api(root)
+        found = (
+            "no server is up; build, distill and evaluate need none (make up)" if api_url is None else shown(api_url)
+        )
+        yield _check("prefect", True, found)
+    except UserError as error:
+        yield _check("prefect", False, error.message, error.hint or "")
 
 
 def _tracking(settings: Settings, root: Path) -> Iterator[Check]:
     """Check that MLflow's artifact locations are below the data root, also after it was moved."""
-    given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        yield _check("mlflow", True, given)
+    if (named := named_store(settings)) is not None:
+        try:
+            named.check()
+            yield _check("mlflow", True, shown(named.uri))
+        except UserError as error:
+            yield _check("mlflow", False, error.message, error.hint or "")
         return
     problems = look_at_locations(root)
     hint = "stillroom verify    (lets the locations follow the data root, and names what is lost)"

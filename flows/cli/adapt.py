@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from data_catalog.config.names import check_slug
 from flows.cli import screen
 from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, Overrides, Profile, StudentName
@@ -34,6 +35,7 @@ def adapt(
     """Teach a student one more style from a few pairs, in a minute; the result is a small file beside the student."""
     if prompt is not None and pairs is None:
         raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
+    check_slug(style)
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 

@@ -28,14 +28,6 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 
 @app.command()
-def models(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the models of the profile's world, and the state of their weights."""
-    from flows.care.status import describe_models
-
-    screen.show(describe_models(Workspace.open(profile, overrides)), as_json, models_table)
-
-
-@app.command()
 def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Hash every file of every live record again and check keys, fields and splits."""
     from flows.care.verify import verify_store
@@ -137,17 +129,17 @@ def funnel_table(funnels: list[Document], console: Console) -> None:
         left = {each["step"]: each["left"] for each in funnel["steps"]}
         cells = [_count(left.get(name), left.get(before)) for before, name in zip(["", *steps], steps, strict=False)]
         name = funnel["style"] + ("" if funnel["current"] else " *")
-        table.add_row(Text(name), *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
+        table.add_row(name, *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
     console.print(table)
     for funnel in funnels:
         if len(funnel.get("attempts", [])) > 1:
             made = " + ".join(str(count) for count in funnel["attempts"])
-            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}", highlight=False)
+            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}")
         if funnel["reasons"]:
             lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
-            console.print(lost, markup=False, highlight=False, soft_wrap=True)
+            console.print(lost, soft_wrap=True)
     if not all(funnel["current"] for funnel in funnels):
-        console.print("* of an earlier selection; stillroom plan says what is to be made again", highlight=False)
+        console.print("* of an earlier selection; stillroom plan says what is to be made again")
 
 
 def _count(left: int | None, before: int | None) -> Text:
@@ -167,15 +159,11 @@ def status_table(document: Document, console: Console) -> None:
     for state in ("running", "killed"):
         for run in document[state]:
             place = f"at {run['stage'] or 'its start'}, since {run['began']}, process {run['pid']} on {run['host']}"
-            console.print(f"{run['flow']:<14} {state:<10} {place}", highlight=False, soft_wrap=True)
+            console.print(f"{run['flow']:<14} {state:<10} {place}", soft_wrap=True)
     for note in document["runs"]:
         place = f"  at {note['stage']}" if note["stage"] else ""
         console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s{place}")
     fields({name: document[name] for name in ("data_root", "dataset", "student", "services")}, console)
-
-
-def models_table(document: Document, console: Console) -> None:
-    show_rows(document["models"], ("model", "state", "bytes", "digest", "source"), console)
 
 
 def verify_table(document: Document, console: Console) -> None:
@@ -189,7 +177,7 @@ def repair_table(document: Document, console: Console) -> None:
     fields({"checked": document["checked"], **counts, "seconds": document["seconds"]}, console)
     for key in [*document["repaired"], *document["snapshots"]]:
         changed = "   (other bytes than before: what depends on it runs with the next build)"
-        console.print(f"made again  {key}{changed if key in document['changed'] else ''}", highlight=False)
+        console.print(f"made again  {key}{changed if key in document['changed'] else ''}")
     if document["left"]:
         console.print("left, because these settings do not make it: repair with those that did, or remove it")
         show_rows(document["left"], ("partition", "problem", "folder", "file"), console)
@@ -201,7 +189,7 @@ def rehearsal_table(document: Document, console: Console) -> None:
     show_rows(rows, ("stage", "seconds", "CPU s", "peak GB", "made"), console)
     for row in document["stages"]:
         for problem in row["problems"]:
-            console.print(f"{row['stage']}: {problem}", markup=False, highlight=False)
+            console.print(f"{row['stage']}: {problem}")
     fields({name: document[name] for name in ("ok", "seconds", "cpu_seconds", "peak_gb")}, console)
 
 
@@ -254,4 +242,4 @@ def _kept_lines(kept: Document, console: Console) -> None:
 
 
 def _line(text: str, console: Console) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

@@ -40,11 +40,11 @@ def complete_stage(incomplete: str) -> list[str]:
 def complete_style(context: typer.Context, incomplete: str) -> list[str]:
     """List the styles of the chosen profile."""
     from data_catalog.config.profiles import load_settings
-    from data_catalog.config.styles import list_styles
+    from data_catalog.config.styles import style_paths, styles_folder
 
     try:
         settings = load_settings(context.params.get("profile") or "demo", context.params.get("overrides") or [])
-        return _fitting(list_styles(settings), incomplete)
+        return _fitting(style_paths(styles_folder(settings)), incomplete)
     except UserError:  # the command itself will say it
         return []
 

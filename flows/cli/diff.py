@@ -88,7 +88,7 @@ def settings_table(rows: list[Document], console: Console) -> None:
         return
     table = _table("setting", "A", "B")
     for row in rows:
-        table.add_row(Text(row["setting"]), Text(row["a"] or "-"), Text(row["b"] or "-"))
+        table.add_row(row["setting"], row["a"] or "-", row["b"] or "-")
     console.print(table)
 
 
@@ -105,13 +105,13 @@ def _styles(styles: list[Document], console: Console) -> None:
     for row in styles:
         changes = [str(row[name]) for name in ("added", "removed", "changed")]
         shares = f"{_percent(row['yield']['a'])} -> {_percent(row['yield']['b'])}"
-        counts.add_row(Text(row["style"]), f"{row['samples']['a']} -> {row['samples']['b']}", *changes, shares)
+        counts.add_row(row["style"], f"{row['samples']['a']} -> {row['samples']['b']}", *changes, shares)
     console.print()
     console.print(counts)
     names = list(dict.fromkeys(name for row in styles for name in row["scores"]))
     shifts = _table("style", *(SHORT.get(name, name.removeprefix("score_")) for name in names), numbers=True)
     for row in styles:
-        shifts.add_row(Text(row["style"]), *(_shift(row["scores"].get(name)) for name in names))
+        shifts.add_row(row["style"], *(_shift(row["scores"].get(name)) for name in names))
     console.print()
     console.print(shifts)
     _line(console, f"mean of B - mean of A; bold: more than {LARGE_EFFECT} of the samples' own spread")
@@ -143,4 +143,4 @@ def _table(*columns: str, numbers: bool = False) -> Table:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

@@ -71,8 +71,10 @@ def outlook_table(document: Document, console: Console) -> None:
         table.add_row(row["stage"], str(price["partitions"]), str(price["samples"]), hours, size)
     console.print(table)
     total = f"{document['gpu_hours']:.0f} GPU hours and {document['estimate']['bytes'] / 1e9:.0f} GB of disk"
-    console.print(f"in all about {total}, forecast at {document['forecast']}", markup=False, highlight=False)
-    console.print("still missing:", markup=False)
+    console.print(f"in all about {total}, forecast at {document['forecast']}")
+    for note in document["notes"]:
+        console.print(note)
+    console.print("still missing:")
     show_rows(document["missing"], ("what", "where", "get"), console)
 
 
@@ -85,12 +87,12 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
     console.print(table)
     for step in document.get("partitions", []):
         why = "; ".join(step["reasons"])
-        console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip(), markup=False, highlight=False)
+        console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip())
     for note in document.get("notes", []):
-        console.print(note, markup=False, highlight=False)
+        console.print(note, soft_wrap=True)
     if document.get("funnels"):
-        console.print(kept_line(document["funnels"]), markup=False, highlight=False)
-    console.print(_sum(document), markup=False, highlight=False)
+        console.print(kept_line(document["funnels"]))
+    console.print(_sum(document))
 
 
 def _price_cells(row: dict[str, Any]) -> list[str]:
@@ -118,6 +120,8 @@ def _price(price: dict[str, Any]) -> str:
     unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
     guessed = price.get("forecast")
     unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
+    scaled = price.get("scaled")
+    unknown += f" ({', '.join(scaled)}: from records of other settings, by their operations)" if scaled else ""
     return ", ".join(words) + unknown
 
 
@@ -127,18 +131,16 @@ def _seconds(price: dict[str, Any]) -> str:
 
 def why_table(document: dict[str, Any], console: Console) -> None:
     """Print the differences first, then every input; an input that is the same on both sides has one value."""
-    console.print(f"{document['partition']}: {document['state']}", markup=False, highlight=False)
+    console.print(f"{document['partition']}: {document['state']}")
     for change in document["changed"]:
         pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"
-        console.print(f"  {change['what']}{pair}", markup=False, highlight=False)
+        console.print(f"  {change['what']}{pair}")
     if document["note"]:
-        console.print(f"  {document['note']}", markup=False, highlight=False)
+        console.print(f"  {document['note']}")
     past = document["compared_with"]
     if past is not None:
         made = f"made {past['created']} on {past['device']} in {past['seconds']:.1f} s: {past['samples']} samples"
-        console.print(
-            f"{made}, {past['bytes']} bytes\n  {past['folder']}", markup=False, highlight=False, soft_wrap=True
-        )
+        console.print(f"{made}, {past['bytes']} bytes\n  {past['folder']}", soft_wrap=True)
     table = screen.make_table("input", "then", "now")
     for row in document["inputs"]:
         now = "same" if row["same"] else _shown(row["now"])

@@ -28,7 +28,7 @@ def build(
         from flows.run.engine import run_here
 
         outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, build_table)
 
 
 @app.command()
@@ -106,6 +106,13 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
     screen.show(outcome, as_json, evaluation_table if "per_style" in outcome else screen.fields)
 
 
+def build_table(document: Document, console: Console) -> None:
+    """Print a field a line, and each kind of what was left out on a line of its own."""
+    for name, value in document.items():
+        for each in value if isinstance(value, list) else [value]:
+            fields({name: each}, console)
+
+
 def evaluation_table(document: Document, console: Console) -> None:
     """Print the main columns, the student's differences and each style; `--json` has the rest."""
     from tasks.evaluation.table import STUDENT, TEACHERS
@@ -120,7 +127,7 @@ def evaluation_table(document: Document, console: Console) -> None:
         column.min_width = max(len("0.0000"), len(cell["text"]) + 1)
     table.add_row("difference *", *(cell["text"] + "?" * bool(cell["text"] and not cell["sure"]) for cell in cells))
     console.print(table)
-    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0", highlight=False)
+    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0")
     console.print()
     styles = make_table("style", f"{STUDENT} vs no edit", f"{TEACHERS} vs no edit")
     gained = next(measure for measure in MEASURES if measure.name == "improvement")
@@ -131,7 +138,15 @@ def evaluation_table(document: Document, console: Console) -> None:
     names = ("speedup", "timed_editor_steps"), ("speedup_as_edited", "edit_steps")
     times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
     faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
-    console.print(f"\nas fast as its teachers: {', '.join(faster)}\n", highlight=False)
+    console.print(f"\nas fast as its teachers: {', '.join(faster)}")
+    counted = f"{document['counted_speedup']:.0f} to 1 at {document['timed_editor_steps']} editor steps"
+    console.print(f"of the paper's networks, by counted operations: {counted}")
+    if pictured := document["image_prompts"]:
+        values = (
+            f"CLIP {pictured['clip_image']:.3f} to the picture, ID {pictured['id']:.3f}, 3D {pictured['three_d']:.3f}"
+        )
+        console.print(f"asked by a picture: {values}")
+    console.print()
     told = {name for pair in names for name in pair}
     rest = {name: value for name, value in document.items() if name not in told and not isinstance(value, dict | list)}
     fields(rest, console)

@@ -10,15 +10,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_catalog.config.plain_text import printable_document
+
 Document = dict[str, Any]
 
 
 def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:
     """Print the document as JSON, or as its table."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        in_ascii = "utf" not in (sys.stdout.encoding or "utf").lower()
+        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=in_ascii) + "\n")
     else:
-        render(document, Console(soft_wrap=False, emoji=False))
+        render(printable_document(document), plain_console())
+
+
+def plain_console(**options: Any) -> Console:
+    """Return a console on which text is text: a user's brackets are no markup, and nothing is coloured by its look."""
+    return Console(soft_wrap=False, emoji=False, markup=False, highlight=False, **options)
 
 
 @contextmanager
@@ -39,7 +47,7 @@ def fields(document: Document, console: Console) -> None:
     """Print a field a line; nested values as JSON."""
     for name, value in document.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-        console.print(f"{name:<18} {text}", markup=False, highlight=False)
+        console.print(f"{name:<18} {text}", soft_wrap=True)
 
 
 def show_rows(rows: list[Document], columns: tuple[str, ...], console: Console) -> None:

@@ -64,7 +64,7 @@ def students_table(document: Document, console: Console) -> None:
         {
             "student": row["digest"][:SHORT],
             "created": _when(row["created"]),
-            "dataset": row["dataset"][:SHORT] if row["dataset"] else "gone",
+            "dataset": row["imported"] or (row["dataset"] or "gone")[:SHORT],
             "names": ", ".join(row["names"]),
         }
         for row in document["students"]
@@ -102,7 +102,7 @@ def promoted_lines(document: Document, console: Console) -> None:
     )
     same = f"{document['name']} is {digest}, as before"
     for line in (same if before == document["student"] else moved, *document["mlflow"]):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _show(
@@ -110,16 +110,16 @@ def _show(
 ) -> None:
     """Print rows under one head, each followed by its non-empty details, indented."""
     if not rows:
-        console.print(none, markup=False, highlight=False)
+        console.print(none)
         return
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     console.print(Text(_line({name: name for name in widths}, widths), style="bold"))
     for row, lines in zip(rows, below, strict=True):
-        console.print(Text(_line(row, widths)), soft_wrap=True)
+        console.print(_line(row, widths), soft_wrap=True)
         for name, words in lines.items():
             if words:
-                console.print(Padding(Text(f"{name}: {', '.join(words)}"), (0, 0, 0, 4)))
-    console.print(f"settings: those that differ from the profile {profile}", markup=False, highlight=False)
+                console.print(Padding(f"{name}: {', '.join(words)}", (0, 0, 0, 4)))
+    console.print(f"settings: those that differ from the profile {profile}")
 
 
 def _line(cells: dict[str, str], widths: dict[str, int]) -> str:

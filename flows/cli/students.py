@@ -85,16 +85,33 @@ def export(
     screen.show(outcome, as_json, screen.fields)
 
 
+@app.command("import-student")
+def import_student(
+    file: Annotated[Path, typer.Argument(help="The authors' file, 3dpe.pt.")],
+    name: Annotated[str, typer.Option(help="Name of the student, for --student.")] = "authors",
+    profile: Profile = "paper",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Put the student that the paper's authors published into the store, where it is used like one of ours."""
+    with screen.only_results_on_stdout():
+        from tasks.student import importing
+
+        outcome = importing.import_student(file, name, Workspace.open(profile, overrides))
+    screen.show(outcome, as_json, screen.fields)
+
+
 def show_edit(document: dict[str, Any], console: "Console") -> None:
     """Print the document of `edit_portraits`."""
     files = document["files"]
     for path in files[:FILES_SHOWN]:
-        console.print(path, markup=False, highlight=False, soft_wrap=True)
+        console.print(path, soft_wrap=True)
     if len(files) > FILES_SHOWN:
-        console.print(f"and {len(files) - FILES_SHOWN} files more", highlight=False)
+        console.print(f"and {len(files) - FILES_SHOWN} files more")
     for image in document["rejected"]:
-        console.print(f"not edited: {image['reason']}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"not edited: {image['reason']}", soft_wrap=True)
     aligned, camera = document["aligned_here"], document["camera_source"]
+    camera += "" if document["detects"] else ", for there is no face detector"
     adapted = f", adapted to {document['style']}" if document["style"] else ""
     rows = {
         "student": f"{document['student']}{adapted}",
@@ -104,4 +121,4 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
         "another view": f"{document['seconds_view']} s, only rendered",
     }
     for name, text in rows.items():
-        console.print(f"{name:<20} {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name:<20} {text}", soft_wrap=True)

@@ -53,11 +53,11 @@ def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json
 def styles_table(document: Document, console: Console) -> None:
     show_rows(document["styles"], ("style", "state", "train", "test", "kept", "yield", "seed_prompt"), console)
     if "note" in document:
-        console.print(document["note"], markup=False, highlight=False)
+        console.print(document["note"])
 
 
 def style_check_table(document: Document, console: Console) -> None:
     errors = sum(problem["level"] == "error" for problem in document["problems"])
-    console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors", highlight=False)
+    console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors")
     if document["problems"]:
         show_rows(document["problems"], ("style", "level", "what"), console)

@@ -69,10 +69,11 @@ def edit_video(
 def show_video(document: dict[str, Any], console: "Console") -> None:
     """Print the outcome of the flow."""
     for path in document["files"]:
-        console.print(path, markup=False, highlight=False, soft_wrap=True)
+        console.print(path, soft_wrap=True)
+    faces = document["faces"] if document["detects"] else "not looked for, for there is no face detector"
     made = document["frames"] - document["resumed_at"]
     rows = {
-        "frames": f"{document['frames']}, with a face {document['faces']}, shots {document['shots']}",
+        "frames": f"{document['frames']}, with a face {faces}, shots {document['shots']}",
         "made now": f"{made} in {document['seconds']} s, {document['seconds_per_frame']} s each",
         "mlflow_run_id": document["mlflow_run_id"],
     }

@@ -5,13 +5,12 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from data_catalog.config.places import PROJECT
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import style_paths, styles_folder
 from data_catalog.products.keys import DATASET
 from data_catalog.products.students import ADAPTED
@@ -22,8 +21,7 @@ from flows.run.adaptation import adapt_shape
 from flows.run.lifecycle import tracked
 from tasks.adaptation.pairs import count_portraits
 from tasks.lab.ablation import ARM, BASE, PAIRS, Arm, draw_styles, list_arms
-from tasks.lab.ablation_page import PAGE, PICTURE, Result, write_page
-from tasks.sources.files import PROCEDURAL
+from tasks.lab.ablation_page import LOOKS_PICTURE, PAGE, PICTURE, Result, write_page
 
 FOLDER = "ablation"  # below the data root
 MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # further styles that the embedded editor knows
@@ -35,13 +33,14 @@ log = logging.getLogger(__name__)
 def ablate(
     profile: str = "demo", overrides: list[str] | None = None, style: str | None = None, seeds: int = 3
 ) -> dict[str, Any]:
-    """Train bases of 3, 6 and 10 styles, adapt them to one more from 2 to 50 pairs, and write a page of the results.
+    """Train bases of 3, 10 and 20 styles, adapt them to one more from 2 to 50 pairs, and write a page of the results.
 
-    `style`: the style to adapt to; null draws it. Results are stored as they are made: a killed run resumes.
+    Fewer styles make smaller bases. `style`: the style to adapt to; null takes the first of prompts.held_out, or draws
+    one. Results are stored as they are made: a killed run resumes.
     """
     workspace = Workspace.open(profile, overrides)
     chosen = gather_styles(workspace)
-    novel, styles = draw_styles(chosen.known, style)
+    novel, styles = draw_styles(chosen.known, style or next(iter(workspace.settings.prompts.held_out), None))
     bases = [train_base(chosen.workspace, each) for each in styles]
     results = adapt_arms(chosen.workspace, novel, bases, list_arms(styles, seeds))
     return publish_ablation(workspace, novel, bases, results)
@@ -125,7 +124,7 @@ def publish_ablation(
     with tracked(workspace, "ablate") as (tracker, _):
         for name in ("styles", "pairs"):
             tracker.table(document[name], f"{name}.json")
-        for path in (root / FOLDER / PAGE, root / FOLDER / PICTURE):
+        files = [root / FOLDER / name for name in (PAGE, PICTURE, LOOKS_PICTURE)]
+        for path in files:
             tracker.file(path)
-    files: list[Path] = [root / FOLDER / PAGE, root / FOLDER / PICTURE]
     return {**document, "files": [str(path) for path in files], "mlflow_run_id": tracker.run_id}

@@ -12,7 +12,7 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import figures
-from flows.page.inputs import QUIET, build_inputs, read_wish, turn_sliders
+from flows.page.inputs import QUIET, build_inputs, read_wish, tell_alignment, tell_notes, turn_sliders
 from flows.page.shelf import Shelf
 from tasks.pictures.inline import colour_depth
 
@@ -81,13 +81,17 @@ def edit_portrait(
         head = editor.edit(picture, prompt, reference=example)
         edited = np.asarray(head.own_view())
         seconds = time.perf_counter() - started
+        notes = tell_notes(editor, prompt)
     except UserError as error:
         return *[gr.skip()] * 6, figures.problem(error)
     rendering = time.perf_counter()
     view, depth = turn_head(head, yaw_deg, pitch_deg)
     rendering = time.perf_counter() - rendering
+    detects = editor.companions.landmarks is not None
+    told = tell(head.portrait, detects, seconds, head.seconds, rendering)
     still = figures.figure(head.portrait.rgb, "portrait") + figures.figure(edited, "edited portrait")
-    return head, view, depth, still, figures.note(tell(head.portrait, seconds, head.seconds, rendering)), "", ""
+    told = " ".join([told, *notes])
+    return head, view, depth, still, figures.note(told), "", ""
 
 
 def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tuple[Any, Any]:
@@ -107,12 +111,9 @@ def film_head(head: "Portrait3D | None") -> tuple[Any, str]:
     return figures.video(video, TURNTABLE), ""
 
 
-def tell(portrait: "Portrait", seconds: float, triplane: float, view: float) -> str:
+def tell(portrait: "Portrait", detects: bool, seconds: float, triplane: float, view: float) -> str:
     """Describe the times, and the alignment of the portrait."""
-    aligned = "The portrait was cut out and aligned first." if portrait.cropped else "The portrait was aligned already."
-    if portrait.camera_source == "assumed_frontal":
-        aligned = "No face was found: the picture counts as an aligned, frontal portrait."
     return (
         f"Portrait to picture {seconds:.2f} s, of which the triplane {triplane:.2f} s, "
-        f"once for a portrait and prompt; each view {view:.2f} s. {aligned}"
+        f"once for a portrait and prompt; each view {view:.2f} s. {tell_alignment(portrait, detects)}"
     )

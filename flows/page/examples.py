@@ -4,9 +4,8 @@ from functools import cache
 
 import numpy as np
 
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
-from tasks.sources.files import PROCEDURAL
 
 # Seeds of people in no profile's training (which counts from 0), chosen to differ.
 PEOPLE, PHOTOS = (100_005, 100_001, 100_012, 100_003, 100_017), (100_004,)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
@@ -10,7 +10,12 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import examples, figures
+from tasks.student.companions import NO_DETECTOR
 from tasks.student.user_portrait import read_picture
+
+if TYPE_CHECKING:
+    from tasks.student.api import Student
+    from tasks.student.user_portrait import Portrait
 
 IN_WORDS, BY_PICTURE = "In words", "By a picture"
 MAX_PROMPT = 300  # characters
@@ -119,6 +124,20 @@ def read_wish(way: str, text: str, reference: np.ndarray | None) -> tuple[str | 
     if len(text) > MAX_PROMPT:
         raise UserError("the prompt is too long", expected=f"{MAX_PROMPT} characters at most")
     return text, None
+
+
+def tell_notes(editor: "Student", prompt: str | None) -> list[str]:
+    """Return sentences about words that the text encoder does not read or know."""
+    return [f"Note: {note}." for note in editor.notes(" ".join(prompt.split()))] if prompt is not None else []
+
+
+def tell_alignment(portrait: "Portrait", detects: bool) -> str:
+    """Describe in a sentence how a portrait was aligned.  detects: whether there is a face detector."""
+    if not detects:
+        return f"{NO_DETECTOR}."
+    if portrait.camera_source == "assumed_frontal":
+        return "No face was found: the picture counts as an aligned, frontal portrait."
+    return "The portrait was cut out and aligned first." if portrait.cropped else "The portrait was aligned already."
 
 
 def turn_sliders(name: str) -> tuple[gr.Slider, gr.Slider]:

@@ -9,9 +9,11 @@ from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.snapshot import DOCUMENTS, MANIFEST, SAMPLES, find_whole, mark_latest, snapshot_digest
+from data_catalog.store.catalog import Entry
 from data_catalog.store.fingerprint import digest_files
 from data_catalog.store.store import writing
 from data_catalog.workspace import Workspace
+from flows.ask.left_out import tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, whole_shape
 from flows.run.active import left_runs
 from flows.run.history import RunNote, maker_of, note_run
@@ -73,7 +75,11 @@ def find_dataset_made(workspace: Workspace, parameters: dict[str, Any]) -> Found
     if is_own(settings):
         mark_latest(root, snapshot.digest)
     said = {"dataset": snapshot.digest, "samples": snapshot.manifest["samples"]}
-    return plan, snapshot.digest, said | _counts(list(plan.steps.values()))
+    said |= _counts(list(plan.steps.values()))
+    with writing(root):
+        said |= tell_rejected(plan.catalog, _entries(list(plan.steps.values())), snapshot.folder)
+        said |= tell_left_out(settings, root)
+    return plan, snapshot.digest, said
 
 
 def find_student_made(workspace: Workspace, parameters: dict[str, Any]) -> Found | None:
@@ -110,9 +116,12 @@ def _all_cached(plan: Plan) -> bool:
 
 def _counts(steps: Sequence[Step]) -> Outcome:
     """Count as `FlowRun.counts` does: a paraphrase that was refused is no sample that was lost."""
-    entries = [step.entry for step in steps if step.entry and step.partition.stage != "prompts"]
     return {
         "partitions_run": 0,
         "partitions_cached": len(steps),
-        "rejected": sum(entry.rejected for entry in entries),
+        "rejected": sum(entry.rejected for entry in _entries(steps)),
     }
+
+
+def _entries(steps: Sequence[Step]) -> list[Entry]:
+    return [step.entry for step in steps if step.entry and step.partition.stage != "prompts"]

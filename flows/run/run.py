@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
-from data_catalog.store.catalog import Entry
+from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.execute import Job
 from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
+from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, stage_rows
-from flows.mistakes import MISTAKES
+from flows.mistakes import find_mistake
+from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
 from flows.run.lifecycle import tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 10
 ASKING = ("run", "maybe")  # states of a step that is still to be made
+SAMPLED = ("portraits", "align", "edit", "score", "select", "teach", "dataset")  # stages that must leave a sample
 
 
 class FlowRun:
@@ -43,23 +46,34 @@ class FlowRun:
         self.root, self.settings, self.tracker = plan.store.root, plan.settings, recording.tracker
         self.only = None if only is None else frozenset(only)
         self.results: dict[str, StageResult] = {}
+        self.snapshot: Path | None = None  # the folder of the dataset, once it is published
+        self._left_out: dict[str, Any] = {}
         self._declared = {stage.name: stage for stage in plan.stages}
 
     def stage(self, name: str) -> StageResult:
         """Make the missing partitions of a stage. A failing partition stops only those that depend on it."""
         started, stage, steps = time.monotonic(), self._declared[name], self.plan.by_stage[name]
         with self.recording.stage(name) as recorded:
+            if name == "portraits":
+                self._tell_left_out()
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
             before = {step.key for step in steps if step.state == "cached"}
             self._carry_out(stage, jobs, recorded)
             self.plan.save()
             earlier = self.results[name].seconds if name in self.results else 0.0
             seconds = round(earlier + time.monotonic() - started, 2)
-            result = StageResult(name, steps, tally_steps(stage, steps, before), seconds)
+            result = StageResult(name, steps, tally_steps(stage, steps, before, self.plan.catalog), seconds)
             recorded.finish(result)
         self.results[name] = result
         log.info("%-10s %s (%.1f s)", name, result.tally.text, seconds)
+        if name in SAMPLED and all(step.made for step in steps):
+            check_left(stage, self.plan.catalog, [step.entry for step in steps if step.entry])
         return result
+
+    def _tell_left_out(self) -> None:
+        self._left_out = tell_left_out(self.settings, self.root)
+        for line in self._left_out.get("left_out", []):
+            log.warning("%s", line)
 
     def top_up(self, *names: str) -> None:
         """Run these stages again while the last one asks for further attempts and more are made."""
@@ -100,15 +114,16 @@ class FlowRun:
                 ended.append(outcome)
                 if len(jobs) > 1:
                     recorded.advance(len(ended), len(jobs))
-        return tally_steps(stage, steps, before)
+        return tally_steps(stage, steps, before, self.plan.catalog)
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
         if outcome.error is None:
             self.plan.finish(outcome.value)
             return
-        expected = isinstance(outcome.error, MISTAKES)
-        log.error("%s failed: %s", job.key, outcome.error, exc_info=None if expected else outcome.error)
-        self.plan.fail(job.partition, str(outcome.error) or type(outcome.error).__name__)
+        mistake = find_mistake(outcome.error, self.root)
+        said = str(mistake or outcome.error)
+        log.error("%s failed: %s", job.key, said, exc_info=None if mistake else outcome.error)
+        self.plan.fail(job.partition, said or type(outcome.error).__name__)
 
     def entry(self, name: str) -> Entry:
         """Return what is known of a stage that is one partition. Raises UserError unless it is made."""
@@ -134,10 +149,13 @@ class FlowRun:
         results = self.results.values()
         # A prompt that was refused is no sample that was lost.
         of_samples = [step for result in results if result.tally.what == "samples" for step in result.steps]
+        made = [step.entry for step in of_samples if step.made and step.entry]
         return {
             "partitions_run": sum(result.tally.made for result in results),
             "partitions_cached": sum(result.tally.cached for result in results),
-            "rejected": sum(step.entry.rejected for step in of_samples if step.made and step.entry),
+            "rejected": sum(entry.rejected for entry in made),
+            **tell_rejected(self.plan.catalog, made, self.snapshot),
+            **self._left_out,
             "mlflow_run_id": self.tracker.run_id,
             "seconds": self.recording.seconds,
         }
@@ -163,7 +181,7 @@ def asked_for(entry: Entry, partition: Partition) -> bool:
     return partition.place in entry.more and Partition.parse(entry.partition).style == partition.style
 
 
-def tally_steps(stage: Stage, steps: Sequence[Step], cached_before: set[str]) -> Tally:
+def tally_steps(stage: Stage, steps: Sequence[Step], cached_before: set[str], catalog: Catalog) -> Tally:
     """Count the states of steps; samples and rejections are those of the partitions made now."""
     made = [step for step in steps if step.made and step.key not in cached_before]
     entries = [step.entry for step in made if step.entry]
@@ -176,12 +194,27 @@ def tally_steps(stage: Stage, steps: Sequence[Step], cached_before: set[str]) ->
         rejected=sum(entry.rejected for entry in entries),
         asking=sum(bool(step.note) and step.state in ASKING for step in steps),
         what=stage.what,
+        reasons=name_reasons(count_reasons(catalog, entries)),
     )
 
 
 def on_cluster(overrides: Sequence[str] | None, cluster: str | None) -> list[str]:
     """Return the overrides, with the cluster among them."""
     return [*(overrides or []), *([f"run.cluster={cluster}"] if cluster else [])]
+
+
+def check_device(run: RunSettings) -> None:
+    """Raise UserError unless torch can use the device here; the workers of a cluster are checked when they are there.
+
+    Plans do not import torch, and so do not ask.
+    """
+    if run.device == "cpu" or not isinstance(read_cluster(run.cluster), LocalCluster):
+        return
+    from models.devices import device_problem
+
+    if (problem := device_problem(run.device)) is not None:
+        hint = "--set run.device=cpu, or what stillroom doctor finds"
+        raise UserError(f"run.device: {run.device} cannot be used", found=problem, hint=hint)
 
 
 @contextmanager
@@ -202,6 +235,7 @@ def open_run(
     log_plainly()
     settings, root = workspace.settings, workspace.root
     check_writable(root)
+    check_device(settings.run)
     plan = open_plan(settings, root, pins=pins, force=force, shape=shape(settings) if shape else None)
     show_plan(stage_rows(plan))
     with (

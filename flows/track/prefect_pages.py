@@ -48,6 +48,7 @@ class Tally:
     rejected: int = 0
     asking: int = 0  # made, and judged again once further attempts are made
     what: str = "samples"
+    reasons: str = ""  # of the rejected
 
     @property
     def text(self) -> str:
@@ -55,7 +56,7 @@ class Tally:
         words += [f"{self.made} made with {self.samples} {self.what}"] if self.made else []
         for count, word in (
             (self.asking, "too few samples: further attempts follow"),
-            (self.rejected, f"{self.what} rejected"),
+            (self.rejected, f"{self.what} rejected" + f" ({self.reasons})" * bool(self.reasons)),
             (self.failed, "failed"),
             (self.blocked, "blocked"),
         ):

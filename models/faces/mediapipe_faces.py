@@ -16,8 +16,9 @@ MOST_FACES = 5  # faces searched for in a picture; more than one is a reason to 
 class MediaPipeFaces:
     """MediaPipe's face landmarker, with the interface of `landmarks.LandmarkNet`."""
 
-    def __init__(self, landmarker: Any) -> None:
-        self.landmarker = landmarker
+    def __init__(self, landmarker: Any, path: Path | None = None) -> None:
+        """path: the model file, which an exported student carries."""
+        self.landmarker, self.path = landmarker, path
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -35,7 +36,7 @@ class MediaPipeFaces:
             num_faces=MOST_FACES,
         )
         try:
-            return cls(vision.FaceLandmarker.create_from_options(options))
+            return cls(vision.FaceLandmarker.create_from_options(options), path)
         except (ValueError, RuntimeError, OSError) as error:
             raise WeightsError(
                 f"{path.name} is not a model of MediaPipe's FaceLandmarker\n  file      {path}\n"

@@ -1,6 +1,7 @@
 """Identity of real faces: ArcFace's IR-SE-50 (Deng et al. 2019), with the keys of `model_ir_se50.pth`.
 
-The paper measures identity with it. `models.judges.identity` is its small relative of the embedded world.
+The paper measures identity with it. `models.faces.recognition` cuts the faces that it reads; `models.judges.identity`
+is its small relative of the embedded world.
 """
 
 from __future__ import annotations
@@ -8,19 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.pixels import signed
-
-FACE_PX = 112  # side of the crop that the network was trained on
+FACE_PX = 112  # side of the faces that the network was trained on
 STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels and blocks; each stage halves the size
 EMBEDDING = 512
-
-# The part of an FFHQ crop that the network was trained to see, as Live3D and 3DPE cut it: of 256 px, rows and columns.
-SCALED_PX, ROWS, COLUMNS = 256, slice(35, 223), slice(32, 220)
 
 
 class SqueezeExcitation(nn.Module):
@@ -90,15 +85,3 @@ class ArcFace(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         """faces: (B, 3, 112, 112) in [-1, 1].  Returns (B, 512), unit length."""
         return F.normalize(self.output_layer(self.body(self.input_layer(faces))), dim=-1)
-
-    @torch.no_grad()
-    def embed(self, images: np.ndarray) -> Tensor:
-        """(B, 512) unit vectors of FFHQ crops (B, H, W, 3) uint8."""
-        return self(crop_face(signed(images, next(self.parameters()).device)))
-
-
-def crop_face(images: Tensor) -> Tensor:
-    """Crop FFHQ crops (B, 3, H, W) to the network's input, (B, 3, 112, 112)."""
-    if images.shape[-2:] != (SCALED_PX, SCALED_PX):
-        images = F.interpolate(images, (SCALED_PX, SCALED_PX), mode="bilinear", antialias=True, align_corners=False)
-    return F.adaptive_avg_pool2d(images[:, :, ROWS, COLUMNS], FACE_PX)

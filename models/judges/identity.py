@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.pixels import signed
 
 EMBEDDING = 64
+INPUT_PX = 64  # side of a portrait as the stage align cuts it
 
 
 class _Block(nn.Module):
@@ -27,7 +28,10 @@ class _Block(nn.Module):
 
 
 class IdentityNet(nn.Module):
-    """Faces (B, 3, 64, 64) in [-1, 1] to unit vectors (B, 64); other sizes are resized."""
+    """Faces (B, 3, 64, 64) in [-1, 1] to unit vectors (B, 64); other sizes are resized.
+
+    It learned from portraits as the stage align cuts them, from the front and from the sides.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,12 +42,13 @@ class IdentityNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, 64), unit length; the cosine of two measures whether they are the same person."""
-        if images.shape[-2:] != (64, 64):
-            images = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True, align_corners=False)
+        if images.shape[-2:] != (INPUT_PX, INPUT_PX):
+            size = (INPUT_PX, INPUT_PX)
+            images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         hidden = nn.functional.silu(self.norm(self.blocks(self.stem(images))))
         return nn.functional.normalize(self.head(hidden.flatten(1)), dim=-1)
 
     @torch.no_grad()
     def embed(self, images: np.ndarray) -> Tensor:
-        """(B, 64) unit vectors of faces (B, H, W, 3) uint8."""
+        """(B, 64) unit vectors of aligned portraits (B, H, W, 3) uint8."""
         return self(signed(images, self.head.weight.device))

@@ -20,7 +20,8 @@ def draw_corners(views: int, resolution: int, rays: int, generators: Sequence[to
     Returns (V, B, 2) for one generator a sample.
     """
     places = resolution - rays + 1
-    assert places > 0, f"a patch of {rays} rays does not fit into {resolution}"
+    if places < 1:
+        raise ValueError(f"a patch of {rays} rays does not fit into {resolution}")
     drawn = [torch.randint(places, (views, 2), generator=each, device=each.device) for each in generators]
     return torch.stack(drawn, dim=1)
 

@@ -11,27 +11,30 @@ import hashlib
 import json
 import os
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from models.checkpoints import WeightsError, file_digest
 
 if TYPE_CHECKING:
+    from models.faces.recognition import Recogniser
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
-__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "modules"]
+__all__ = ["WeightsError", "describe", "digest", "files_digest", "find_words", "load", "load_recogniser", "modules"]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
+FETCHED = ROOT / "models" / "weights" / "fetched"  # files from public addresses, see flows/care/fetch.py
 NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "mae", "lpips", "safety")
 MODULES: dict[str, tuple[str, ...]] = {
     "editor": ("models.editing.editor",),
     "teacher": ("models.three_d.live3d",),
     "clip": ("models.judges.clip",),
-    "identity": ("models.judges.identity",),
+    "identity": ("models.judges.identity", "models.faces.recognition"),
     "landmarks": ("models.faces.landmarks",),
     "mae": ("models.three_d.mae",),
     "lpips": ("models.judges.perceptual",),
@@ -39,9 +42,10 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 PAPER_MODULES = {
     "landmarks": ("models.faces.mediapipe_faces",),
-    "identity": ("models.judges.arcface",),
+    "identity": ("models.judges.arcface", "models.faces.recognition"),
     "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
 }
+TOKENIZER = "tokenizer.json"
 ABSENT = "absent"  # digest of an optional network that was not given
 
 
@@ -96,15 +100,41 @@ def describe(world: str) -> list[dict[str, Any]]:
         entry = _entry(name, world)
         row: dict[str, Any] = {"name": name, "source": entry.get("hub") or entry.get("path") or "not given"}
         row["hub"] = [entry["hub"], entry["revision"]] if "hub" in entry else None
+        row |= {field: entry.get(field) for field in ("url", "licence", "get", "sha256_begins")}
         row["listed"] = entry.get("sha256")
+        folder = _folder(entry) or (hub_folder(*row["hub"]) if row["hub"] else None)
         try:
-            row |= {"digest": digest(name, world), "state": ABSENT if _is_absent(entry) else "ready", "problem": ""}
+            state = ABSENT if _is_absent(entry) else "ready" if folder else "not fetched"
+            row |= {"digest": digest(name, world), "state": state, "problem": ""}
         except WeightsError as error:
             row |= {"digest": "", "state": "missing", "problem": str(error)}
-        folder = _folder(entry)
         row["bytes"] = sum(file.stat().st_size for file in _files(folder)) if folder else 0
         rows.append(row)
     return rows
+
+
+def find_words(world: str) -> Path | None:
+    """Return the file of the text encoder's tokenizer, if it is on this machine."""
+    entry = _entry("clip", world)
+    folder = _folder(entry) if "hub" not in entry else hub_folder(entry["hub"], entry["revision"])
+    path = None if folder is None else folder / TOKENIZER
+    return path if path is not None and path.is_file() else None
+
+
+def hub_folder(repository: str, revision: str) -> Path | None:
+    """The snapshot of a hub repository in this machine's cache; None where it was not fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def fetched_file(url: str) -> Path:
+    """Path that a published file is fetched to."""
+    return FETCHED / PurePosixPath(urlsplit(url).path).name
 
 
 @cache
@@ -128,6 +158,13 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
 
         return SafetyChecker.load(source, device, revision)
     return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
+
+
+def load_recogniser(world: str, device: str = "cpu") -> Recogniser:
+    """Return the identity network of a world with the detector, if there is one, of the points that it aligns by."""
+    from models.faces.recognition import Recogniser
+
+    return Recogniser(load("identity", world, device), load("landmarks", world, device), world)
 
 
 def _load_own(name: str, folder: Path, device: str) -> Any:
@@ -210,12 +247,14 @@ def _entry(name: str, world: str) -> dict[str, Any]:
 
 def _is_absent(entry: dict[str, Any]) -> bool:
     """Whether a network is optional and was not given."""
-    return bool(entry.get("optional")) and not entry.get("path") and "hub" not in entry
+    return bool(entry.get("optional")) and _folder(entry) is None and "hub" not in entry
 
 
 def _folder(entry: dict[str, Any]) -> Path | None:
+    """The file or folder of an entry: the given one, or the one that was fetched from its address."""
     if not entry.get("path"):
-        return None
+        fetched = fetched_file(entry["url"]) if "url" in entry else None
+        return fetched if fetched is not None and fetched.is_file() else None
     path = Path(entry["path"]).expanduser()
     return path if path.is_absolute() else ROOT / path
 
@@ -226,7 +265,8 @@ def _checked_digest(name: str, world: str) -> str:
     if folder is None:
         raise WeightsError(
             f"no weights given for {name} ({world})\n  file      configs/models.yaml, {world}.{name}.path\n"
-            f"  hint      {entry.get('get', 'set the path to the file')}"
+            f"  hint      {f'stillroom models fetch {name}    or: ' if 'url' in entry else ''}"
+            f"{entry.get('get', 'set the path to the file')}"
         )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         raise WeightsError(

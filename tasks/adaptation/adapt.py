@@ -8,7 +8,6 @@ the machine; nothing depends on this stage.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from tasks.training.trainer import Trainer
 
 CURVE, PICTURE = "curve.parquet", "samples.png"
+LOOKS = "looks.png"  # the held-out edits at each look (3DPE, Figure 5)
 PAIRS_SHARE = 1 / 2  # of the samples of a step; the others are rehearsed
 LR_END = 0.1  # share of the learning rate that is left at the end
 CHECKPOINT_S = 10.0  # of learning between two checkpoints
@@ -63,8 +63,8 @@ class Findings:
     old_after: dict[str, float] = field(default_factory=dict)
 
 
-def run(work: Work, clock: Clock = time.monotonic) -> Summary:
-    """Load the networks and adapt."""
+def run(work: Work, clock: Clock | None = None) -> Summary:
+    """Load the networks and adapt.  clock: of the budget; by default the wall's, with the device synchronised."""
     from models.zoo import zoo
 
     names = ("teacher", "lpips", "clip", "mae")
@@ -72,14 +72,16 @@ def run(work: Work, clock: Clock = time.monotonic) -> Summary:
     return adapt(work, networks, clock)
 
 
-def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summary:
+def adapt(work: Work, networks: Networks, clock: Clock | None = None) -> Summary:
     """Learn for `adapt.seconds` of the clock, from the newest checkpoint that an interrupted run left."""
     from models.three_d.adaptation import learn_only_adaptable
     from tasks.adaptation.exam import Exam
     from tasks.adaptation.rehearsal import rehearse
+    from tasks.evaluation.stopwatch import device_clock
     from tasks.training.mirroring import mirror
 
     settings, base = work.settings, base_of(work)
+    clock = clock or device_clock(settings.run.device)
     learned, held_out = read_pairs(work.input("pairs").folder)
     student = load_student(base.folder, settings.run.device)
     old = [s for s in read_samples(work.input("dataset").folder, work.root) if s.style != work.partition.style]
@@ -95,6 +97,7 @@ def adapt(work: Work, networks: Networks, clock: Clock = time.monotonic) -> Summ
     before, after, teachers = (exam.judge(pictures) for pictures in (unadapted, edited, lifted))
     found = Findings(curve, before, after, float(teachers.mean()), old_before, old_exam.take(student))
     exam.draw([unadapted, edited, lifted], work.folder / PICTURE)
+    draw_looks(exam, settings, work)
     return write_products(work, student, found, learned, exam)
 
 
@@ -107,7 +110,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="adapt",
-    version=1,
+    version=2,
     split_by=("style",),
     needs=(Need("pairs"), Need("dataset"), Need("distill")),
     reads=reads,
@@ -207,14 +210,14 @@ def learn(
     own, curve = settings.adapt, Curve()
     checkpoints = Checkpoints(working, {"trainer": trainer, "curve": curve}, trainer.maker.device)
     checkpoints.resume()
-    looks = [0.0, *sorted({second for second in own.looks_s if second < own.seconds}), own.seconds]
+    looks = look_times(own)
     todo = looks[len(looked_at(curve.rows)) :]  # a step may end after several of them: each has its row
     trainer.student.train()
     for stop, is_look in stops(looks):
         if stop not in todo if is_look else stop <= course.spent:
             continue
         train_until(stop, trainer, course, curve, own, clock)
-        seen = {"lpips": mean_lpips(exam, trainer.student)} if is_look else {}
+        seen = {"lpips": look(exam, trainer.student, working / look_name(stop))} if is_look else {}
         values = curve.point(trainer.taken, {"seconds": course.spent, **seen})
         checkpoints.save(trainer.taken)
         report(round(course.spent), round(own.seconds), values)
@@ -247,11 +250,32 @@ def train_until(
         trainer.schedule.step()
 
 
-def mean_lpips(exam: Exam, student: Student) -> float:
-    """Over all questions, which are of one style."""
-    (value,) = exam.take(student).values()
+def look_times(own: AdaptSettings) -> list[float]:
+    """Return the seconds of the looks: before, at those of the settings, and at the end."""
+    return [0.0, *sorted({second for second in own.looks_s if second < own.seconds}), own.seconds]
+
+
+def look_name(second: float) -> str:
+    """The file of a look's pictures."""
+    return f"look-{second:g}.npy"
+
+
+def look(exam: Exam, student: Student, path: Path) -> float:
+    """Edit what is held out, and keep the pictures. Returns their mean LPIPS."""
+    edited = exam.edits(student)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.stack(edited))
+    value = float(exam.judge(edited).mean())
     log.info("adapt      LPIPS to what is held out %.3f", value)
     return value
+
+
+def draw_looks(exam: Exam, settings: Settings, work: Work) -> None:
+    """Draw the held-out edits at each look side by side, the unadapted student's first."""
+    times = look_times(settings.adapt)
+    columns = [np.load(work.working / look_name(second)) for second in times]
+    names = [f"{second / 60:g} min" if second >= 60 else f"{second:g} s" for second in times]
+    exam.draw(columns, work.folder / LOOKS, names)
 
 
 def write_products(work: Work, student: Student, found: Findings, learned: Sequence[SampleRef], exam: Exam) -> Summary:
@@ -270,7 +294,7 @@ def write_products(work: Work, student: Student, found: Findings, learned: Seque
         "pairs": sorted(sample.key for sample in learned),
         "curve": [{"seconds": row["seconds"], "lpips": row["lpips"]} for row in looked_at(found.curve)],
         "held_out": len(exam.questions),
-        "lpips_to": "true styled head" if all(q.true for q in exam.questions) else "pseudo-label",
+        "lpips_to": exam.aim,
         "old_styles": {
             style: {"before": before, "after": found.old_after[style]} for style, before in found.old_before.items()
         },

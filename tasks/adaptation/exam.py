@@ -20,7 +20,7 @@ from models import procedural
 from models.pixels import signed
 from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import render_views, true_heads
-from tasks.pictures.sheets import contact_sheet, write_png
+from tasks.pictures.sheets import caption, contact_sheet, write_png
 from tasks.training.data import SampleRef, read_fields
 from tasks.training.reading import text_tokens
 
@@ -54,6 +54,8 @@ class Exam:
     ) -> None:
         self.clip, self.perceptual, self.device = clip, perceptual, settings.run.device
         self.questions = [ask(sample, settings) for sample in samples]
+        # LPIPS is to it.
+        self.aim = "true styled head" if all(question.true for question in self.questions) else "pseudo-label"
 
     def take(self, student: Student) -> dict[str, float]:
         """The mean LPIPS of each style."""
@@ -91,13 +93,17 @@ class Exam:
             views.append(render_views(teacher, triplane, torch.from_numpy(question.camera)[None])[0])
         return views
 
-    def draw(self, columns: Sequence[list[np.ndarray]], path: Path) -> Path:
-        """Draw a row for each question: portrait, answer, and the given edits of it."""
+    def draw(self, columns: Sequence[Sequence[np.ndarray]], path: Path, names: Sequence[str] = ()) -> Path:
+        """Draw a row for each question: portrait, answer, and the given edits of it.
+
+        names: of the edits' columns, written above them.
+        """
         rows = [
             [question.portrait, question.answer, *(edits[i] for edits in columns)]
             for i, question in enumerate(self.questions)
         ]
-        return write_png(path, contact_sheet(rows, scale=max(1, 128 // rows[0][0].shape[0])))
+        sheet = contact_sheet(rows, scale=max(1, 128 // rows[0][0].shape[0]))
+        return write_png(path, caption(sheet, ["portrait", self.aim, *names]) if names else sheet)
 
     def _signed(self, picture: np.ndarray) -> Tensor:
         return signed(picture[None], self.device)

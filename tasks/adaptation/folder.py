@@ -17,17 +17,21 @@ from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import StyleFile, read_style, style_paths, styles_folder
 from data_catalog.samples.encoding import encode_array, encode_json, encode_png
+from data_catalog.samples.formats import is_picture_name
+from data_catalog.samples.images import DECODER
 from data_catalog.samples.keys import sample_key
 from data_catalog.samples.seeds import derive
 from data_catalog.samples.shards import Sample
 from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, LEARNED, write_pairs
+from tasks.align import find_detector
 from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
-from tasks.student.companions import find_detector
-from tasks.student.user_portrait import SUFFIXES, Portrait, cut_out, locate, read_picture
+from tasks.sources.cropping import Unusable, cut_edit
+from tasks.student.companions import tell_without
+from tasks.student.user_portrait import Portrait, cut_out, locate, read_picture
 from tasks.tables.samples import SampleRow
-from tasks.teach import SHARD, Teachers, draw_view_cameras, encode_lesson, teach_sample
+from tasks.teach import NETWORKS, SHARD, Teachers, draw_view_cameras, encode_lesson, load_teachers, teach_sample
 
 INPUT, EDITED = "input", "edited"  # the two folders
 FEWEST = 3  # pairs: two to learn from, one to measure with
@@ -53,11 +57,8 @@ class AlignedPair(NamedTuple):
 
 def run(work: Work) -> Summary:
     """Load the teacher, align the pairs and teach them."""
-    from models.zoo import zoo
-
     settings = work.settings
-    world, device = settings.world, settings.run.device
-    teachers = Teachers(*(zoo.load(name, world, device) for name in ("teacher", "identity", "lpips")))
+    teachers = load_teachers(settings)
     style = work.partition.style
     assert style is not None
     book, _ = make_book(style_of(style, settings), settings, work.root / ANSWERS)
@@ -69,7 +70,13 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
     own = settings.adapt.model_dump(include={"pairs", "held_out", "seed", "prompt"})
     shaped = settings.align.model_dump(mode="json", exclude={"landmarks"})
     prompts = settings.prompts.model_dump(include={"backend", "train", "test", "seed"})
-    return own | {"align": shaped, "prompts": prompts, "teach": settings.teach.model_dump(), "world": settings.world}
+    return own | {
+        "align": shaped,
+        "prompts": prompts,
+        "teach": settings.teach.model_dump(),
+        "world": settings.world,
+        "decoder": DECODER,
+    }
 
 
 def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
@@ -84,17 +91,20 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
 
 STAGE = Stage(
     name="pairs",
-    version=1,
+    version=2,
     split_by=("style",),
     reads=reads,
     sources=sources,
-    models=lambda settings: ("teacher", "identity", "lpips"),
+    models=lambda settings: NETWORKS,
     run=run,
 )
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """Return the pairs of a folder, by name. Raises UserError that names the pictures without a partner."""
+    """Return the pairs of a folder, by name.
+
+    Raises UserError that names the pictures without a partner, or two of one name.
+    """
     found: dict[str, dict[str, Path]] = {}
     for side in (INPUT, EDITED):
         if not (folder / side).is_dir():
@@ -102,8 +112,16 @@ def find_pairs(folder: Path) -> list[Pair]:
             raise UserError(f"{shown_path(folder)} has no folder {side}/", expected=expected)
         found[side] = {}
         for path in sorted((folder / side).iterdir()):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                found[side].setdefault(path.stem, path)
+            if not is_picture_name(path.name) or not path.is_file():
+                continue
+            first = found[side].setdefault(path.stem, path)
+            if first != path:
+                raise UserError(
+                    f"{shown_path(folder)}/{side} holds two pictures named '{path.stem}'",
+                    first=first.name,
+                    second=path.name,
+                    hint="pairs are matched by name: rename one of them, or take it away",
+                )
     alone = {side: sorted(found[side].keys() - found[other].keys()) for side, other in _OPPOSITE}
     if any(alone.values()):
         named = {f"only_in_{side}": _shorten(names) for side, names in alone.items() if names}
@@ -127,6 +145,7 @@ def _shorten(names: list[str]) -> str:
 def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> list[AlignedPair]:
     """Cut each pair, by key, with its split and its prompt.  book: as of the stage prompts."""
     detector = find_detector(settings)
+    tell_without(detector, settings)
     names = sorted((pair.name for pair in pairs), key=lambda name: derive("pairs", settings.adapt.seed, name))
     spare = len(pairs) - settings.adapt.pairs
     held_out = min(settings.adapt.held_out, max(spare, len(pairs) // SHARE_HELD_OUT, 1))
@@ -155,22 +174,28 @@ def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> 
             camera=portrait.camera.tolist(),
             camera_source=portrait.camera_source,
             seed=0,
-            image_prompt=split == LEARNED,
         )
         chosen[key] = AlignedPair(row, portrait, edited)
     return [chosen[key] for key in sorted(chosen)]
 
 
 def cut_pair(pair: Pair, detector: Any, settings: Settings) -> tuple[Portrait, np.ndarray]:
-    """The aligned portrait and its edited picture (H, W, 3) uint8, cut at the same place."""
+    """The aligned portrait and its edited picture (H, W, 3) uint8, cut at the same place in any resolution."""
     rgb, edited = read_picture(pair.input, settings), read_picture(pair.edited, settings)
-    if rgb.shape != edited.shape:
-        sizes = [f"{picture.shape[1]} x {picture.shape[0]}" for picture in (rgb, edited)]
-        raise UserError(f"the pictures of the pair '{pair.name}' differ in size", input=sizes[0], edited=sizes[1])
     found, cropped = locate(rgb, detector, settings)
     camera = np.asarray(found.camera, dtype=np.float32)
     portrait = Portrait(cut_out(rgb, found.crop, settings), camera, found.camera_source, cropped)
-    return portrait, cut_out(edited, found.crop, settings)
+    try:
+        return portrait, cut_edit(edited, found.crop, rgb.shape, settings.align.size)
+    except Unusable:
+        sizes = [f"{picture.shape[1]} x {picture.shape[0]}" for picture in (rgb, edited)]
+        raise UserError(
+            f"the pictures of the pair '{pair.name}' differ in shape",
+            input=sizes[0],
+            edited=sizes[1],
+            expected="any size, but the same frame",
+            hint="crop the one like the other",
+        ) from None
 
 
 def style_of(slug: str, settings: Settings) -> StyleFile:

@@ -62,8 +62,7 @@ def choose_pairs(rows: Sequence[SampleRow], settings: Settings) -> list[SampleRo
             hint="more portraits: portraits.count; or looser gates: see stillroom styles",
         )
     chosen = {*learned, *held_out}
-    # Every pair may be shown as an image prompt, of any other portrait.
-    return [replace(row, image_prompt=row.key in lots) for row in rows if row.key in chosen]
+    return [row for row in rows if row.key in chosen]
 
 
 def copy_sample(row: SampleRow, root: Path) -> Sample:

@@ -27,12 +27,11 @@ MEANINGS = {
     "camera": "camera",
     "camera_source": "camera",
     "true_camera": "camera",
-    "image_prompt": "image prompt",
     "score_teacher_lpips": "teacher",  # these two are measured on what the teacher made
     "score_view_identity": "teacher",
 }
-# Columns of a sample's place. A moved sample is the same sample.
-NOT_COMPARED = ("key", "shard", "block", "rank")
+# Columns of a sample's place, and of its portrait. A moved sample is the same sample.
+NOT_COMPARED = ("key", "shard", "block", "rank", "person")
 
 Row = dict[str, Any]
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from data_catalog.config.settings import Settings
+from data_catalog.samples.seeds import derive
 from data_catalog.store.fingerprint import digest_json
 from models.camera import orbit_label
 from models.pixels import signed
-from tasks.evaluation.metrics import WITHOUT_TARGET, Judges, Truth, Views, look, measure, true_heads
+from tasks.evaluation.metrics import WITHOUT_TARGET, Asked, Judges, Truth, Views, look, measure, true_heads
 from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields
@@ -52,13 +53,17 @@ class Evaluation:
         settings: Settings,
         references: dict[str, SampleRef],
         learned: dict[str, list[str]],
+        training_poses: np.ndarray,
     ) -> None:
-        """references, learned: by style, the picture and the words of the training that ask for it."""
+        """references: image prompts by the key of the sample.  learned: prompts of the training by style.
+
+        training_poses: (N, 25), of which pairs of views are drawn.
+        """
         self.models, self.settings, self.references, self.learned = models, settings, references, learned
+        self.training_poses = training_poses
         self._plain: dict[str, Views] = {}
         self._kept: dict[str, dict[str, Views]] = {}
         self._truths: dict[str, Truth] = {}
-        self._reference_tokens: dict[str, Tensor] = {}
 
     def keep_views(self, pictured: Mapping[str, Sequence[SampleRef]]) -> None:
         """Cache views and truth of these samples, by style: they are measured and then drawn."""
@@ -77,17 +82,25 @@ class Evaluation:
     def measure_sample(self, sample: SampleRef, truth: Truth | None) -> list[Row]:
         """The rows of one sample."""
         fields = read_fields(sample)
-        seen: dict[str, Views | np.ndarray] = {**self.views(sample, fields, self.cameras(sample))}
+        asked = self.ask(sample, fields)
+        seen: dict[str, Views | np.ndarray] = {**self.views(sample, fields, self.all_cameras(sample))}
         if truth is not None:
-            seen[TRUE_HEAD] = truth.pictures
+            assert truth.posed is not None
+            seen[TRUE_HEAD] = np.concatenate([truth.pictures, truth.posed])
         rows = []
         for method, views in seen.items():
-            values = measure(self.models.judges, views, fields.portrait, sample.prompt, fields.pseudo_label, truth)
+            reference = self.reference(sample) if method == IMAGE_PROMPT else None
+            values = measure(self.models.judges, views, asked, truth, reference)
             if method == TRUE_HEAD:
                 values = {name: value if name in WITHOUT_TARGET else None for name, value in values.items()}
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method}
             rows.append(own | {"prompt": sample.prompt, "truth": truth is not None} | values)
         return rows
+
+    def ask(self, sample: SampleRef, fields: Fields) -> Asked:
+        """Return the inputs of a sample's edit, and its cameras."""
+        cameras, poses = self.cameras(sample).numpy(), self.poses(sample)
+        return Asked(fields.portrait, sample.prompt, fields.pseudo_label, cameras, poses)
 
     def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, Views]:
         """Return the views of each method from cameras (V, 25)."""
@@ -99,7 +112,7 @@ class Evaluation:
             TEACHERS: look(models.teacher, self.taught(fields), cameras),
             NO_EDIT: self.unedited(sample, fields, cameras),
         }
-        if sample.style in self.references:
+        if sample.key in self.references:
             seen[IMAGE_PROMPT] = look(models.student, self.edit_by_image(fields, sample), cameras)
         if learned := self.learned.get(sample.style):
             # Each portrait meets another one of them: the test portraits of a style share few.
@@ -122,12 +135,13 @@ class Evaluation:
 
     def edit_by_image(self, fields: Fields, sample: SampleRef) -> Tensor:
         """The student's triplane (1, 3*C, h, w) by another portrait's pseudo-label."""
-        if sample.style not in self._reference_tokens:
-            picture = read_fields(self.references[sample.style]).pseudo_label
-            tokens = image_tokens(self.models.student, self.models.mae, picture[None])
-            self._reference_tokens[sample.style] = tokens
-        tokens = self._reference_tokens[sample.style].to(self.settings.run.device)
+        reference = self.reference(sample)[None]
+        tokens = image_tokens(self.models.student, self.models.mae, reference).to(self.settings.run.device)
         return self._edit(fields, tokens, "image")
+
+    def reference(self, sample: SampleRef) -> np.ndarray:
+        """The picture (H, W, 3) uint8 that asks for the edit of a sample: another portrait's pseudo-label."""
+        return read_fields(self.references[sample.key], ["pseudo_label.png"]).pseudo_label
 
     def taught(self, fields: Fields) -> Tensor:
         """The teacher's triplane (1, 3*C, h, w) of the pseudo-label: as stored, or made again."""
@@ -142,6 +156,20 @@ class Evaluation:
         around = orbit_label(-own.view_yaw * torch.cos(angle), own.view_pitch * torch.sin(angle))
         return torch.cat([torch.from_numpy(portrait_camera(sample))[None], around])
 
+    def poses(self, sample: SampleRef) -> np.ndarray:
+        """(2 * pose_pairs, 25) float32: pairs of cameras of training portraits, drawn for each test portrait.
+
+        Every style and method of a portrait is seen from the same ones.
+        """
+        own, known = self.settings.evaluate, self.training_poses
+        rng = np.random.default_rng(derive("poses", own.seed, sample.portrait_id))
+        pairs = [rng.choice(len(known), 2, replace=len(known) < 2) for _ in range(own.pose_pairs)]
+        return known[np.concatenate(pairs)]
+
+    def all_cameras(self, sample: SampleRef) -> Tensor:
+        """The cameras, and those of the pairs."""
+        return torch.cat([self.cameras(sample), torch.from_numpy(self.poses(sample))])
+
     def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
         """The true styled heads by key, in the procedural world."""
         known = {s.key: s.portrait_seed for s in tested if s.true_camera is not None and s.portrait_seed is not None}
@@ -151,7 +179,8 @@ class Evaluation:
             first, styles = samples[0], [sample.style for sample in samples]
             size = self.settings.align.size
             rays = self.models.teacher.config.renderer.resolution
-            heads = true_heads(known[first.key], self.cameras(first).numpy(), size, styles, rays)
+            cameras, poses = self.cameras(first).numpy(), self.poses(first)
+            heads = true_heads(known[first.key], cameras, size, styles, rays, poses)
             truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
         self._truths |= {key: truth for key, truth in truths.items() if key in self._kept}
         return truths

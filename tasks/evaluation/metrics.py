@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +15,13 @@ from models.pixels import signed, to_bytes, to_levels
 from models.procedural.render import CHANGED
 
 if TYPE_CHECKING:
+    from models.faces.recognition import Recogniser
     from models.judges.clip import Clip
-    from models.judges.identity import IdentityNet
     from models.judges.perceptual import Perceptual
 
-MEASURES = ("id", "clip", "three_d", "lpips")  # the paper's, and LPIPS to the truth or the pseudo-label
-WITHOUT_TARGET = MEASURES[:3]  # measures that need the edited pictures only
+# The paper's, CLIP by the kind of the prompt, and LPIPS to the truth or the pseudo-label.
+MEASURES = ("id", "clip", "clip_image", "three_d", "lpips")
+WITHOUT_TARGET = ("id", "clip", "three_d")  # measures that need the edited pictures only
 TRUE_MEASURES = (  # only where the true styled head is known
     "l1_changed_input",  # inside the region that the true edit changes, at the input view
     "l1_changed_novel",  # the same at the novel views
@@ -39,7 +39,7 @@ TRUE_MEASURES = (  # only where the true styled head is known
 class Judges:
     """Networks of the measures."""
 
-    identity: IdentityNet
+    identity: Recogniser
     clip: Clip
     lpips: Perceptual
 
@@ -52,6 +52,21 @@ class Views:
     depth: np.ndarray  # (V, h, h) world units along the ray; means nothing where opacity is near 0
     opacity: np.ndarray  # (V, h, h) in [0, 1]
 
+    def part(self, places: slice) -> Views:
+        """Return some of the views."""
+        return Views(self.pictures[places], self.depth[places], self.opacity[places])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Edit that is measured: its inputs, and the cameras that it is seen from."""
+
+    portrait: np.ndarray  # (H, W, 3) uint8
+    prompt: str
+    pseudo_label: np.ndarray  # (H, W, 3) uint8
+    cameras: np.ndarray  # (V, 25), the portrait's first
+    poses: np.ndarray  # (2 * pairs, 25), random ones: 2 by 2 a pair of EG3D's protocol
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -60,25 +75,35 @@ class Truth:
     pictures: np.ndarray  # (V, H, W, 3) uint8
     changed: np.ndarray  # (V, H, W) bool
     depth: np.ndarray | None = None  # (V, h, h) world units along the ray, inf off the head
+    posed: np.ndarray | None = None  # (2 * pairs, H, W, 3) uint8, from the pairs of random cameras
 
 
 def true_heads(
-    portrait_seed: int, cameras: np.ndarray, size: int, styles: Sequence[str], rays: int | None = None
+    portrait_seed: int,
+    cameras: np.ndarray,
+    size: int,
+    styles: Sequence[str],
+    rays: int | None = None,
+    poses: np.ndarray | None = None,
 ) -> dict[str, Truth]:
     """Render the true edits of a person of the procedural world, by style; unknown styles are left out.
 
-    cameras: (V, 25).  rays: across the depths; without it there are none.
+    cameras: (V, 25).  rays: across the depths; without it there are none.  poses: (2 * pairs, 25), further cameras.
     """
     known = [style for style in styles if style in procedural.STYLES]
-    person = procedural.portrait(portrait_seed)
+    person, count = procedural.portrait(portrait_seed), len(cameras)
+    labels = cameras if poses is None else np.concatenate([cameras, poses])
     views = [
         procedural.render_styles(person, torch.from_numpy(label), size, [None, *known])
-        for label in cameras.astype(np.float32)
+        for label in labels.astype(np.float32)
     ]
     rgb = np.stack([[picture.rgb.numpy() for picture in view] for view in views])
     changed = (np.abs(rgb - rgb[:, :1]) > CHANGED).any(axis=-1)
     levels = to_levels(rgb)
-    heads = {style: Truth(levels[:, i], changed[:, i]) for i, style in enumerate(known, start=1)}
+    heads = {
+        style: Truth(levels[:count, i], changed[:count, i], posed=levels[count:, i])
+        for i, style in enumerate(known, start=1)
+    }
     if rays is None or not known:
         return heads
     shapes = [
@@ -91,31 +116,37 @@ def true_heads(
 def measure(
     judges: Judges,
     views: Views | np.ndarray,
-    portrait: np.ndarray,
-    prompt: str,
-    pseudo_label: np.ndarray,
+    asked: Asked,
     truth: Truth | None,
+    reference: np.ndarray | None = None,
 ) -> dict[str, float | None]:
     """Compute the measures of one method on one sample; None where a measure is undefined.
 
-    views: the first from the portrait's camera; or only their pictures (V, H, W, 3) uint8, without depths.
-    portrait, pseudo_label: (H, W, 3) uint8, H and W of the views.
+    views: from all cameras of `asked`, those of its pairs last; or only their pictures (V + 2 * pairs, H, W, 3) uint8,
+    without depths.  truth: from the cameras without the pairs.  reference: (H, W, 3) uint8, the picture that was the
+    prompt; None where the text was.
     """
-    pictures = views.pictures if isinstance(views, Views) else views
-    faces = judges.identity.embed(np.concatenate([portrait[None], pictures]))
-    pairs = [float(a @ b) for a, b in combinations(faces[1:], 2)]
-    looks, wanted = judges.clip.embed_images(pictures[:1]), judges.clip.embed_texts([prompt])
-    target = pseudo_label[None] if truth is None else truth.pictures
+    seen, count = views.pictures if isinstance(views, Views) else views, len(asked.cameras)
+    pictures = seen[:count]
+    faces = judges.identity.embed_seen(
+        np.stack([asked.portrait, seen[0], *seen[count:]]),
+        np.concatenate([asked.cameras[:1], asked.cameras[:1], asked.poses]),
+    )
+    pairs = (faces[2::2] * faces[3::2]).sum(dim=1)
+    looks, wanted = judges.clip.embed_images(pictures[:1]), judges.clip.embed_texts([asked.prompt])
+    alike = None if reference is None else float(looks[0] @ judges.clip.embed_images(reference[None])[0])
+    target = asked.pseudo_label[None] if truth is None else truth.pictures
     measured: dict[str, float | None] = dict.fromkeys(TRUE_MEASURES) | {
         "id": float(faces[0] @ faces[1]),
         "clip": float(looks[0] @ wanted[0]),
-        "three_d": float(np.mean(pairs)),
+        "clip_image": alike,
+        "three_d": float(pairs.mean()) if len(pairs) else None,
         "lpips": _lpips(judges.lpips, pictures[:1], target[:1]),
     }
     if truth is not None:
         measured |= _against_truth(pictures, truth) | {"lpips_novel": _lpips(judges.lpips, pictures[1:], target[1:])}
         if truth.depth is not None and isinstance(views, Views):
-            measured |= _shape_against_truth(views, truth.depth)
+            measured |= _shape_against_truth(views.part(slice(count)), truth.depth)
     return measured
 
 

@@ -35,7 +35,7 @@ def draw_style(evaluation: Evaluation, style: str, samples: Sequence[SampleRef],
     rows, opposite = [], 1 + evaluation.settings.evaluate.novel_views // 2
     for sample in samples:
         fields = read_fields(sample)
-        seen = evaluation.views(sample, fields, evaluation.cameras(sample))
+        seen = evaluation.views(sample, fields, evaluation.all_cameras(sample))
         row = [fields.portrait, fields.pseudo_label]
         row += [truths[sample.key].pictures[0]] if truths else []
         rows.append([*row, seen[TEACHERS].pictures[0], *seen[STUDENT].pictures[[0, 1, opposite]]])

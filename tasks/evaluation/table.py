@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_catalog.config.settings import EvaluateSettings, Settings
+from tasks.evaluation.operations import counted_speedup
 
 STUDENT, TEACHERS, NO_EDIT = "student", "editor+teacher", "no edit"
 TEACHERS_AS_EDITED = "editor+teacher, edit.steps"  # in the timing, where others are timed as well
@@ -51,6 +52,9 @@ def make_table(rows: Sequence[Row], timing: dict[str, float], settings: Settings
         "speedup": timing[TEACHERS] / timing[STUDENT],
         "timed_editor_steps": own.timed_editor_steps or settings.edit.steps,  # of that speedup
         "edit_steps": settings.edit.steps,
+        "timing_repeats": own.timing_repeats,
+        "counted_speedup": counted_speedup(own.timed_editor_steps or settings.edit.steps),  # at the paper's size
+        "pose_pairs": own.pose_pairs,  # of the measure 3D
         "speedup_as_edited": timing.get(TEACHERS_AS_EDITED, timing[TEACHERS]) / timing[STUDENT],
         "samples": len({row["key"] for row in rows}),
         "lpips_to": "true styled head" if all(row["truth"] for row in rows) else "pseudo-label where truth is unknown",

@@ -71,6 +71,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Scores], bool]], ...] = (
 )
 KEPT = "kept"
 FACE, NO_FACE = "face", "no face found"
+LEFT_OUT, LOW_YIELD = "yield", "low yield of its style"
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,13 @@ def calibration_pool(rows: Sequence[Candidate], settings: SelectSettings) -> lis
 def verdict(row: Scores, limits: Limits) -> tuple[str, str]:
     """(step where a sample stops, the reason), or ("kept", "").
 
-    Test samples pass every gate, so that thresholds cannot make the evaluation easier; only one without a
-    picture is lost.
+    Test samples pass every gate, so that thresholds cannot make the evaluation easier. One without a picture, with an
+    unsafe or a constant one is lost like others: it shows nothing that a method could be compared with.
     """
-    tested = row.split == "test"
     for step, reason, fails in CHECKS:
-        if fails(row) and (not tested or step == "decodes"):
+        if fails(row):
             return step, reason
-    if tested:
+    if row.split == "test":
         return KEPT, ""
     if limits.face and row.score_camera_drift_deg is None:
         return FACE, NO_FACE

@@ -7,6 +7,7 @@ was made before.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ from data_catalog.config.settings import SelectSettings
 from data_catalog.store.stage import Partition
 from tasks.gating.gates import Candidate
 
+log = logging.getLogger(__name__)
+
 
 def ask_for_more(
     style: str, judged: Sequence[Candidate], settings: SelectSettings, repeatable: bool = True
@@ -22,8 +25,8 @@ def ask_for_more(
     """Places of the attempts to make (`0002-a1`), as many as the yield so far lets expect to be enough.
 
     A block is attempted again only after all others had as many attempts; among the rest, blocks with the most
-    portraits without a kept sample come first. A style that is still short after `select.attempts` is stopped; at once
-    where its edits came with the portraits and are not `repeatable`.
+    portraits without a kept sample come first. A style that is still short after `select.attempts`, or whose edits came
+    with the portraits and are not `repeatable`, is stopped, or stays short by `select.on_low_yield`.
     """
     learned = [row for row in judged if row.split == "train"]
     kept = sum(row.kept for row in learned)
@@ -33,6 +36,9 @@ def ask_for_more(
     done = {block: max(row.attempt for row in learned if row.block == block) for block in sizes}
     least = min(done.values()) + 1
     if not repeatable or least >= settings.attempts:
+        if settings.on_low_yield == "leave_out":
+            log.warning("style %s keeps %d training samples, fewer than select.keep=%d", style, kept, settings.keep)
+            return []
         raise _stopped(style, kept, learned, settings, repeatable)
     expected, places = float(kept), []
     for block in sorted(sizes, key=lambda block: (-_uncovered(learned, block), block)):

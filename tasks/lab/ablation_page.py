@@ -13,10 +13,11 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from data_catalog.config.settings import Settings
+from tasks.adaptation import adapt
 from tasks.lab.ablation import USUAL_PAIRS, Arm
 from tasks.templates import TEMPLATES
 
-PAGE, PICTURE = "ablations.md", "ablations.png"
+PAGE, PICTURE, LOOKS_PICTURE = "ablations.md", "ablations.png", "ablations-looks.png"
 TEMPLATE = TEMPLATES / "ablations.md.j2"
 
 Row = dict[str, Any]
@@ -49,12 +50,19 @@ def write_page(
         judge(by_pairs, "pairs", looks[-1], by_seed(results, looks, "pairs", largest)),
     ]
     usual = [result for result in results if result.arm == Arm(largest, USUAL_PAIRS, results[0].arm.seed)]
-    shutil.copyfile(usual[0].folder / "samples.png", folder / PICTURE)
+    for name, target in ((adapt.PICTURE, PICTURE), (adapt.LOOKS, LOOKS_PICTURE)):
+        shutil.copyfile(usual[0].folder / name, folder / target)
     tables = {"styles": by_styles, "pairs": by_pairs, "trends": sentences}
     facts = {"command": command, "style": style, "bases": bases, "base": base, "settings": results[0].settings}
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
     text = template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        **tables, **facts, looks=looks, usual=USUAL_PAIRS, held_out=results[0].held_out, picture=PICTURE
+        **tables,
+        **facts,
+        looks=looks,
+        usual=USUAL_PAIRS,
+        held_out=results[0].held_out,
+        picture=PICTURE,
+        looks_picture=LOOKS_PICTURE,
     )
     (folder / PAGE).write_text(text, encoding="utf-8")
     return {"style": style, "bases": [list(each) for each in bases], **tables}

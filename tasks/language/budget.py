@@ -7,6 +7,7 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import LlmSettings
+from tasks.language.answers import parse_json
 
 OVERHEAD = 64  # tokens that a server may add around the messages
 
@@ -54,3 +55,14 @@ def most_tokens(request: dict[str, Any]) -> tuple[int, int]:
     """Upper bounds of a request's tokens, in and out: no token is shorter than a byte."""
     sent = json.dumps([request["messages"], request.get("response_format")], ensure_ascii=False)
     return len(sent.encode()) + OVERHEAD, int(request.get("max_tokens") or request.get("max_completion_tokens") or 0)
+
+
+def used_tokens(body: bytes) -> tuple[int, int] | None:
+    """Return (in, out) as the server counted them; None if it does not say, or says that there were none."""
+    document = parse_json(body.decode("utf-8", errors="replace"))
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    tokens_in, tokens_out = (count if type(count) is int else -1 for count in counts)
+    return (tokens_in, tokens_out) if min(tokens_in, tokens_out) >= 0 and tokens_in + tokens_out > 0 else None

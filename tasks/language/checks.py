@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from data_catalog.config.plain_text import markup_in
 from data_catalog.config.styles import StyleFile
 from tasks.language.wording import normalise
 
@@ -56,6 +57,10 @@ def unfit(text: str, style: StyleFile) -> str:
     other = "" if style.changes_identity else changes_identity(text)
     if other:
         return f"changes who it is: '{other}'"
+    own = " ".join((*style.prompts, *style.train, *style.test))
+    markup = next((each for each in markup_in(text) if each not in own), "")
+    if markup:
+        return f"markup: {markup}"
     names = people_named(text, style)
     return f"names a person: {', '.join(names)}" if names else ""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_catalog.config.plain_text import not_plain, printable
 from data_catalog.config.styles import StyleFile
 from tasks.language.checks import unfit
 from tasks.language.wording import clean, normalise, rouge_l
@@ -50,7 +51,7 @@ class Collection:
         prompt = Prompt(clean(text), origin)
         reason = self._refuse(prompt)
         if reason:
-            self.rejected.append({"text": prompt.text[:SHOWN], "reason": reason})
+            self.rejected.append({"text": printable(prompt.text[:SHOWN]), "reason": reason})
         elif prompt.origin in WRITTEN or not self._is_similar(prompt.text):
             self.accepted.append(prompt)
 
@@ -66,6 +67,9 @@ class Collection:
             return "empty"
         if len(words) > MAX_WORDS:
             return f"too long: {len(words)} words"
+        unreadable = not_plain(prompt.text)
+        if unreadable:
+            return f"not plain text: {unreadable}"
         met = [*(other.text for other in self.accepted), *(text for _, text, _ in self.similar)]
         if any(words == normalise(other).split() for other in met):
             return "duplicate"

@@ -11,16 +11,22 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_catalog.config.settings import PromptsSettings, Settings
 from data_catalog.store.fingerprint import digest_json, write_atomically
-from tasks.language.budget import Budget, most_tokens
+from tasks.language.answers import parse_json, read_answer
+from tasks.language.budget import Budget, most_tokens, used_tokens
+from tasks.language.complaints import allowed_tokens, is_unknown, objected_to
+from tasks.language.key import without_key
+
+if TYPE_CHECKING:
+    from tasks.language.server import Rejected
 
 log = logging.getLogger(__name__)
 
-LONGEST_ANSWER = 1_000_000  # bytes of an answer that are read
-SAID = 200  # characters of a refusal that are kept as the reason
+UNUSABLE = "unusable-answers"  # folder beside that of the answers: to be looked at, not read again
+LIMITS = ("max_tokens", "max_completion_tokens")  # the newer name is the second
 SYSTEM = (
     "You write instructions for an image editing model that edits portrait photos. Reply with JSON only: "
     '{"paraphrases": ["...", ...]}.'
@@ -51,7 +57,7 @@ class Exchange:
     tokens_in: int
     tokens_out: int
     problem: str = ""
-    refused: bool = False
+    kept: str = ""  # file of the answer, below the data root
 
 
 class LanguageModel:
@@ -65,6 +71,7 @@ class LanguageModel:
         self.budget = Budget(settings.llm)
         self.server = Server(settings.prompts.base_url, settings.llm, self.budget)
         self._unknown: list[str] = []  # parameters that the server rejects
+        self._limit = settings.prompts.max_tokens
 
     def __enter__(self) -> LanguageModel:
         return self
@@ -76,34 +83,50 @@ class LanguageModel:
         """Ask once. turn: 0, 1, ...; the same question in another turn is another request."""
         request = make_request(instruction, count, avoid, turn, self.settings)
         kept = self.answers / f"{digest_json([self.server.base_url, request])[:32]}.json"
-        try:
-            exchange = json.loads(kept.read_text(encoding="utf-8"))
-            log.info("a stored answer of the language model is reused")
-        except (FileNotFoundError, ValueError):  # A damaged file counts as a lost answer.
+        exchange = _stored(kept)
+        if exchange is None:
             sent, body = self._send(request)
-            answer = self.server.without_key(body[:LONGEST_ANSWER].decode("utf-8", errors="backslashreplace"))
-            exchange = {"request": sent, "answer": answer, "whole": _is_whole(body)}
+            answer = without_key(body.decode("utf-8"), of_answer=True)
+            problem = read_answer(answer)[1]
+            exchange = {"request": sent, "answer": answer}
+            kept = self.answers.with_name(UNUSABLE) / kept.name if problem else kept
             write_atomically(kept, json.dumps(exchange, ensure_ascii=False, indent=1).encode())
-        tokens = used_tokens(exchange["answer"]) or most_tokens(exchange["request"])
+        else:
+            log.info("a stored answer of the language model is reused")
+        tokens = used_tokens(exchange["answer"].encode()) or most_tokens(exchange["request"])
         self.budget.add(*tokens)
-        texts, problem, refused = read_answer(exchange["answer"], exchange["whole"])
-        return Exchange(exchange["request"], exchange["answer"], texts, *tokens, problem, refused)
+        texts, problem = read_answer(exchange["answer"])
+        place = kept.relative_to(self.answers.parent).as_posix()
+        return Exchange(exchange["request"], exchange["answer"], texts, *tokens, problem, place)
 
     def _send(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Send, without parameters that the server rejects. Returns the accepted request and its answer."""
-        from openai import BadRequestError, UnprocessableEntityError
+        from tasks.language.server import Rejected
 
         while True:
-            sent = plainer(request, self._unknown)
+            sent = plainer(request, self._unknown, self._limit)
             try:
                 return sent, self.server.send(sent)
-            except (BadRequestError, UnprocessableEntityError) as error:
-                said = self.server.without_key(error.message)
-                name = objected_to(said, sent)
-                if name is None:
-                    raise self.server.refused(error) from None
-                log.info("the server rejects %s (%s)", name, said[:SAID])
-                self._unknown.append(name)
+            except Rejected as failed:
+                name = objected_to(failed.said, sent)
+                if name in LIMITS:
+                    self._change_limit(name, failed)
+                elif name is not None:
+                    self._unknown.append(name)
+                else:
+                    raise self.server.gave_up(failed) from None
+                log.info("the server rejects %s (%s)", name, failed.said)
+
+    def _change_limit(self, name: str, failed: Rejected) -> None:
+        """Lower the limit of an answer's tokens to what the server says, or send it by its newer name."""
+        allowed = allowed_tokens(failed.said, self._limit)
+        if name == LIMITS[0] and is_unknown(failed.said):
+            self._unknown.append(name)
+        elif allowed is not None:
+            self._limit = allowed
+        else:
+            # Without a limit, the budget could not be kept.
+            raise self.server.gave_up(failed, hint=f"lower prompts.max_tokens, which is {self._limit} now") from None
 
 
 def make_request(
@@ -124,78 +147,21 @@ def make_request(
     }
 
 
-def plainer(request: dict[str, Any], unknown: list[str]) -> dict[str, Any]:
-    """Return the request without some parameters, for a server that rejects them; newer ones rename max_tokens."""
+def plainer(request: dict[str, Any], unknown: list[str], limit: int) -> dict[str, Any]:
+    """Return the request without some parameters, for a server that rejects them, and with a limit of its own.
+
+    The limit is always there. Newer servers know it by its newer name.
+    """
     sent = {name: value for name, value in request.items() if name not in unknown}
-    if "max_tokens" in unknown and "max_completion_tokens" not in unknown:
-        sent["max_completion_tokens"] = request["max_tokens"]
-    return sent
+    return {**sent, LIMITS[LIMITS[0] in unknown]: limit}
 
 
-def objected_to(message: str, sent: dict[str, Any]) -> str | None:
-    """Return the parameter that a server's complaint names, else structured output; None: neither was sent."""
-    optional = ("max_tokens", "max_completion_tokens", "seed", "temperature", "response_format")
-    named = next((name for name in optional if name in sent and name in message), None)
-    return named or ("response_format" if "response_format" in sent else None)
-
-
-def read_answer(answer: str, whole: bool = True) -> tuple[list[str], str, bool]:
-    """(paraphrases, problem, refused) of the body of a chat completion."""
-    if not whole:
-        return [], "the answer is not UTF-8, or longer than a megabyte", False
-    choice = _first_choice(_parse(answer))
-    if choice is None:
-        return [], "the answer is not a chat completion", False
-    message = choice["message"]
-    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        return [], f"the model refused: {str(message.get('refusal') or 'content filter')[:SAID]}", True
-    texts = parse_answer(str(message.get("content") or ""))
-    if texts is None:
-        cut = " (it was cut off: raise prompts.max_tokens)" if choice.get("finish_reason") == "length" else ""
-        return [], f"the answer is not the JSON that was asked for{cut}", False
-    return texts, "" if texts else "the answer holds no paraphrase", False
-
-
-def parse_answer(content: str) -> list[str] | None:
-    """Parse the paraphrases in an answer: the requested JSON, or a list of texts, alone or within other words."""
-    fenced = content.split("```")[1].removeprefix("json") if content.count("```") > 1 else ""
-    braces = content[content.find("{") : content.rfind("}") + 1] if "{" in content else ""
-    brackets = content[content.find("[") : content.rfind("]") + 1] if "[" in content else ""
-    for text in (content, fenced, braces, brackets):
-        document = _parse(text)
-        texts = document.get("paraphrases") if isinstance(document, dict) else document
-        if isinstance(texts, list):
-            return [text for text in texts if isinstance(text, str)]
-    return None
-
-
-def used_tokens(answer: str) -> tuple[int, int] | None:
-    """Return (in, out) as the server counted them; None if it does not say."""
-    document = _parse(answer)
-    usage = document.get("usage") if isinstance(document, dict) else None
-    if not isinstance(usage, dict):
-        return None
-    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return counts if all(isinstance(count, int) and count >= 0 for count in counts) else None  # type: ignore[return-value]
-
-
-def _first_choice(document: Any) -> dict[str, Any] | None:
-    choices = document.get("choices") if isinstance(document, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    return choice if isinstance(choice, dict) and isinstance(choice.get("message"), dict) else None
-
-
-def _parse(text: str) -> Any:
-    """Parse a JSON value; None if it is invalid or nested too deeply."""
+def _stored(kept: Path) -> dict[str, Any] | None:
+    """Return a stored exchange; None where there is none, or where it is damaged or holds no paraphrase."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        exchange = parse_json(kept.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
-
-
-def _is_whole(body: bytes) -> bool:
-    try:
-        body.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return len(body) <= LONGEST_ANSWER
+    is_sound = isinstance(exchange, dict) and isinstance(exchange.get("answer"), str)
+    is_sound = is_sound and isinstance(exchange.get("request"), dict)
+    return exchange if is_sound and not read_answer(exchange["answer"])[1] else None

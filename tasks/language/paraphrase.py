@@ -188,7 +188,7 @@ def _fill(form: str, phrase: str, person: Person, picture: str) -> str:
     if "{bare} style" in form or "a {bare} effect" in form:
         for of, material in ((of, material) for material, of in MATERIALS.items()):
             bare = re.sub(rf"^(\w+) {of}$", rf"{material} \1", bare)
-        form = form.replace("a {bare}", _with_article(bare))
+        form = form.replace("a {bare}", "{a_bare}")
     text = form.format(
         **person._asdict(), picture=picture, phrase=phrase, bare=bare, a_bare=_with_article(bare),
         a_phrase=_with_article(phrase), part=part, quality=" ".join(quality),

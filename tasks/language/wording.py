@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 
+_QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019")  # around the whole text
+
 
 def clean(text: str) -> str:
     """Return the text on one line, without quotation marks around it, list numbers, or a final full stop."""
-    line = re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", " ".join(text.split()))
-    return line.strip(" \"'\u201c\u201d").removesuffix(".").strip(" \"'\u201c\u201d")
+    line, before = " ".join(text.split()), ""
+    while line != before:
+        before = line
+        line = re.sub(r"^(?:[-*]|\d+[.)])\s+", "", line).removesuffix(".").strip()
+        if len(line) > 1 and line[0] + line[-1] in _QUOTES and not set(line[1:-1]) & {line[0], line[-1]}:
+            line = line[1:-1].strip()
+    return line
 
 
 def normalise(text: str) -> str:

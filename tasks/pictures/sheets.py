@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 GAP_PX = 2
+CAPTION_PX = 14  # of letters
 FRAME_MS = 90  # of a turntable
 
 
@@ -27,6 +28,16 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 1) -> np.nd
             large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
             sheet[top : top + height * scale, left : left + width * scale] = large
     return sheet
+
+
+def caption(sheet: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Write names above the columns of a contact sheet (H, W, 3) uint8."""
+    side = (sheet.shape[1] + GAP_PX) // len(names)
+    strip = Image.new("RGB", (sheet.shape[1], CAPTION_PX + 2 * GAP_PX), "white")
+    draw = ImageDraw.Draw(strip)
+    for place, name in enumerate(names):
+        draw.text((place * side + GAP_PX, GAP_PX), name, fill="black", font=ImageFont.load_default(CAPTION_PX))
+    return np.concatenate([np.asarray(strip), sheet])
 
 
 def write_png(path: Path, picture: np.ndarray) -> Path:

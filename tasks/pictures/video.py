@@ -16,7 +16,7 @@ from PIL import Image
 from data_catalog.config.errors import UserError
 
 if TYPE_CHECKING:
-    from av import Packet
+    from av import Packet, VideoCodecContext, VideoFrame
     from av.container import InputContainer, OutputContainer
 
 FPS = 24
@@ -86,12 +86,13 @@ def write_clip(
             assert first is not None, "a video needs a frame"
             stream = container.add_stream("libx264", rate=fps, options=QUALITY)
             stream.width, stream.height, stream.pix_fmt = first[0].width, first[0].height, "yuv420p"
+            _tag(stream.codec_context)
             stream.time_base = stream.codec_context.time_base = time_base
             copy_until = _sound_copier(container, sound)
             durations: dict[int | None, int] = {}
             for image, frame in itertools.chain([first], enlarged):
                 copy_until(float(frame.pts * time_base))
-                shown = av.VideoFrame.from_image(image)
+                shown = _to_yuv(av.VideoFrame.from_image(image))
                 shown.pts, shown.time_base = frame.pts, time_base
                 durations[frame.pts] = frame.duration
                 _mux(container, stream.encode(shown), durations)
@@ -101,6 +102,27 @@ def write_clip(
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _to_yuv(picture: VideoFrame) -> VideoFrame:
+    """Convert from RGB by the matrix and to the range that `_tag` notes."""
+    from av.video.reformatter import ColorRange, Colorspace
+
+    return picture.reformat(
+        format="yuv420p",
+        src_color_range=ColorRange.JPEG,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+    )
+
+
+def _tag(context: VideoCodecContext) -> None:
+    """Note square pixels and BT.709, so that no player has to guess."""
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+    context.sample_aspect_ratio = Fraction(1)
+    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
 
 def _mux(container: OutputContainer, packets: list[Packet], durations: dict[int | None, int]) -> None:

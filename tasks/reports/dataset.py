@@ -122,4 +122,4 @@ def show_sample(sample: SampleRef) -> Row:
     fields = read_fields(sample)
     cells = [fields.portrait, fields.pseudo_label, *fields.views[:VIEWS_SHOWN], colour_depth(fields.depths[0])]
     own = {"key": sample.key, "prompt": sample.prompt, "split": sample.split, "scores": sample.scores}
-    return own | {"strip": embed_picture(make_strip(cells)), "image_prompt": sample.image_prompt}
+    return own | {"strip": embed_picture(make_strip(cells))}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from data_catalog.samples.encoding import decode_rgb
 from tasks.evaluate import FIGURE, TABLE
-from tasks.evaluation.table import METHODS, STUDENT, TEACHERS, TRUE_HEAD
+from tasks.evaluation.table import IMAGE_PROMPT, METHODS, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.pictures.inline import embed_picture
 
 Row = dict[str, Any]
@@ -29,8 +29,14 @@ class Measure(NamedTuple):
 
 MEASURES = (
     Measure("id", "ID", "cosine of the edited face and the portrait's", better=1),
-    Measure("clip", "CLIP", "cosine of the edited picture and the prompt", better=1),
-    Measure("three_d", "3D", "cosine of the face between views", better=1),
+    Measure("clip", "CLIP", "cosine of the edited picture and the prompt's words", better=1),
+    Measure("clip_image", "CLIP picture", "cosine of the edited picture and the picture that was the prompt", better=1),
+    Measure(
+        "three_d",
+        "3D",
+        "cosine of the face between two views of a head from random poses of training portraits",
+        better=1,
+    ),
     Measure("lpips", "LPIPS", "to the true styled head where it is known, else to the pseudo-label", better=-1),
     Measure("l1_changed", "L1 of the edit", "inside the region that the true edit changes, over all views", 4, -1),
     Measure("improvement", "vs no edit", "how much less L1 of the edit than without an edit", 0, 1, percent=True),
@@ -38,23 +44,27 @@ MEASURES = (
     Measure("psnr_novel", "PSNR novel", "dB to the true styled head, from the sides", 1, 1),
     Measure("depth_error", "depth error", "median, relative, over all views of the true styled head", 4, -1),
     Measure("silhouette_iou", "silhouette", "intersection over union with the true styled head", 3, 1),
-    Measure("seconds_per_image", "s / image", "from the portrait to one view", 4, -1),
+    Measure("seconds_per_image", "s / image", "mean, from portrait and words to one view", 4, -1),
 )
+
+# Values of the table's document that the report's text names.
+TOLD = ("timed_editor_steps", "edit_steps", "speedup_as_edited", "counted_speedup", "timing_repeats", "pose_pairs")
 
 
 def describe_evaluation(folder: Path) -> Row:
     """Return the evaluation in `folder` as the template `evaluation.html.j2` needs it."""
     found = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-    true = [{"method": TRUE_HEAD, **found["true_heads"]}] if found["true_heads"] else []
-    shown = [each for each in MEASURES if any(row.get(each.name) is not None for row in found["table"])]
+    beside = ((IMAGE_PROMPT, found["image_prompts"]), (TRUE_HEAD, found["true_heads"]))
+    rows = [*found["table"], *({"method": method, **means} for method, means in beside if means)]
+    shown = [each for each in MEASURES if any(row.get(each.name) is not None for row in rows)]
     return {
         "samples": found["samples"],
         "speedup": found["speedup"],
-        **{name: found[name] for name in ("timed_editor_steps", "edit_steps", "speedup_as_edited")},
+        **{name: found[name] for name in TOLD},
         "lpips_to": found["lpips_to"],
         "measures": shown,
         "figure": embed_picture(decode_rgb((folder / FIGURE).read_bytes())),
-        "rows": show_table(found["table"] + true, shown, found["intervals"]),
+        "rows": show_table(rows, shown, found["intervals"]),
         "difference": show_difference(found["difference"], shown),
         "styles": [
             show_style(style, found["per_style"][style], pictures, folder)
@@ -73,7 +83,8 @@ def show_table(table: Sequence[Row], measures: Sequence[Measure], intervals: Row
             spread = " to ".join(format_value(end, measure) for end in interval) if interval else ""
             rivals = [other[measure.name] for other in table if other["method"] in (STUDENT, TEACHERS)]
             known = [rival * measure.better for rival in rivals if rival is not None]
-            best = row["method"] in (STUDENT, TEACHERS) and value is not None and value * measure.better == max(known)
+            rival = row["method"] in (STUDENT, TEACHERS)
+            best = rival and value is not None and value * measure.better == max(known)
             cells.append({"text": format_value(value, measure), "spread": spread, "best": best})
         rows.append({"method": row["method"], "cells": cells})
     return rows

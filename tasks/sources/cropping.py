@@ -6,6 +6,7 @@ import numpy as np
 
 from models.faces import alignment
 
+SAME_SHAPE = 0.01  # largest relative difference between the aspects of an edit and its portrait
 VISIBLE = 0.5  # least part of a crop's area inside the picture
 
 
@@ -49,6 +50,17 @@ def cut(rgb: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
         (2 * size, 2 * size), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC
     )
     return np.array(wide.reduce(2), dtype=np.uint8)
+
+
+def cut_edit(edited: np.ndarray, crop: np.ndarray, shape: tuple[int, ...], size: int) -> np.ndarray:
+    """Cut from an edit (H, W, 3) uint8 of any resolution what `crop` cuts from its portrait.
+
+    crop: (2, 3) px of the portrait -> [0, 1].  shape: (height, width, ...) of the portrait.
+    """
+    ratios = np.array([shape[1] / edited.shape[1], shape[0] / edited.shape[0]])  # its px for one of the edit
+    if abs(ratios[0] / ratios[1] - 1) > SAME_SHAPE:
+        raise Unusable("not of its portrait's shape")
+    return cut(edited, crop * [*ratios, 1.0], size)
 
 
 def _holds(inverse: np.ndarray, side_px: float, rgb: np.ndarray) -> bool:

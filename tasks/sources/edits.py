@@ -14,16 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.names import nearest_slug
 from data_catalog.config.places import shown_path
-from data_catalog.config.settings import PortraitsSettings, Settings
-from data_catalog.config.styles import nearest_slug, read_style, styles_folder
+from data_catalog.config.settings import PROCEDURAL, PortraitsSettings, Settings
+from data_catalog.config.styles import read_style, styles_folder
 from data_catalog.samples.images import Rejected, decode_image
 from data_catalog.store.stage import Partition
-from tasks.sources.cropping import Unusable, cut
-from tasks.sources.files import PROCEDURAL, Source, open_source, remembered
+from tasks.sources.cropping import Unusable, cut_edit
+from tasks.sources.files import Source, open_source
+from tasks.sources.memory import remembered
 
 EDITOR = "editor"  # value of `edits:` that leaves this style to the editor
-SAME_SHAPE = 0.01  # largest relative difference between the aspects of an edit and its portrait
 NO_EDIT = "no edit in the dataset"
 
 
@@ -43,9 +44,7 @@ class GivenEdits:
 
     def files(self) -> dict[str, Path]:
         """Return the files behind pseudo-labels: the edits, and the portraits, whose size counts."""
-        if self.source.is_zip:
-            return {"archive": self.source.root}
-        return {name: self.source.root / name for pair in self.names.items() for name in pair}
+        return self.source.files(name for pair in self.names.items() for name in pair)
 
 
 def find_edits(settings: Settings, partition: Partition) -> GivenEdits | None:
@@ -99,28 +98,25 @@ def take_edit(
     edited = decode_image(data, limits.max_pixels, limits.min_side)
     if isinstance(edited, Rejected):
         return edited
-    width, height = _size(given.source, portrait, limits)
-    ratios = np.array([width / edited.rgb.shape[1], height / edited.rgb.shape[0]])  # its px for one of the edit
-    if abs(ratios[0] / ratios[1] - 1) > SAME_SHAPE:
-        return Rejected("not of its portrait's shape")
+    shape = _shape(given.source, portrait, limits)
     try:
-        return Taken(cut(edited.rgb, crop * [*ratios, 1.0], size), hashlib.sha256(data).hexdigest())
+        return Taken(cut_edit(edited.rgb, crop, shape, size), hashlib.sha256(data).hexdigest())
     except Unusable as error:
         return Rejected(str(error))
 
 
-def _size(source: Source, portrait: str, limits: PortraitsSettings) -> tuple[int, int]:
-    """(width, height) of a portrait, which was taken in before."""
+def _shape(source: Source, portrait: str, limits: PortraitsSettings) -> tuple[int, ...]:
+    """(height, width, 3) of a portrait, which was taken in before."""
     data = source.read(portrait)
     picture = data if isinstance(data, Rejected) else decode_image(data, limits.max_pixels, limits.min_side)
     if isinstance(picture, Rejected):
         raise UserError(
             f"the portrait {portrait} can no longer be read",
             source=shown_path(source.root),
-            cause=f"{picture.reason} {picture.detail}".strip(),
+            cause=picture,
             hint="its source changed during the build: build again",
         )
-    return picture.rgb.shape[1], picture.rgb.shape[0]
+    return picture.rgb.shape
 
 
 def _no_such_style(style: str, said: str | None, found: list[str], known: list[str], source: str) -> UserError:

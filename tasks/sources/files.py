@@ -1,40 +1,38 @@
-"""Files of portraits: a folder or a zip in a fixed order, with the labels beside it.
+"""Files of portraits: a folder or a zip in a fixed order, and the edits among them.
 
 A source is a folder of any pictures, an EG3D folder or zip (`dataset.json` with {"labels": [[name, 25 floats]]}), the
 public 3DPE layout (the same, with edits in `<id>_<style>/` beside the originals of `<id>/`), or "procedural", which has
-no files. Names are paths below the source, with "/", sorted as text.
+no files. Names are paths below the source, with "/", sorted as text. Either layout may lie in a folder of its own.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import PortraitsSettings
 from data_catalog.samples.images import Rejected
+from tasks.sources.archives import list_members, open_archive
+from tasks.sources.memory import derived, remembered
+from tasks.sources.names import LeftOut, counted, is_hidden, is_picture, join
+from tasks.sources.walk import locate, walk
 
-PROCEDURAL = "procedural"
 LABELS = "dataset.json"
 LANDMARKS = "landmarks.json"
 LICENCES = "ffhq-dataset-v2.json"
 DETECTIONS = "detections"  # EG3D's folder of landmark files, beside the pictures
 NOT_PORTRAITS = (LABELS, LANDMARKS, LICENCES, "cameras.json")
-LABEL_SIZE = 25
-
-# Cached in the process, because a plan asks once for every block: a listing by the mtimes of its folders, a file's
-# content by its size and mtime.
-_listings: dict[tuple[Path, str], tuple[dict[Path, int], Listing]] = {}
-_file_memory: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
+NUMBERED = re.compile(r"\d{5}")  # <id> of the public 3DPE layout
+NO_UTF8 = Rejected("name is not UTF-8", "rename the file")
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,12 @@ class Listing:
 
     names: tuple[str, ...]
     edits: dict[str, dict[str, str]] = field(default_factory=dict)
+    others: tuple[str, ...] = ()  # files that are no portraits: edits, and those that the pattern leaves out
+    bases: tuple[str, ...] = ()  # folders that a dataset.json describes: "", or "ffhq/"
+    beside: frozenset[str] = frozenset()  # files about portraits
+    members: dict[str, str] = field(default_factory=dict)  # of a zip, by name
+    odd: frozenset[str] = frozenset()  # names that are no UTF-8
+    left_out: tuple[LeftOut, ...] = ()
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -50,32 +54,20 @@ class Listing:
         return {name: place for place, name in enumerate(self.names)}
 
     @cached_property
+    def outermost(self) -> dict[str, str]:
+        """Map the name of each file about portraits, without its folder, to the outermost one."""
+        inward = sorted(self.beside, key=lambda name: (name.count("/"), name), reverse=True)
+        return {PurePosixPath(name).name: name for name in inward}
+
+    @cached_property
+    def detections(self) -> dict[str, str]:
+        """Map each of EG3D's landmark files, as if it lay beside its picture, to its name."""
+        return {name.replace(f"{DETECTIONS}/", ""): name for name in self.beside if _is_detection(name)}
+
+    @cached_property
     def styles(self) -> Counter[str]:
         """Count the edits of each style, by its name here."""
         return Counter(style for of_portrait in self.edits.values() for style in of_portrait)
-
-    @cached_property
-    def stems(self) -> Counter[str]:
-        """Count the files of each name, without folder and suffix."""
-        return Counter(PurePosixPath(name).stem for name in self.names)
-
-
-class Licence(NamedTuple):
-    """Author of a photograph, and the terms of its use."""
-
-    licence: str = ""
-    licence_url: str = ""
-    author: str = ""
-    source_url: str = ""
-
-
-@dataclass(frozen=True)
-class Given:
-    """Content of `dataset.json`: camera labels, and splits and licences where this project wrote it."""
-
-    labels: dict[str, list[float]] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    licences: dict[str, Licence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,27 +89,52 @@ class Source:
     def block(self, number: int, size: int) -> tuple[str, ...]:
         return self.listing.names[number * size : min((number + 1) * size, self.count)]
 
-    def file_keys(self, name: str) -> list[str]:
-        """Return the names of files about a picture: its path without suffix, and its name alone if no other has it."""
-        path = PurePosixPath(name)
-        whole = str(path.with_suffix(""))
-        return [whole] if whole == path.stem or self.listing.stems[path.stem] > 1 else [whole, path.stem]
+    def beside(self, file: str) -> str | None:
+        """Return the name of a file about the portraits, such as landmarks.json: the outermost of this name."""
+        return self.listing.outermost.get(file)
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file in a folder."""
+        return locate(self.root, name)
+
+    def readable(self, names: Iterable[str]) -> dict[str, Path]:
+        """Return the paths of those files in a folder that this user may read. The others are rejected one by one."""
+        paths = {name: self.path(name) for name in names if name not in self.listing.odd}
+        return {name: path for name, path in paths.items() if may_read(path)}
+
+    def files(self, names: Iterable[str]) -> dict[str, Path]:
+        """Return the files behind names; of a zip, the zip."""
+        return {"archive": self.root} if self.is_zip else self.readable(names)
 
     def read(self, name: str) -> bytes | Rejected:
         """The bytes of a file, or why there are none."""
+        if name in self.listing.odd:
+            return NO_UTF8
         try:
-            return open_archive(self.root).read(name) if self.is_zip else (self.root / name).read_bytes()
+            if self.is_zip:
+                return open_archive(self.root).read(self.listing.members[name])
+            return self.path(name).read_bytes()
         except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
             # RuntimeError: an encrypted member.  NotImplementedError: a compression that Python does not know.
-            return Rejected("unreadable", f"{type(error).__name__}: {error}")
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else error
+            return Rejected("unreadable", f"{type(error).__name__}: {cause}")
+
+
+def may_read(path: Path) -> bool:
+    """Whether this user may read a file."""
+    return os.access(path, os.R_OK, effective_ids=True)
 
 
 def open_source(settings: PortraitsSettings) -> Source:
     """Open the source that the settings name; only its listing is read."""
     root = find_path(settings.source)
-    if root.is_dir():
+    try:
+        is_folder, is_file = root.is_dir(), root.is_file()
+    except OSError as error:
+        raise UserError(f"portraits.source: {shown_path(root)} cannot be read", cause=error.strerror) from None
+    if is_folder:
         listing = _list_folder(root, settings.pattern)
-    elif root.is_file() and _is_zip(root):
+    elif is_file:
         listing = remembered(f"listing {settings.pattern}", root, lambda: _list_zip(root, settings.pattern))
     elif root.exists():
         raise UserError(f"portraits.source: {shown_path(root)} is neither a folder nor a zip file")
@@ -127,107 +144,125 @@ def open_source(settings: PortraitsSettings) -> Source:
             hint='a folder of pictures, an EG3D zip, or "procedural"',
         )
     if not listing.names:
-        raise UserError(f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern)
+        found = {f"found {number}": each.line for number, each in enumerate(listing.left_out, 1)}
+        raise UserError(
+            f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern, **found
+        )
     total = len(listing.names)
     return Source(root, listing, total if settings.count is None else min(total, settings.count))
 
 
-def read_given(source: Source) -> Given:
-    """Read the `dataset.json` of a source; empty where it has none."""
-    holder = source.root if source.is_zip else source.root / LABELS
-    return remembered("given", holder, lambda: _parse_given(source)) if holder.exists() else Given()
-
-
-def open_archive(path: Path) -> zipfile.ZipFile:
-    """Open the zip once per process: reading a directory of 100,000 names takes half a second."""
-    # A forked process shares the position in the file with its parent and needs its own.
-    archive: zipfile.ZipFile = remembered(f"archive {os.getpid()}", path, lambda: zipfile.ZipFile(path))
-    return archive
-
-
-def remembered(what: str, path: Path, read: Callable[[], Any]) -> Any:
-    """`read()`, once for each state of a file."""
-    status = path.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
-    known = _file_memory.get((what, path))
-    if known is None or known[0] != stamp:
-        known = _file_memory[what, path] = (stamp, read())
-    return known[1]
-
-
-def _is_portrait(name: str, pattern: str) -> bool:
-    path = PurePosixPath(name)
-    if any(part.startswith((".", "__MACOSX")) for part in path.parts) or path.name in NOT_PORTRAITS:
-        return False
-    if path.parent.name == DETECTIONS and path.suffix == ".txt":
-        return False
-    return fnmatch.fnmatchcase(name if "/" in pattern else path.name, pattern)
-
-
 def _list_folder(root: Path, pattern: str) -> Listing:
-    known = _listings.get((root, pattern))
-    if known is not None and all(_mtime(folder) == mtime for folder, mtime in known[0].items()):
-        return known[1]
-    folders: dict[Path, int] = {}
-    names = []
-    for folder, _, files in os.walk(root):
-        folders[Path(folder)] = _mtime(Path(folder))
-        names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
-    found = [name for name in names if _is_portrait(name, pattern) and (root / name).is_file()]
-    listing = _part_edits(sorted(found), (root / LABELS).is_file())
-    _listings[root, pattern] = (folders, listing)
-    return listing
+    found = walk(root)
+    return derived(f"listing {pattern}", root, (found,), lambda: _sort(found.names, found.odd, pattern, found.left_out))
 
 
 def _list_zip(path: Path, pattern: str) -> Listing:
-    names = [info.filename for info in open_archive(path).infolist() if not info.is_dir()]
-    return _part_edits(sorted(name for name in names if _is_portrait(name, pattern)), LABELS in names)
+    listed = list_members(path)
+    members = dict(listed)  # of a name that is there twice, the last counts, as it does for unzip
+    twice = tuple(name for name, number in Counter(name for name, _ in listed).items() if number > 1)
+    said = f"{counted(len(twice), 'name')} of the zip is there twice; the last file of it counts"
+    inside = sorted(name for name in members if not is_hidden(name) and _is_about(name) and name.endswith(LANDMARKS))
+    inside += sorted(name for name in members if not is_hidden(name) and _is_detection(name))
+    unread = f"{counted(len(inside), 'landmark file')} not read in a zip: unpack it, or set align.landmarks"
+    left_out = [LeftOut(text, tuple(names)) for text, names in ((said, twice), (unread, inside)) if names]
+    return _sort(sorted(members), [], pattern, left_out, members)
 
 
-def _part_edits(names: list[str], has_labels: bool) -> Listing:
-    """Separate originals and, in the 3DPE layout, edits: `<id>_<style>/x.png` is one if `<id>/x.png` exists."""
-    known = set(names) if has_labels else set()
-    originals: list[str] = []
+def _sort(
+    files: list[str], odd: list[str], pattern: str, passed: list[LeftOut], members: dict[str, str] | None = None
+) -> Listing:
+    """Sort the files of a source into portraits, edits, and files about them."""
+    odd = [name for name in odd if not is_hidden(name)]
+    hidden = tuple(name for name in files if is_hidden(name) and is_picture(name) and "._" not in name)
+    seen = [name for name in files if not is_hidden(name)]
+    beside = frozenset(name for name in seen if _is_about(name))
+    pictures = sorted([*(name for name in seen if name not in beside), *odd])
+    chosen = [name for name in pictures if _fits(name, pattern)]
+    unfit = tuple(name for name in pictures if not _fits(name, pattern))
+    bases, inner = _find_bases(beside)
+    names, edits, alone = _part_edits(chosen, bases)
+    reasons = (
+        (hidden, "picture", "left out: hidden, its name or folder begins with a dot"),
+        (unfit, "file", f"left out by portraits.pattern={pattern}"),
+        (inner, "dataset.json file", "not read: one in a folder above describes the pictures"),
+        (alone, "edit", "left out: no portrait of the same name, or several"),
+        (() if bases else _edits_of_no_dataset(names), "picture", "taken as portraits, but edits by their folders: "
+         "without dataset.json, <id> needs five digits"),
+    )  # fmt: skip
+    said = [LeftOut(f"{counted(len(group), noun)} {why}", tuple(group)) for group, noun, why in reasons if group]
+    others = tuple(sorted({*pictures} - {*names}))
+    return Listing(tuple(names), edits, others, bases, beside, members or {}, frozenset(odd), (*passed, *said))
+
+
+def _is_about(name: str) -> bool:
+    """Whether a file is about portraits."""
+    return PurePosixPath(name).name in NOT_PORTRAITS or _is_detection(name)
+
+
+def _is_detection(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parent.name == DETECTIONS and path.suffix.lower() == ".txt"
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name if "/" in pattern else PurePosixPath(name).name, pattern)
+
+
+def _find_bases(beside: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the folders of the outermost dataset.json, and those dataset.json that lie below another."""
+    bases: list[str] = []
+    inner: list[str] = []
+    labels = [name for name in beside if PurePosixPath(name).name == LABELS]
+    for name in sorted(labels, key=lambda name: (name.count("/"), name)):
+        folder = name.removesuffix(LABELS)
+        if any(folder.startswith(base) for base in bases):
+            inner.append(name)
+        else:
+            bases.append(folder)
+    return tuple(bases), tuple(inner)
+
+
+def _part_edits(names: list[str], bases: tuple[str, ...]) -> tuple[list[str], dict[str, dict[str, str]], list[str]]:
+    """Separate originals and, in the 3DPE layout, edits; return also the edits without an original of their own.
+
+    `<id>_<style>/x.png` is an edit of `<id>/x.jpg` below a dataset.json, or anywhere if the id has five digits.
+    """
+    folders = _by_folder(names)
     edits: dict[str, dict[str, str]] = {}
-    for name in names:
-        folder, slash, rest = name.partition("/")
+    alone: list[str] = []
+    for (above, folder), inside in folders.items():
         subset, underscore, style = folder.partition("_")
-        original = f"{subset}/{rest}"
-        if slash and underscore and style and original in known:
-            edits.setdefault(original, {})[style] = name
-        else:
-            originals.append(name)
-    return Listing(tuple(originals), edits)
+        originals = folders.get((above, subset))
+        if not (underscore and style and originals) or not (above in bases or NUMBERED.fullmatch(subset)):
+            continue
+        found = join(inside, originals, ends=False)
+        for original, edited in found.items():
+            edits.setdefault(originals[original], {})[style] = inside[edited]
+        if found:
+            alone += [name for rest, name in inside.items() if rest not in set(found.values())]
+    gone = {*alone, *(name for of_portrait in edits.values() for name in of_portrait.values())}
+    return [name for name in names if name not in gone], edits, alone
 
 
-def _mtime(folder: Path) -> int:
-    try:
-        return folder.stat().st_mtime_ns
-    except OSError:
-        return -1
+def _by_folder(names: list[str]) -> dict[tuple[str, str], dict[str, str]]:
+    """Files of each folder, {rest of the path: name}, by the path above the folder and its name."""
+    folders: dict[tuple[str, str], dict[str, str]] = {}
+    for name in names:
+        parts = name.split("/")
+        for depth in range(len(parts) - 1):
+            above = "".join(f"{part}/" for part in parts[:depth])
+            folders.setdefault((above, parts[depth]), {})["/".join(parts[depth + 1 :])] = name
+    return folders
 
 
-def _is_zip(path: Path) -> bool:
-    return bool(remembered("is a zip", path, lambda: zipfile.is_zipfile(path)))
-
-
-def _parse_given(source: Source) -> Given:
-    try:
-        if source.is_zip:
-            archive = open_archive(source.root)
-            if LABELS not in archive.NameToInfo:
-                return Given()
-            document = json.loads(archive.read(LABELS))
-        else:
-            document = json.loads((source.root / LABELS).read_bytes())
-        labels = document["labels"] or []
-        pairs = labels.items() if isinstance(labels, dict) else labels
-        splits = {str(name): str(split) for name, split in document.get("splits", {}).items()}
-        licences = {str(name): Licence(**told) for name, told in document.get("licences", {}).items()}
-        return Given({str(name): [float(value) for value in label] for name, label in pairs}, splits, licences)
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{shown_path(source.root)}: {LABELS} is not a list of labels",
-            cause=f"{type(error).__name__}: {error}",
-            expected='{"labels": [["00000/img00000000.png", [25 numbers]], ...]}',
-        ) from None
+def _edits_of_no_dataset(names: list[str]) -> list[str]:
+    """Portraits that lie as edits do, `<id>_<style>/x` beside `<id>/x`, where no dataset.json says so."""
+    folders = _by_folder(names)
+    found: list[str] = []
+    for (above, folder), inside in folders.items():
+        subset, _, style = folder.partition("_")
+        originals = folders.get((above, subset), {})
+        if style and originals and len(join(inside, originals, ends=False)) == len(inside):
+            found += inside.values()
+    return found

@@ -11,7 +11,9 @@ from typing import Any, TextIO
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import PortraitsSettings
-from tasks.sources.files import LICENCES, Licence, Source, read_given, remembered
+from tasks.sources.files import LICENCES, Source
+from tasks.sources.labels import Licence, read_given
+from tasks.sources.memory import remembered
 
 PIECE = 1 << 20  # characters read at a time; an entry has about 4000
 LONGEST = 16 * PIECE  # characters of an entry; a longer one is not incomplete but invalid
@@ -32,8 +34,9 @@ def read_licences(settings: PortraitsSettings, source: Source, names: Iterable[s
 
 def _read_ffhq(settings: PortraitsSettings, source: Source) -> dict[int, Licence] | None:
     """Licences by FFHQ's number, from `portraits.licences` or the file beside the pictures; None without a file."""
-    beside = source.root.parent if source.is_zip else source.root
-    path = beside / LICENCES if settings.licences is None else find_path(settings.licences)
+    name = None if source.is_zip else source.beside(LICENCES)
+    beside = source.root.parent / LICENCES if name is None else source.path(name)
+    path = beside if settings.licences is None else find_path(settings.licences)
     if not path.is_file():
         if settings.licences is None:
             return None
@@ -50,12 +53,14 @@ def ffhq_number(name: str) -> int | None:
 
 def _parse(path: Path) -> dict[int, Licence]:
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open("rb") as stream:
+            encoding = json.detect_encoding(stream.read(4))  # with or without a byte order mark
+        with path.open(encoding=encoding) as stream:
             return {int(number): _licence(entry) for number, entry in iterate_object(stream)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{shown_path(path)} cannot be read",
-            cause=f"{type(error).__name__}: {error}",
+            cause=getattr(error, "strerror", None) or f"{type(error).__name__}: {error}",
             expected='{"0": {"metadata": {"license": ..., "author": ..., "photo_url": ...}, ...}, ...}',
         ) from None
 

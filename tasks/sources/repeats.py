@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.sources.files import Listing, Source, open_archive, remembered
+from tasks.sources.archives import open_archive
+from tasks.sources.files import Listing, Source
+from tasks.sources.memory import remembered
 
 ENDS = 4096  # bytes at the start and end of a file that are compared first
 
@@ -32,7 +34,7 @@ class _Marks:
     def still_true(self, source: Source, names: Iterable[str]) -> bool:
         """Whether these files are unchanged."""
         known = {name: self.of_name[name] for name in names}
-        return source.is_zip or all(_mark(source.root / name, mark[1]) == mark for name, mark in known.items())
+        return source.is_zip or all(_mark(source.path(name), mark[1]) == mark for name, mark in known.items())
 
 
 _known: dict[Path, _Marks] = {}
@@ -63,10 +65,11 @@ def find_repeats(source: Source, names: Iterable[str]) -> dict[str, str]:
 
 def _all_marks(source: Source) -> dict[str, Mark]:
     if source.is_zip:
-        return {info.filename: (info.file_size, f"{info.CRC:08x}") for info in open_archive(source.root).infolist()}
-    sizes = {name: _size(source.root / name) for name in source.listing.names}
+        infos = {name: open_archive(source.root).getinfo(member) for name, member in source.listing.members.items()}
+        return {name: (info.file_size, f"{info.CRC:08x}") for name, info in infos.items()}
+    sizes = {name: _size(source.path(name)) for name in source.listing.names}
     frequent = Counter(sizes.values())
-    return {name: _mark(source.root / name, "ends" if frequent[size] > 1 else "") for name, size in sizes.items()}
+    return {name: _mark(source.path(name), "ends" if frequent[size] > 1 else "") for name, size in sizes.items()}
 
 
 def _mark(path: Path, ends: str) -> Mark:
@@ -86,7 +89,7 @@ def _size(path: Path) -> int:
 
 def _equal(source: Source, first: str, second: str) -> bool:
     try:
-        return _digest(source.root / first) == _digest(source.root / second)
+        return _digest(source.path(first)) == _digest(source.path(second))
     except OSError:
         return False
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_json
-from tasks.sources.files import PROCEDURAL
+from tasks.align import find_detector
 
 if TYPE_CHECKING:
-    from models.faces.landmarks import LandmarkNet
     from models.judges.clip import Clip
     from models.three_d.mae import Mae
+    from tasks.align import Detector
 
 CLIP, MAE, LANDMARKS = "clip", "mae", "landmarks"  # folders of an export
+NO_DETECTOR = "There is no face detector: each picture's middle square counts as an aligned, frontal portrait"
+HOW_TO_DETECT = {
+    "embedded": "The one of the embedded world knows procedural faces only",
+    "paper": "Put the path of MediaPipe's face_landmarker.task into configs/models.yaml, paper.landmarks, "
+    "or cut the pictures as EG3D does",
+}
+
+log = logging.getLogger(__name__)
 
 
 class Companions(NamedTuple):
@@ -23,7 +33,7 @@ class Companions(NamedTuple):
 
     clip: Clip
     mae: Mae | None  # None in the export of a student that has its own
-    landmarks: LandmarkNet | None  # None where no detector knows the faces: portraits then count as aligned
+    landmarks: Detector | None  # None where no detector knows the faces: portraits then count as aligned
 
 
 def find_companions(settings: Settings) -> Companions:
@@ -33,16 +43,20 @@ def find_companions(settings: Settings) -> Companions:
     return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), find_detector(settings))
 
 
-def find_detector(settings: Settings) -> LandmarkNet | None:
-    """Return the landmark detector if it knows the faces: the embedded one knows procedural faces only."""
-    from models.zoo import zoo
-
-    return zoo.load("landmarks", settings.world) if settings.portraits.source == PROCEDURAL else None
+def tell_without(detector: Detector | None, settings: Settings) -> None:
+    """Say on the screen what happens to pictures where there is no detector."""
+    if detector is None:
+        log.warning("%s. %s", NO_DETECTOR, HOW_TO_DETECT[settings.world])
 
 
 def save_companions(companions: Companions, folder: Path) -> None:
-    """Save each network in its folder: CLIP in transformers' layout, the others as safetensors with their sizes."""
+    """Save each network in its folder: CLIP in transformers' layout, the others as safetensors with their sizes.
+
+    MediaPipe's detector is the file that it was loaded from.
+    """
     from safetensors.torch import save_file
+
+    from models.faces.landmarks import LandmarkNet
 
     companions.clip.model.save_pretrained(folder / CLIP)
     companions.clip.tokenizer.save_pretrained(folder / CLIP)
@@ -51,29 +65,51 @@ def save_companions(companions: Companions, folder: Path) -> None:
         encoder = companions.mae.encoder
         save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / MAE / _WEIGHTS)
         (folder / MAE / _CONFIG).write_bytes(encode_json(encoder.config.to_dict()))
-    if companions.landmarks is not None:
-        (folder / LANDMARKS).mkdir()
-        state = {name: value.contiguous() for name, value in companions.landmarks.state_dict().items()}
+    detector = companions.landmarks
+    if detector is None:
+        return
+    (folder / LANDMARKS).mkdir()
+    if isinstance(detector, LandmarkNet):
+        state = {name: value.contiguous() for name, value in detector.state_dict().items()}
         save_file(state, folder / LANDMARKS / _WEIGHTS)
+    else:
+        assert detector.path is not None
+        shutil.copyfile(detector.path, folder / LANDMARKS / _TASK)
 
 
 def load_companions(folder: Path) -> Companions:
     """Load the networks that `save_companions` wrote."""
     from safetensors.torch import load_file
 
-    from models.faces.landmarks import LandmarkNet
     from models.judges.clip import Clip
     from models.three_d.mae import Mae
 
-    mae = detector = None
+    mae = None
     if (folder / MAE / _WEIGHTS).is_file():
         config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
         mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
-    if (folder / LANDMARKS / _WEIGHTS).is_file():
+    return Companions(Clip.load(folder / CLIP), mae, _load_detector(folder / LANDMARKS))
+
+
+def _load_detector(folder: Path) -> Detector | None:
+    """The detector of an export. MediaPipe's needs its package: without it there is none, and the reason is said."""
+    from safetensors.torch import load_file
+
+    from models.checkpoints import WeightsError
+    from models.faces.landmarks import LandmarkNet
+    from models.faces.mediapipe_faces import MediaPipeFaces
+
+    if (folder / _WEIGHTS).is_file():
         detector = LandmarkNet()
-        detector.load_state_dict(load_file(folder / LANDMARKS / _WEIGHTS))
-        detector = detector.eval().requires_grad_(False)
-    return Companions(Clip.load(folder / CLIP), mae, detector)
+        detector.load_state_dict(load_file(folder / _WEIGHTS))
+        return detector.eval().requires_grad_(False)
+    if not (folder / _TASK).is_file():
+        return None
+    try:
+        return MediaPipeFaces.load(folder / _TASK)
+    except WeightsError as error:
+        log.warning("%s", error)
+        return None
 
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_WEIGHTS, _CONFIG, _TASK = "model.safetensors", "config.json", "face_landmarker.task"

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_catalog.config.errors import UserError
+from data_catalog.samples.formats import is_picture_name
 from data_catalog.workspace import Workspace
 from tasks.pictures.sheets import write_gif, write_png
 from tasks.pictures.video import check_video_name
 from tasks.student.mesh import check_mesh_name
-from tasks.student.user_portrait import SUFFIXES
 
 if TYPE_CHECKING:
     from tasks.student.api import Prompt, Student
@@ -82,11 +82,13 @@ def edit_portraits(
             except UserError as error:
                 if len(images) == 1:
                     raise
-                log.warning("%s", error.message)
-                rejected.append({"image": str(image), "reason": error.message})
+                reason = f"{error.message}: {error.hint}" if error.hint else error.message
+                log.warning("%s", reason)
+                rejected.append({"image": str(image), "reason": reason})
     if not rows:
         raise UserError("no portrait could be edited", portraits=len(images), first=rejected[0]["reason"])
-    return {"student": editor.origin, "style": style, **summary(rows, rejected)}
+    detects = editor.companions.landmarks is not None
+    return {"student": editor.origin, "style": style, "detects": detects, **summary(rows, rejected)}
 
 
 def find_images(given: Sequence[str]) -> list[Path]:
@@ -97,7 +99,7 @@ def find_images(given: Sequence[str]) -> list[Path]:
         if path.is_file():
             matches = [path]
         elif path.is_dir():
-            matches = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+            matches = [file for file in sorted(path.iterdir()) if is_picture_name(file.name) and file.is_file()]
         else:
             names = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - a pattern may be absolute
             matches = [Path(name) for name in names if Path(name).is_file()]

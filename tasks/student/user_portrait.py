@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
-from data_catalog.samples.images import Rejected, decode_image, read_image
+from data_catalog.samples.images import Rejected, decode_image, decode_picture, read_image
 from models.faces import alignment
 from tasks import align
 
-if TYPE_CHECKING:
-    from models.faces.landmarks import LandmarkNet
-
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
-
-# Suffixes of the files in a folder that count as pictures.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 Picture = str | Path | bytes | np.ndarray | Image.Image
 
@@ -38,33 +32,34 @@ class Portrait(NamedTuple):
 
 
 def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
-    """A path, the bytes of a file, a PIL image or (H, W, 3) uint8, as (H, W, 3) uint8.
+    """A path, the bytes of a file, a PIL image or (H, W, 3) uint8, as (H, W, 3) uint8, sRGB.
 
     Raises UserError where it cannot be read.
     """
-    if isinstance(picture, Image.Image):
-        return np.array(picture.convert("RGB"), dtype=np.uint8)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             found = f"{picture.dtype} {picture.shape}"
             raise UserError("the array is not a picture", expected="uint8 (H, W, 3), RGB", found=found)
         return picture
-    if isinstance(picture, bytes):
-        name, image = "the picture", decode_image(picture, settings.portraits.max_pixels)
+    name, limit = "the picture", settings.portraits.max_pixels
+    if isinstance(picture, Image.Image):
+        image = decode_picture(picture, limit)
+    elif isinstance(picture, bytes):
+        image = decode_image(picture, limit)
     else:
-        name, image = str(picture), read_image(Path(picture), settings.portraits.max_pixels)
+        name, image = str(picture), read_image(Path(picture), limit)
     if isinstance(image, Rejected):
-        raise UserError(f"{name} cannot be taken as a portrait: {image.reason}", detail=image.detail or "-")
+        raise image.as_error(f"{name} cannot be taken as a portrait")
     return image.rgb
 
 
-def align_picture(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> Portrait:
+def align_picture(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> Portrait:
     """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
     found, cropped = locate(rgb, detector, settings)
     return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped)
 
 
-def locate(rgb: np.ndarray, detector: LandmarkNet | None, settings: Settings) -> tuple[align.Aligned, bool]:
+def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> tuple[align.Aligned, bool]:
     """Return the portrait's place in a picture, with its camera, and whether it is less than the whole."""
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)

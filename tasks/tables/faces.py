@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import pyarrow as pa
 
 from data_catalog.samples.tables import Table
@@ -33,3 +34,12 @@ class Face:
 
 
 FACES = Table("align.parquet", Face)
+
+
+def landmarks_of(face: Face) -> np.ndarray | None:
+    """Return the landmarks (5, 2) in [0, 1] of the aligned picture; None where none were found or given."""
+    if face.landmarks is None or face.crop is None:
+        return None
+    crop = np.reshape(face.crop, (2, 3))
+    places: np.ndarray = np.reshape(face.landmarks, (-1, 2)) @ crop[:, :2].T + crop[:, 2]
+    return places

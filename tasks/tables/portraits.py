@@ -25,6 +25,7 @@ class Portrait:
     width: Annotated[int | None, pa.int32()] = None
     height: Annotated[int | None, pa.int32()] = None
     sha256: Annotated[str | None, pa.string()] = None  # of size and pixels
+    person: Annotated[str | None, pa.string()] = None  # portrait_id or its mirrored picture's, the smaller one
     camera_true: Annotated[list[float] | None, LABEL] = None  # of the whole picture; null outside the procedural world
     camera_given: Annotated[list[float] | None, LABEL] = None  # from dataset.json; null without
     status: Annotated[str, pa.string()] = "rejected"  # or ok

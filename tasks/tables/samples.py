@@ -45,7 +45,7 @@ class SampleRow:
     score_teacher_lpips: Annotated[float | None, pa.float64()] = None
     score_view_identity: Annotated[float | None, pa.float64()] = None
     rank: Annotated[int | None, pa.int32()] = None
-    image_prompt: Annotated[bool | None, pa.bool_()] = False  # serves as an image prompt of its style
+    person: Annotated[str | None, pa.string()] = None  # mirrored copies of a portrait share it
     pseudo_label_digest: Annotated[str | None, pa.string()] = None
     # Further columns: where licences are given, and where edits came with their portraits.
     licence: Annotated[str | None, pa.string()] = None

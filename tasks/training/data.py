@@ -42,7 +42,8 @@ class SampleRef:
     camera: np.ndarray  # (25,) float32, as estimated
     shard: Path
     entry: ShardEntry
-    image_prompt: bool = False  # its pseudo-label may serve as a prompt
+    person: str = ""  # mirrored copies of a portrait share it
+    image_prompt: bool = False  # its pseudo-label may serve as a prompt in training
     rank: int | None = None
     portrait_seed: int | None = None  # of the procedural world
     true_camera: np.ndarray | None = field(default=None, hash=False, compare=False)  # (25,) float32, where known
@@ -77,7 +78,8 @@ def _sample(row: SampleRow, shard: Path, entry: ShardEntry) -> SampleRef:
         camera=np.asarray(row.camera, dtype=np.float32),
         shard=shard,
         entry=entry,
-        image_prompt=bool(row.image_prompt),
+        person=row.person or row.portrait_id,
+        image_prompt=row.split == "train",
         rank=row.rank,
         portrait_seed=row.portrait_seed,
         true_camera=None if row.true_camera is None else np.asarray(row.true_camera, dtype=np.float32),
@@ -94,11 +96,12 @@ def group_samples(samples: Iterable[SampleRef], by: Literal["style", "portrait_i
 
 
 def check_no_leakage(samples: Iterable[SampleRef]) -> None:
-    """Raise where a portrait of the test split or a test prompt would be used in training."""
+    """Raise where a person of the test split or a test prompt would be used in training."""
     samples = list(samples)
     tested = [sample for sample in samples if sample.split == "test"]
     learned = [sample for sample in samples if sample.split != "test"]
-    portraits = {sample.portrait_id for sample in tested} & {sample.portrait_id for sample in learned}
+    people = {sample.person for sample in tested} & {sample.person for sample in learned}
+    portraits = {sample.portrait_id for sample in samples if sample.person in people}
     # By its words, and across styles: a prompt counts as the same in any style and spelling.
     known = {normalise(sample.prompt) for sample in learned}
     prompts = {(sample.style, sample.prompt) for sample in tested if normalise(sample.prompt) in known}
@@ -195,7 +198,7 @@ def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: n
     content = read_into(sample.shard, sample.entry, wanted, buffer)
     try:
         return Fields({name: _decode(name, data) for name, data in content.items()})
-    except (OSError, ValueError, SyntaxError, AssertionError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         hint = "stillroom repair    (makes damaged partitions again)"
         raise UserError(f"{sample.key} cannot be decoded", shard=sample.shard, cause=error, hint=hint) from error
 
@@ -207,9 +210,12 @@ def _decode(name: str, data: np.ndarray) -> np.ndarray:
 def _array(data: np.ndarray) -> np.ndarray:
     """The array of an npy file (n,) uint8, without copying it."""
     header = io.BytesIO(data[:ARRAY_HEADER].tobytes())
-    assert np.lib.format.read_magic(header) == (1, 0)
+    version = np.lib.format.read_magic(header)  # moves on to the header
+    if version != (1, 0):
+        raise ValueError(f"an npy file of version {version}")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
-    assert not fortran
+    if fortran:
+        raise ValueError("an npy file by columns")
     return data[header.tell() :].view(dtype).reshape(shape)
 
 
@@ -258,7 +264,8 @@ class Sampler:
         views: int,
         seed: int,
     ) -> None:
-        assert samples, "nothing to draw from"
+        if not samples:
+            raise UserError("the dataset holds no sample to train on", hint="more portraits: --set portraits.count=N")
         self.batch_size, self.views, self.seed = batch_size, views, seed
         self.image_prompt_fraction = image_prompt_fraction
         self._samples = samples
@@ -288,6 +295,7 @@ class Sampler:
     def _reference(self, index: int, rng: np.random.Generator) -> int | None:
         """Draw another kept pseudo-label of the same style; a sample's own result is never its prompt."""
         chosen, pick = rng.random() < self.image_prompt_fraction, rng.random()
-        style, portrait = self._samples[index].style, self._samples[index].portrait_id
-        others = [i for i in self._references.get(style, []) if self._samples[i].portrait_id != portrait]
-        return others[int(pick * len(others))] if chosen and others else None
+        own = self._samples[index]
+        mates = self._references.get(own.style, []) if chosen else []
+        others = [i for i in mates if self._samples[i].person != own.person]
+        return others[int(pick * len(others))] if others else None

@@ -52,7 +52,7 @@ def mirror(samples: Sequence[SampleRef], teacher: Live3D, settings: Settings, wo
 
 
 def _turn(sample: SampleRef) -> SampleRef:
-    """Describe the mirrored sample. It counts as a new person and serves as no image prompt."""
+    """Describe the mirrored sample. It is a portrait of its own, of the same person, and serves as no image prompt."""
     camera = mirror_label(torch.from_numpy(sample.camera)[None])[0].float().numpy()
     name = f"{sample.portrait_id}-mirrored"
     return replace(sample, key=f"{sample.key}-mirrored", portrait_id=name, camera=camera, image_prompt=False)

@@ -15,6 +15,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from data_catalog.config.errors import UserError
 from data_catalog.config.settings import DistillSettings
 from models.three_d.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
 from models.three_d.patches import crop, draw_corners, draw_noise
@@ -73,6 +74,9 @@ class Trainer:
         self.parameters = self.student.trainable_parameters()
         self.resolution = self.student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
+        if self.patch_rays > self.resolution:
+            hint = f"--set distill.patch_rays={self.resolution}, or null for the whole view"
+            raise UserError("distill.patch_rays is more than a view has", found=self.patch_rays, hint=hint)
         # A step takes two thirds of the time: docs/lab/training.md.
         convert_conv2d_weight_memory_format(self.student.encoder, torch.channels_last)
         optimizer = make_optimizer(self.student, settings)

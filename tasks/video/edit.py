@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from tasks.student.api import Prompt, Student
 
-FORMAT = 1  # version of unfinished work; raised when a frame's meaning changes
+FORMAT = 2  # version of unfinished work; raised when a frame's meaning changes
 SIDE_YAW = 0.4  # rad, of the novel views
 MANY = 200  # frames from which building the fastest form of the student pays
 SHOWN = 3  # panes side by side: input, edited, from the right; with `sides` a fourth is made, from the left
@@ -66,6 +66,7 @@ class Edited:
     files: list[Path]
     frames: int
     faces: int  # frames in which a face was found
+    detects: bool  # False: there is no face detector, and every frame counts as aligned and frontal
     shots: int
     resumed_at: int  # frames that an earlier, interrupted attempt had made
     seconds: float  # of this attempt, to the frames made in it
@@ -101,7 +102,8 @@ def edit_clip(student: Student, clip: Clip, prompt: Prompt, out: Path, sides: bo
             report(number + 1, len(sightings))
         files = _write_videos(work, clip, sightings, out, sides)
     seconds = time.perf_counter() - started
-    return Edited(files, len(sightings), faces, len(split_shots(sightings)), resumed_at, seconds)
+    detects = student.companions.landmarks is not None
+    return Edited(files, len(sightings), faces, detects, len(split_shots(sightings)), resumed_at, seconds)
 
 
 def check_outputs(clip: Clip, out: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from tasks import align
 from tasks.pictures.video import Frame
 from tasks.progress import report
 from tasks.video.source import Clip
-
-if TYPE_CHECKING:
-    from models.faces.landmarks import LandmarkNet
 
 POINTS_SIGMA_S = 0.06  # of the landmarks that the camera is fitted to
 CROP_SIGMA_S = 0.12  # of the crop; the camera fitted in it still follows the head
@@ -43,7 +40,7 @@ class Sighting(NamedTuple):
     cut: bool  # the first frame of a shot
 
 
-def track(clip: Clip, detector: LandmarkNet | None, settings: Settings, notes: Path) -> list[Sighting]:
+def track(clip: Clip, detector: align.Detector | None, settings: Settings, notes: Path) -> list[Sighting]:
     """Detect the face in every frame. Results are noted frame by frame; a second call resumes there."""
     sightings, whole = _read_notes(notes)
     if whole:
@@ -161,7 +158,7 @@ def _as_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return alignment.invert_affine(np.concatenate([axes, corner[:, None]], axis=1))
 
 
-def _sight(frame: Frame, detector: LandmarkNet | None, settings: Settings, cut: bool) -> Sighting:
+def _sight(frame: Frame, detector: align.Detector | None, settings: Settings, cut: bool) -> Sighting:
     points = None
     if detector is not None:
         try:

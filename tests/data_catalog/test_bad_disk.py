@@ -15,9 +15,7 @@ from data_catalog.products.snapshot import open_snapshot
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.store import check_writable
 from tests.worlds.instant import World
-from tests.worlds.processes import fork, memory_folder, wait
-
-NOBODY = 65534
+from tests.worlds.processes import as_nobody, fork, memory_folder, wait
 
 
 @pytest.fixture
@@ -100,13 +98,6 @@ def test_a_build_on_a_full_disk_says_so_and_goes_on_as_room_is_made(folder: Path
     attempts, digest = ended.stdout.split()
     assert int(attempts) > 3, "the disk was not full"
     assert digest == open_snapshot(whole.root).digest
-
-
-def as_nobody() -> None:
-    """Root may write everywhere: then the test becomes another user."""
-    if os.getuid() == 0:
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
 
 
 def test_a_store_without_permission_is_planned_and_verified_but_not_written(folder: Path) -> None:

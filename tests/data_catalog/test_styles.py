@@ -1,5 +1,6 @@
 """Style files, and the message for each way to get one wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,106 @@ def test_a_yaml_mistake_is_said_with_the_file(folder: Path, content: str, messag
     (folder / "neon.yaml").write_text(content)
     assert "neon.yaml" in said(folder / "neon.yaml").splitlines()[0]
     assert message in said(folder / "neon.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [("no", "yes or no"), ("Yes", "yes or no"), ("on", "yes or no"), ("12", "a number"), ("012", "a number"),
+     ("1_000", "a number"), ("1:30", "a number"), ("1.5", "a number"), (".inf", "a number"), ("2024-01-02", "a date"),
+     ("~", "nothing"), ("null", "nothing")],
+)  # fmt: skip
+def test_a_value_that_yaml_does_not_read_as_text_is_shown_as_written(folder: Path, written: str, kind: str) -> None:
+    for line in (f"prompts: [Make it neon, {written}]", f"prompts: [Make it neon]\nlicence: {written}\n"):
+        (folder / "neon.yaml").write_text(line)
+        if "licence" in line and kind == "nothing":
+            continue
+        message = said(folder / "neon.yaml")
+        assert f"found     {written}, which YAML reads as {kind}" in message
+        assert f'hint      quote it: "{written}"' in message
+        (folder / "neon.yaml").write_text(line.replace(written, f'"{written}"'))
+        assert written in (read_style(folder / "neon.yaml").prompts[-1], read_style(folder / "neon.yaml").licence)
+
+
+def test_a_colon_within_a_prompt_is_said(folder: Path) -> None:
+    (folder / "neon.yaml").write_text("prompts:\n- make her: a doll\n")
+    message = said(folder / "neon.yaml")
+    assert '{"make her": "a doll"}' in message
+    assert "quote the text" in message
+
+
+def test_a_text_that_a_comment_cuts_is_said(folder: Path) -> None:
+    (folder / "neon.yaml").write_text("prompts: # the first\n- Make it neon   # is paraphrased\n- Make her a #1 fan\n")
+    message = said(folder / "neon.yaml")
+    assert "found     Make her a #1 fan" in message
+    assert 'quote it: "Make her a #1 fan"' in message
+    (folder / "neon.yaml").write_text(
+        "prompts: # the first\n- Make it neon   # is one\n- 'Make her a #1 fan'  #so\n- C#\n"
+    )
+    assert read_style(folder / "neon.yaml").prompts == ["Make it neon", "Make her a #1 fan", "C#"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("guidance_scale: yes", "a number is expected"), ("gates: {min_clip_text: on}", "a number is expected"),
+     ("guidance_scale: .inf", "finite"), ("image_guidance_scale: .nan", "finite"),
+     ("gates: {max_ssim: -.inf}", "finite"),
+     ("guidance_scale: 2024-13-45", "this is not YAML")],
+)  # fmt: skip
+def test_only_a_finite_number_is_a_number(folder: Path, line: str, message: str) -> None:
+    (folder / "neon.yaml").write_text(f"prompts: [Make it neon]\n{line}\n")
+    assert message in said(folder / "neon.yaml")
+
+
+def test_merge_keys_work(folder: Path) -> None:
+    (folder / "neon.yaml").write_text(
+        "x-usual: &usual {guidance_scale: 4, gates: {min_clip_text: 0.3}}\nprompts: [Make it neon]\n"
+        "<<: *usual\nguidance_scale: 5\n"
+    )
+    style = read_style(folder / "neon.yaml")
+    assert (style.guidance_scale, style.gates) == (5.0, {"min_clip_text": 0.3})
+    (folder / "neon.yaml").write_text("prompts: [a b]\n<<: {guidance_scale: 4}\nguidance_scale: 5\nguidance_scale: 6\n")
+    assert "the key 'guidance_scale' occurs twice" in said(folder / "neon.yaml")
+
+
+@pytest.mark.parametrize("name", ["zombie.TXT", "neon.YAML", "neon.yml", "neon.Yml"])
+def test_the_suffix_counts_in_any_case(folder: Path, name: str) -> None:
+    (folder / "zombie.txt").unlink()
+    (folder / name).write_text("Make it so" if name.endswith("TXT") else "prompts: [Make it so]")
+    slug = name.partition(".")[0]
+    assert style_path(settings(folder), slug) == style_paths(folder)[slug] == folder / name
+    assert read_style(folder / name).prompts == ["Make it so"]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".yaml"])
+@pytest.mark.parametrize(
+    ("encoding", "guess"),
+    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE"), ("utf-32", "UTF-32"),
+     ("cp1252", "CP1252")],
+)  # fmt: skip
+def test_another_encoding_is_guessed_and_the_next_step_said(
+    folder: Path, suffix: str, encoding: str, guess: str
+) -> None:
+    line = "Make it n\u00e9on" if suffix == ".txt" else "prompts: [Make it n\u00e9on]"
+    (folder / f"neon{suffix}").write_bytes(f"# ok\n{line}\n".encode(encoding))
+    message = said(folder / f"neon{suffix}")
+    assert f"looks_like  {guess}: " in message
+    assert f"iconv -f {guess} -t UTF-8 neon{suffix} > new{suffix}" in message
+    if encoding == "cp1252":
+        assert f"line 2, byte {5 + line.index(chr(233))}" in message
+        assert line in message
+
+
+def test_a_byte_order_mark_in_yaml_does_not_matter(folder: Path) -> None:
+    (folder / "neon.yaml").write_bytes(b"\xef\xbb\xbfprompts: [Make it neon]\n")
+    assert read_style(folder / "neon.yaml").prompts == ["Make it neon"]
+
+
+@pytest.mark.parametrize(("suffix", "text"), [(".txt", "Make \x1b[31m it"), (".yaml", 'prompts: ["a\\0b"]'),
+                                              (".yaml", 'prompts: ["a \\ud800"]'), (".txt", "b" * 5000)])  # fmt: skip
+def test_a_prompt_that_is_not_plain_text_is_said(folder: Path, suffix: str, text: str) -> None:
+    (folder / f"neon{suffix}").write_text(text)
+    message = said(folder / f"neon{suffix}")
+    assert re.search("a character that no text has|a word of 5000 letters|invalid Unicode character", message)
 
 
 def test_no_folder_and_no_style_are_said(tmp_path: Path) -> None:

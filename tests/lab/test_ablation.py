@@ -1,14 +1,23 @@
 """The ablations: which arms there are, and what their page says of them."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import AdaptSettings, Settings
-from tasks.lab.ablation import ARM, BASE, BASE_STYLES, PAIRS, USUAL_PAIRS, Arm, draw_styles, list_arms
-from tasks.lab.ablation_page import PAGE, PICTURE, Result, write_page
+from data_catalog.config.settings import AdaptSettings, RunSettings, Settings
+from data_catalog.config.styles import list_styles
+from data_catalog.workspace import Workspace
+from flows.lab.ablate import gather_styles
+from tasks.adaptation import adapt
+from tasks.evaluation.stopwatch import device_clock
+from tasks.lab import ablation
+from tasks.lab.ablation import ARM, BASE, FEW_STYLES, PAIRS, USUAL_PAIRS, Arm, draw_styles, list_arms
+from tasks.lab.ablation_page import LOOKS_PICTURE, PAGE, PICTURE, Result, write_page
 from tasks.pictures.sheets import write_png
 
 KNOWN = [f"style-{n}" for n in range(12)]
@@ -17,12 +26,46 @@ SETTINGS = Settings(adapt=AdaptSettings(seconds=10, looks_s=(2.0,)))
 
 def test_the_arms_are_those_of_both_tables_each_once() -> None:
     novel, bases = draw_styles(KNOWN, None)
-    assert [len(base) for base in bases] == list(BASE_STYLES)
+    assert [len(base) for base in bases] == list(FEW_STYLES)
     assert novel not in bases[-1]
     assert set(bases[0]) < set(bases[1]) < set(bases[2])
     arms = list_arms(bases, 3)
-    assert len(arms) == len(set(arms)) == 3 * (len(BASE_STYLES) + len(PAIRS) - 1)
+    assert len(arms) == len(set(arms)) == 3 * (len(FEW_STYLES) + len(PAIRS) - 1)
     assert Arm(10, 50, 2) in arms
+
+
+def test_the_paper_s_bases_have_3_10_and_20_styles_and_learn_the_golden_statue_held_out() -> None:
+    workspace = Workspace.open("paper")
+    settings = workspace.settings
+    assert "golden-statue" not in list_styles(settings)
+    assert len(list_styles(settings)) == 20
+    known = gather_styles(workspace).known
+    novel, bases = draw_styles(known, settings.prompts.held_out[0])
+    assert novel == "golden-statue"
+    assert [len(base) for base in bases] == [3, 10, 20]
+    assert bases[-1] == list_styles(settings)
+    largest = [arm for arm in list_arms(bases, 1) if arm.styles == 20]
+    assert [arm.pairs for arm in largest] == [10, 2, 5, 20, 50]
+    assert settings.adapt.looks_s == (6, 10, 60, 120, 300)
+    assert settings.adapt.mirror is False
+
+
+def test_an_arm_on_a_gpu_is_timed_by_the_wall_with_the_device_synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
+    synchronised: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronised.append)
+    clock = device_clock("cuda:0")
+    before, worked = clock(), time.process_time()
+    time.sleep(0.05)
+    assert clock() - before >= 0.05 > time.process_time() - worked
+    assert synchronised == ["cuda:0", "cuda:0"]
+    device_clock("cpu")()
+    assert len(synchronised) == 2
+    clocks: list[object] = []
+    monkeypatch.setattr(adapt, "run", lambda work, clock=None: clocks.append(clock))
+    for device in ("cuda", "cpu"):
+        work = SimpleNamespace(settings=Settings(run=RunSettings(device=device)))
+        ablation.run(work)  # type: ignore[arg-type]
+    assert clocks == [None, time.process_time]  # None: of the device
 
 
 def test_a_style_that_is_named_is_in_no_base_and_a_small_world_has_smaller_bases() -> None:
@@ -44,7 +87,8 @@ def test_what_an_ablation_trains_is_not_among_the_students_of_the_store() -> Non
 
 def results(folder: Path, lpips: dict[tuple[int, int], float]) -> list[Result]:
     """Three seeds of each arm; its LPIPS at the end, by styles and pairs, spread a little by the seed."""
-    write_png(folder / "samples.png", np.zeros((8, 8, 3), np.uint8))
+    for name in (adapt.PICTURE, adapt.LOOKS):
+        write_png(folder / name, np.zeros((8, 8, 3), np.uint8))
     made = []
     for seed in range(3):
         for (styles, pairs), end in lpips.items():
@@ -59,6 +103,8 @@ def page(folder: Path, lpips: dict[tuple[int, int], float]) -> tuple[str, dict[s
     bases = [KNOWN[:3], KNOWN[:6]]
     document = write_page(folder, "stillroom ablate", "novel", bases, SETTINGS, results(folder, lpips))
     assert (folder / PICTURE).is_file()
+    assert f"]({LOOKS_PICTURE})" in (folder / PAGE).read_text(encoding="utf-8")
+    assert (folder / LOOKS_PICTURE).is_file()
     return (folder / PAGE).read_text(encoding="utf-8"), document
 
 

@@ -106,7 +106,7 @@ def test_the_wins_of_a_look_make_its_auc() -> None:
 
 @pytest.fixture(scope="module")
 def judges() -> Judges:
-    return Judges(*(zoo.load(name, "embedded") for name in ("identity", "clip", "lpips")))
+    return Judges(zoo.load_recogniser("embedded"), *(zoo.load(name, "embedded") for name in ("clip", "lpips")))
 
 
 def test_no_edit_scores_as_no_edit_and_the_truth_as_perfect(held_out: Pictures, judges: Judges) -> None:

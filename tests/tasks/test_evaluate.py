@@ -3,6 +3,9 @@
 import io
 import json
 import re
+import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -11,25 +14,28 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import DistillSettings, EvaluateSettings, Settings
 from flows.cli.run import evaluation_table
+from flows.cli.screen import plain_console
 from models.camera import orbit_label
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.distill import make_student
-from tasks.evaluate import choose_tested, evaluate
+from tasks.evaluate import choose_references, choose_tested, evaluate, training_poses
 from tasks.evaluation import methods
 from tasks.evaluation.figure import list_lines
-from tasks.evaluation.methods import Models
+from tasks.evaluation.methods import Evaluation, Models
 from tasks.evaluation.metrics import (
     MEASURES,
     TRUE_MEASURES,
     WITHOUT_TARGET,
+    Asked,
     Judges,
     Truth,
     Views,
@@ -39,9 +45,11 @@ from tasks.evaluation.metrics import (
     summarise,
     true_heads,
 )
-from tasks.evaluation.stopwatch import time_methods
+from tasks.evaluation.operations import counted_speedup
+from tasks.evaluation.stopwatch import time_all, time_methods
 from tasks.evaluation.table import (
     BESIDE,
+    IMAGE_PROMPT,
     METHODS,
     NO_EDIT,
     STUDENT,
@@ -67,7 +75,7 @@ COLUMNS = ["method", "id", "clip", "three_d", "lpips", "seconds_per_image"]
 @pytest.fixture(scope="module")
 def judges() -> Judges:
     torch.manual_seed(0)
-    return Judges(IdentityNet().eval(), tiny_clip(), Perceptual.untrained().eval())
+    return Judges(Recogniser(IdentityNet().eval()), tiny_clip(), Perceptual.untrained().eval())
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +104,21 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     steps = [call.args[3] for call in edit.call_args_list]
     assert steps == [EVALUATE.timed_editor_steps, settings.edit.steps] * 2  # in each of two turns
     assert known == [(1, 1), (2, 1), (3, 2), (4, 2)]  # a portrait's true heads are found when its turn comes
-    views, turns = renders.count(1 + EVALUATE.novel_views), renders.count(EVALUATE.turntable_frames)
+    together = 1 + EVALUATE.novel_views + 2 * EVALUATE.pose_pairs
+    views, turns = renders.count(together), renders.count(EVALUATE.turntable_frames)
     assert (views, turns) == (4 + 2, 2 * 2)  # of the teacher: pseudo-labels and portraits; nothing twice to be drawn
     assert heads.call_count == 2  # nor are the true heads of a portrait
     assert summary.samples == 4  # two styles of two test portraits
     assert summary.metrics["speedup"] > 0
     return work.folder
+
+
+def ask(
+    portrait: np.ndarray, prompt: str, pseudo_label: np.ndarray, cameras: np.ndarray | None = None, pairs: int = 0
+) -> Asked:
+    """An edit that is seen from three cameras, and from the first `pairs` times two again."""
+    seen = orbit_label(torch.tensor([0.0, -0.35, 0.35]), 0.0).numpy() if cameras is None else cameras
+    return Asked(portrait, prompt, pseudo_label, seen, np.repeat(seen[:1], 2 * pairs, axis=0))
 
 
 def test_the_table_has_the_contracts_methods_and_columns(evaluated: Path) -> None:
@@ -120,7 +137,8 @@ def test_a_student_that_has_not_learned_is_exactly_no_edit(evaluated: Path) -> N
     student, _, no_edit = document["table"]
     assert student["improvement"] == pytest.approx(0.0, abs=1e-6)
     for name in (*MEASURES, *TRUE_MEASURES):
-        assert student[name] == pytest.approx(no_edit[name], abs=1e-4), name
+        if name != "clip_image":  # of prompts that are pictures
+            assert student[name] == pytest.approx(no_edit[name], abs=1e-4), name
 
 
 def test_every_sample_has_a_row_for_each_method(evaluated: Path) -> None:
@@ -144,7 +162,18 @@ def test_the_true_head_is_measured_by_what_needs_no_truth_to_compare_with(evalua
     with_truth = list_lines(document)["all"]
     assert set(with_truth[TRUE_HEAD]) == set(WITHOUT_TARGET)
     page = describe_evaluation(evaluated)
-    assert [row["method"] for row in page["rows"]] == [*METHODS, TRUE_HEAD]
+    assert [row["method"] for row in page["rows"]] == [*METHODS, IMAGE_PROMPT, TRUE_HEAD]
+
+
+def test_the_report_shows_prompts_that_are_pictures_by_their_own_measure(evaluated: Path) -> None:
+    document, page = json.loads((evaluated / "table.json").read_text()), describe_evaluation(evaluated)
+    place = [measure.title for measure in page["measures"]].index("CLIP picture")
+    cells = {row["method"]: row["cells"][place]["text"] for row in page["rows"]}
+    assert cells[IMAGE_PROMPT] == f"{document['image_prompts']['clip_image']:.3f}"
+    assert cells[STUDENT] == cells[TEACHERS] == "\N{EN DASH}"
+    rows = [row for row in pq.read_table(evaluated / "per_sample.parquet").to_pylist() if row["clip_image"] is not None]
+    assert {row["method"] for row in rows} == {IMAGE_PROMPT}
+    assert document["image_prompts"]["clip_image"] == pytest.approx(np.mean([row["clip_image"] for row in rows]))
 
 
 def test_pictures_are_where_the_table_says(evaluated: Path) -> None:
@@ -176,11 +205,12 @@ def test_the_true_edit_scores_perfectly_and_the_plain_head_does_not(judges: Judg
     truth = heads["clown"]
     assert truth.changed.any(axis=(1, 2)).all()
     plain_truth = true_heads(3, cameras, 64, ["red-hair"])["red-hair"]
-    perfect = measure(judges, truth.pictures, truth.pictures[0], "a clown", truth.pictures[0], truth)
+    asked = ask(truth.pictures[0], "a clown", truth.pictures[0], cameras)
+    perfect = measure(judges, truth.pictures, asked, truth)
     assert perfect["l1_changed"] == perfect["l1_outside"] == 0.0
     assert perfect["lpips"] == pytest.approx(0.0, abs=1e-6)
     assert perfect["id"] == pytest.approx(1.0, abs=1e-4)
-    wrong = measure(judges, plain_truth.pictures, truth.pictures[0], "a clown", truth.pictures[0], truth)
+    wrong = measure(judges, plain_truth.pictures, asked, truth)
     assert wrong["l1_changed"] is not None
     assert wrong["l1_changed"] > 0.05
     assert wrong["lpips"] is not None
@@ -199,14 +229,15 @@ def test_a_shape_is_compared_where_both_heads_are(judges: Judges) -> None:
     def seen(depth: np.ndarray) -> dict[str, float | None]:
         solid = np.isfinite(depth)
         views = Views(truth.pictures, np.where(solid, depth, 0.0), solid.astype(np.float32))
-        return measure(judges, views, truth.pictures[0], "x", truth.pictures[0], truth)
+        return measure(judges, views, ask(truth.pictures[0], "x", truth.pictures[0], cameras), truth)
 
     perfect, without_ears, farther = seen(truth.depth), seen(plain.depth), seen(truth.depth * 1.02)
     assert (perfect["depth_error"], perfect["silhouette_iou"]) == (0.0, 1.0)
     assert 0.8 < (without_ears["silhouette_iou"] or 0) < 1.0
     assert farther["depth_error"] == pytest.approx(0.02, abs=1e-4)
     assert farther["silhouette_iou"] == 1.0
-    assert measure(judges, truth.pictures, truth.pictures[0], "x", truth.pictures[0], truth)["depth_error"] is None
+    asked = ask(truth.pictures[0], "x", truth.pictures[0], cameras)
+    assert measure(judges, truth.pictures, asked, truth)["depth_error"] is None
 
 
 def test_regions_and_views_are_kept_apart(judges: Judges) -> None:
@@ -214,16 +245,76 @@ def test_regions_and_views_are_kept_apart(judges: Judges) -> None:
     truth.changed[0, :32] = True  # nothing changes in the novel views
     views = np.zeros((3, 64, 64, 3), np.uint8)
     views[0, :32], views[0, 32:], views[1:] = 51, 102, 255
-    found = measure(judges, views, views[0], "x", views[0], truth)
+    found = measure(judges, views, ask(views[0], "x", views[0]), truth)
     assert found["l1_changed_input"] == pytest.approx(0.2)
     assert found["l1_changed_novel"] is None
     assert found["l1_outside"] == pytest.approx((0.4 * 0.5 + 1.0 + 1.0) / 2.5)
     assert found["psnr_input"] == pytest.approx(10.0)  # mean squared error (0.04 + 0.16) / 2
 
 
+def test_a_picture_as_the_prompt_is_compared_with_the_picture_and_words_with_words(judges: Judges) -> None:
+    views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    asked, reference = ask(views[1], "a clown", views[2]), np.full((64, 64, 3), 90, np.uint8)
+    by_words, by_picture = measure(judges, views, asked, None), measure(judges, views, asked, None, reference)
+    edited, wanted = judges.clip.embed_images(np.stack([views[0], reference]))
+    assert by_picture["clip_image"] == pytest.approx(float(edited @ wanted), abs=1e-5)
+    assert by_words["clip_image"] is None
+    text = float(edited @ judges.clip.embed_texts(["a clown"])[0])
+    assert by_words["clip"] == by_picture["clip"] == pytest.approx(text, abs=1e-5)
+    assert by_picture["clip_image"] != pytest.approx(text, abs=1e-3)
+
+
+def test_3d_is_the_mean_identity_of_pairs_of_views_and_of_no_others(judges: Judges) -> None:
+    views = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
+    asked = ask(views[0], "x", views[0], pairs=2)
+    faces = judges.identity.embed_seen(views[3:], asked.poses)
+    expected = [float(faces[0] @ faces[1]), float(faces[2] @ faces[3])]
+    found = measure(judges, views, asked, None)
+    assert found["three_d"] == pytest.approx(np.mean(expected), abs=1e-5)
+    same = views.copy()
+    same[4], same[6] = same[3], same[5]
+    assert measure(judges, same, asked, None)["three_d"] == pytest.approx(1.0, abs=1e-5)
+    assert measure(judges, views[:3], ask(views[0], "x", views[0]), None)["three_d"] is None
+
+
+def test_pairs_of_views_are_poses_of_the_training_portraits(tmp_path: Path) -> None:
+    samples = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)
+    known = training_poses(samples)
+    assert len(known) == taught.SPLITS.count("train")  # a portrait counts once, whatever its styles
+    assert len(training_poses([sample for sample in samples if sample.split == "test"])) == taught.SPLITS.count("test")
+    settings = Settings(evaluate=EvaluateSettings(pose_pairs=3))
+    evaluation = Evaluation(mock.Mock(), settings, {}, {}, known)
+    drawn: dict[str, np.ndarray] = {}
+    for sample in (sample for sample in samples if sample.split == "test"):
+        poses = evaluation.poses(sample)
+        assert poses.shape == (6, 25)
+        assert all((known == pose).all(axis=1).any() for pose in poses)
+        assert all((one != other).any() for one, other in poses.reshape(3, 2, 25))
+        assert (drawn.setdefault(sample.portrait_id, poses) == poses).all()  # the same for every style
+    one, other = drawn.values()
+    assert (one != other).any()
+
+
+def test_a_hundred_test_pairs_are_as_many_of_each_style_and_of_drawn_portraits(tmp_path: Path) -> None:
+    some = next(
+        s for s in read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)
+        if s.split == "test"
+    )  # fmt: skip
+    styles = [f"style-{n:02d}" for n in range(20)]
+    many = [replace(some, key=f"p{i:03d}-{style}", portrait_id=f"p{i:03d}", style=style)
+            for style in styles for i in range(30)]  # fmt: skip
+    chosen = choose_tested(many, EvaluateSettings(samples=100))
+    assert Counter(sample.style for sample in chosen) == dict.fromkeys(styles, 5)
+    assert len({sample.portrait_id for sample in chosen}) > 20  # not the first five of every style
+    assert chosen == choose_tested(many, EvaluateSettings(samples=100))
+    assert chosen != choose_tested(many, EvaluateSettings(samples=100, seed=1))
+    assert choose_tested(many, EvaluateSettings(samples=10_000)) == many
+    assert load_settings("paper", []).evaluate.samples == 100
+
+
 def test_without_truth_lpips_is_to_the_pseudo_label(judges: Judges) -> None:
     views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    found = measure(judges, views, views[1], "x", views[0], None)
+    found = measure(judges, views, ask(views[1], "x", views[0]), None)
     assert found["lpips"] == pytest.approx(0.0, abs=1e-6)
     assert all(found[name] is None for name in TRUE_MEASURES)
 
@@ -282,7 +373,7 @@ def test_a_difference_is_told_edit_by_edit_where_the_means_alone_tell_nothing() 
 def test_the_screen_shows_the_columns_of_the_readme_the_difference_and_each_style(evaluated: Path) -> None:
     document = json.loads((evaluated / "table.json").read_text()) | {"mlflow_run_id": "abc", "seconds": 1.0}
     screen = io.StringIO()
-    evaluation_table(document, Console(file=screen, width=120))
+    evaluation_table(document, plain_console(file=screen, width=120))
     lines = screen.getvalue().splitlines()
     assert [name.strip() for name in re.split("  +", lines[0])] == TITLES
     assert [line.split("  ")[0].strip() for line in lines[1:5]] == [*METHODS, "difference *"]
@@ -290,6 +381,8 @@ def test_the_screen_shows_the_columns_of_the_readme_the_difference_and_each_styl
     assert {line.split()[0] for line in lines[7:] if "%" in line} == set(taught.STYLES)
     assert "times at 6 editor steps" in screen.getvalue()
     assert "times at 2 editor steps" in screen.getvalue()
+    assert f"{counted_speedup(6):.0f} to 1 at 6 editor steps" in screen.getvalue()
+    assert f"CLIP {document['image_prompts']['clip_image']:.3f} to the picture" in screen.getvalue()
 
 
 def test_the_speedup_is_of_the_timed_editor_steps_and_beside_it_that_of_the_dataset_s(evaluated: Path) -> None:
@@ -318,6 +411,24 @@ def test_methods_are_timed_in_turns_after_a_warm_up() -> None:
     assert set(seconds) == {"a", "b"}
 
 
+def test_a_time_is_the_mean_of_the_repetitions_after_the_warm_up() -> None:
+    naps = iter([0.5, 0.0, 0.0, 0.06])
+    seconds = time_methods({"a": lambda: time.sleep(next(naps))}, 3, "cpu")["a"]
+    assert 0.02 <= seconds < 0.1
+
+
+def test_the_student_s_time_includes_the_encoding_of_its_prompt(tmp_path: Path) -> None:
+    sample = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)[0]
+    nap_s, models = 0.05, mock.Mock()
+    models.student.config.own_encoders = ()
+    models.clip.text_tokens.side_effect = lambda texts: time.sleep(nap_s) or torch.zeros(1, 4, 8)
+    models.editor.edit.return_value = np.zeros((1, 64, 64, 3), np.uint8)
+    timing = time_all(models, sample, Settings(evaluate=EvaluateSettings(timing_repeats=2)))
+    assert timing[STUDENT] >= nap_s
+    assert timing["prompt"] >= nap_s
+    assert timing["student render"] < nap_s
+
+
 def test_without_repeats_the_cold_turn_counts() -> None:
     calls: list[str] = []
     seconds = time_methods({"a": lambda: calls.append("a")}, 0, "cpu")
@@ -327,6 +438,20 @@ def test_without_repeats_the_cold_turn_counts() -> None:
 
 def test_a_dataset_without_a_test_split_says_what_to_do(tmp_path: Path) -> None:
     samples = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)
-    assert [s.style for s in choose_tested(samples, 1)] == ["clown", "red-hair"]
+    first = EvaluateSettings(max_samples_per_style=1)
+    assert [s.style for s in choose_tested(samples, first)] == ["clown", "red-hair"]
     with pytest.raises(UserError, match="no test samples"):
-        choose_tested([sample for sample in samples if sample.split != "test"], None)
+        choose_tested([sample for sample in samples if sample.split != "test"], first)
+
+
+def test_the_image_prompt_of_a_test_sample_is_a_test_sample_of_another_person(root: Path, dataset: Path) -> None:
+    samples = read_samples(dataset, root)
+    tested = [sample for sample in samples if sample.split == "test"]
+    chosen = choose_references(samples)
+    assert set(chosen) == {sample.key for sample in tested}
+    for sample in tested:
+        mate = chosen[sample.key]
+        assert (mate.split, mate.style) == ("test", sample.style)
+        assert mate.person != sample.person
+    alone = [sample for sample in samples if sample.split != "test" or sample.person == tested[0].person]
+    assert choose_references(alone) == {}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data_catalog.config.settings import DistillSettings, EditSettings, EvaluateSettings, RunSettings, Settings
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d import mae
@@ -16,6 +17,7 @@ from models.three_d.mae import MaeEncoder
 from tasks import teach
 from tasks.distill import Networks, make_student, own_kinds
 from tasks.edit import plan_edits
+from tasks.evaluate import training_poses
 from tasks.evaluation.methods import Evaluation, Models
 from tasks.evaluation.metrics import Judges
 from tasks.evaluation.stopwatch import time_all
@@ -30,7 +32,7 @@ from tests.worlds import chain, taught
 from tests.worlds.imitated import DEVICE, WrongPlaceError, imitated_gpu
 from tests.worlds.tiny import noise_picture, tiny_clip, tiny_editor
 
-RUN = RunSettings(device=DEVICE)
+RUN = RunSettings().model_copy(update={"device": DEVICE})  # which no user may name
 
 
 def networks_there() -> Networks:
@@ -91,9 +93,9 @@ def test_a_training_step(data: tuple[Path, Path], encoders: str, teacher: str, t
 
 def test_a_block_of_teach(tmp_path: Path) -> None:
     made = chain.write_chain(tmp_path)
-    teachers = teach.Teachers(
-        taught.untrained_teacher().to(DEVICE), IdentityNet().eval().to(DEVICE), Perceptual.untrained().eval().to(DEVICE)
-    )
+    identity = Recogniser(IdentityNet().eval().to(DEVICE))
+    lpips = Perceptual.untrained().eval().to(DEVICE)
+    teachers = teach.Teachers(taught.untrained_teacher().to(DEVICE), identity, lpips)
     work = made.work(teach.STAGE, "zombie", 1)
     work.settings = work.settings.model_copy(update={"run": RUN})
     with imitated_gpu():
@@ -126,17 +128,16 @@ def test_an_evaluation(data: tuple[Path, Path], encoders: str) -> None:
     )
     networks, samples = networks_there(), read_samples(dataset, root)
     tested = [sample for sample in samples if sample.split == "test"][:1]
-    references = {
-        tested[0].style: next(each for each in samples if each.image_prompt and each.style == tested[0].style)
-    }
+    references = {tested[0].key: next(each for each in samples if each.style == tested[0].style)}
     editor = tiny_editor(tiny_clip())
     editor.pipeline.to(DEVICE)
     with imitated_gpu():
         prompts = Prompts.read(samples, networks.clip, networks.mae, DEVICE, own_kinds(settings))
         student = make_student(networks.teacher, prompts, settings).eval()
-        judges = Judges(IdentityNet().eval().to(DEVICE), networks.clip, networks.perceptual)
+        judges = Judges(Recogniser(IdentityNet().eval().to(DEVICE)), networks.clip, networks.perceptual)
         models = Models(student, networks.teacher, editor, networks.clip, networks.mae, judges)
-        rows = Evaluation(models, settings, references, {tested[0].style: ["as learned"]}).measure_all(tested)
+        learned = {tested[0].style: ["as learned"]}
+        rows = Evaluation(models, settings, references, learned, training_poses(samples)).measure_all(tested)
         seconds = time_all(models, tested[0], settings)
     assert len(rows) >= 5
     assert all(value >= 0 for value in seconds.values())

@@ -194,7 +194,7 @@ def test_without_a_test_fraction_nobody_is_held_out() -> None:
 
 
 def taken(portrait_id: str) -> portraits.Taken:
-    return portraits.Taken(Portrait(portrait_id=portrait_id, name=portrait_id, status="ok"))
+    return portraits.Taken(Portrait(portrait_id=portrait_id, person=portrait_id, name=portrait_id, status="ok"))
 
 
 def eg3d_label(offset: float = 0.0) -> list[float]:

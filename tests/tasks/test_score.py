@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from data_catalog.samples.encoding import encode_png
 from models.camera import orbit_label, project
 from models.faces import pnp
 from models.faces.landmarks import LandmarkNet
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
-from tasks.score import Judges, camera_drifts, cosine, is_constant, score_block
+from tasks.score import Judges, Pair, camera_drifts, compare_faces, cosine, is_constant, score_block
 from tasks.tables.edits import EDITS, Edited
-from tasks.tables.faces import FACES, Face
+from tasks.tables.faces import FACES, Face, landmarks_of
 from tasks.tables.scores import MEASURES, Scores
 from tests.worlds.tiny import noise_picture, tiny_clip
 
@@ -28,7 +30,7 @@ CAMERA = orbit_label(0.1, 0.0)[0].tolist()
 def judges() -> Judges:
     clip = tiny_clip()
     torch.manual_seed(0)
-    return Judges(clip, IdentityNet().eval(), LandmarkNet().eval(), Perceptual.untrained().eval())
+    return Judges(clip, Recogniser(IdentityNet().eval()), LandmarkNet().eval(), Perceptual.untrained().eval())
 
 
 def write_pairs(folder: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> tuple[Path, Path]:
@@ -150,3 +152,27 @@ def test_a_face_that_is_not_found_has_no_drift() -> None:
 def test_scores_are_json_numbers(judges: Judges, tmp_path: Path) -> None:
     row = score(judges, tmp_path, {"k": (noise_picture(0), noise_picture(1))})["k"]
     json.dumps(row, allow_nan=False)
+
+
+def test_both_faces_of_a_pair_are_cut_where_the_portrait_s_landmarks_are() -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    portrait, edited = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    label = orbit_label(0.0, 0.0)[0].numpy()
+    plain = Recogniser(IdentityNet().eval())
+    turned = np.array([[0.5, 0.3], [0.8, 0.3], [0.7, 0.5], [0.5, 0.7], [0.8, 0.7]])
+    pair = Pair("k", "train", portrait, edited, label, turned)
+    at_landmarks = plain.embed(np.stack([portrait, edited]), np.stack([turned, turned]))
+    at_camera = plain.embed_seen(np.stack([portrait, edited]), np.stack([label, label]))
+    for found, faces in ((pair, at_landmarks), (replace(pair, points=None), at_camera)):
+        assert compare_faces(plain, [found])[0] == pytest.approx(float(faces[0] @ faces[1]), abs=1e-6)
+    assert float(at_landmarks[0] @ at_landmarks[1]) != pytest.approx(float(at_camera[0] @ at_camera[1]), abs=1e-3)
+
+
+def test_landmarks_are_told_in_the_aligned_picture() -> None:
+    crop = [1 / 100, 0.0, -0.1, 0.0, 1 / 100, -0.2]
+    face = Face(portrait_id="p", split="train", crop=crop, landmarks=[10.0, 20.0, 60.0, 70.0] + [35.0, 45.0] * 3)
+    found = landmarks_of(face)
+    assert found is not None
+    assert found[:3] == pytest.approx(np.array([[0.0, 0.0], [0.5, 0.5], [0.25, 0.25]]))
+    assert landmarks_of(replace(face, landmarks=None)) is None

@@ -12,7 +12,7 @@ from data_catalog.config.settings import SelectSettings, Settings
 from data_catalog.store.stage import Input, Partition, Work
 from tasks import select
 from tasks.gating.gates import Candidate, Limits, gate_limits
-from tasks.select import count_funnel, judge, pick_image_prompts
+from tasks.select import count_funnel, judge
 from tasks.tables.scores import SCORES
 
 OPEN = SelectSettings(min_clip_direction=None, max_ssim=None)
@@ -76,11 +76,15 @@ def test_pictures_that_are_none_need_no_gate(bad: dict[str, Any], reason: str) -
 
 def test_test_samples_pass_every_gate_so_that_the_evaluation_is_not_made_easier() -> None:
     strict = OPEN.model_copy(update={"min_identity": 0.99, "max_ssim": 0.0})
-    black = row("b", "test", score_constant=True, score_clip_direction=0.0)
-    lost = row("c", "test", decodes=False, score_clip_direction=None)
-    result = judged([row("a", "test"), black, lost], strict)
-    assert {key: each.kept for key, each in result.items()} == {"a": True, "b": True, "c": False}
-    assert result["a"].reason == result["b"].reason == ""
+    result = judged([row("a", "test")], strict)
+    assert (result["a"].kept, result["a"].reason) == (True, "")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_unsafe_and_constant_pictures_are_lost_in_every_split(split: str) -> None:
+    rows = [row("a", split, score_constant=True), row("b", split, score_unsafe=True), row("c", split)]
+    result = judged(rows, OPEN)
+    assert {key: each.reason for key, each in result.items()} == {"a": "constant frame", "b": "unsafe", "c": ""}
 
 
 def test_an_unknown_camera_is_no_drift() -> None:
@@ -127,11 +131,6 @@ def test_the_funnel_counts_what_each_step_leaves() -> None:
     assert funnel["reasons"]["min_identity"] == 1
 
 
-def test_image_prompts_are_the_best_train_samples() -> None:
-    rows = [row(f"k{i}", "val" if i == 9 else "train", score_clip_direction=i / 10) for i in range(10)]
-    assert pick_image_prompts(judge(rows, Limits({})), 3) == ["k8", "k7", "k6"]
-
-
 def work_on(folder: Path, rows: list[Candidate], settings: Settings) -> Work:
     inputs = []
     for block in sorted({each.block for each in rows}):
@@ -165,9 +164,8 @@ def test_what_is_written_says_which_samples_why_and_by_which_gates(tmp_path: Pat
     table = {each["key"]: each for each in pq.read_table(work.folder / "select.parquet").to_pylist()}
     assert table["a"] == {"key": "a", "block": 0, "attempt": 0, "split": "train", "kept": True, "reason": "", "rank": 0}
     assert (table["b"]["kept"], table["b"]["reason"], table["b"]["rank"]) == (False, "min_identity", None)
-    documents = {name: json.loads((work.folder / f"{name}.json").read_text()) for name in ("gates", "image_prompts")}
-    assert documents["gates"] == {"style": "zombie", "gates": {"min_identity": 0.5}}
-    assert documents["image_prompts"] == {"style": "zombie", "image_prompts": ["a"]}
+    gates = json.loads((work.folder / "gates.json").read_text())
+    assert gates == {"style": "zombie", "gates": {"min_identity": 0.5}}
 
 
 def test_a_style_that_keeps_too_little_fails_loudly_with_its_funnel(tmp_path: Path) -> None:
@@ -190,3 +188,30 @@ def test_an_unused_quantile_is_in_no_fingerprint() -> None:
     partition = Partition("select", "zombie")
     plain, moved = load_settings("demo"), load_settings("demo", ["select.quantile=0.1"])
     assert select.reads(plain, partition) == select.reads(moved, partition)
+
+
+def test_a_style_that_keeps_too_little_is_left_out_where_the_settings_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [row("a"), row("t", "test")] + [row(f"b{i}", score_identity=0.1) for i in range(9)]
+    settings = with_select(min_identity=0.5, min_yield=0.5, on_low_yield="leave_out")
+    work = work_on(tmp_path, rows, settings)
+    summary = select.run(work)
+    assert summary.samples == 0
+    assert summary.rejected == {"min_identity": 9, "low yield of its style": 2}
+    assert summary.metrics["yield"] == pytest.approx(0.1)
+    assert "style zombie keeps 10% of its samples" in caplog.text
+    funnel = json.loads((work.folder / "funnel.json").read_text())["funnel"]
+    assert [step["left"] for step in funnel["steps"] if step["step"] in ("camera", "yield", "kept")] == [1, 0, 0]
+    assert (funnel["yield"], funnel["test"]) == (pytest.approx(0.1), 0)
+    enough = select.run(work_on(tmp_path / "enough", rows, with_select(min_yield=0.5, on_low_yield="leave_out")))
+    assert (enough.samples, enough.rejected) == (11, {})
+
+
+def test_a_style_that_stays_short_of_keep_goes_on_with_what_it_has_where_the_settings_say_so(tmp_path: Path) -> None:
+    short = {"keep": 5, "attempts": 1, "min_yield": 0.0}
+    rows = [row("a"), row("b")]
+    with pytest.raises(UserError, match="keeps 2 training samples"):
+        select.run(work_on(tmp_path / "stop", rows, with_select(**short)))
+    summary = select.run(work_on(tmp_path / "on", rows, with_select(**short, on_low_yield="leave_out")))
+    assert (summary.samples, summary.parts.get("more")) == (2, None)

@@ -17,6 +17,7 @@ from data_catalog.samples.shards import entries_from_table, read_sample
 from data_catalog.store.fingerprint import digest_file
 from data_catalog.store.record import FileEntry, Record
 from data_catalog.store.stage import Input, Summary, Work
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.three_d.live3d import Live3D
@@ -42,7 +43,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 @pytest.fixture(scope="module")
 def teachers() -> Teachers:
     torch.manual_seed(0)
-    return Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval())
+    return Teachers(untrained_teacher(), Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
 
 
 def shards(chain: Chain) -> list[Path]:
@@ -185,7 +186,7 @@ def test_a_triplane_that_is_not_finite_is_a_row_and_costs_no_other_sample(chain:
     healthy = untrained_teacher()
     poisoned = Poisoned(healthy.config).eval()
     poisoned.load_state_dict(healthy.state_dict())
-    teachers = Teachers(poisoned, IdentityNet().eval(), Perceptual.untrained().eval())
+    teachers = Teachers(poisoned, Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
     work = chain.work(teach.STAGE, "zombie", 0)
     work.folder = tmp_path
     select = work.input("select").folder / "select.parquet"
@@ -232,7 +233,7 @@ def test_what_storing_a_triplane_costs_is_seen_in_renders(teachers: Teachers) ->
 def test_other_views_lift_no_triplane_again_and_give_the_bytes_of_lifting_it(
     chain: Chain, tmp_path: Path, triplane: str
 ) -> None:
-    teachers = Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval())
+    teachers = Teachers(untrained_teacher(), Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
     lifted = mock.Mock(wraps=teachers.teacher.encode)
     teachers.teacher.encode = lifted  # type: ignore[method-assign]
 
@@ -276,7 +277,7 @@ def made_by(work: Work, summary: Summary) -> Input:
     record = Record(
         partition=work.partition.key,
         stage="teach",
-        version=2,
+        version=3,
         fingerprint="f",
         fingerprint_inputs=settings,
         digest="d",
@@ -286,9 +287,11 @@ def made_by(work: Work, summary: Summary) -> Input:
     return Input(work.partition, work.folder, "d", record)
 
 
-def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(chain: Chain, tmp_path: Path) -> None:
+def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(
+    chain: Chain, teachers: Teachers, tmp_path: Path
+) -> None:
     work = chain.work(teach.STAGE, "zombie", 0)
     work.folder = tmp_path
-    summary = teach.teach(work, Teachers(untrained_teacher(), IdentityNet().eval(), Perceptual.untrained().eval()))
+    summary = teach.teach(work, teachers)
     assert summary.sha256 == {"shard.tar": digest_file(tmp_path / "shard.tar")}
     assert {"stored_view_psnr_db", "stored_depth_error"} <= summary.metrics.keys()

@@ -22,6 +22,7 @@ from data_catalog.store.stage import Input, Partition, Stage, Summary, Work
 from models import procedural
 from models.camera import orbit_label
 from models.faces.landmarks import LandmarkNet
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.pixels import to_levels
@@ -36,7 +37,7 @@ STYLES = ("red-hair", "zombie")
 SPLITS = ("train", "train", "val", "train", "train", "test")
 BLOCK_SIZE = 3
 SETTINGS = Settings(
-    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2, image_prompts=2),
+    select=SelectSettings(min_clip_direction=None, max_ssim=None, min_yield=0.2),
     teach=TeachSettings(views=2),
 )
 
@@ -119,7 +120,7 @@ def write_chain(root: Path) -> Chain:
 def networks() -> tuple[score.Judges, teach.Teachers]:
     """Build untrained networks that judge and teach, the same each time."""
     torch.manual_seed(0)
-    identity, lpips = IdentityNet().eval(), Perceptual.untrained().eval()
+    identity, lpips = Recogniser(IdentityNet().eval()), Perceptual.untrained().eval()
     judges = score.Judges(tiny_clip(), identity, LandmarkNet().eval(), lpips)
     return judges, teach.Teachers(untrained_teacher(), identity, lpips)
 

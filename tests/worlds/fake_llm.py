@@ -10,6 +10,7 @@ from typing import Any
 
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
+from data_catalog.config.styles import StyleFile
 
 KEY = "sk-test-of-stillroom-0123456789"
 GOOD = [
@@ -19,6 +20,8 @@ GOOD = [
     "he has become a monument", "as if an ancient master had made her", "change everything to smooth marble",
     "could this head be a classical bust?", "render a statue instead", "give him a chiselled marble body",
 ]  # fmt: skip
+
+MARBLE = StyleFile(slug="marble-statue", prompts=["make him a marble statue"])
 
 Move = Callable[[BaseHTTPRequestHandler], None]
 
@@ -119,3 +122,6 @@ class FakeServer:
         self.http.shutdown()
         self.thread.join()
         self.http.server_close()
+
+
+Serve = Callable[..., FakeServer]  # starts a server with its moves

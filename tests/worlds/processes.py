@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NOBODY = 65534
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # Python announces each of these before it does it; `stillroom.half` is announced between two halves of a file.
 OPERATIONS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "stillroom.half"}
@@ -37,6 +38,13 @@ def fork(work: Callable[[], None]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def as_nobody() -> None:
+    """Root may read and write everywhere: then the process becomes another user's."""
+    if os.getuid() == 0:
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
 
 
 def wait(process: int) -> int:

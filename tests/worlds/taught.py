@@ -15,6 +15,7 @@ from data_catalog.samples.shards import Sample, index_table, write_shard
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Input, Partition, Work
 from models import camera, procedural
+from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
 from models.pixels import to_levels
@@ -58,7 +59,7 @@ def write_dataset(root: Path, teacher: Live3D, teach: TeachSettings | None = Non
     """Shards below `root`, and the dataset's folder, which is returned. Pseudo-labels are the true edits."""
     teach = teach or TeachSettings(views=2)
     torch.manual_seed(0)
-    teachers = Teachers(teacher, IdentityNet().eval(), Perceptual.untrained().eval())
+    teachers = Teachers(teacher, Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
     rows: list[SampleRow] = []
     for style in STYLES:
         shard = root / "store" / "teach" / style / "0000" / "0123456789abcdef" / "shard.tar"
@@ -97,7 +98,6 @@ def _sample(teachers: Teachers, teach: TeachSettings, style: str, seed: int, spl
         portrait_seed=seed,
         seed=seed,
         attempt=0,
-        image_prompt=split == "train" and seed < 3,
         pseudo_label_digest="",
         shard="",
     )

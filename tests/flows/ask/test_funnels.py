@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from data_catalog.samples.encoding import encode_json
 from data_catalog.workspace import Workspace
@@ -14,6 +13,7 @@ from flows.ask.plan import describe_plan
 from flows.care.status import describe_status
 from flows.cli.care import funnel_table, status_table
 from flows.cli.plan import plan_table
+from flows.cli.screen import plain_console
 from tasks.gating.gates import Candidate
 from tasks.select import count_funnel
 from tasks.tables.scores import MEASURES
@@ -60,7 +60,7 @@ def test_status_shows_the_funnels(shop: Workshop, monkeypatch: pytest.MonkeyPatc
     document = describe_status(Workspace.open())
     assert {row["style"] for row in document["funnels"]} == {"red-hair", "zombie"}
     screen = io.StringIO()
-    status_table(document, Console(file=screen, width=80))
+    status_table(document, plain_console(file=screen, width=80))
     text = screen.getvalue()
     assert re.search(r"zombie \*\s+10\s+9(\s+9)+(\s+6)+\s+60 %", text)
     assert "zombie lost: min_identity 3, truncated 1" in text
@@ -71,14 +71,14 @@ def test_the_plan_says_how_many_are_kept(shop: Workshop, monkeypatch: pytest.Mon
     monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
     document = describe_plan("demo", [f"prompts.styles_dir={shop.styles}"])
     screen = io.StringIO()
-    plan_table(document, Console(file=screen, width=120))
+    plan_table(document, plain_console(file=screen, width=120))
     assert "kept of made: red-hair* 6 of 7, zombie* 6 of 10" in screen.getvalue()
 
 
 def test_further_attempts_are_told(shop: Workshop) -> None:
     (funnel,) = [{**each, "attempts": [10, 3]} for each in read_funnels(shop.plan())[1:]]
     screen = io.StringIO()
-    funnel_table([funnel], Console(file=screen, width=120))
+    funnel_table([funnel], plain_console(file=screen, width=120))
     assert "zombie made in 2 attempts: 10 + 3" in screen.getvalue()
     assert kept_line([funnel]) == "kept of made: zombie 6 of 10 in 2 attempts"
 

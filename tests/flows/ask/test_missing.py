@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from data_catalog.config.profiles import load_settings
-from flows.ask.forecast import forecast, taught_bytes, training_seconds
+from flows.ask.forecast import forecast, keep_note, taught_bytes, training_seconds
 from flows.ask.missing import find_missing, outlook
 from flows.cli import app
 
@@ -30,7 +30,7 @@ def test_every_missing_file_is_named_with_the_way_to_get_it() -> None:
     assert "dataset_preprocessing/ffhq" in missing["portraits"].get
     assert "encoder_render_LT" in missing["weights teacher"].get
     assert missing["weights editor"].fetched
-    assert "hf download timbrooks/instruct-pix2pix --revision" in missing["weights editor"].get
+    assert "stillroom models fetch editor" in missing["weights editor"].get
     assert not any("landmarks" in what for what in missing)  # the profile does without
 
 
@@ -49,7 +49,7 @@ def test_plan_forecasts_hours_and_disk_while_files_are_missing() -> None:
     assert ended.exit_code == 0, ended.output
     document = json.loads(ended.stdout)
     stages = {row["stage"]: row for row in document["stages"]}
-    assert (stages["edit"]["partitions"], stages["edit"]["price"]["samples"]) == (400, 20_000)
+    assert (stages["edit"]["partitions"], stages["edit"]["price"]["samples"]) == (560, 28_000)
     assert all(row["run"] == row["partitions"] and row["reasons"][0].startswith("waits for") for row in stages.values())
     assert document["gpu_hours"] == pytest.approx(sum(r["price"]["seconds"] for r in stages.values()) / 3600, abs=0.1)
     assert 20 < document["gpu_hours"] < 400
@@ -70,6 +70,24 @@ def test_the_forecast_follows_the_settings() -> None:
     assert training_seconds(load_settings("paper", ["distill.iterations=30000"])) == training_seconds(paper) / 2
     assert forecast("edit", load_settings("demo"), 0) is None
     assert outlook("demo", []) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], "one attempt at 1400 portraits gives them from a yield of 77%, 4 attempts from 19%"),
+        (["portraits.count=1000"], "one attempt at 1000 portraits gives 930 at most, 4 attempts from 27%"),
+        (["edit.prompts_per_portrait=2"], "takes portraits.count=1076"),
+    ],
+)
+def test_the_forecast_says_how_many_portraits_the_wanted_samples_take(overrides: list[str], said: str) -> None:
+    note = keep_note(load_settings("paper", overrides))
+    assert note is not None
+    assert said in note
+    document = outlook("paper", overrides)
+    assert document is not None
+    assert note in document["notes"]
+    assert keep_note(load_settings("demo")) is None
 
 
 def test_with_all_files_there_a_plan_that_knows_no_records_is_priced_by_the_forecast(

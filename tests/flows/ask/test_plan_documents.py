@@ -24,10 +24,11 @@ SECONDS = 4.0  # that each past edit took
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """Each past edit made two samples in four seconds on a CPU."""
+    """Each past partition took four seconds on a CPU, an edit made two samples in them."""
     shop = Workshop(tmp_path_factory.mktemp("built"))
     shop.build()
-    set_past(shop, seconds=SECONDS)
+    for stage in ("edit", "teach", "distill"):
+        set_past(shop, stage, seconds=SECONDS)
     return shop
 
 
@@ -39,9 +40,9 @@ def shop(built: Workshop, tmp_path: Path) -> Workshop:
     return copy
 
 
-def set_past(shop: Workshop, **values: Any) -> None:
+def set_past(shop: Workshop, stage: str = "edit", **values: Any) -> None:
     store = Store(shop.root)
-    for step in shop.plan().by_stage["edit"]:
+    for step in shop.plan().by_stage[stage]:
         assert step.near is not None
         record = store.find(step.partition, step.near.fingerprint)
         assert record is not None
@@ -56,9 +57,9 @@ def price(shop: Workshop, stage: str, state: str = "run", **options: object) -> 
 
 
 def test_the_price_comes_from_past_records_on_this_kind_of_device(shop: Workshop) -> None:
-    shop.overrides = ["edit.steps=7", "run.workers=2"]
+    shop.overrides = ["edit.seed=7", "run.workers=2"]
     found = price(shop, "edit")
-    assert (found.partitions, found.samples, found.seconds) == (4, 8, 4 * SECONDS / 2)
+    assert (found.partitions, found.samples, found.seconds, found.scaled) == (4, 8, 4 * SECONDS / 2, ())
     past = [step.near.bytes for step in shop.plan().by_stage["edit"] if step.near]
     assert found.bytes == sum(past)
     assert price(shop, "score") == Price()
@@ -67,6 +68,28 @@ def test_the_price_comes_from_past_records_on_this_kind_of_device(shop: Workshop
     assert price(shop, "edit").unknown == ("edit",)
     shop.overrides = [*shop.overrides, "run.device=cuda:1"]
     assert price(shop, "edit").seconds == 4 * SECONDS / 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "low", "high"),
+    [
+        ("edit", f"edit.steps={10 * STEPS}", 4.0, 10.0),
+        ("edit", "edit.image_guidance_scale=1.5", 1.1, 1.5),  # three predictions a step instead of two
+        ("teach", "teach.views=8", 2.0, 3.0),
+        ("distill", "distill.iterations=14000", 10.0, 35.0),
+        ("distill", "distill.batch_size=16", 2.0, 2.0),
+    ],
+)
+def test_the_price_grows_with_the_settings_that_drive_the_work(
+    shop: Workshop, stage: str, change: str, low: float, high: float
+) -> None:
+    set_past(shop, stage, samples=2)
+    shop.overrides = ["run.workers=1", f"{stage}.seed=7"]
+    before = price(shop, stage)
+    shop.overrides = [*shop.overrides, change]
+    found = price(shop, stage)
+    assert low <= found.seconds / before.seconds <= high
+    assert (before.scaled, found.scaled) == ((), (stage,))
 
 
 def test_records_with_the_present_settings_are_asked_first(shop: Workshop) -> None:

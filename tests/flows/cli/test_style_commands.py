@@ -1,14 +1,21 @@
 """`stillroom styles`: listed with counts, state and yield; added; checked. And what a change of one file touches."""
 
 import json
+import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.plain_text import not_plain
 from data_catalog.config.profiles import load_settings
+from data_catalog.config.styles import read_style, style_paths
 from data_catalog.plan.plan import Plan
 from data_catalog.store.execute import execute
 from data_catalog.store.record import Record
@@ -17,6 +24,7 @@ from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.ask.style_check import check_styles
 from flows.ask.styles import add_style, describe_styles, slug_of
+from tasks.language.wording import clean, normalise
 from tests.flows.cli.test_cli import stillroom
 from tests.worlds.fake_llm import GOOD, KEY, FakeServer, says
 
@@ -84,7 +92,7 @@ def test_a_style_is_added_once(folder: Path) -> None:
         add_style("turn him into a porcelain doll", None, Workspace.open("demo", chosen(folder)))
     with pytest.raises(UserError, match="'porcelain-doll' already has the same instruction"):
         add_style("Make her a porcelain doll", "doll", Workspace.open("demo", chosen(folder)))
-    with pytest.raises(UserError, match="is not named by a slug"):
+    with pytest.raises(UserError, match=r"'My Doll' cannot be a style's name[^$]*for example my-doll"):
         add_style("make her a doll", "My Doll", Workspace.open("demo", chosen(folder)))
     assert len(list(folder.iterdir())) == 3
 
@@ -109,7 +117,8 @@ def test_sound_files_have_no_problems(folder: Path) -> None:
 
 def test_the_check_says_everything_at_once(folder: Path) -> None:
     (folder / "Bad Name.txt").write_text("make him bad\n")
-    (folder / "old.yml").write_text("prompts: [make him old]\n")
+    (folder / "notes.md").write_text("none")
+    (folder / "README.md").write_text("about the folder")
     (folder / "empty.txt").write_text("# nothing\n")
     (folder / "zombie.yaml").write_text("prompts: [turn her into a zombie]\n")
     (folder / "painter.txt").write_text("paint her in the style of Van Gogh\nPaint her in the style of van gogh!\n")
@@ -119,7 +128,9 @@ def test_the_check_says_everything_at_once(folder: Path) -> None:
     )
     found = problems(folder)
     assert "is not named by a slug" in found["Bad Name"][0]
-    assert found["old"] == ["error: old.yml: a style file ends in .txt or .yaml"]
+    assert "rename it to bad-name.txt" in found["Bad Name"][0]
+    assert found["notes.md"] == ["note: no style file: its name ends neither in .txt nor in .yaml"]
+    assert found.keys() == {"Bad Name", "notes.md", "empty", "zombie", "painter", "odd"}
     assert "holds no prompt" in found["empty"][0]
     assert found["zombie"][0] == "error: there are two files for this style"
     assert [line.partition(":")[0] for line in found["painter"]] == ["note"] * 4
@@ -129,6 +140,80 @@ def test_the_check_says_everything_at_once(folder: Path) -> None:
     assert "error: train and test share a prompt: make him odd" in found["odd"]
     assert any(line.startswith("error: picture.png: ") for line in found["odd"])
     assert not check_styles(Workspace.open("demo", chosen(folder)))["ok"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# 1 fan shirt", "make her {a doll}", '"so" to say', "- # x", "'tis her: a doll", "\ufeffmake it", "100 % [gold]"],
+)
+def test_an_added_style_reads_back_as_it_was_written(text: str, folder: Path) -> None:
+    added = add_style(text, "new", Workspace.open("demo", chosen(folder)))
+    path = style_paths(folder)["new"]
+    assert read_style(path).prompts == [added["seed_prompt"]]
+    assert added["seed_prompt"] == clean(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=()), max_size=80) | st.text("#-\"'{}[]:.1 a\ufeff\x85\u2028", max_size=20)
+)
+def test_any_text_is_added_and_reads_back_or_is_refused(text: str) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Workspace.open("demo", chosen(Path(temporary)))
+        if not_plain(clean(text)) or not normalise(text):
+            with pytest.raises(UserError, match="this is not an instruction for a style"):
+                add_style(text, None, workspace)
+            assert list(Path(temporary).iterdir()) == []
+            return
+        added = add_style(text, None, workspace)
+        (path,) = style_paths(Path(temporary)).values()
+        assert read_style(path).prompts == [added["seed_prompt"]] == [clean(text)]
+
+
+@pytest.mark.parametrize(("text", "cleaned"), [
+    (' "make her gold." ', "make her gold"), ('"make her gold".', "make her gold"), ('say "cheese"', 'say "cheese"'),
+    ('"a" or "b"', '"a" or "b"'), ("1. - a..", "a"), ("\u201ca\u201d", "a"), ('"', '"'), ("'tis gold", "'tis gold"),
+])  # fmt: skip
+def test_only_what_stands_around_a_prompt_is_cleaned_away(text: str, cleaned: str) -> None:
+    assert clean(text) == cleaned == clean(cleaned)
+
+
+def test_the_check_shows_what_was_found_and_what_to_type(folder: Path) -> None:
+    (folder / "clown.txt").write_bytes("make him a clown with caf\u00e9".encode("latin-1"))
+    (found,) = problems(folder)["clown"]
+    assert "looks_like  CP1252: make him a clown with caf\u00e9" in found
+    assert "iconv -f CP1252 -t UTF-8" in found
+
+
+def test_braces_in_a_prompt_are_letters_wherever_they_stand(folder: Path) -> None:
+    (folder / "doll.txt").write_text("make her {a doll}\n")
+    (folder / "robot.txt").write_text("turn him into a {0.__class__} robot {statue}\n")
+    (folder / "clown.txt").write_text("turn him into a [/b] <b>clown</b>\n")
+    assert problems(folder) == {}
+    make_prompts(folder)
+    for slug, words in (("doll", "{a doll}"), ("robot", "{0.__class__} robot"), ("clown", "[/b] <b>clown</b>")):
+        (path,) = (folder.parent / "data" / "store" / "prompts" / slug).glob("*/prompts.json")
+        texts = [prompt["text"] for prompt in json.loads(path.read_text())["train"]]
+        assert len(texts) == 8
+        assert sum(words in text for text in texts) > 5
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_said_and_not_read(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "folder.yaml").mkdir()
+    (folder / "gone.txt").symlink_to("nowhere")
+    (folder / "null.txt").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.txt"))
+        found = problems(folder)
+    for name, kind in KINDS.items():
+        assert f"cannot be read: it is {kind}" in found[name][0]
+        with pytest.raises(UserError, match="cannot be read"):
+            describe_styles(Workspace.open("demo", chosen(folder)))
+
+
+KINDS = {"pipe": "a FIFO", "folder": "a folder", "gone": "a link to nothing", "null": "a device", "socket": "a socket"}
 
 
 def test_a_prompt_that_trains_one_style_and_tests_another_is_an_error(folder: Path) -> None:
@@ -224,3 +309,31 @@ def test_the_commands_work(tmp_path: Path) -> None:
     assert checked.returncode == 1
     assert "holds no prompt" in " ".join(checked.stdout.split())
     assert "Traceback" not in checked.stderr
+
+
+def test_brackets_of_a_user_are_letters_on_the_terminal(tmp_path: Path) -> None:
+    styles = tmp_path / "[b]styles"
+    styles.mkdir()
+    (styles / "doll.txt").write_text("make her a doll with [/b] arms\n")
+    (styles / "robot.txt").write_text("make it [bold]gold[/bold]\n")
+    where = ["--set", f"prompts.styles_dir={styles}"]
+    listed = stillroom("styles", *where, root=tmp_path / "data")
+    assert "make her a doll with [/b] arms" in listed.stdout, listed.stderr
+    checked = stillroom("styles", "check", *where, root=tmp_path / "data")
+    assert "[b]styles" in checked.stdout, checked.stderr
+    assert "[bold]gold[/bold]" in listed.stdout
+
+
+def test_an_encoding_without_a_letter_shows_it_as_an_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "styles" / "doll.txt").write_text("make her a d\u00f6ll \U0001f9df\n", encoding="utf-8")
+    where = ["--set", f"prompts.styles_dir={tmp_path / 'styles'}"]
+    listed = stillroom("styles", *where, root=tmp_path / "data")
+    assert "make her a d\\xf6ll \\U0001f9df" in listed.stdout, listed.stderr
+    document = json.loads(stillroom("styles", *where, "--json", root=tmp_path / "data").stdout)
+    assert document["styles"][0]["seed_prompt"] == "make her a d\u00f6ll \U0001f9df"
+    refused = stillroom("styles", "add", "make her a d\u00f6ll", "--name", "d\u00f6ll", *where, root=tmp_path / "data")
+    assert refused.stderr.startswith("error: "), refused.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from data_catalog.config.errors import UserError
@@ -24,6 +25,7 @@ from tasks.adaptation import adapt
 from tasks.adaptation.exam import Exam, gain_interval
 from tasks.adaptation.pairs import choose_pairs, copy_sample, read_pairs, write_pairs
 from tasks.distill import Networks, make_student
+from tasks.pictures.sheets import GAP_PX
 from tasks.tables.samples import SAMPLE_ROWS, SampleRow
 from tasks.training.data import read_fields, read_samples
 from tasks.training.mirroring import mirror
@@ -221,6 +223,21 @@ def test_what_the_teachers_reach_is_the_teacher_s_view_of_the_pseudo_label(root:
     assert exam.judge([exam.questions[0].answer])[0] == 0.0
 
 
+def test_the_sheet_shows_the_held_out_edits_at_each_look_on_the_way(adapted: Path) -> None:
+    """Three seconds, a look after one: portrait, answer, the unadapted student's edit, at 1 s and at 3 s."""
+    working = adapted.parent / f"{adapted.name}-working"
+    seen = [np.load(working / adapt.look_name(second)) for second in (0.0, 1.0, 3.0)]
+    assert len({picture.tobytes() for picture in seen}) == 3
+    sheet, whole = (np.asarray(Image.open(adapted / name)) for name in (adapt.LOOKS, adapt.PICTURE))
+    side = 64 * 2 + GAP_PX
+    assert sheet.shape[1] == 5 * side - GAP_PX
+    below = sheet[sheet.shape[0] - whole.shape[0] :]
+    for place, pictures in enumerate(seen, start=2):
+        shown = below[: 64 * 2 : 2, place * side : place * side + 64 * 2 : 2]
+        assert np.array_equal(shown, pictures[0]), place
+    assert (sheet[: sheet.shape[0] - whole.shape[0]] < 128).any()  # the times are written above them
+
+
 def test_a_step_that_outlasts_several_looks_leaves_a_row_for_each(root: Path, networks: Networks) -> None:
     own = SETTINGS.adapt.model_copy(update={"seconds": 1.0, "looks_s": (0.2, 0.4), "rehearsals": 0})
     folder = adapt_into("coarse", root, networks, SETTINGS.model_copy(update={"adapt": own}))
@@ -244,7 +261,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_its_time_counts(
         with pytest.raises(KeyboardInterrupt):
             adapt_into("killed", root, networks)
     again = adapt_into("killed", root, networks)
-    for name in (DELTA, ADAPTED, adapt.CURVE, adapt.PICTURE):
+    for name in (DELTA, ADAPTED, adapt.CURVE, adapt.PICTURE, adapt.LOOKS):
         assert digest_file(again / name) == digest_file(adapted / name), name
 
 

@@ -20,8 +20,8 @@ from models.three_d.adaptation import read_delta
 from tasks.adaptation import folder as adapt_folder
 from tasks.adaptation.folder import cut_pair, find_pairs
 from tasks.adaptation.pairs import read_pairs
+from tasks.align import find_detector
 from tasks.student.api import Student
-from tasks.student.companions import find_detector
 from tasks.training.data import read_fields
 from tests.worlds import pupil
 
@@ -68,12 +68,34 @@ def test_an_edited_picture_is_cut_where_its_input_is(tmp_path: Path) -> None:
     assert np.abs(portrait.rgb.astype(int) + edited - 255).max() <= 2
 
 
-def test_pictures_of_two_sizes_and_a_portrait_that_comes_twice_are_refused(tmp_path: Path) -> None:
+def test_an_edited_picture_may_have_another_resolution(tmp_path: Path) -> None:
     inputs = photos(3)
-    small = {name: picture[:-2] for name, picture in inputs.items()}
-    folder = write_folder(tmp_path / "sizes", inputs, small)
-    with pytest.raises(UserError, match="'photo_0' differ in size"):
+    twice = {name: picture.repeat(2, axis=0).repeat(2, axis=1) for name, picture in inputs.items()}
+    folder = write_folder(tmp_path, inputs, twice)
+    settings = settings_of(folder)
+    portrait, edited = cut_pair(find_pairs(folder)[0], find_detector(settings), settings)
+    assert portrait.cropped
+    assert np.abs(portrait.rgb.astype(int) - edited).mean() < 2
+
+
+def test_two_pictures_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    for side in ("input", "edited"):
+        folder = write_folder(tmp_path / side, photos(3))
+        (folder / side / "photo_1.JPG").write_bytes(b"another person")
+        with pytest.raises(UserError, match=f"{side} holds two pictures named 'photo_1'") as raised:
+            find_pairs(folder)
+        assert raised.value.fields == {"first": "photo_1.JPG", "second": "photo_1.png"}
+        assert "rename" in str(raised.value.hint)
+
+
+def test_pictures_of_two_shapes_and_a_portrait_that_comes_twice_are_refused(tmp_path: Path) -> None:
+    inputs = photos(3)
+    low = {name: picture[:-2] for name, picture in inputs.items()}
+    folder = write_folder(tmp_path / "sizes", inputs, low)
+    with pytest.raises(UserError, match="'photo_0' differ in shape") as raised:
         cut_pair(find_pairs(folder)[0], None, settings_of(folder))
+    assert raised.value.fields["edited"] == "128 x 126"
+    assert "crop" in str(raised.value.hint)
     twice = settings_of(write_folder(tmp_path / "twice", inputs | {"again": inputs["photo_1"]}))
     with pytest.raises(UserError, match="the same portrait"):
         run_stage(tmp_path / "out", twice)

@@ -1,10 +1,11 @@
 """A language model writes the prompts, through a real server on loopback that fails in every way it can."""
 
+import dataclasses
 import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -14,34 +15,30 @@ import pytest
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
-from data_catalog.config.styles import StyleFile
+from data_catalog.samples.encoding import encode_json
 from data_catalog.store.stage import Partition, Work
 from tasks import prompts
 from tasks.language import llm
 from tasks.language.budget import most_tokens
 from tasks.language.wording import rouge_l
-from tests.worlds.fake_llm import GOOD, KEY, FakeServer, Move, completion, cuts, listing, replies, says, sends, trickles
+from tests.worlds.fake_llm import (
+    GOOD,
+    KEY,
+    MARBLE,
+    FakeServer,
+    Move,
+    Serve,
+    completion,
+    cuts,
+    listing,
+    replies,
+    says,
+    sends,
+    trickles,
+)
 
-Serve = Callable[..., FakeServer]
-MARBLE = StyleFile(slug="marble-statue", prompts=["make him a marble statue"])
 SHAPE = "the answer is not a chat completion"
 NOT_JSON = "the answer is not the JSON that was asked for"
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Start a server with its moves; the key is in the environment."""
-    started: list[FakeServer] = []
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-    def start(*moves: Move) -> FakeServer:
-        started.append(FakeServer(list(moves)))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 def book_of(settings: Settings, folder: Path) -> tuple[dict[str, Any], list[llm.Exchange]]:
@@ -158,43 +155,113 @@ def test_nobody_at_the_address_is_said(serve: Serve, tmp_path: Path) -> None:
     assert "ConnectError" in caught.value.fields["cause"]
 
 
-ASKED_AGAIN = {
-    "malformed JSON": (replies(completion('{"paraphrases": ["turn him')), NOT_JSON),
-    "cut off": (replies(completion('{"paraphrases": ["turn', "length")), f"{NOT_JSON} (it was cut off: raise "),
-    "JSON of another shape": (replies(completion('{"ideas": {"a": 1}}')), NOT_JSON),
-    "a list of another shape": (replies([1, 2, 3]), SHAPE),
-    "a text": (sends(b"hello", Content_Type="text/plain"), SHAPE),
+# Failures that come with status 200: part of the message that says so.
+NO_ANSWER = {
+    "an error": (replies({"error": {"message": "Provider returned error", "code": 502}}), "Provider returned error"),
+    "an error's own words": (
+        replies({"error": {"message": "Provider returned error", "metadata": {"raw": '{"detail": "GPU is lost"}'}}}),
+        "Provider returned error: GPU is lost",
+    ),
+    "an error beside a choice": (
+        replies({"choices": [{"message": {"content": ""}, "error": {"message": "upstream broke"}}]}),
+        "upstream broke",
+    ),
+    "a captive portal": (
+        sends(b"<!DOCTYPE html><html><head><title>Log in</title><style>a{}</style></head><body>to Wi-Fi</body></html>"),
+        "a page came, not an answer: Log in to Wi-Fi",
+    ),
     "no choices": (replies({"choices": []}), SHAPE),
+    "null for the choices": (replies({"choices": None}), SHAPE),
     "null for a message": (replies({"choices": [{"message": None}]}), SHAPE),
+    "a list of another shape": (replies([1, 2, 3]), SHAPE),
+    "a text": (sends(b"hello", Content_Type="text/plain"), f"{SHAPE}: hello"),
     "an empty body": (sends(b""), SHAPE),
-    "an empty list": (says(), "the answer holds no paraphrase"),
     "another encoding": (sends('{"é": 1}'.encode("latin-1")), "the answer is not UTF-8"),
     "deep nonsense": (sends(b"[" * 200_000), SHAPE),
-    "200 KB of braces": (replies(completion("{" * 200_000)), NOT_JSON),
+    "two megabytes": (sends(json.dumps(completion("a" * 2_000_000)).encode()), "longer than a megabyte"),
 }
 
 
-@pytest.mark.parametrize(("move", "problem"), ASKED_AGAIN.values(), ids=ASKED_AGAIN)
-def test_an_answer_that_is_none_is_asked_again(move: Move, problem: str, serve: Serve, tmp_path: Path) -> None:
-    server = serve(move, says(*GOOD))
-    started = time.monotonic()
-    book, exchanges = book_of(server.settings(), tmp_path)
+@pytest.mark.parametrize(("move", "said"), NO_ANSWER.values(), ids=NO_ANSWER)
+def test_a_failure_with_status_200_is_said_tried_again_and_never_kept(
+    move: Move, said: str, serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(move, move, says(*GOOD))
+    with pytest.raises(UserError, match="did not answer") as caught:
+        book_of(server.settings("llm.retries=1"), tmp_path)
+    assert said in caught.value.fields["cause"]
+    assert len(server.requests) == 2
+    assert not (tmp_path / "answers").exists()
+    with caplog.at_level(logging.WARNING):
+        book, exchanges = book_of(server.settings(), tmp_path)
     assert origins(book) == {"openai": 12, "seed": 1}
-    assert book["rejected"][0]["reason"].startswith(problem)
-    assert [exchange.problem != "" for exchange in exchanges] == [True, False]
-    assert time.monotonic() - started < 10
+    assert (len(server.requests), len(exchanges), caplog.text) == (3, 1, "")
 
 
-@pytest.mark.parametrize(("move", "problem"), ASKED_AGAIN.values(), ids=ASKED_AGAIN)
-def test_a_server_that_never_answers_well_is_left_after_three_times(
+def test_a_failure_with_status_200_counts_by_the_status_that_it_names(serve: Serve, tmp_path: Path) -> None:
+    server = serve(replies({"error": {"message": "no such key", "code": 401}}))
+    with pytest.raises(UserError, match="did not answer") as caught:
+        book_of(server.settings(), tmp_path)
+    assert (caught.value.hint, len(server.requests)) == ("check OPENAI_API_KEY", 1)
+
+
+# Chat completions without a paraphrase: the beginning of the message.
+USELESS = {
+    "malformed JSON": (replies(completion('{"paraphrases": ["turn him')), f'{NOT_JSON}: {{"paraphrases": ["turn him'),
+    "cut off": (replies(completion('{"paraphrases": ["turn', "length")), "the answer was cut off, raise prompts.max_t"),
+    "cut off before its first word": (replies(completion("", "length")), "the answer was cut off, raise prompts.max_t"),
+    "JSON of another shape": (replies(completion('{"ideas": {"a": 1}}')), NOT_JSON),
+    "an empty list": (says(), "the answer holds no paraphrase"),
+    "an empty text": (replies(completion("")), "the answer is empty (finish_reason stop)"),
+    "no text": (replies(completion(None)), "the answer is empty"),
+    "200 KB of braces": (replies(completion("{" * 200_000)), NOT_JSON),
+    "only thoughts": (replies(completion(f"<think>{listing(GOOD)}")), NOT_JSON),
+    "an apology": (
+        replies(completion("I am sorry:\n1. no face\n2. no stone\n3. not today")),
+        f"{NOT_JSON}: I am sorry",
+    ),
+    "a refusal": (
+        replies(completion(None, refusal="I will not turn anyone to stone.")),
+        "the model refused: I will not turn anyone to stone.",
+    ),
+    "a filter": (replies(completion("", "content_filter")), "the model refused: finish_reason content_filter"),
+}
+
+
+@pytest.mark.parametrize(("move", "problem"), USELESS.values(), ids=USELESS)
+def test_a_useless_answer_is_shown_asked_again_and_not_used_again(
     move: Move, problem: str, serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(move)
+    server = serve(move, move, move, says(*GOOD))
+    started = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        book, _ = book_of(server.settings(), tmp_path)
+        book, exchanges = book_of(server.settings(), tmp_path)
     assert len(server.requests) == prompts.REQUESTS
     assert origins(book) == {"builtin": 12, "seed": 1}
-    assert "12 prompts are missing; the built-in paraphraser adds them" in caplog.text
+    assert book["rejected"][0]["reason"].startswith(problem)
+    assert f"marble-statue: {problem}" in caplog.text
+    assert (
+        "12 prompts are missing; the built-in paraphraser adds them; to ask again: --force prompts/mar" in caplog.text
+    )
+    for exchange in exchanges:
+        assert exchange.kept in caplog.text
+        assert json.loads((tmp_path / exchange.kept).read_text())["answer"] == exchange.answer
+    assert not (tmp_path / "answers").exists()
+    assert origins(book_of(server.settings(), tmp_path)[0]) == {"openai": 12, "seed": 1}
+    assert len(server.requests) == prompts.REQUESTS + 1
+    assert time.monotonic() - started < 20
+
+
+def test_what_an_older_version_kept_of_a_failure_is_not_used(serve: Serve, tmp_path: Path) -> None:
+    server = serve(says(*GOOD))
+    book_of(server.settings(), tmp_path)
+    (kept,) = (tmp_path / "answers").iterdir()
+    for answer in (json.dumps({"error": {"message": "down"}}), "<html>", json.dumps(completion("no"))):
+        kept.write_text(json.dumps({"request": {}, "answer": answer, "whole": True}))
+        assert origins(book_of(server.settings(), tmp_path)[0]) == {"openai": 12, "seed": 1}
+    kept.write_text("[]")
+    book_of(server.settings(), tmp_path)
+    assert len(server.requests) == 5
 
 
 def test_a_text_of_200_kilobytes_is_rejected_and_what_is_good_beside_it_kept(serve: Serve, tmp_path: Path) -> None:
@@ -212,14 +279,6 @@ def test_a_thousand_prompts_are_not_all_weighed(serve: Serve, tmp_path: Path) ->
     assert sum(entry["reason"].startswith("too similar") for entry in book["rejected"]) == 4 * 13
 
 
-def test_a_refusal_is_kept_and_the_paraphraser_helps_out(serve: Serve, tmp_path: Path) -> None:
-    server = serve(replies(completion(None, refusal="I will not turn anyone to stone.")))
-    book, exchanges = book_of(server.settings(), tmp_path)
-    assert origins(book) == {"builtin": 12, "seed": 1}
-    assert book["rejected"][0]["reason"] == "the model refused: I will not turn anyone to stone."
-    assert (len(server.requests), exchanges[0].refused) == (1, True)
-
-
 def test_duplicates_only_are_rejected_and_the_paraphraser_helps_out(serve: Serve, tmp_path: Path) -> None:
     same = ["Make him a marble statue.", "make him a MARBLE statue", "make  him a marble statue"]
     server = serve(says(*same, "make her a marble statue"))
@@ -229,6 +288,26 @@ def test_duplicates_only_are_rejected_and_the_paraphraser_helps_out(serve: Serve
     reasons = [entry["reason"] for entry in book["rejected"]]
     assert reasons.count("duplicate") == 11  # three at the first request, four at each other
     assert reasons[-1] == "too similar: ROUGE-L 0.80 to 'make him a marble statue'"
+
+
+def test_what_is_no_plain_text_is_rejected_by_its_reason(serve: Serve, tmp_path: Path) -> None:
+    bad = [
+        "marble " + "a" * 5000,
+        "mar\0ble it",
+        "make <b>her</b> stone",
+        "turn **him** grey",
+        "\ud800 marble",
+        "a\x1b[1mb",
+    ]
+    book, exchanges = book_of(serve(says(*bad, *GOOD)).settings(), tmp_path)
+    assert origins(book) == {"openai": 12, "seed": 1}
+    assert [entry["reason"].partition(":")[0] for entry in book["rejected"][:6]] == [
+        *(["not plain text"] * 2),
+        *(["markup"] * 2),
+        *(["not plain text"] * 2),
+    ]
+    for document in (book, [dataclasses.asdict(exchange) for exchange in exchanges]):
+        assert json.loads(encode_json(document)) == document
 
 
 def test_what_is_no_edit_of_this_face_is_rejected(serve: Serve, tmp_path: Path) -> None:
@@ -262,6 +341,18 @@ def test_a_rerun_needs_no_key(serve: Serve, tmp_path: Path, monkeypatch: pytest.
     assert book_of(server.settings(), tmp_path) == book
 
 
+# Bodies of a complaint about one parameter, as servers send them.
+SHAPES: dict[str, Callable[[str], Any]] = {
+    "OpenAI's": lambda said: {"error": {"message": said, "type": "invalid_request_error"}},
+    "a list, as Gemini's": lambda said: [{"error": {"code": 400, "message": said, "status": "INVALID_ARGUMENT"}}],
+    "detail": lambda said: {"detail": said},
+    "details of fields": lambda said: {"detail": [{"loc": ["body", "x"], "msg": said, "type": "value_error"}]},
+    "a message": lambda said: {"object": "error", "message": said, "code": 400},
+    "a text": lambda said: {"error": said},
+    "JSON in a text": lambda said: {"error": {"message": f"upstream said: {json.dumps({'error': {'message': said}})}"}},
+    "JSON in JSON": lambda said: json.dumps({"message": said}),
+}
+
 COMPLAINTS = {
     "response_format": "response_format is not supported",
     "max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
@@ -270,15 +361,135 @@ COMPLAINTS = {
 }
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", COMPLAINTS)
-def test_a_server_that_does_not_know_a_parameter_is_asked_without_it(name: str, serve: Serve, tmp_path: Path) -> None:
+def test_a_server_that_does_not_know_a_parameter_is_asked_without_it(
+    name: str, shape: str, serve: Serve, tmp_path: Path
+) -> None:
     content = f"Sure!\n```json\n{listing(GOOD)}\n```"
-    server = serve(replies({"error": {"message": COMPLAINTS[name]}}, 400), replies(completion(content)))
+    server = serve(replies(SHAPES[shape](COMPLAINTS[name]), 400), replies(completion(content)))
     book, exchanges = book_of(server.settings(), tmp_path)
     assert origins(book) == {"openai": 12, "seed": 1}
     assert set(server.requests[0]) - set(server.requests[1]) == {name}
     assert server.requests[1].get("max_completion_tokens") == (2000 if name == "max_tokens" else None)
     assert exchanges[0].request == server.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        ({"message": "Unsupported value", "param": "temperature"}, "temperature"),
+        ([{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}], "seed"),
+        ({"message": "Unknown name 'responseSchema': Cannot find field."}, "response_format"),
+    ],
+)
+def test_a_complaint_may_name_its_parameter_beside_its_words(
+    error: Any, name: str, serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(replies({"error": error}, 400), says(*GOOD))
+    book_of(server.settings(), tmp_path)
+    assert set(server.requests[0]) - set(server.requests[1]) == {name}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_servers_sentence_is_found_in_every_shape(shape: str, serve: Serve, tmp_path: Path) -> None:
+    server = serve(replies(SHAPES[shape]("the hamster is tired"), 500))
+    with pytest.raises(UserError) as caught:
+        book_of(server.settings("llm.retries=0"), tmp_path)
+    cause = caught.value.fields["cause"]
+    assert cause.startswith("500 ")
+    assert "the hamster is tired" in cause
+    assert not set(cause) & set("{}[]")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [(b"<html><body><h1>Bad Gateway</h1><hr>nginx</body></html>", "502 a page came, not an answer: Bad Gateway"),
+     (b"upstream connect error\n  or disconnect", "502 upstream connect error or disconnect"), (b"", "502 an empty"),
+     (b'{"error": {"code": 3}}', '502 {"error": {"code": 3}}'),
+     (b'{"title": "Teapot", "status": 502}', "502 Teapot"),
+     (b'{"error": "a\\u001b[31mb\\nc"}', "502 a\\x1b[31mb c")],
+)  # fmt: skip
+def test_a_body_that_is_no_json_gives_its_words(body: bytes, sentence: str, serve: Serve, tmp_path: Path) -> None:
+    server = serve(sends(body, 502))
+    with pytest.raises(UserError) as caught:
+        book_of(server.settings("llm.retries=0"), tmp_path)
+    assert caught.value.fields["cause"].startswith(sentence)
+
+
+def test_a_server_that_contradicts_itself_ends_soon(serve: Serve, tmp_path: Path) -> None:
+    server = serve(replies({"error": {"message": TOO_MANY["vLLM"][0]}}, 400))
+    with pytest.raises(UserError, match="did not answer"):
+        book_of(server.settings(), tmp_path)
+    assert [request["max_tokens"] for request in server.requests] == [2000, 724, 362, 181]
+
+
+TOO_MANY = {
+    "vLLM": (
+        "'max_tokens' or 'max_completion_tokens' is too large: 2000. This model's maximum context length is 1024 "
+        "tokens and your request has 300 input tokens (2000 > 1024 - 300).",
+        724,
+    ),
+    "a context of long ago": (
+        "This model's maximum context length is 2048 tokens. However, you requested 2300 tokens (300 in the messages, "
+        "2000 in the completion). Please reduce the length of the messages or completion.",
+        1748,
+    ),
+    "OpenAI": (
+        "max_tokens is too large: 2000. This model supports at most 1,600 completion tokens, whereas you "
+        "provided 2000.",
+        1600,
+    ),
+    "Anthropic": ("max_tokens: 2000 > 1024, which is the maximum allowed number of output tokens", 1024),
+    "Gemini": (
+        "Unable to submit request because it has a maxOutputTokens value of 2000 but the supported range is from 1 "
+        "(inclusive) to 1025 (exclusive).",
+        1024,
+    ),
+    "DeepSeek": ("Invalid max_tokens value, the valid range of max_tokens is [1, 1024]", 1024),
+    "TGI": (
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1500. Given: 300 `inputs` tokens and "
+        "2000 `max_new_tokens`",
+        1200,
+    ),
+    "a context without the rest": ("the context length of 4096 tokens is exceeded", 1000),
+}
+
+
+@pytest.mark.parametrize(("said", "limit"), TOO_MANY.values(), ids=TOO_MANY)
+def test_the_limit_of_tokens_is_lowered_to_what_the_server_says(
+    said: str, limit: int, serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(replies({"error": {"message": said}}, 400), says(*GOOD[:5]), says(*GOOD[5:]))
+    book, exchanges = book_of(server.settings(), tmp_path)
+    assert origins(book) == {"openai": 12, "seed": 1}
+    assert [request["max_tokens"] for request in server.requests] == [2000, limit, limit]
+    assert exchanges[0].request == server.requests[1]
+
+
+@pytest.mark.parametrize(
+    "said", ["max_tokens is too large", "max_tokens is unsupported", "context window: 50 tokens", "max_tokens: 3"]
+)
+def test_a_limit_that_cannot_be_lowered_is_never_dropped(said: str, serve: Serve, tmp_path: Path) -> None:
+    server = serve(replies({"error": {"message": said}}, 400))
+    with pytest.raises(UserError, match="did not answer") as caught:
+        book_of(server.settings(), tmp_path)
+    assert said in caught.value.fields["cause"]
+    assert caught.value.hint is not None
+    assert "lower prompts.max_tokens" in caught.value.hint
+    for request in server.requests:
+        assert request.get("max_tokens") or request.get("max_completion_tokens")
+
+
+def test_an_answer_counts_whether_or_not_the_server_says_its_tokens(serve: Serve, tmp_path: Path) -> None:
+    few = completion(listing(GOOD[:5]))
+    usages: list[Any] = [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": -5}, [], "x"]
+    for number, usage in enumerate(usages):
+        server = serve(replies(few | {"usage": usage}))
+        with pytest.raises(UserError, match="could exceed the budget") as caught:
+            book_of(server.settings(room_for_one(server)), tmp_path / str(number))
+        assert caught.value.fields["spent"].startswith(f"{sum(most_tokens(server.requests[0]))} tokens")
+        assert len(server.requests) == 1
 
 
 def room_for_one(server: FakeServer) -> str:
@@ -366,12 +577,3 @@ def test_the_model_and_the_template_are_in_the_fingerprint_where_they_write(monk
     monkeypatch.setattr(llm, "TEMPLATE", "another")
     assert own != reads("prompts.backend=openai")
     assert "key" not in json.dumps(own)
-
-
-@pytest.mark.parametrize(
-    ("content", "texts"),
-    [(listing(["a"]), ["a"]), ('["a", "b"]', ["a", "b"]), ('Here: {"paraphrases": ["a", 3]} :-)', ["a"]), ("no", None),
-     ('{"other": 1}', None), ("", None), ('Here: ["a"]', ["a"]), ('```\n["a"]\n```', ["a"])],
-)  # fmt: skip
-def test_an_answer_is_read_leniently(content: str, texts: list[str] | None) -> None:
-    assert llm.parse_answer(content) == texts

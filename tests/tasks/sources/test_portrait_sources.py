@@ -4,6 +4,7 @@ import io
 import json
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
+from data_catalog.store.fingerprint import FileDigests
 from data_catalog.store.stage import Partition, Work
 from tasks import portraits
 from tasks.sources import licences as portrait_licences
@@ -21,6 +23,7 @@ from tasks.sources import repeats as portrait_repeats
 from tasks.sources.files import open_source
 from tasks.sources.licences import ffhq_number, iterate_object
 from tests.tasks.test_portraits import eg3d_label, make_settings, picture, take
+from tests.worlds.processes import as_nobody, fork, memory_folder, wait
 
 MANY = 3000
 SIDE = 40
@@ -41,6 +44,39 @@ def large_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
             archive.writestr(name, encode_png(picture(number, (SIDE, SIDE))))
         archive.writestr("dataset.json", json.dumps({"labels": [[name, eg3d_label()] for name in names]}))
     return path
+
+
+def test_a_picture_that_may_not_be_read_is_rejected_and_the_others_are_taken() -> None:
+    with memory_folder() as folder:
+        folder.chmod(0o755)
+        for number in range(3):
+            write(folder / "in", f"{number}.png", picture(number, (SIDE, SIDE)))
+        (folder / "in" / "1.png").chmod(0)
+        settings = make_settings(folder / "in")
+
+        def read() -> None:
+            as_nobody()
+            partition = Partition("portraits", None, 0)
+            known = FileDigests(folder / "digests.json")
+            files = portraits.sources(settings, partition)
+            assert [name for name, path in files.items() if known.digest(path)] == ["0.png", "2.png"]
+            found = [open_source(settings.portraits).read(f"{number}.png") for number in range(3)]
+            assert [getattr(data, "reason", "") for data in found] == ["", "unreadable", ""]
+
+        assert wait(fork(read)) == 0
+        with zipfile.ZipFile(folder / "in.zip", "w") as archive:
+            archive.write(folder / "in" / "0.png", "0.png")
+        (folder / "in.zip").chmod(0)
+
+        def open_zip() -> None:
+            as_nobody()
+            with pytest.raises(UserError, match=r"in\.zip may not be read") as raised:
+                open_source(make_settings(folder / "in.zip").portraits)
+            assert str(raised.value.hint).startswith("chmod")
+
+        assert wait(fork(open_zip)) == 0
+        (folder / "in" / "1.png").chmod(0o644)
+        assert len(portraits.sources(settings, Partition("portraits", None, 0))) == 3  # so the block is made again
 
 
 def test_a_block_needs_the_memory_of_a_few_pictures(tmp_path: Path) -> None:
@@ -172,19 +208,35 @@ def test_a_folder_with_an_underscore_is_no_edit_without_its_original(tmp_path: P
     assert len(open_source(make_settings(source).portraits).names) == 4
 
 
-def test_a_mirrored_picture_is_in_the_split_of_the_one_it_mirrors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "twins",
+    [
+        lambda number: (f"img{number:08}.png", f"img{number:08}_mirror.png"),
+        lambda number: (f"img{2 * number:08}.png", f"img{2 * number + 1:08}.png"),  # as EG3D's dataset tool names them
+        lambda number: (f"b/{number}.png", f"a/{number}.png"),  # the copy first, and far away
+    ],
+)
+def test_a_mirrored_picture_is_in_the_split_of_the_one_it_mirrors(
+    tmp_path: Path, twins: Callable[[int], tuple[str, str]]
+) -> None:
     source = tmp_path / "eg3d"
     for number in range(40):
-        write(source, f"img{number:08}.png", picture(number))
-        write(source, f"img{number:08}_mirror.png", picture(number)[:, ::-1])
+        original, mirrored = twins(number)
+        write(source, original, picture(number))
+        write(source, mirrored, picture(number)[:, ::-1])
     settings = make_settings(source, "portraits.block_size=7", "portraits.count=null", "portraits.test_fraction=0.4")
     splits: dict[str, str] = {}
+    people: dict[str, str] = {}
     for block in portraits.blocks(settings):
         rows, _ = take(settings, block, tmp_path / f"{block}")
         splits |= {row["name"]: row["split"] for row in rows}
+        people |= {row["name"]: row["person"] for row in rows}
     assert {"train", "test"} <= set(splits.values())
+    assert len(set(people.values())) == 40
     for number in range(40):
-        assert splits[f"img{number:08}.png"] == splits[f"img{number:08}_mirror.png"]
+        original, mirrored = twins(number)
+        assert splits[original] == splits[mirrored]
+        assert people[original] == people[mirrored]
 
 
 def test_splits_that_are_given_count_and_a_wrong_one_is_rejected(tmp_path: Path) -> None:

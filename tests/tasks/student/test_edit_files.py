@@ -57,13 +57,16 @@ def test_a_folder_is_edited_with_a_progress_bar_and_its_broken_file_named(
     pupil.write_photos(tmp_path / "in", 2)
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
     (tmp_path / "in" / "notes.txt").write_text("not taken")
+    (tmp_path / "in" / "._photo_0.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "in" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
     document = edit([str(tmp_path / "in")], tmp_path / "out", Products(views=0), tmp_path / "in" / "photo_0.png")
     files = [Path(path).relative_to(tmp_path / "out").as_posix() for path in document["files"]]
     assert files == ["photo_0/edited.png", "photo_0/turntable.gif", "photo_1/edited.png", "photo_1/turntable.gif"]
-    (rejected,) = document["rejected"]
+    rejected, phone = document["rejected"]
     assert rejected["image"] == str(tmp_path / "in" / "broken.png")
     assert rejected["reason"].endswith("cannot be taken as a portrait: not an image")
-    assert "3/3" in capsys.readouterr().err
+    assert phone["reason"].split(": ")[1:3] == ["HEIC is not read", "convert it, for example"]
+    assert "4/4" in capsys.readouterr().err
 
 
 def test_patterns_and_names_are_each_taken_once(tmp_path: Path) -> None:

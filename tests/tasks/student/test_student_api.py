@@ -9,11 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from data_catalog.config.errors import UserError
+from data_catalog.samples.colour import coded_space, to_srgb
 from data_catalog.samples.encoding import encode_png
 from models.camera import orbit_label, project
 from models.three_d.student import Student as Network
 from stillroom import Portrait3D, Student
-from tests.worlds import pupil
+from tasks.student.user_portrait import read_picture
+from tests.worlds import profiles, pupil
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,30 @@ def test_a_portrait_comes_as_path_bytes_picture_or_array(student: Student, tmp_p
         assert np.array_equal(student.edit(picture, "make the hair red").render(0.2, 0.1), expected)
 
 
+@pytest.mark.parametrize("kind", ["turned", "alpha", "16 bits", "profile"])
+def test_a_picture_of_pillow_is_taken_as_its_file_is(student: Student, tmp_path: Path, kind: str) -> None:
+    rgb, path, options = pupil.aligned_portrait(), tmp_path / "portrait.png", {}
+    image = Image.fromarray(rgb)
+    if kind == "turned":
+        image, exif = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise, back again
+        options["exif"] = exif
+    elif kind == "alpha":
+        image.putalpha(Image.fromarray(np.where(np.arange(len(rgb)) < 9, 0, 255).astype(np.uint8)[None].repeat(64, 0)))
+        rgb = np.where(np.arange(len(rgb))[:, None] < 9, 255, rgb).astype(np.uint8)
+    elif kind == "16 bits":
+        rgb = np.repeat(rgb[..., :1], 3, axis=2)
+        image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
+    else:
+        options["icc_profile"] = profiles.screen(profiles.P3, None)
+        rgb = to_srgb(rgb, coded_space(12, 13))
+    image.save(path, **options)
+    for picture in (path, path.read_bytes(), Image.open(path)):
+        seen = read_picture(picture, student.settings)
+        assert np.abs(seen.astype(int) - rgb).max() <= (2 if kind == "profile" else 0)
+        assert np.array_equal(seen, read_picture(path, student.settings))
+
+
 def test_only_a_portrait_that_is_not_aligned_is_cut(student: Student, tmp_path: Path) -> None:
     (photo,) = pupil.write_photos(tmp_path, 1)
     cut = student.align(photo)
@@ -70,14 +96,40 @@ def test_mistakes_are_messages(student: Student, tmp_path: Path) -> None:
     rgb = pupil.aligned_portrait()
     with pytest.raises(UserError, match="the prompt is empty"):
         student.edit(rgb, "  ")
+    for text in ("a \0 zombie", "a \udce9 zombie", "a \x1b[31m zombie"):
+        with pytest.raises(UserError, match="the prompt is not plain text"):
+            student.edit(rgb, text)
     with pytest.raises(UserError, match="either a text or a reference picture"):
         student.edit(rgb, "as a zombie", reference=rgb)
     with pytest.raises(UserError, match="cannot be taken as a portrait: not an image"):
         student.edit(b"no picture at all", "as a zombie")
+    with pytest.raises(UserError, match="the picture cannot be taken as a portrait: HEIC is not read") as raised:
+        student.edit(b"\0\0\0\x18ftypheic" + bytes(20), "as a zombie")
+    assert raised.value.fields == {}
+    assert "heif-convert" in str(raised.value.hint)
     with pytest.raises(UserError, match="the array is not a picture"):
         student.edit(rgb[..., 0], "as a zombie")
     with pytest.raises(UserError, match="there is no student here"):
         Student.load(tmp_path)
+
+
+def test_a_prompt_that_is_cut_or_not_known_is_said_once_and_edits_all_the_same(
+    student: Student, caplog: pytest.LogCaptureFixture
+) -> None:
+    rgb, long = pupil.aligned_portrait(), "turn him into a zombie " * 60
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            student.edit(rgb, "\n as a \t zombie")
+            student.edit(rgb, "把他变成僵尸")
+            student.edit(rgb, long)
+            student.edit(rgb, "b" * 5000)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "the text encoder knows none of these words: 把他变成僵尸"
+    assert said[1].startswith("the prompt is cut after 24 tokens, it has 302; not read: ")
+    assert [message.partition(",")[0] for message in said[2:]] == [
+        "the prompt is cut after 24 tokens",
+        f"the text encoder knows none of these words: {'b' * 60}",
+    ]
 
 
 def test_depth_is_known_on_the_head_and_nowhere_else(head: Portrait3D) -> None:

@@ -32,6 +32,21 @@ def test_every_sample_is_drawn_once_an_epoch_and_no_prompt_is_the_samples_own(ro
     assert len({draw.noise_seed for draw in draws}) == len(draws)
 
 
+def test_every_kept_pseudo_label_of_a_style_serves_as_a_prompt_of_other_people(root: Path, dataset: Path) -> None:
+    samples = [sample for sample in read_samples(dataset, root) if sample.split == "train"]
+    first, second = [place for place, sample in enumerate(samples) if sample.style == samples[0].style][:2]
+    samples[second] = dataclasses.replace(samples[second], person=samples[first].person)  # a mirrored copy
+    sampler = Sampler(samples, 8, 1.0, 1, seed=3)
+    draws = [sampler.draw(step, 2) for step in range(200)]
+    drawn = {pair for draw in draws for pair in zip(draw.samples, draw.references, strict=True)}
+    assert drawn == {
+        (i, r)
+        for i, own in enumerate(samples)
+        for r, prompt in enumerate(samples)
+        if own.style == prompt.style and own.person != prompt.person
+    }
+
+
 def test_l2d_compares_with_the_teachers_view_or_with_the_pseudo_label(
     root: Path, dataset: Path, networks: Networks
 ) -> None:
@@ -57,6 +72,9 @@ def test_a_leaking_dataset_is_refused(root: Path, dataset: Path) -> None:
     tested = next(sample for sample in samples if sample.split == "test")
     with pytest.raises(UserError, match="leaks"):
         check_no_leakage([*samples, dataclasses.replace(tested, split="train", prompt_split="train", prompt="new")])
+    learned = next(sample for sample in samples if sample.split == "train")
+    with pytest.raises(UserError, match="leaks"):
+        check_no_leakage([*samples, dataclasses.replace(learned, portrait_id="copy", person=tested.person)])
     with pytest.raises(UserError, match="leaks"):
         check_no_leakage(
             [*samples, dataclasses.replace(tested, portrait_id="other", split="train", prompt_split="train")]

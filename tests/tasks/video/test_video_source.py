@@ -12,6 +12,7 @@ from data_catalog.config.errors import UserError
 from tasks.pictures.video import Frame, check_sound, write_clip
 from tasks.video.source import open_clip
 from tests.worlds import clips
+from tests.worlds.processes import as_nobody, fork, memory_folder, wait
 
 PIXELS = 1_000_000
 
@@ -82,8 +83,22 @@ def test_a_folder_of_frames_is_taken_in_the_order_of_its_numbers(tmp_path: Path)
     before = clip.digest()
     (tmp_path / "frame_10.png").write_bytes(b"no picture")
     assert clip.digest() != before
-    with pytest.raises(UserError, match=r"frame_10\.png cannot be taken as a frame: not an image"):
-        list(clip.frames())
+
+
+def test_a_bad_frame_of_a_folder_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(5):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    for number in (0, 2, 4):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.WARNING):
+        frames = list(open_clip(tmp_path, PIXELS).frames())
+    assert [(frame.rgb[0, 0, 0], frame.pts, frame.duration) for frame in frames] == [(1, 0, 3), (3, 3, 2)]
+    assert "3 of 5 frames of" in caplog.text
+    assert "the first is 0.png: not an image" in caplog.text
+    for number in (1, 3):
+        (tmp_path / f"{number}.png").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    with pytest.raises(UserError, match=r"no frame in .* can be read; 0\.png: not an image"):
+        list(open_clip(tmp_path, PIXELS).frames())
 
 
 def test_a_file_that_broke_off_gives_what_is_there_and_says_so(
@@ -98,6 +113,7 @@ def test_a_file_that_broke_off_gives_what_is_there_and_says_so(
         seen = len(list(open_clip(tmp_path / "half.mkv", PIXELS).frames()))
     assert 10 < seen < 40
     assert "half.mkv is damaged" in caplog.text
+    assert "download it again" in caplog.text
     assert "of 2.0" in caplog.text
 
 
@@ -105,6 +121,7 @@ def test_what_holds_no_moving_picture_is_one_message(tmp_path: Path) -> None:
     whole = clips.write_clip(tmp_path / "whole.mp4", colours(3))
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    (tmp_path / "page.mp4").write_text("<!DOCTYPE html><p>sign in</p>")
     (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:2000])  # its index stood at its end
     clips.write_clip(tmp_path / "song.m4a", [])
     (tmp_path / "folder").mkdir()
@@ -112,6 +129,7 @@ def test_what_holds_no_moving_picture_is_one_message(tmp_path: Path) -> None:
         "empty.mp4": "is empty: 0 bytes",
         "text.mp4": "cannot be read as a video",
         "cut.mp4": "cannot be read as a video",
+        "page.mp4": "cannot be read as a video",
         "song.m4a": "has no moving picture",
         "folder": "no picture in the folder",
         "nowhere.mp4": "there is no video",
@@ -120,6 +138,11 @@ def test_what_holds_no_moving_picture_is_one_message(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as caught:
             open_clip(tmp_path / name, PIXELS)
         assert name in caught.value.message
+        if name == "cut.mp4":
+            assert "broke off" in caught.value.fields["found"]
+            assert "download it again" in str(caught.value.hint)
+        if name == "page.mp4":
+            assert caught.value.fields["found"] == "a web page"
     with pytest.raises(UserError, match="too large"):
         open_clip(whole, 64 * 96 - 1)
 
@@ -131,3 +154,18 @@ def test_sound_that_the_new_file_cannot_hold_is_told_before_the_work(tmp_path: P
         check_sound(tmp_path / "out.mp4", given)
     assert caught.value.hint is not None
     assert "out.mkv" in caught.value.hint
+
+
+def test_a_video_that_may_not_be_read_is_one_message() -> None:
+    with memory_folder() as folder:
+        folder.chmod(0o755)
+        path = clips.write_clip(folder / "in.mp4", colours(1), sound=None)
+        path.chmod(0)
+
+        def read() -> None:
+            as_nobody()
+            with pytest.raises(UserError, match=r"in\.mp4 cannot be read as a video") as caught:
+                open_clip(path, PIXELS)
+            assert caught.value.fields == {"cause": "Permission denied"}
+
+        assert wait(fork(read)) == 0

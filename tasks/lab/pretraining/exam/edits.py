@@ -69,7 +69,7 @@ def name_look(look: str | None) -> str:
 def examine_editor(pictures: Pictures) -> Examined:
     """Examine each style by a prompt in words of the training, and by one in an unknown form."""
     rng = np.random.default_rng(0)
-    judges = Judges(*(zoo.load(name, "embedded") for name in ("identity", "clip", "lpips")))
+    judges = Judges(zoo.load_recogniser("embedded"), *(zoo.load(name, "embedded") for name in ("clip", "lpips")))
     names = style_texts(judges.clip)
     marks: list[Mark] = []
     rows: list[list[np.ndarray]] = []
@@ -122,7 +122,7 @@ def grade_style(
     outside = {name: (error * ~region).sum(axis=(1, 2)) for name, error in errors.items()}
     far, near = (_distance(judges, images, truth) for images in (portraits, edited))
     named = (judges.clip.embed_images(edited).numpy() @ names.T).argmax(axis=1) == place - 1
-    faces = [judges.identity.embed(images).numpy() for images in (portraits, edited, truth)]
+    faces = [zoo.load("identity", "embedded").embed(images).numpy() for images in (portraits, edited, truth)]
     kept = (faces[0] * (faces[1] - faces[2])).sum(axis=1)
     count = len(portraits)
     about: dict[str, Any] = {"subject": name_look(LOOKS[place]), "group": wording}
