@@ -230,8 +230,8 @@ class DistillSettings(Section):
     # Samples whose gradients a process computes together; the sum over a batch is the same. auto: as many as the free
     # memory of the GPU holds; on a CPU all of them. In no fingerprint.
     micro_batch: CountOrAuto = "auto"
-    lr: float = Field(2e-3, gt=0.0)  # learning rate of E_p, which starts from random weights
-    lr_transformer: float = Field(1e-3, gt=0.0)  # learning rate of E_t, which starts from the teacher's weights
+    lr: float = Field(2e-3, gt=0.0)  # learning rate of what E_p has of its own, from random weights
+    lr_transformer: float = Field(1e-3, gt=0.0)  # learning rate of what starts trained: E_t, and E_p's encoders
     # muon: orthogonalised momentum for matrices and kernels (Jordan et al. 2024), AdamW for the rest.
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # final share of lr, reached by a cosine; 1 keeps lr constant
