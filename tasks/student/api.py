@@ -124,8 +124,8 @@ class Student(
         if student is not None and adapted is None and _is_folder(student, workspace.root):
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
-        check_device(settings.run.device)
         _check_world(catalog.folder(entry), settings)
+        check_device(settings.run.device)
         network = load_student(catalog.folder(entry), settings.run.device)
         _warn_of_other_weights(catalog, entry, settings, network.config.own_encoders)
         if adapted is not None:
