@@ -243,10 +243,11 @@ def _part_edits(names: list[str], bases: tuple[str, ...]) -> tuple[list[str], di
 def _by_folder(names: list[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Files of each folder, {rest of the path: name}, by the path above it and its name; none if all lack a "_"."""
     folders: dict[tuple[str, str], dict[str, str]] = {}
-    if not any("_" in name.rpartition("/")[0] for name in names):
+    slashed = {name: name.replace("\\", "/") for name in names}
+    if not any("_" in path.rpartition("/")[0] for path in slashed.values()):
         return folders  # no edits
-    for name in names:
-        parts = name.split("/")
+    for name, path in slashed.items():
+        parts = path.split("/")
         for depth in range(len(parts) - 1):
             above = "".join(f"{part}/" for part in parts[:depth])
             folders.setdefault((above, parts[depth]), {})["/".join(parts[depth + 1 :])] = name

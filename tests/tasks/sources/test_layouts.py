@@ -219,6 +219,22 @@ def test_what_may_be_edits_is_said_where_no_layout_says_so(tmp_path: Path) -> No
     assert line.startswith("3 pictures taken as portraits, but edits by their folders")
 
 
+def test_files_that_a_tool_unpacked_with_backslashes_are_a_layout(tmp_path: Path) -> None:
+    source = write_all(tmp_path / "flat", "00000\\0.png", "00000\\1.png", "00000_zombie\\0.png")
+    (source / "dataset.json").write_text(document("00000/0.png", "00000/1.png"))
+    settings = make_settings(source)
+    assert cameras(settings, tmp_path / "out") == {"00000\\0.png": label(0), "00000\\1.png": label(1)}
+    assert open_source(settings.portraits).listing.styles == {"zombie": 1}
+
+
+def test_cameras_beside_the_pictures_that_no_setting_names_are_said(tmp_path: Path) -> None:
+    source = write_all(tmp_path / "some", "a.png")
+    (source / "cameras.json").write_text("{}")
+    assert told(make_settings(source)) == [
+        "cameras.json not used: align.reconstructions=FILE takes it; for example cameras.json"
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "said", "hint"),
     [
