@@ -28,7 +28,12 @@ class LeftOut(NamedTuple):
 
     @property
     def line(self) -> str:
-        return f"{self.said}; for example {self.names[0]}"
+        return f"{self.said}; for example {self.shown[0]}"
+
+    @property
+    def shown(self) -> list[str]:
+        """The names, each on one line: a line break or another control character in it is escaped."""
+        return [name if name.isprintable() else ascii(name)[1:-1] for name in self.names]
 
 
 def counted(number: int, noun: str, of: int | None = None) -> str:

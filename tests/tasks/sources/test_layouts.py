@@ -129,6 +129,13 @@ def test_labels_that_name_no_picture_are_an_error_and_some_are_said(tmp_path: Pa
     ]
 
 
+def test_a_name_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
+    source = write_all(tmp_path / "odd", "a.png", "b\n\x1b[1m.png")
+    assert told(make_settings(source, "portraits.count=1")) == [
+        "1 of 2 pictures left out: portraits.count=1; for example b\\n\\x1b[1m.png"
+    ]
+
+
 def test_pictures_beyond_the_count_are_said(tmp_path: Path) -> None:
     source = write_all(tmp_path / "five", *(f"{number}.png" for number in range(5)))
     assert told(make_settings(source)) == []
