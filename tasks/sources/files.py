@@ -197,16 +197,15 @@ def _sort(
 
 def _is_about(name: str) -> bool:
     """Whether a file is about portraits."""
-    return PurePosixPath(name).name in NOT_PORTRAITS or _is_detection(name)
+    return name.rpartition("/")[2] in NOT_PORTRAITS or _is_detection(name)
 
 
 def _is_detection(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.parent.name == DETECTIONS and path.suffix.lower() == ".txt"
+    return f"/{name}".rpartition("/")[0].endswith(f"/{DETECTIONS}") and name.lower().endswith(".txt")
 
 
 def _fits(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name if "/" in pattern else PurePosixPath(name).name, pattern)
+    return fnmatch.fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern)
 
 
 def _find_bases(beside: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -246,10 +245,13 @@ def _part_edits(names: list[str], bases: tuple[str, ...]) -> tuple[list[str], di
 
 
 def _by_folder(names: list[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """Files of each folder, {rest of the path: name}, by the path above the folder and its name."""
+    """Files of each folder, {rest of the path: name}, by the path above it and its name; none if all lack a "_"."""
     folders: dict[tuple[str, str], dict[str, str]] = {}
-    for name in names:
-        parts = name.split("/")
+    slashed = {name: name.replace("\\", "/") for name in names}
+    if not any("_" in path.rpartition("/")[0] for path in slashed.values()):
+        return folders  # no edits
+    for name, path in slashed.items():
+        parts = path.split("/")
         for depth in range(len(parts) - 1):
             above = "".join(f"{part}/" for part in parts[:depth])
             folders.setdefault((above, parts[depth]), {})["/".join(parts[depth + 1 :])] = name
