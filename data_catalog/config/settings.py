@@ -279,7 +279,7 @@ class EvaluateSettings(Section):
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
-    workers: int = Field(2, ge=1, le=4096)  # processes
+    workers: int = Field(2, ge=1)  # processes
     threads: int = Field(1, ge=1, le=1024)  # torch threads per process
     training_processes: int = Field(1, ge=1)  # processes that share the batches of `distill`, one GPU each
     device: str = "cpu"  # cpu, cuda, cuda:N for one of several, mps or xpu
