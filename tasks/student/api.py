@@ -235,7 +235,8 @@ class Student(
         document = {"student": self.network.config.to_dict(), "stillroom": settings}
         (save_directory / CONFIG).write_bytes(encode_json(document))
         for path in save_directory.rglob("*.safetensors"):
-            path.chmod(0o644)  # safetensors creates files readable by their owner alone
+            # As the umask has it: safetensors creates files readable by their owner alone.
+            path.chmod(save_directory.stat().st_mode & 0o666)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **given: Any) -> Self:
