@@ -15,7 +15,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.samples.formats import is_picture_name, name_foreign
 from data_catalog.samples.images import Rejected, read_image
 from tasks.pictures.video import FPS, Frame
-from tasks.video.pixels import SDR_HINT, UNKNOWN, shown_size, to_picture
+from tasks.video.pixels import SDR_HINT, UNKNOWN, read_tags, shown_size, to_picture
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -61,7 +61,7 @@ class Clip:
                 continue
             if held is not None:
                 yield held._replace(duration=number - held.pts)
-            held = Frame(image.rgb, number, 1)
+            held = Frame(image.rgb, 0 if held is None else number, 1)
         if held is None:
             path, image = refused[0]
             raise image.as_error(f"no frame in {self.path} can be read; {path.name}")
@@ -94,7 +94,7 @@ def open_clip(path: Path, max_pixels: int) -> Clip:
         raise UserError(f"the video {path} is empty: 0 bytes")
     with _open(path) as container:
         stream = _find_pictures(container, path)
-        width, height = shown_size(stream.width, stream.height, _aspect(stream))
+        width, height = shown_size(stream.width, stream.height, read_tags(stream).aspect)
         if width * height > max_pixels:
             size = f"{width}x{height}"
             raise UserError(f"the pictures of {path} are too large", found=size, expected=f"{max_pixels} pixels")
@@ -117,12 +117,13 @@ class _Decoder:
         seen, held = 0, None
         with _open(self.clip.path) as container:
             stream = _find_pictures(container, self.clip.path)
+            tags = read_tags(stream)
             for picture in self._pictures(container, stream):
                 pts = picture.pts if picture.pts is not None else (0 if held is None else held.pts + self.step)
                 if held is not None:
                     pts = max(pts, held.pts + 1)  # a file may repeat a time
                     yield held._replace(duration=pts - held.pts)
-                rgb = to_picture(picture, _aspect(stream))
+                rgb = to_picture(picture, tags)
                 seen, held = seen + 1, Frame(rgb, pts, self._stored.get(picture.pts) or self.step)
             announced = container.duration / 1_000_000 if container.duration else 0.0
             end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
@@ -204,12 +205,6 @@ def _find_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
     decoder = av.CodecContext.create(name, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     return lambda packet: decoder.decode(packet if packet.size else None)
-
-
-def _aspect(stream: VideoStream) -> Fraction:
-    """Return the width of a pixel for its height."""
-    aspect = stream.sample_aspect_ratio
-    return aspect if aspect else Fraction(1)
 
 
 def _natural(path: Path) -> list[tuple[bool, int, str]]:

@@ -124,11 +124,40 @@ def test_hdr_is_seen_as_the_same_picture_in_sdr(tmp_path: Path, code: int, curve
     assert read(bright)[5, 5].min() >= 253
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_what_the_container_alone_notes_counts(tmp_path: Path, suffix: str) -> None:
+    path, stored = tmp_path / f"in{suffix}", hlg(M_2020 @ linear(RED))
+    with av.open(str(path), "w") as container:
+        undefined = {"x265-params": "colorprim=2:transfer=2:colormatrix=2:log-level=none", "crf": "1"}
+        stream = container.add_stream("libx265", rate=10, options=undefined)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 18, 9, 1
+        planes = np.empty((3, 64, 64), np.uint8)
+        planes[:] = np.reshape(to_yuv(stored, "2020"), (3, 1, 1))
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).color_primaries == 2
+    np.testing.assert_allclose(read(path)[5, 5], RED, atol=6)
+
+
 def test_colours_of_no_known_kind_are_refused_with_the_line_to_type(tmp_path: Path) -> None:
     path = write_flat(tmp_path / "in.mkv", [500, 512, 512], bits=10, colorspace=14, color_trc=16, color_primaries=9)
     with pytest.raises(UserError, match="colours of the video are not read") as raised:
         read(path)
     assert raised.value.fields["found"] == "ICtCp"
+    assert str(raised.value.hint).startswith("ffmpeg -i")
+
+
+def test_dolby_vision_that_only_its_own_decoders_understand_is_refused(tmp_path: Path) -> None:
+    path = clips.write_clip(tmp_path / "in.mp4", [np.full((64, 64, 3), RED, np.uint8)], sound=None)
+    assert read(path).shape == (64, 64, 3)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"dva1"))
+    with pytest.raises(UserError, match="Dolby Vision") as raised:
+        read(path)
     assert str(raised.value.hint).startswith("ffmpeg -i")
 
 
