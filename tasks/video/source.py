@@ -20,6 +20,7 @@ from tasks.video.pixels import SDR_HINT, UNKNOWN, read_tags, shown_size, to_pict
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.video.stream import VideoStream
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave the alpha out
@@ -91,7 +92,7 @@ def open_clip(path: Path, max_pixels: int) -> Clip:
     if not path.is_file():
         raise UserError(f"there is no video {path}", expected="a video file, or a folder of pictures")
     if path.stat().st_size == 0:
-        raise UserError(f"the video {path} is empty: 0 bytes")
+        raise UserError(f"the video {path} is empty: 0 bytes", hint=AGAIN)
     with _open(path) as container:
         stream = _find_pictures(container, path)
         width, height = shown_size(stream.width, stream.height, read_tags(stream).aspect)
@@ -169,16 +170,22 @@ def _open(path: Path) -> InputContainer:
     try:
         return av.open(str(path))
     except av.error.FFmpegError as error:
-        foreign, start = None, b""
-        if path.is_file():
-            with path.open("rb") as file:
-                start = file.read(65536)
-            foreign = name_foreign(start)
-        if start[4:8] in (b"ftyp", b"mdat", b"moov"):
-            found = "its index is missing or cut: the recording or the copy broke off"
-            raise UserError(f"{path} cannot be read as a video", found=found, hint=AGAIN) from None
-        found = foreign.reason if foreign is not None else str(error.strerror)
-        raise UserError(f"{path} cannot be read as a video", found=found) from None
+        raise _explain(path, error) from None
+
+
+def _explain(path: Path, error: FFmpegError) -> UserError:
+    """Return the message for a file that FFmpeg does not open."""
+    message, expected = f"{path} cannot be read as a video", "a video, or a folder of pictures"
+    try:
+        with path.open("rb") as file:
+            start = file.read(65536)
+    except OSError as cause:
+        return UserError(message, cause=cause.strerror or cause)
+    if start[4:8] in (b"ftyp", b"mdat", b"moov"):
+        return UserError(message, found="no index: the recording, or the copy of it, broke off", hint=AGAIN)
+    foreign = name_foreign(start)
+    found = str(error.strerror) if foreign is None else foreign.reason.removesuffix(", not a picture")
+    return UserError(message, found=found, expected=expected)
 
 
 def _find_pictures(container: InputContainer, path: Path) -> VideoStream:

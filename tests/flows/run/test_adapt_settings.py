@@ -10,10 +10,11 @@ from data_catalog.config.profiles import load_settings
 from flows.run.adaptation import adapt_settings
 
 
-@given(st.text(min_size=1) | st.sampled_from(["make her a {gold} statue", "🧟 ~ no: # 1", "'\"[b]", "a\nb\tc"]))
+@given(st.text() | st.sampled_from(["make her a {gold} statue", "🧟 ~ no: # 1", "'\"[b]", "a\nb\tc", "\x85"]))
 def test_a_prompt_arrives_as_it_was_typed_or_is_refused(prompt: str) -> None:
-    if bad_character(" ".join(prompt.split())):
-        with pytest.raises(UserError, match="the prompt is not plain text"):
+    line = " ".join(prompt.split())
+    if not line or bad_character(line):
+        with pytest.raises(UserError, match=r"the prompt is (empty|not plain text)"):
             adapt_settings([], None, prompt)
         return
-    assert load_settings("demo", adapt_settings([], None, prompt)).adapt.prompt == prompt
+    assert load_settings("demo", adapt_settings([], None, prompt)).adapt.prompt == line
