@@ -83,6 +83,7 @@ def test_the_same_file_is_the_same_student_and_its_record_names_the_file(
     assert (seen.records, seen.damaged) == (1, [])
     row = next(row for row in describe_students(workspace)["students"] if row["digest"] == imported.digest)
     assert (row["imported"], row["dataset"]) == ("3dpe.pt", None)
+    assert not row["settings"]  # what it was trained with is not known
     with pytest.raises(UserError, match="there is no student"):  # it is never the one that the settings made
         Student.from_workspace(workspace)
 
@@ -161,7 +162,7 @@ def test_a_mistake_is_said(workspace: Workspace, imported: Record, tmp_path: Pat
     path = write_public(tmp_path / "small.pt")
     with pytest.raises(UserError, match="this profile's world is another"):
         import_student(path, "authors", workspace)
-    paper = Workspace.open("paper")
+    paper = Workspace.open("paper", ["run.device=cpu"])
     with pytest.raises(UserError, match="there is no such file"):
         import_student(tmp_path / "none.pt", "authors", paper)
     with pytest.raises(WeightsError, match="3DPE's student"):
