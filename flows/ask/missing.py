@@ -68,7 +68,7 @@ def _total(rows: list[dict[str, Any]]) -> Price:
 
 
 def _portraits(settings: Settings) -> list[Missing]:
-    from tasks.sources.files import open_source
+    from tasks.sources.opening import open_source
 
     if settings.portraits.source == PROCEDURAL:
         return []

@@ -76,18 +76,14 @@ class Source:
 
     root: Path
     listing: Listing
-    count: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.listing.names[: self.count]
+    names: tuple[str, ...]
 
     @property
     def is_zip(self) -> bool:
         return self.root.is_file()
 
     def block(self, number: int, size: int) -> tuple[str, ...]:
-        return self.listing.names[number * size : min((number + 1) * size, self.count)]
+        return self.names[number * size : (number + 1) * size]
 
     def beside(self, file: str) -> str | None:
         """Return the name of a file about the portraits, such as landmarks.json: the outermost of this name."""
@@ -125,8 +121,8 @@ def may_read(path: Path) -> bool:
     return os.access(path, os.R_OK, effective_ids=True)
 
 
-def open_source(settings: PortraitsSettings) -> Source:
-    """Open the source that the settings name; only its listing is read."""
+def list_files(settings: PortraitsSettings) -> tuple[Path, Listing]:
+    """List the source that the settings name. Returns its path and its files."""
     root = find_path(settings.source)
     try:
         is_folder, is_file = root.is_dir(), root.is_file()
@@ -148,8 +144,7 @@ def open_source(settings: PortraitsSettings) -> Source:
         raise UserError(
             f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern, **found
         )
-    total = len(listing.names)
-    return Source(root, listing, total if settings.count is None else min(total, settings.count))
+    return root, listing
 
 
 def _list_folder(root: Path, pattern: str) -> Listing:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PROCEDURAL, Settings
 from tasks.sources.cameras import find_faults
-from tasks.sources.files import Source, open_source
+from tasks.sources.files import Source
 from tasks.sources.joining import About
 from tasks.sources.labels import Given, read_given
 from tasks.sources.landmarks import find_landmarks
 from tasks.sources.names import LeftOut, counted
+from tasks.sources.opening import open_source
 from tasks.sources.reconstructions import CAMERAS, find_reconstructions
 
 
@@ -22,8 +23,8 @@ def find_left_out(settings: Settings) -> list[LeftOut]:
         return []
     source, given = open_source(settings.portraits), read_given(open_source(settings.portraits))
     points, poses = find_landmarks(settings), find_reconstructions(settings)
-    beyond = source.listing.names[source.count :]
-    said = f"{counted(len(beyond), 'picture', len(source.listing.names))} left out: portraits.count={source.count}"
+    beyond = tuple(sorted({*source.listing.names} - {*source.names}))
+    said = f"{counted(len(beyond), 'picture', len(source.listing.names))} left out: portraits.count={len(source.names)}"
     found = [*source.listing.left_out, *([LeftOut(said, beyond)] if beyond else []), *given.left_out]
     found += [lost for each in (points, poses) if each is not None for lost in each.left_out]
     beside = source.beside(CAMERAS)

@@ -14,9 +14,9 @@ from data_catalog.samples.encoding import encode_png
 from data_catalog.store.stage import Partition
 from tasks import portraits
 from tasks.sources.edits import find_edits
-from tasks.sources.files import open_source
 from tasks.sources.labels import read_given
 from tasks.sources.left_out import find_left_out
+from tasks.sources.opening import open_source
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import eg3d_label, make_settings, picture, take
 
