@@ -333,7 +333,7 @@ class EvaluateSettings(Section):
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
-    workers: int = Field(2, ge=1, le=4096)  # processes
+    workers: int = Field(2, ge=1)  # processes
     threads: int = Field(1, ge=1, le=1024)  # torch threads per process
     # Processes that share the batches of `distill`, one GPU each. auto: a process for each visible GPU, as many of them
     # as share a batch evenly; 1 on a CPU or on a GPU that `device` names by number.
