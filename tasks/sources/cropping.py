@@ -14,6 +14,10 @@ class Unusable(Exception):
     """A portrait that cannot be aligned; the message is its reason, the part before a colon is counted."""
 
 
+class SeveralFaces(Unusable):
+    """A picture with several faces, of which one has to be chosen."""
+
+
 def middle_square(size: tuple[int, int]) -> np.ndarray:
     """(2, 3) raw px -> [0, 1] of the largest square in the middle of a picture.  size: (width, height)."""
     side = min(size)

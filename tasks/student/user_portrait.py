@@ -27,7 +27,7 @@ class Portrait(NamedTuple):
 
     rgb: np.ndarray  # (H, W, 3) uint8
     camera: np.ndarray  # (25,) label
-    camera_source: str  # pnp or assumed_frontal
+    camera_source: str  # mesh, pnp or assumed_frontal
     cropped: bool  # False: the picture was aligned already
 
 
@@ -60,17 +60,29 @@ def align_picture(rgb: np.ndarray, detector: align.Detector | None, settings: Se
 
 
 def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> tuple[align.Aligned, bool]:
-    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole."""
+    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
+
+    Of several faces in a photograph it is the largest; a warning says so.
+    """
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)
     if detector is not None:
         try:
-            found = align.fit_portrait(align.detect(detector, rgb, settings), settings)
+            found = _find_largest(rgb, detector, settings)
         except align.Unusable as reason:
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
     # A picture that is aligned is not resampled: cutting it once more would only blur it.
     return (found if cropped else found._replace(crop=align.middle_square(size))), cropped
+
+
+def _find_largest(rgb: np.ndarray, detector: align.Detector, settings: Settings) -> align.Aligned:
+    try:
+        return align.find_face(detector, rgb, settings)
+    except align.SeveralFaces as several:
+        log.warning("%s: the largest is taken", several)
+        largest = settings.align.model_copy(update={"faces": "largest"})
+        return align.find_face(detector, rgb, settings.model_copy(update={"align": largest}))
 
 
 def cut_out(rgb: np.ndarray, crop: np.ndarray, settings: Settings) -> np.ndarray:

@@ -124,7 +124,7 @@ def _smooth_shot(
 ) -> list[align.Aligned]:
     from models.faces import pnp
 
-    face, frame = pnp.canonical_face(settings.world), alignment.framing(settings.world)
+    face, frame = pnp.canonical_face(align.kind_of_faces(settings)), alignment.framing(align.kind_of_faces(settings))
     known = np.array([points is not None for points in seen])
     flat = np.stack([points.ravel() for points in seen if points is not None])
     # Between two sightings a face moves straight; before the first and after the last it stays.
@@ -163,7 +163,7 @@ def _sight(frame: Frame, detector: align.Detector | None, settings: Settings, cu
     if detector is not None:
         try:
             points = align.detect(detector, frame.rgb, settings)
-            alignment.crop_transform(points, alignment.framing(settings.world))
+            alignment.crop_transform(points, alignment.framing(align.kind_of_faces(settings)))
         except (align.Unusable, ValueError) as reason:
             log.debug("no face at %d: %s", frame.pts, reason)
             points = None
