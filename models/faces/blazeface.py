@@ -104,14 +104,15 @@ def pyramid(rgb: np.ndarray) -> list[np.ndarray]:
     """Sizes (h, w, 3) of a picture in which the windows are searched, coarsest first; none larger than the picture."""
     height, width = rgb.shape[:2]
     first = max(height, width) if max(height, width) <= OBLONG * min(height, width) else min(height, width)
-    levels = []
-    for level in range(LEVELS):
-        scale = WINDOW_PX * 2**level / first
-        if level and scale > 1:
-            break
+    scales = [WINDOW_PX * 2**level / first for level in range(LEVELS)]
+    scales = [scale for level, scale in enumerate(scales) if level == 0 or scale <= 1]
+    levels: list[np.ndarray] = []
+    source = rgb
+    for scale in reversed(scales):  # each from the one before: the picture itself may be large
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        levels.append(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
-    return levels
+        source = cv2.resize(source, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        levels.append(source)
+    return levels[::-1]
 
 
 def windows(width: int, height: int) -> list[Array]:
