@@ -74,6 +74,7 @@ BENCHES = (
     Bench("waiting", 60),
     Bench("distill", 180),
     Bench("renderer", 150),
+    Bench("footprint", 120),
     Bench("orchestrator", 180, SMALL, no_peers, "orchestrator-small"),
     Bench("video", 120, missing=no_student),
 )

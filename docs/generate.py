@@ -289,7 +289,7 @@ def _other(value: Any, field: FieldInfo, model: type[Section], key: str) -> Any:
     numbers = (
         [value + 1, value / 2, value - 1] if isinstance(value, int | float) and not isinstance(value, bool) else []
     )
-    for other in (*choices, *numbers, not value, 1, 0.5, "http://127.0.0.1", "other", [0.25, 0.75], [1.0]):
+    for other in (*choices, *numbers, not value, 1, 0.5, "http://127.0.0.1", "cuda", "other", [0.25, 0.75], [1.0]):
         try:
             valid = getattr(model.model_validate({key: other}), key)
         except (ValidationError, UserError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ def has_bfloat16(device: str) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
-def autocast(precision: Precision, device: str) -> torch.autocast:
+def autocast(precision: Precision, device: str) -> AbstractContextManager[object]:
     """Return the context for computing in a precision; `auto` is bfloat16 where the device has it."""
     halves = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=halves)
+    return torch.autocast(device.partition(":")[0], torch.bfloat16) if halves else nullcontext()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CURVE, SAMPLES_PICTURE, TRAINING = "curve.parquet", "samples.png", "training.json"
-NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every")
+NOT_IN_FINGERPRINT = ("memory_mb", "checkpoint_every", "micro_batch")
 # Without effect where stored views are compared.
 OF_NEW_VIEWS = ("teacher", "view_yaw_range", "view_pitch_range", "view_fov_range", "view_center_range")
 

@@ -114,8 +114,12 @@ def choose_tested(samples: Sequence[SampleRef], own: EvaluateSettings) -> list[S
 
 
 def training_poses(samples: Sequence[SampleRef]) -> np.ndarray:
-    """(N, 25) float32: the camera of each training portrait, by its id; the distribution of poses that was learned."""
-    cameras = {sample.portrait_id: sample.camera for sample in samples if sample.split == "train"}
+    """(N, 25) float32: the camera of each training portrait, by its id; the distribution of poses that was learned.
+
+    A dataset without training portraits, made for an evaluation, has those of all.
+    """
+    learned = [sample for sample in samples if sample.split == "train"]
+    cameras = {sample.portrait_id: sample.camera for sample in learned or samples}
     return np.stack([cameras[portrait] for portrait in sorted(cameras)])
 
 

@@ -181,7 +181,8 @@ def ask_model(collection: Collection, style: StyleFile, settings: Settings, answ
                 collection.offer(text, "openai")
     if not collection.full:
         missing = collection.wanted - len(collection.accepted)
-        log.warning("%s: %d prompts are missing; the built-in paraphraser adds them", style.slug, missing)
+        again = f"; to ask again: --force prompts/{style.slug}" if any(each.problem for each in exchanges) else ""
+        log.warning("%s: %d prompts are missing; the built-in paraphraser adds them%s", style.slug, missing, again)
     return exchanges
 
 

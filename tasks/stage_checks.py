@@ -130,7 +130,9 @@ def taught_fields(settings: Settings) -> dict[str, str]:
     }
     if own.view_format == "npy":
         fields["views.npy"] = ((own.views, seen, seen, 3), np.uint8)
+        fields["own_view.npy"] = ((seen, seen, 3), np.uint8)
     else:
+        fields["own_view.jpg"] = ((seen, seen, 3), np.uint8)
         fields |= {f"view_{i:02d}.jpg": ((seen, seen, 3), np.uint8) for i in range(own.views)}
     if own.triplane == "fp16":
         fields["triplane.npy"] = ((channels, plane, plane), np.float16)

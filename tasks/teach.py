@@ -64,6 +64,7 @@ class Lesson:
     """Teacher's output for one pseudo-label."""
 
     triplane: np.ndarray  # (C, H, W) float32
+    own_view: np.ndarray  # (H, W, 3) uint8, from the portrait's camera
     views: np.ndarray  # (n, H, W, 3) uint8
     view_cameras: np.ndarray  # (n, 25) float32
     depths: np.ndarray  # (n+1, h, w) float32, world units along the ray; the portrait's camera first
@@ -209,6 +210,7 @@ def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarra
     same_face = (faces[0] * faces[1]).sum(dim=1)
     return Lesson(
         triplane=triplane[0].float().cpu().numpy(),
+        own_view=pictures[0],
         views=pictures[1:],
         view_cameras=view_cameras,
         depths=render.depth[:, 0].float().cpu().numpy(),
@@ -226,8 +228,9 @@ def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
         "depths.npy": encode_array(lesson.depths.astype(np.float32)),
     }
     if settings.view_format == "npy":
-        fields["views.npy"] = encode_array(lesson.views)
+        fields |= {"views.npy": encode_array(lesson.views), "own_view.npy": encode_array(lesson.own_view)}
     else:
+        fields["own_view.jpg"] = encode_jpeg(lesson.own_view)
         fields |= {f"view_{i:02d}.jpg": encode_jpeg(view) for i, view in enumerate(lesson.views)}
     if settings.triplane == "fp16":
         fields["triplane.npy"] = encode_array(lesson.triplane.astype(np.float16))

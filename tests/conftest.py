@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 
+pytest.register_assert_rewrite("tests.worlds")  # python -O leaves out the others, and what they do
+
 # Before anything imports Prefect or MLflow: no test talks to the outside.
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MLFLOW_DISABLE_TELEMETRY="true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

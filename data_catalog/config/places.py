@@ -20,19 +20,54 @@ def data_root() -> Path:
             found=given,
             hint="mount the bucket, or set STILLROOM_DATA to a local folder",
         )
-    return Path(given.removeprefix("file://") or "data").expanduser().absolute()
+    root = expand(given.removeprefix("file://") or "data").absolute()
+    first = next((place for place in (root, *root.parents) if os.path.lexists(place)), root)
+    if os.path.lexists(first) and not first.is_dir():
+        hint = "remove it, or set STILLROOM_DATA to another folder"
+        raise UserError("a file stands where the data root is to be", path=first, hint=hint)
+    return root
+
+
+def read_argument(text: str) -> str:
+    """Return an argument of the command line as UTF-8, which a locale such as C reads otherwise."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        if text.isprintable():  # given by a program, not by a command line of that locale
+            return text
+        shown = os.fsencode(text).decode(errors="backslashreplace")
+        raise UserError(
+            "an argument is not UTF-8", found=shown, hint="rename the file or folder that it names"
+        ) from None
 
 
 def find_path(path: str) -> Path:
     """Return the path of a setting: absolute, below the current folder, or else below the project."""
-    given = Path(path).expanduser()
+    given = expand(os.fsdecode(path.encode()))
     here = given.absolute()
     return here if given.is_absolute() or here.exists() else PROJECT / given
 
 
+def expand(path: str | Path) -> Path:
+    """Return the path with ~ as the home. Raises UserError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        hint = "set HOME, or write the whole path"
+        raise UserError("a path begins with ~, and there is no such home", path=path, cause=error, hint=hint) from None
+
+
 def shown_path(path: Path) -> str:
     """Return the path for a message: relative to the project or the current folder if it is below one."""
-    for base in (PROJECT, Path.cwd()):
+    for base in (PROJECT, *_current()):
         if path.is_relative_to(base):
             return str(path.relative_to(base))
     return str(path)
+
+
+def _current() -> list[Path]:
+    """Return the current folder, if it is there."""
+    try:
+        return [Path.cwd()]
+    except FileNotFoundError:
+        return []

@@ -33,11 +33,16 @@ def printable_document(value: Any) -> Any:
     return [printable_document(each) for each in value] if isinstance(value, list | tuple) else value
 
 
+def bad_character(text: str) -> str:
+    """Return the first character that no text has, as an escape, or ""."""
+    return next((_escape(letter) for letter in text if letter == "\ufffd" or _is_control(letter)), "")
+
+
 def not_plain(text: str) -> str:
-    """Return the reason why a line cannot be a prompt in any encoder, or ""."""
-    control = next((letter for letter in text if letter == "\ufffd" or _is_control(letter)), "")
-    if control:
-        return f"a character that no text has: {_escape(control)}"
+    """Return the reason why a line cannot be a prompt of a dataset, or ""."""
+    bad = bad_character(text)
+    if bad:
+        return f"a character that no text has: {bad}"
     longest = max((len(word) for word in text.split()), default=0)
     return f"a word of {longest} letters; at most {LONGEST_WORD}" if longest > LONGEST_WORD else ""
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.places import PROFILES, shown_path
+from data_catalog.config.places import PROFILES, read_argument, shown_path
 from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.text_files import read_text
 
@@ -96,6 +96,18 @@ def written_value(path: Path, keys: Sequence[str | int]) -> Any:
     return value
 
 
+def cut_by_comment(path: Path) -> str:
+    """Return a text in a YAML file that a `#` without a space behind it cuts off, with what is cut; or ""."""
+    text = read_text(path)
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        mark = event.end_mark
+        if isinstance(event, yaml.ScalarEvent) and event.style is None and event.value and mark is not None:
+            rest = text[mark.index :].partition("\n")[0]
+            if re.match(r"\s+#[^\s#]", rest):
+                return f"{event.value}{rest}"
+    return ""
+
+
 def _take_whole(document: dict[str, Any], of_rendered: bool) -> None:
     """Take a folder or zip whole where no count is given.  of_rendered: it is that of a profile's rendered heads."""
     portraits = document.get("portraits")
@@ -105,13 +117,15 @@ def _take_whole(document: dict[str, Any], of_rendered: bool) -> None:
 
 def _apply_override(document: dict[str, Any], override: str, origins: Origins) -> None:
     """Put `stage.key=value` into the document, the value read as YAML."""
+    override = read_argument(override)
     label = f"--set {override}"
     name, equals, text = override.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{label}: expected stage.key=value", hint="for example --set edit.steps=30")
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        # *.png would be YAML's reference to a value that is not there.
+        value = text if text.startswith("*") else yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         hint = "quote it: stage.key='\"...\"'"
         raise UserError(f"{label}: the value is not YAML", value=text, hint=hint) from None
@@ -170,4 +184,5 @@ def _bad_value(error: ValidationError, origins: Origins, default: str) -> UserEr
     path = tuple(str(part) for part in first["loc"])
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), default)
     message = first["msg"][0].lower() + first["msg"][1:]
-    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")))
+    hint = "quote the text: '\"no\"', '\"12\"'" if first["type"] == "string_type" else None  # YAML reads no as False
+    return UserError(f"{origin}, {'.'.join(path)}: {message}", found=repr(first.get("input")), hint=hint)

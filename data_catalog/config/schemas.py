@@ -31,6 +31,7 @@ def style_schema() -> dict[str, Any]:
     schema = StyleFile.model_json_schema()
     del schema["properties"]["slug"], schema["required"]
     schema["anyOf"] = [{"required": ["prompts"]}, {"required": ["train"]}]
+    schema["patternProperties"] = {"^(x-.*|<<)$": {}}  # merge keys, and what they name
     schema["properties"]["gates"]["propertyNames"] = {"enum": list(GATE_NAMES)}
     return schema
 

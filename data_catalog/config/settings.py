@@ -48,10 +48,20 @@ def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+LARGEST = 2**63 - 1  # generators, tables and records hold no larger number
+
+
 class Section(BaseModel):
     """Base of the sections. Unknown keys are errors; values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_into_64_bits(cls, value: object) -> object:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError("input should be a number of 64 bits at most")
+        return value
 
     _no_bool = field_validator("*", mode="before")(reject_bool)
 
@@ -74,7 +84,7 @@ class PortraitsSettings(Section):
     # Number of portraits; null: all of a folder or zip. Unless you set it, a folder or zip of yours is taken whole.
     count: int | None = Field(72, ge=1)
     block_size: int = Field(12, ge=1)  # portraits per block
-    seed: int = Field(0, ge=0)  # first seed of the procedural world
+    seed: int = Field(0, ge=0, le=LARGEST // 2)  # first seed of the procedural world
     val_fraction: float = Field(0.08, ge=0.0, lt=1.0)
     test_fraction: float = Field(0.17, ge=0.0, lt=1.0)
     max_pixels: int = Field(50_000_000, ge=1)  # a larger image is rejected as a decompression bomb
@@ -84,7 +94,8 @@ class PortraitsSettings(Section):
 class AlignSettings(Section):
     """Crop and camera."""
 
-    size: int = Field(64, ge=16)  # px, side of the aligned portrait
+    # px, side of the aligned portrait: a multiple of 8, as the editors' networks halve it three times.
+    size: int = Field(64, ge=24, le=4096, multiple_of=8)
     landmarks: str | None = None  # JSON file: name -> 5, 68 or 478 points, px; null: given labels, or the detector
     # Deep3DFaceRecon's results: a folder of .mat or .json files named like the pictures, or EG3D's cameras.json.
     reconstructions: str | None = None
@@ -221,6 +232,9 @@ class DistillSettings(Section):
     # Number of first iterations that compare triplanes only. They render nothing and cost a third. The paper: 0.
     triplane_iterations: int = Field(300, ge=0)
     batch_size: int = Field(12, ge=1)  # samples per iteration over all processes
+    # Samples whose gradients a process computes together; the sum over a batch is the same. auto: as many as the free
+    # memory of the GPU holds; on a CPU all of them. In no fingerprint.
+    micro_batch: CountOrAuto = "auto"
     lr: float = Field(2e-3, gt=0.0)  # learning rate of E_p, which starts from random weights
     lr_transformer: float = Field(1e-3, gt=0.0)  # learning rate of E_t, which starts from the teacher's weights
     # muon: orthogonalised momentum for matrices and kernels (Jordan et al. 2024), AdamW for the rest.
@@ -268,7 +282,9 @@ class DistillSettings(Section):
     view_center_range: float = Field(0.0, ge=0.0)  # share of the picture, each side, of new cameras
     views_per_sample: int = Field(1, ge=1)  # novel views per iteration, drawn anew; cached: from the stored ones
     patch_rays: int | None = Field(16, ge=4)  # side of the compared patch of each view, rays; null: the whole view
-    memory_mb: int = Field(2048, ge=0)  # MB of cached samples, and MB of cached features; in no fingerprint
+    # MB of cached samples, of portraits' features, and of each kind of the teacher's outputs. auto: as far as the free
+    # memory goes. In no fingerprint.
+    memory_mb: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     checkpoint_every: int = Field(50, ge=1)  # iterations; in no fingerprint
     log_every: int = Field(10, ge=1)  # iterations between points of the curve
     grid_every: int = Field(100, ge=1)  # iterations between pictures and measurements on the val split
@@ -322,15 +338,30 @@ class EvaluateSettings(Section):
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
-    workers: int = Field(2, ge=1)  # processes
-    threads: int = Field(1, ge=1)  # torch threads per process
+    workers: int = Field(2, ge=1, le=4096)  # processes
+    threads: int = Field(1, ge=1, le=1024)  # torch threads per process
     # Processes that share the batches of `distill`, one GPU each. auto: a process for each visible GPU, as many of them
     # as share a batch evenly; 1 on a CPU or on a GPU that `device` names by number.
     training_processes: CountOrAuto = "auto"
-    device: str = "cpu"
+    device: str = "cpu"  # cpu, cuda, cuda:N for one of several, mps or xpu
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|(cuda|mps|xpu)(:\d{1,3})?", device):
+            raise ValueError("input should be cpu, cuda, or cuda:N for one of several")
+        return device
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _holds_no_password(cls, uri: str | None) -> str | None:
+        # Settings go into records, MLflow and reports.
+        if uri and "@" in uri and not uri.startswith(("sqlite:", "file:")):
+            raise UserError("run.mlflow_uri holds a password", hint="put the whole address into MLFLOW_TRACKING_URI")
+        return uri
 
 
 class Settings(Section):

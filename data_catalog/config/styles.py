@@ -20,7 +20,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.names import EXPECTED_SLUG, allowed_name, is_slug
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.plain_text import not_plain
-from data_catalog.config.profiles import read_yaml_mapping, written_value
+from data_catalog.config.profiles import cut_by_comment, read_yaml_mapping, written_value
 from data_catalog.config.settings import SelectSettings, Settings, reject_bool
 from data_catalog.config.text_files import kind_of, read_text
 
@@ -194,6 +194,10 @@ def _read_yaml_style(path: Path) -> StyleFile:
             close = difflib.get_close_matches(key, known, n=1)
             guess = f"; did you mean '{close[0]}'?" if close else ""
             raise UserError(f"{shown_path(path)}: unknown key '{key}'{guess}", known=", ".join(known))
+    cut = cut_by_comment(path)
+    if cut:
+        hint = f"quote it: {json.dumps(cut, ensure_ascii=False)}; or put a space behind the #"
+        raise UserError(f"{shown_path(path)}: YAML reads a text from its # on as a comment", found=cut, hint=hint)
     return _checked(path, document)
 
 

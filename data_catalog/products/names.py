@@ -24,6 +24,9 @@ from data_catalog.store.store import Store, writing
 
 NAMES, EXPORTS = "names.json", "exports.json"
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+# Suffixes of archives and of files of weights and pictures: no folder should be named so by mistake.
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+FILES = (*ARCHIVES, ".safetensors", ".pt", ".pth", ".ckpt", ".onnx", ".bin", ".parquet", ".json", ".png")
 HEXADECIMAL = re.compile(r"[0-9a-f]+")
 LATEST = "latest"
 
@@ -60,6 +63,23 @@ def give_name(root: Path, name: str, digest: str) -> str | None:
         before: str | None = names.get(name)
         names[name] = digest
     return before
+
+
+def check_target(target: Path, archives: tuple[str, ...] = ()) -> None:
+    """Refuse an export to a name that is no folder's: of an archive of another kind, or of a file.
+
+    archives: suffixes of the archives that are written, in any case.
+    """
+    suffix, plain = target.suffix.lower(), target
+    if suffix not in FILES or suffix in archives:
+        return
+    while plain.suffix.lower() in FILES:  # .tar.gz
+        plain = plain.with_suffix("")
+    raise UserError(
+        f"{target} is the name of a file that is not written here",
+        expected=" or ".join(["a folder", *(f"a {kind}" for kind in archives)]),
+        hint=f"{plain}{''.join(archives[:1])}",
+    )
 
 
 def read_exports(root: Path) -> dict[str, list[str]]:

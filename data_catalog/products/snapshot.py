@@ -54,7 +54,8 @@ def write_samples(path: Path, rows: pa.Table) -> None:
     assert "key" in rows.column_names, rows.column_names
     ordered = rows.sort_by("key").combine_chunks().replace_schema_metadata(None)
     keys = ordered.column("key")
-    assert len(keys.unique()) == len(keys), "a key occurs twice"
+    if len(keys.unique()) != len(keys):
+        raise ValueError("a key occurs twice")
     pq.write_table(ordered, path, compression="zstd", row_group_size=ROW_GROUP)
 
 

@@ -82,7 +82,8 @@ def quantise_triplane(triplane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     channels, height, width = triplane.shape
     assert (height % TILE, width % TILE) == (0, 0), (height, width)
-    assert np.isfinite(triplane).all(), "a triplane with inf or nan has no 8-bit form"
+    if not np.isfinite(triplane).all():
+        raise ValueError("a triplane with inf or nan has no 8-bit form")
     blocks = triplane.astype(np.float32).reshape(channels, height // TILE, TILE, width // TILE, TILE)
     minimum = blocks.min(axis=(2, 4))
     # float32 scales: those of a nearly flat tile underflow in fp16.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "PPM")
 DECODER = 2  # version of decoding, which stages that read a user's pictures depend on; raised when pixels change
 MAX_PIXELS = 50_000_000
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
 _EXIF, _INTEROP, _COLOUR_SPACE, _ORIENTATION = 0x8769, 0xA005, 0xA001, 0x0112  # tags of EXIF
 _TURNS = {  # undo each orientation of EXIF
     2: "FLIP_LEFT_RIGHT",
@@ -122,7 +122,8 @@ def _decode(data: bytes, whole: bytes, max_pixels: int, min_side: int) -> Decode
         foreign = name_foreign(whole) or (ODD_TIFF if is_whole_tiff(whole) else None)
         if foreign is not None:
             return Rejected(foreign.reason, hint=foreign.hint)
-        return Rejected("corrupt", png.find_damage(whole)) if whole.startswith(_MAGIC) else Rejected("not an image")
+        begun = whole.startswith(_MAGIC) or whole[8:12] == b"WEBP" or whole[4:8] == b"ftyp"
+        return Rejected("corrupt", png.find_damage(whole)) if begun else Rejected("not an image")
     except MemoryError:
         raise
     except Exception as error:

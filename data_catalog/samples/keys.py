@@ -10,7 +10,8 @@ KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,95}")
 def sample_key(portrait_id: str, style: str, prompt_number: int, attempt: int = 0) -> str:
     """`<portrait id>-<style slug>-<prompt number>-<attempt>`."""
     key = f"{portrait_id}-{style}-{prompt_number}-{attempt}"
-    assert KEY.fullmatch(key), f"{key!r} is no sample key"
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no sample key")
     return key
 
 

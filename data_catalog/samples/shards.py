@@ -130,15 +130,26 @@ def _padded(size: int, unit: int) -> int:
 
 
 def _check_sample(sample: Sample, previous: ShardEntry | None) -> None:
-    assert KEY.fullmatch(sample.key), f"{sample.key!r} is no sample key"
-    assert sample.fields, f"{sample.key} has no fields"
+    """Raise ValueError for a sample that readers would misread."""
+    if (problem := _find_problem(sample, previous)) is not None:
+        raise ValueError(problem)
+
+
+def _find_problem(sample: Sample, previous: ShardEntry | None) -> str | None:
+    if not KEY.fullmatch(sample.key):
+        return f"{sample.key!r} is no sample key"
+    if not sample.fields:
+        return f"{sample.key} has no fields"
     for name in sample.fields:
-        assert FIELD.fullmatch(name), f"{name!r} is no field name: one dot, lower case"
-        assert len(sample.key) + 1 + len(name) <= NAME_MAX, f"{sample.key}.{name} is too long for ustar"
-    if previous is not None:
-        assert sample.key > previous.key, f"{sample.key} comes after {previous.key}: keys ascend"
-        same = sample.fields.keys() == previous.fields.keys()
-        assert same, f"{sample.key} has other fields: {sorted(sample.fields.keys() ^ previous.fields.keys())}"
+        if not FIELD.fullmatch(name):
+            return f"{name!r} is no field name: one dot, lower case"
+        if len(sample.key) + 1 + len(name) > NAME_MAX:
+            return f"{sample.key}.{name} is too long for ustar"
+    if previous is not None and sample.key <= previous.key:
+        return f"{sample.key} comes after {previous.key}: keys ascend"
+    if previous is not None and (other := sample.fields.keys() ^ previous.fields.keys()):
+        return f"{sample.key} has other fields: {sorted(other)}"
+    return None
 
 
 def index_table(entries: list[ShardEntry]) -> pa.Table:

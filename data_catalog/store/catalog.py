@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_catalog.config.errors import UserError
 from data_catalog.store.fingerprint import digest_file
 from data_catalog.store.record import MORE, Record
 from data_catalog.store.stage import Partition
@@ -134,7 +135,9 @@ class Catalog:
     def read(self, entry: Entry) -> Record:
         """Read the whole record of an entry."""
         record = read_record(self.folder(entry))
-        assert record is not None, f"{entry.partition} lost its record"
+        if record is None:
+            hint = "stillroom repair    (makes it again)"
+            raise UserError(f"{entry.partition} lost its record", folder=self.folder(entry), hint=hint)
         return record
 
     def folder(self, entry: Entry) -> Path:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_catalog.config.disk_errors import no_space
 from data_catalog.config.settings import Settings
 from data_catalog.store.heap import kept_memory
 from data_catalog.store.record import FileEntry, Record, Summary
 from data_catalog.store.stage import Input, Partition, Work
-from data_catalog.store.store import DISK_FULL, RECORD, Store, disk_is_full, no_space, writing
+from data_catalog.store.store import DISK_FULL, RECORD, Store, full_disk, writing
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,8 @@ def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             with writing(root):
                 raise
-        if disk_is_full(root):  # torch and others set no errno
-            raise no_space(root) from error
+        if (full := full_disk(root, error)) is not None:  # torch and others set no errno
+            raise no_space(full) from error
         raise
     metrics = {name: value for name, value in summary.metrics.items() if math.isfinite(value)}
     if metrics.keys() != summary.metrics.keys():

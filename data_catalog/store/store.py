@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from data_catalog.config.disk_errors import FULL, disk_mistake, no_space, temporary_folder
 from data_catalog.config.errors import UserError
 from data_catalog.store.fingerprint import digest_file, digest_files, sync_folder, write_atomically
 from data_catalog.store.record import FileEntry, Record
@@ -25,7 +26,7 @@ RECORD = "record.json"
 FOLDER_CHARS = 16  # characters of the fingerprint in a folder's name
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FOLDER_CHARS}}}")
 NEARLY_NOTHING = 1 << 16  # bytes; a disk with less is full
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (*FULL, errno.EFBIG)
 
 
 class Store:
@@ -232,8 +233,8 @@ def writing(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename or root
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(root) from error
+        if error.errno in FULL:
+            raise disk_mistake(error, root) or no_space(root) from error
         if error.errno == errno.EFBIG:
             hint = "raise the limit (ulimit -f) and run the same command again; no partial files are kept"
             raise UserError("a file would be larger than this process may write", path=place, hint=hint) from error
@@ -246,15 +247,16 @@ def writing(root: Path) -> Iterator[None]:
         raise
 
 
-def no_space(root: Path) -> UserError:
-    """Return the error of a full disk."""
-    hint = "free some space and run the same command again; no partial files are kept"
-    return UserError("there is no space left on the disk", folder=root, hint=hint)
+def full_disk(root: Path, error: BaseException) -> Path | None:
+    """Return the data root or the folder of temporary files, if its full disk is the cause of an error.
 
-
-def disk_is_full(root: Path) -> bool:
-    """Whether the disk has almost no space left; not every library reports why a write failed."""
-    return shutil.disk_usage(root).free < NEARLY_NOTHING
+    Not every library reports why a write failed.
+    """
+    if shutil.disk_usage(root).free < NEARLY_NOTHING:
+        return root
+    temporary = temporary_folder()
+    speaks_of_it = any(words in str(error).lower() for words in ("no space left", "disk is full", "quota exceeded"))
+    return temporary if temporary is not None and speaks_of_it else None
 
 
 def check_writable(root: Path) -> None:
@@ -267,16 +269,23 @@ def check_writable(root: Path) -> None:
 
 
 def _hash_and_sync(folder: Path, hashed: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """Sync every file below the folder and return its digest; digests taken while writing are reused."""
+    """Sync every file below the folder and return its digest; digests taken while writing are reused.
+
+    Whoever may read the folder may read its files.
+    """
     entries = {}
+    mode = folder.stat().st_mode & 0o666  # as the umask has it; safetensors lets only the owner read
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        assert not path.is_symlink(), f"{name}: a partition holds its own bytes, no links"
+        if path.is_symlink():
+            raise ValueError(f"{name}: a partition holds its own bytes, no links")
         if path.is_dir():
             continue
-        assert name != RECORD, "a stage does not write the record"
+        if name == RECORD:
+            raise ValueError("a stage does not write the record")
         descriptor = os.open(path, os.O_RDONLY)
         try:
+            os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -64,7 +64,7 @@ def taught_bytes(settings: Settings) -> float:
     own = settings.teach
     planes = {"none": 0.0, "q8": PLANES * (1 + 8 / 1024), "fp16": PLANES * 2.0}[own.triplane]
     view = JPEG_BYTES if own.view_format == "jpg" else 512 * 512 * 3.0
-    return planes + 2 * PNG_BYTES + own.views * view + 4.0 * RAYS * (own.views + 1)
+    return planes + 2 * PNG_BYTES + (own.views + 1) * view + 4.0 * RAYS * (own.views + 1)
 
 
 def training_seconds(settings: Settings) -> float:

@@ -1,5 +1,6 @@
 """Students and datasets as documents: settings, measures, and their uses. Imports no engine."""
 
+import json
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -44,6 +45,16 @@ class Shelf:
         inputs = self.records[student].fingerprint_inputs.get("inputs", {})
         return self.snapshots.get(inputs.get(DATASET, ""))
 
+    def imported_from(self, student: Entry) -> str | None:
+        """Return the name of the file that a student was imported from; None for one of ours."""
+        if "imported" not in self.records[student.digest].fingerprint_inputs.get("settings", {}):
+            return None
+        from tasks.distill import TRAINING
+
+        training = json.loads((self.catalog.folder(student) / TRAINING).read_text(encoding="utf-8"))
+        name: str = training["imported"]["file"]
+        return name
+
     def dataset_settings(self, digest: str, manifest: Document) -> Document:
         """Return a dataset's settings, by section: from its partition's record, else from the manifest."""
         entry = self.dataset_entries.get(digest)
@@ -84,6 +95,7 @@ def describe_students(workspace: Workspace) -> Document:
             "created": entry.created,
             "names": names_of(shelf.root, entry.digest),
             "dataset": shelf.dataset_of(entry.digest),
+            "imported": shelf.imported_from(entry),
             "settings": compare_with_profile(shelf.student_settings(entry.digest), shelf.settings),
             "metrics": shelf.records[entry.digest].metrics,
             "evaluation": next((row for row in table if row["method"] == METHOD), None),

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from data_catalog.samples.images import Rejected, read_image
 from data_catalog.workspace import Workspace
 from tasks.language.checks import changes_identity, not_face_safe, people_named
 from tasks.language.collection import MAX_WORDS
+from tasks.language.encoder import read_notes
 from tasks.language.wording import normalise
 from tasks.prompts import ANSWERS, make_book
 
@@ -31,11 +33,12 @@ def check_styles(workspace: Workspace) -> dict[str, Any]:
     def add(name: str, findings: list[Finding]) -> None:
         problems.extend({"style": name, "level": level, "what": what} for what, level in findings)
 
+    notes = read_notes(settings.world)
     for path in style_files(folder):
         style, findings = _read(path)
         if style is not None:
             findings += [("there are two files for this style", "error")] if path.stem in styles else []
-            findings += _file_findings(style, path, settings)
+            findings += _file_findings(style, path, settings, notes)
             styles[path.stem] = style
         add(path.stem, findings)
     for name in _strays(folder, styles):
@@ -88,14 +91,17 @@ def _read(path: Path) -> tuple[StyleFile | None, list[Finding]]:
 def _strays(folder: Path, styles: dict[str, StyleFile]) -> list[str]:
     """List the other files of the folder, without the pictures of its styles and what is about the folder."""
     shown = {(folder / name).resolve() for style in styles.values() for name in style.reference_images}
-    about = re.compile(r"\.|(?:readme|licen[cs]e|notice)\b", re.IGNORECASE)
+    about = re.compile(r"\.|(?:readme|licen[cs]e|notice|schema)\b", re.IGNORECASE)
     others = (path for path in sorted(folder.iterdir()) if path.suffix.lower() not in SUFFIXES and not path.is_dir())
     return [path.name for path in others if not about.match(path.name) and path.resolve() not in shown]
 
 
-def _file_findings(style: StyleFile, path: Path, settings: Settings) -> list[Finding]:
+def _file_findings(
+    style: StyleFile, path: Path, settings: Settings, notes: Callable[[str], list[str]]
+) -> list[Finding]:
     lines = list(dict.fromkeys((*style.prompts, *style.train, *style.test)))
     findings = [finding for line in lines for finding in line_problems(line, style)]
+    findings += [(f"{note}: {line}", "note") for line in lines for note in notes(line)]
     twice = [words for words, count in Counter(normalise(line) for line in lines).items() if count > 1]
     findings += [(f"two lines are one prompt: {words}", "note") for words in twice]
     both = {normalise(text) for text in style.train} & {normalise(text) for text in style.test}

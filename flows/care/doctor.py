@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -16,13 +15,16 @@ from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.workspace import Workspace
 from flows.ask.missing import disk_needed, find_missing
+from flows.care.training_memory import training_need
 from flows.run import server
+from flows.track.addresses import shown
 from flows.track.mlflow_database import look_at_locations
+from flows.track.mlflow_store import named_store
 
 LOW_DISK = 5e9  # bytes; below it a build may stop half-way
 # Bytes of memory: a worker of the embedded world; the largest stage of the paper's.
 WORKER_MEMORY, PAPER_MEMORY = 1.5e9, 16e9
-PAPER_GPU_MEMORY = 16e9  # the editor in bfloat16 with a batch of 8, or a student's batch of 4
+PAPER_GPU_MEMORY = 16e9  # the editor in bfloat16 with a batch of 8
 
 Check = dict[str, str]
 
@@ -35,6 +37,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         _packages,
         _torch,
         lambda: _device(settings),
+        lambda: _training(settings),
         lambda: _memory(settings),
         lambda: _weights(settings),
         lambda: _inputs(settings),
@@ -111,7 +114,29 @@ def _device(settings: Settings) -> Iterator[Check]:
         card = torch.cuda.get_device_properties(torch.device(wanted))
         enough = card.total_memory >= PAPER_GPU_MEMORY or settings.world != "paper"
         found = f"{wanted}: {card.name}, {card.total_memory / 1e9:.0f} GB"
-        yield _check("device", enough, found, "set edit.batch_size to auto and lower distill.batch_size", warn=True)
+        yield _check("device", enough, found, "set edit.batch_size to auto", warn=True)
+
+
+def _training(settings: Settings) -> Iterator[Check]:
+    """Check that a training with these settings fits into the card, at the paper's size."""
+    if settings.world != "paper":
+        return
+    torch = importlib.import_module("torch")
+    on_card = settings.run.device.startswith("cuda") and torch.cuda.is_available()
+    card = float(torch.cuda.get_device_properties(torch.device(settings.run.device)).total_memory) if on_card else None
+    need = training_need(settings, card)
+    each = f" of each of {need.processes} processes" if need.processes > 1 else ""
+    found = f"distill needs {need.bytes / 1e9:.0f} GB for {need.micro_batch} of {need.share} samples{each} at once"
+    if need.micro_batch > 1:
+        found += f", {need.least / 1e9:.0f} GB for one"
+    if card is None:
+        yield _check("training", True, found)
+        return
+    if need.least <= card:
+        hint = "set distill.micro_batch to auto"
+    else:
+        hint = "a larger GPU, or other training than the paper's: distill.prompt_encoder=frozen, distill.patch_rays=64"
+    yield _check("training", need.bytes <= card, f"{found}; the GPU has {card / 1e9:.0f} GB", hint, warn=True)
 
 
 def _memory(settings: Settings) -> Iterator[Check]:
@@ -153,18 +178,24 @@ def _disk(settings: Settings, root: Path) -> Iterator[Check]:
 
 
 def _services(root: Path) -> Iterator[Check]:
-    api_url = server.find_api(root)
-    if api_url is None:
-        yield _check("prefect", True, "no server is up; build, distill and evaluate need none (make up)")
-    else:
-        yield _check("prefect", server.healthy(api_url), api_url, "does PREFECT_API_URL name a running server?")
+    try:
+        api_url = server.find_api(root)
+        found = (
+            "no server is up; build, distill and evaluate need none (make up)" if api_url is None else shown(api_url)
+        )
+        yield _check("prefect", True, found)
+    except UserError as error:
+        yield _check("prefect", False, error.message, error.hint or "")
 
 
 def _tracking(settings: Settings, root: Path) -> Iterator[Check]:
     """Check that MLflow's artifact locations are below the data root, also after it was moved."""
-    given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        yield _check("mlflow", True, given)
+    if (named := named_store(settings)) is not None:
+        try:
+            named.check()
+            yield _check("mlflow", True, shown(named.uri))
+        except UserError as error:
+            yield _check("mlflow", False, error.message, error.hint or "")
         return
     problems = look_at_locations(root)
     hint = "stillroom verify    (lets the locations follow the data root, and names what is lost)"

@@ -25,6 +25,7 @@ from data_catalog.store.heap import give_back, kept_memory
 from data_catalog.workspace import Workspace
 from flows.run import server
 from flows.run.usage import UsageWatch
+from flows.track.mlflow_client import database_uri
 from tasks.dataset import MADE_FROM
 
 log = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
         "run.threads": len(os.sched_getaffinity(0)),
         "run.device": "cpu",
         "run.cluster": None,
-        "run.mlflow_uri": f"sqlite:///{folder / 'mlflow.db'}",
+        "run.mlflow_uri": database_uri(folder / "mlflow.db"),
     }
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
@@ -220,7 +221,7 @@ def _folder(settings: Settings) -> Iterator[Path]:
 @contextmanager
 def _environment(folder: Path, random_weights: bool) -> Iterator[None]:
     """Set a data root and a registry of weights for the rehearsal; worker processes inherit both."""
-    given = {**server.QUIET, "STILLROOM_DATA": str(folder / "data")}
+    given = {**server.without_server(folder / "data"), "STILLROOM_DATA": str(folder / "data")}
     if random_weights:
         given["STILLROOM_MODELS"] = str(folder / "weights" / "models.yaml")
     before = {name: os.environ.get(name) for name in (*given, TRACKING)}

@@ -6,8 +6,9 @@ Flows are imported inside their commands, so that `--help` and `plan` start with
 import io
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
@@ -30,7 +31,7 @@ from flows.cli import (
     styles,
     video,
 )
-from flows.mistakes import MISTAKES
+from flows.mistakes import saying_mistakes
 from flows.run.signals import EXIT_CODES, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
@@ -65,17 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
     for chatty in ("httpx", "distributed", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        with ending_by_signal():
+        with saying_mistakes(), ending_by_signal(), _needing_packages():
             check_checkout()
             app(args=arguments)
-    except MISTAKES as error:
-        _stop(error)
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in PIPELINE:
-            raise
-        hint = "pip install 'stillroom[pipeline]'    (in a checkout: make setup)"
-        _stop(UserError(f"this command needs {module}, which is not installed", hint=hint))
     except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
         if error.code in EXIT_CODES:
             sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
@@ -91,14 +84,24 @@ class PrintableFormatter(logging.Formatter):
 
 def check_checkout() -> None:
     """Refuse to run a copied checkout with the original's code, to which its scripts still point."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was removed", hint="cd to a folder that exists") from None
     is_checkout = (here / "flows" / "build_dataset.py").is_file() and (here / ".venv" / "bin" / "stillroom").is_file()
     if here != PROJECT and is_checkout:
         message = "this command runs the code of another checkout, not of the one you are in"
         raise UserError(message, code=PROJECT, here=here, hint="make setup    (sets the copied .venv to this place)")
 
 
-def _stop(error: Exception) -> NoReturn:
-    """Print a mistake as one message and exit 1."""
-    sys.stderr.write(f"error: {printable(str(error))}\n")
-    sys.exit(1)
+@contextmanager
+def _needing_packages() -> Iterator[None]:
+    """Turn a missing package of the extra `pipeline` into a mistake."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in PIPELINE:
+            raise
+        hint = "pip install 'stillroom[pipeline]'    (in a checkout: make setup)"
+        raise UserError(f"this command needs {module}, which is not installed", hint=hint) from None

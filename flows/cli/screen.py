@@ -18,7 +18,8 @@ Document = dict[str, Any]
 def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:
     """Print the document as JSON, or as its table."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        in_ascii = "utf" not in (sys.stdout.encoding or "utf").lower()
+        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=in_ascii) + "\n")
     else:
         render(printable_document(document), plain_console())
 

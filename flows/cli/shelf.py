@@ -64,7 +64,7 @@ def students_table(document: Document, console: Console) -> None:
         {
             "student": row["digest"][:SHORT],
             "created": _when(row["created"]),
-            "dataset": row["dataset"][:SHORT] if row["dataset"] else "gone",
+            "dataset": row["imported"] or (row["dataset"] or "gone")[:SHORT],
             "names": ", ".join(row["names"]),
         }
         for row in document["students"]

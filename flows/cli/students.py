@@ -85,6 +85,22 @@ def export(
     screen.show(outcome, as_json, screen.fields)
 
 
+@app.command("import-student")
+def import_student(
+    file: Annotated[Path, typer.Argument(help="The authors' file, 3dpe.pt.")],
+    name: Annotated[str, typer.Option(help="Name of the student, for --student.")] = "authors",
+    profile: Profile = "paper",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Put the student that the paper's authors published into the store, where it is used like one of ours."""
+    with screen.only_results_on_stdout():
+        from tasks.student import importing
+
+        outcome = importing.import_student(file, name, Workspace.open(profile, overrides))
+    screen.show(outcome, as_json, screen.fields)
+
+
 def show_edit(document: dict[str, Any], console: "Console") -> None:
     """Print the document of `edit_portraits`."""
     files = document["files"]

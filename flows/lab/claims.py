@@ -1,4 +1,4 @@
-"""The flow claims: five claims of the paper, each checked in this world, on one page (3DPE)."""
+"""The flow claims: claims of the paper, each checked in this world if it can be measured there, on one page (3DPE)."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from flows.run.lifecycle import tracked
 from flows.run.products import find_dataset
 from tasks import dataset as dataset_stage
 from tasks.lab.claims.arm import CURVE, ROWS, TIMING
-from tasks.lab.claims.claims import ARMS, Arm
+from tasks.lab.claims.claims import Arm, arms_of
 from tasks.lab.claims.page import Trained, write_page
 
 FOLDER = "claims"  # below the data root
@@ -31,31 +31,32 @@ def claims(
     overrides: list[str] | None = None,
     dataset: str | None = None,
     seeds: int = 3,
-    iterations: int = 400,
+    iterations: int | None = None,
 ) -> dict[str, Any]:
     """Train the arms of the claims from a dataset; write table, figure and verdict of each claim.
 
-    `dataset`: null for the one of these settings.  `iterations`: of the arms that differ in their objective.
+    `dataset`: null for the one of these settings.  `iterations`: of the arms that differ in their objective; null for
+    400 in the embedded world, and as many as the profile trains in the paper's.
     Results are stored as they are made: a killed run resumes, and runs side by side share the trainings.
     """
     workspace = Workspace.open(profile, overrides)
     pins = find_dataset(dataset, workspace)
-    trained = train_arms(workspace, pins, list_trainings(seeds), iterations)
-    return publish_claims(workspace, {"seeds": seeds, "iterations": iterations}, trained)
+    trained = train_arms(workspace, pins, list_trainings(workspace.settings.world, seeds), iterations)
+    given = {} if iterations is None else {"iterations": iterations}
+    return publish_claims(workspace, {"seeds": seeds, **given}, trained)
 
 
-def list_trainings(seeds: int) -> list[tuple[Arm, int]]:
-    """List every arm with every seed, seed by seed: an interrupted run leaves complete tables of fewer seeds."""
-    return [(arm, seed) for seed in range(seeds) for arm in ARMS]
+def list_trainings(world: str, seeds: int) -> list[tuple[Arm, int]]:
+    """List the world's arms with every seed, seed by seed: an interrupted run leaves complete tables of fewer seeds."""
+    return [(arm, seed) for seed in range(seeds) for arm in arms_of(world)]
 
 
 def train_arms(
-    workspace: Workspace, pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int
+    workspace: Workspace, pins: dict[str, str], trainings: Sequence[tuple[Arm, int]], steps: int | None
 ) -> list[Trained]:
     """Train and measure the missing arms."""
-    own = workspace.settings.distill
     works = {
-        (arm.name, seed): _arm_work(workspace, arm.overrides(seed, steps, own.iterations), pins, arm)
+        (arm.name, seed): _arm_work(workspace, arm.overrides(seed, steps, workspace.settings), pins, arm)
         for arm, seed in trainings
     }
     trained = {}

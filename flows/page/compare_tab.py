@@ -10,7 +10,7 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import figures
-from flows.page.inputs import QUIET, build_inputs, read_wish, tell_alignment, turn_sliders
+from flows.page.inputs import QUIET, build_inputs, read_wish, tell_alignment, tell_notes, turn_sliders
 from flows.page.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def compare_students(
     told = ", ".join(f"{side} {taken:.2f} s" for side, taken in zip(SIDES, seconds, strict=True))
     told = f"Portrait to picture: {told}. The edited portraits differ by {apart:.3f} in the mean (0 to 1)."
     told += f" {tell_alignment(heads[0].portrait, editor.companions.landmarks is not None)}"
+    told = " ".join([told, *tell_notes(editor, prompt)])
     if a == b:
         told += " Both are the same student: choose another, or train one with stillroom distill."
     return heads, stills, turn_both(heads, stills, yaw_deg, pitch_deg), figures.note(told), ""

@@ -12,7 +12,7 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import figures
-from flows.page.inputs import QUIET, build_inputs, read_wish, tell_alignment, turn_sliders
+from flows.page.inputs import QUIET, build_inputs, read_wish, tell_alignment, tell_notes, turn_sliders
 from flows.page.shelf import Shelf
 from tasks.pictures.inline import colour_depth
 
@@ -81,6 +81,7 @@ def edit_portrait(
         head = editor.edit(picture, prompt, reference=example)
         edited = np.asarray(head.own_view())
         seconds = time.perf_counter() - started
+        notes = tell_notes(editor, prompt)
     except UserError as error:
         return *[gr.skip()] * 6, figures.problem(error)
     rendering = time.perf_counter()
@@ -89,6 +90,7 @@ def edit_portrait(
     detects = editor.companions.landmarks is not None
     told = tell(head.portrait, detects, seconds, head.seconds, rendering)
     still = figures.figure(head.portrait.rgb, "portrait") + figures.figure(edited, "edited portrait")
+    told = " ".join([told, *notes])
     return head, view, depth, still, figures.note(told), "", ""
 
 

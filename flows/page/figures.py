@@ -20,8 +20,8 @@ def note(text: str) -> str:
 
 
 def problem(error: UserError) -> str:
-    """Return the mistake and the expected input, for the page's user."""
-    details = [error.fields[name] for name in ("expected", "detail") if error.fields.get(name, "-") != "-"]
+    """Return the mistake, the expected input and the next step, for the page's user."""
+    details = [text for text in (error.fields.get("expected"), error.fields.get("detail"), error.hint) if text]
     text = error.message[:1].upper() + error.message[1:]
     more = f"<span>{escape(': '.join(details))}</span>" if details else ""
     return f'<p class="problem" role="alert">{escape(text)}.{more}</p>'

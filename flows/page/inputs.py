@@ -14,6 +14,7 @@ from tasks.student.companions import NO_DETECTOR
 from tasks.student.user_portrait import read_picture
 
 if TYPE_CHECKING:
+    from tasks.student.api import Student
     from tasks.student.user_portrait import Portrait
 
 IN_WORDS, BY_PICTURE = "In words", "By a picture"
@@ -123,6 +124,11 @@ def read_wish(way: str, text: str, reference: np.ndarray | None) -> tuple[str | 
     if len(text) > MAX_PROMPT:
         raise UserError("the prompt is too long", expected=f"{MAX_PROMPT} characters at most")
     return text, None
+
+
+def tell_notes(editor: "Student", prompt: str | None) -> list[str]:
+    """Return sentences about words that the text encoder does not read or know."""
+    return [f"Note: {note}." for note in editor.notes(" ".join(prompt.split()))] if prompt is not None else []
 
 
 def tell_alignment(portrait: "Portrait", detects: bool) -> str:

@@ -27,8 +27,8 @@ class ActiveRun:
     flow: str
     profile: str
     root: str  # data root
-    mlflow_uri: str | None  # None: the database below the data root
-    mlflow_run_id: str
+    mlflow_uri: str | None  # without password; None: the database below the data root
+    mlflow_run_id: str | None  # None: not created yet; it gets a tag with the id of the note
     flow_run_id: str | None  # of Prefect
     overrides: list[str] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -36,7 +36,8 @@ class ActiveRun:
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
     began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    ended: str | None = None  # completed | failed | cancelled | killed: told to every record but Prefect's
+    ended: str | None = None  # completed | failed | cancelled | killed; Prefect is still to be told
+    mlflow_status: str | None = None  # final status that MLflow is still to be told; it was lost during the run
 
     def belongs_to(self, root: Path) -> bool:
         """Whether it ran on this data root, here or before the root was moved; false in a copy of the root."""
@@ -50,14 +51,23 @@ class ActiveNote:
         self.path, self.run = path, run
         self._write()
 
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    def logged_as(self, mlflow_run_id: str) -> None:
+        """Note MLflow's run, which now exists."""
+        self.run.mlflow_run_id = mlflow_run_id
+        self._write()
+
     def at(self, stage: str) -> None:
         """Note the stage that begins."""
         self.run.stage = stage
         self._write()
 
-    def keep(self, ended: str) -> None:
-        """Keep the note after the end, for a start that can tell it to Prefect."""
-        self.run.ended = ended
+    def keep(self, ended: str, mlflow_status: str | None = None) -> None:
+        """Keep the note after the end, for a start that can tell it to Prefect, or this status to MLflow."""
+        self.run.ended, self.run.mlflow_status = ended, mlflow_status
         self._write()
 
     def _write(self) -> None:

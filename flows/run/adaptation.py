@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_catalog.config.errors import UserError
 from data_catalog.config.names import check_slug
+from data_catalog.config.plain_text import bad_character
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
@@ -17,6 +19,12 @@ from flows.run.run import FlowRun
 
 def adapt_settings(overrides: Sequence[str], pairs: str | None, prompt: str | None) -> list[str]:
     """Return the overrides, with the user's own pairs added."""
+    if prompt is not None:
+        prompt = " ".join(prompt.split())
+        if not prompt:
+            raise UserError("the prompt is empty", expected="the edit of the pairs, such as 'make the hair red'")
+        if bad_character(prompt):
+            raise UserError("the prompt is not plain text", found=bad_character(prompt), expected="one line of text")
     given = {"adapt.pairs_folder": pairs and str(Path(pairs).absolute()), "adapt.prompt": prompt}
     return [*overrides, *(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items() if value)]
 

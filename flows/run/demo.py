@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root, shown_path
+from flows.mistakes import saying_mistakes
 from flows.run import server
 from flows.run.engine import trigger
 from flows.run.history import last_run
@@ -75,8 +76,7 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
     preparing = threading.Thread(target=prepare_tracking, args=(root,))
     preparing.start()
     try:
-        own = "PREFECT_API_URL" not in os.environ
-        api_url = server.start_server(root) if own else os.environ["PREFECT_API_URL"]
+        api_url = server.users_api() or server.start_server(root)
         news = server.start_deployments(root, api_url, take_over)
         preparing.join()
         if news:
@@ -99,9 +99,9 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
 
 def prepare_tracking(root: Path) -> None:
     """Make MLflow's database while the server starts."""
-    from flows.track.mlflow_runs import tracking_uri
+    from flows.track.mlflow_store import find_store
 
-    tracking_uri(root)
+    find_store(root)
 
 
 def summarise(root: Path, seconds: dict[str, float]) -> None:
@@ -123,9 +123,5 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with ending_by_signal():
-            demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+    with saying_mistakes(), ending_by_signal():
+        demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])

@@ -17,6 +17,7 @@ from data_catalog.config.profiles import load_settings
 from flows.mistakes import MISTAKES
 from flows.run.finished import finished
 from flows.run.history import last_runs
+from flows.track.addresses import shown
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +41,21 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
 
     A flow with nothing to do returns before anything is started: there is then no run of it in Prefect and MLflow.
     """
-    load_settings(profile, overrides)  # report mistakes in the settings before anything is started
+    settings = load_settings(profile, overrides)  # report mistakes in the settings before anything is started
     outcome = finished(name, profile, overrides, parameters)
     if outcome is not None:
         return outcome
     import httpx
 
     from flows.run import server
+    from flows.track.mlflow_store import check_named
 
     root = data_root()
+    check_named(settings)
     api_url = server.find_api(root)
     # Prefect reads its environment when it is imported, so this comes first.
-    os.environ.update(server.QUIET if api_url is None else server.environment(root, api_url))
-    module, function = HERE[name].split(":")
-    flow = getattr(importlib.import_module(module), function)
+    os.environ.update(server.without_server(root) if api_url is None else server.environment(root, api_url))
+    flow = load_flow(HERE[name])
     run = getattr(flow, "fn", flow) if api_url is None else flow
     began = datetime.now(UTC).replace(microsecond=0)
     try:
@@ -63,6 +65,15 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
             raise
         return find_outcome(root, name, began, api_url, error)
     return done
+
+
+def load_flow(entry: str) -> Any:
+    """Import a flow, and Prefect first. Raises UserError where Prefect cannot read its settings."""
+    from flows.run import server
+
+    server.import_prefect()
+    module, function = entry.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: BaseException) -> dict[str, Any]:
@@ -80,13 +91,12 @@ def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: Ba
             log.warning("the run is complete; Prefect's page of it says so after the next start of the server: make up")
             return note.outcome
     hint = "make up, then the same command: what is finished is kept"
-    raise UserError("the Prefect server went away during the run", prefect=api_url, hint=hint) from error
+    raise UserError("the Prefect server went away during the run", prefect=shown(api_url), hint=hint) from error
 
 
 def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
     """Read values of `name=value` as YAML. Raises UserError for unknown or missing parameters of the flow."""
-    module, function = FLOWS[name].split(":")
-    flow = getattr(importlib.import_module(module), function)
+    flow = load_flow(FLOWS[name])
     known = inspect.signature(getattr(flow, "fn", flow)).parameters
     values = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in given)}
     missing = [key for key, each in known.items() if each.default is each.empty and key not in values]
@@ -118,7 +128,7 @@ def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -
             pool = None
     if pool is None:
         raise UserError(
-            "no process serves the deployments, so the run would never start", prefect=api_url, hint="make up"
+            "no process serves the deployments, so the run would never start", prefect=shown(api_url), hint="make up"
         )
 
 
@@ -161,5 +171,5 @@ def trigger(
         "flow_run_id": str(started.id),
         "state": str(state.type.value) if state else "SCHEDULED",
         "message": state.message if state else None,
-        "page": f"{api_url.removesuffix('/api')}/runs/flow-run/{started.id}",
+        "page": f"{shown(api_url).removesuffix('/api')}/runs/flow-run/{started.id}",
     }

@@ -70,11 +70,7 @@ def find_dataset_made(workspace: Workspace, parameters: dict[str, Any]) -> Found
     assert entry is not None
     files = plan.catalog.read(entry).files
     snapshot = find_whole(root, digest_files({name: files[name].sha256 for name in (SAMPLES, MANIFEST)}))
-    if (
-        snapshot is None
-        or not snapshot.manifest["samples"]
-        or not all((snapshot.folder / name).is_file() for name in DOCUMENTS)
-    ):
+    if snapshot is None or not all((snapshot.folder / name).is_file() for name in DOCUMENTS):
         return None
     if is_own(settings):
         mark_latest(root, snapshot.digest)

@@ -5,14 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_catalog.workspace import Workspace
 from flows.run import active
 from flows.run.active import ActiveNote, ActiveRun
 from flows.run.history import RunNote, last_runs, note_run
-from flows.track.mlflow_runs import Tracker, end_left_run, ending, tracking_uri
+from flows.track.addresses import shown
+from flows.track.mlflow_client import make_client
+from flows.track.mlflow_database import open_database
+from flows.track.mlflow_runs import Tracker, end_left_run, ending, find_run
 from flows.track.prefect_pages import end_flow_run, flow_run_id, lose_server, server_answers
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
@@ -27,56 +33,65 @@ def tracked(
     """
     root = workspace.root
     tracker = Tracker(root, workspace.settings, flow, flow_run_id())
-    own = None if tracker.is_own else tracker.uri
-    end_left_runs(root, own)
+    own = None if tracker.is_own else shown(tracker.uri)
+    end_left_runs(root, own, tracker.client)
     run = ActiveRun(
         flow=flow,
         profile=workspace.profile,
         root=str(root.resolve()),
         mlflow_uri=own,
-        mlflow_run_id=tracker.run_id,
+        mlflow_run_id=None,
         flow_run_id=flow_run_id(),
         overrides=list(workspace.overrides),
         parameters=parameters or {},
     )
     with active.noted(root, run) as note:  # until MLflow knows of the end: a second signal may come before that
         try:
+            note.logged_as(tracker.begin(note.id))  # the note first: a run without one would stay for ever
             yield tracker, note
         except BaseException as error:
             try:
                 tracker.finish(ending(error))
             except Exception as second:  # the first error matters more
                 log.warning("the end of the run could not be logged to MLflow: %s", second)
-            _keep_for_prefect(note, "failed" if isinstance(error, Exception) else "cancelled")
+            _keep_untold(note, tracker, "failed" if isinstance(error, Exception) else "cancelled", ending(error))
             raise
         tracker.finish()
-        _keep_for_prefect(note, "completed")
+        _keep_untold(note, tracker, "completed", "FINISHED")
 
 
-def _keep_for_prefect(note: ActiveNote, ended: str) -> None:
-    """Keep the note of a flow run whose server is gone: Prefect cannot be told how it ended before a later start."""
-    if note.run.flow_run_id and not server_answers():
+def _keep_untold(note: ActiveNote, tracker: Tracker, ended: str, status: str) -> None:
+    """Keep the note of a run whose end Prefect or MLflow cannot be told before a later start: the server is gone."""
+    prefect_is_gone = bool(note.run.flow_run_id) and not server_answers()
+    if prefect_is_gone:
         lose_server()
-        note.keep(ended)
+    if prefect_is_gone or tracker.lost is not None:
+        note.keep(ended, status if tracker.lost is not None else None)
 
 
-def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
+def end_left_runs(root: Path, mlflow_uri: str | None = None, client: "MlflowClient | None" = None) -> list[ActiveRun]:
     """End runs of dead processes, in MLflow and in the list of last runs. Returns those runs.
 
-    mlflow_uri: the tracking store in use, None for the one below the data root. Runs in other stores are left for a
-    start that uses them.
+    mlflow_uri: the tracking store in use as notes show it, None for the one below the data root. Runs in other stores
+    are left for a start that uses them.  client: of that store; None opens it by its address.
     """
     ended = []
     for path, run in active.left_runs(root):
         ours = mlflow_uri is None or run.belongs_to(root)
-        if run.mlflow_uri != mlflow_uri and run.ended is None:
+        if run.mlflow_uri != mlflow_uri and (run.ended is None or run.mlflow_status):
             if not run.belongs_to(root):
                 active.forget(path)  # in a copied data root, the run is the original's
             continue
+        if run.ended is None or run.mlflow_status:
+            client = client or make_client(mlflow_uri or open_database(root))
+            if ours:
+                _end_in_mlflow(client, path.stem, run)
         if run.ended is None:
-            _end_killed(root, path, run, mlflow_uri, ours)
+            note_killed(root, run, last_touched(path))
+            log.info("%s was killed at %s; its records now show it", run.flow, run.stage or "its start")
             run.ended = "killed"
             ended.append(run)
+        run.mlflow_status = None
         if _told_prefect(root, run):
             active.forget(path)
         else:
@@ -84,14 +99,14 @@ def end_left_runs(root: Path, mlflow_uri: str | None = None) -> list[ActiveRun]:
     return ended
 
 
-def _end_killed(root: Path, path: Path, run: ActiveRun, mlflow_uri: str | None, ours: bool) -> None:
+def _end_in_mlflow(client: "MlflowClient", note: str, run: ActiveRun) -> None:
+    """End the run of a note. A process that died between the two writes had not noted the run's id."""
     try:
-        if ours:
-            end_left_run(mlflow_uri or tracking_uri(root), run.mlflow_run_id)
+        run_id = run.mlflow_run_id or find_run(client, run.profile, note)
+        if run_id is not None:
+            end_left_run(client, run_id, run.mlflow_status or "KILLED")
     except Exception as error:
-        log.warning("the records of a dead process, MLflow run %s: %s", run.mlflow_run_id, error)
-    note_killed(root, run, last_touched(path))
-    log.info("%s was killed at %s; its records now show it", run.flow, run.stage or "its start")
+        log.warning("the records of an earlier process, MLflow run %s: %s", run.mlflow_run_id or note, error)
 
 
 def _told_prefect(root: Path, run: ActiveRun) -> bool:

@@ -1,6 +1,7 @@
 """Products of the flows, found by digest: the dataset, the student, the evaluation."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from flows.run.run import FlowRun
 
 Pins = dict[str, str]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def find_dataset(digest: str | None, workspace: Workspace) -> Pins:
 def find_student(digest: str | None, workspace: Workspace, dataset: str | None = None) -> Pins:
     """Fix the plan to a student, of these settings or a named one, and to the dataset it learned from.
 
+    An imported student, whose dataset is not here, takes that of the settings.
+
     digest: of the student, its beginning, or `latest`; None for the one of the settings.  dataset: a snapshot to
     examine it on instead. Raises UserError if the student was trained on test data.
     """
@@ -63,8 +68,10 @@ def find_student(digest: str | None, workspace: Workspace, dataset: str | None =
     entry = student_of(catalog, workspace.settings) if digest is None else student_entry(catalog, digest)
     learned_from = catalog.read(entry).fingerprint_inputs["inputs"]
     own = {key: value for key, value in learned_from.items() if key == DATASET}
-    examined = own if dataset is None else find_dataset(dataset, workspace)
-    if examined != own:
+    examined = own if own and dataset is None else find_dataset(dataset, workspace)
+    if not own:
+        log.warning("the student was imported: whether it met these portraits in its training is not known")
+    elif examined != own:
         check_never_met(*(_samples_of(catalog, pins[DATASET]) for pins in (own, examined)))
     return {STUDENT: entry.digest} | examined
 

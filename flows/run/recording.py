@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from data_catalog.config.disk_errors import no_space
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
-from data_catalog.store.store import disk_is_full, no_space, writing
+from data_catalog.store.store import full_disk, writing
 from flows.ask.funnels import flat_funnels, funnel_metrics, read_funnels
-from flows.mistakes import MISTAKES
+from flows.mistakes import find_mistake
 from flows.run.active import ActiveNote
 from flows.run.history import RunNote, note_run
 from flows.track.mlflow_runs import StageLog, Tracker
@@ -76,8 +77,9 @@ class Recording:
                 self._end("failed" if isinstance(error, Exception) else "cancelled")
             except Exception as second:  # the first error matters more
                 log.warning("the end of the run could not be noted: %s", second)
-            if not isinstance(error, MISTAKES) and disk_is_full(root):
-                raise no_space(root) from error
+            full = None if find_mistake(error) else full_disk(root, error)
+            if full is not None:
+                raise no_space(full) from error
             raise
         with writing(root):
             self._end("completed")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Catalog, Entry
@@ -19,7 +19,8 @@ from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, stage_rows
-from flows.mistakes import MISTAKES
+from flows.mistakes import find_mistake
+from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
 from flows.run.lifecycle import tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
@@ -119,9 +120,10 @@ class FlowRun:
         if outcome.error is None:
             self.plan.finish(outcome.value)
             return
-        expected = isinstance(outcome.error, MISTAKES)
-        log.error("%s failed: %s", job.key, outcome.error, exc_info=None if expected else outcome.error)
-        self.plan.fail(job.partition, str(outcome.error) or type(outcome.error).__name__)
+        mistake = find_mistake(outcome.error, self.root)
+        said = str(mistake or outcome.error)
+        log.error("%s failed: %s", job.key, said, exc_info=None if mistake else outcome.error)
+        self.plan.fail(job.partition, said or type(outcome.error).__name__)
 
     def entry(self, name: str) -> Entry:
         """Return what is known of a stage that is one partition. Raises UserError unless it is made."""
@@ -201,6 +203,20 @@ def on_cluster(overrides: Sequence[str] | None, cluster: str | None) -> list[str
     return [*(overrides or []), *([f"run.cluster={cluster}"] if cluster else [])]
 
 
+def check_device(run: RunSettings) -> None:
+    """Raise UserError unless torch can use the device here; the workers of a cluster are checked when they are there.
+
+    Plans do not import torch, and so do not ask.
+    """
+    if run.device == "cpu" or not isinstance(read_cluster(run.cluster), LocalCluster):
+        return
+    from models.devices import device_problem
+
+    if (problem := device_problem(run.device)) is not None:
+        hint = "--set run.device=cpu, or what stillroom doctor finds"
+        raise UserError(f"run.device: {run.device} cannot be used", found=problem, hint=hint)
+
+
 @contextmanager
 def open_run(
     flow: str,
@@ -219,6 +235,7 @@ def open_run(
     log_plainly()
     settings, root = workspace.settings, workspace.root
     check_writable(root)
+    check_device(settings.run)
     plan = open_plan(settings, root, pins=pins, force=force, shape=shape(settings) if shape else None)
     show_plan(stage_rows(plan))
     with (

@@ -11,7 +11,7 @@ import shutil
 import socket
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
@@ -19,6 +19,8 @@ import psutil
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT, data_root
+from data_catalog.store.store import writing
+from flows.mistakes import saying_mistakes
 from flows.run import active
 from flows.run.processes import (
     Service,
@@ -29,6 +31,8 @@ from flows.run.processes import (
     stop_service,
     wait_until,
 )
+from flows.track.addresses import check_prefect, host_of, shown
+from flows.track.mlflow_client import SQLITE, database_uri
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ log = logging.getLogger(__name__)
 PREFECT_TOML = PROJECT / "prefect.toml"
 PREFECT_TOML_MARK = "# Written by `make up`, removed by `make down`.\n"
 READY = "deployments.ready"  # below Prefect's home; written once the deployments are served
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_SECONDS = 40.0  # seconds for a run to end in good order; longer than Prefect's own grace
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -53,20 +58,55 @@ def prefect_home(root: Path) -> Path:
     return root.resolve() / "prefect"
 
 
+def without_server(root: Path) -> dict[str, str]:
+    """Return the environment of a process that imports Prefect and needs no server; makes Prefect's home.
+
+    The home and its profiles lie below the data root: the user's may be missing, unreadable or broken.
+    """
+    home = prefect_home(root)
+    with writing(root):
+        home.mkdir(parents=True, exist_ok=True)
+    given = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry of this user
+        given["HOME"] = str(home)
+    return given
+
+
 def environment(root: Path, api_url: str) -> dict[str, str]:
     """Return the environment of a process that works with the server at `api_url` on this data root."""
     return {
-        **QUIET,
-        "PREFECT_HOME": str(prefect_home(root)),
+        **without_server(root),
+        **_direct(api_url),
         "PREFECT_API_URL": api_url,
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "STILLROOM_DATA": str(root.resolve()),
     }
 
 
+def _direct(api_url: str) -> dict[str, str]:
+    """Return what keeps requests to a server of this machine from a proxy."""
+    if host_of(api_url) not in LOOPBACK:
+        return {}
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    direct = ",".join([*filter(None, given.split(",")), *(host for host in LOOPBACK if host not in given)])
+    return {"NO_PROXY": direct, "no_proxy": direct}
+
+
+def users_api() -> str | None:
+    """Return the user's PREFECT_API_URL, if set. Raises UserError where no Prefect server answers there."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return None
+    os.environ.update(_direct(url))
+    check_prefect(url)
+    return url
+
+
 def find_api(root: Path) -> str | None:
     """The Prefect API to report to: the user's PREFECT_API_URL, else our server if it is up, else None."""
-    if url := os.environ.get("PREFECT_API_URL"):
+    if url := users_api():
         return url
     server = find_service(prefect_home(root), "server")
     return server.url if server and healthy(server.url) else None
@@ -82,6 +122,19 @@ def healthy(api_url: str) -> bool:
 def use_api(root: Path, api_url: str) -> None:
     """Set up this process for the server at `api_url`. Prefect reads the environment when it is first imported."""
     os.environ.update(environment(root, api_url))
+    import_prefect()
+
+
+def import_prefect() -> None:
+    """Let Prefect read its settings. Raises UserError where it cannot."""
+    from prefect.settings import get_current_settings
+
+    try:
+        get_current_settings()
+    except Exception as error:  # it reads variables, profiles.toml, prefect.toml, pyproject.toml and .env
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        hint = "look at the variables PREFECT_*, and at prefect.toml, pyproject.toml and .env in this folder"
+        raise UserError("Prefect cannot read its settings", says=said, folder=Path.cwd(), hint=hint) from error
 
 
 def start_server(root: Path) -> str:
@@ -97,10 +150,18 @@ def start_server(root: Path) -> str:
         log.warning("Prefect's database is incomplete and holds no run; it is made again")
         server = _launch_server(root, home)
         wait_until(lambda: healthy(server.url), server, seconds=240)
-    # One of a copied checkout names the server of the original.
-    if not PREFECT_TOML.exists() or PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
-        PREFECT_TOML.write_text(f'{PREFECT_TOML_MARK}[api]\nurl = "{server.url}"\n')
+    write_prefect_toml(server.url)
     return server.url
+
+
+def write_prefect_toml(url: str) -> None:
+    """Let `prefect` in another terminal find the server, unless the project may only be read."""
+    try:
+        # One of a copied checkout names the server of the original.
+        if not PREFECT_TOML.exists() or PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
+            PREFECT_TOML.write_text(f'{PREFECT_TOML_MARK}[api]\nurl = "{url}"\n')
+    except OSError as error:
+        log.warning("%s is not written (%s); for `prefect` set PREFECT_API_URL=%s", PREFECT_TOML, error, url)
 
 
 def _launch_server(root: Path, home: Path) -> Service:
@@ -108,7 +169,8 @@ def _launch_server(root: Path, home: Path) -> Service:
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log.info("Prefect server starting on port %d", port)
-    return start_service(home, "server", command, environment(root, url), url, cwd=PROJECT)
+    database = {"PREFECT_API_DATABASE_CONNECTION_URL": database_uri(home / "prefect.db", "sqlite+aiosqlite")}
+    return start_service(home, "server", command, environment(root, url) | database, url, cwd=PROJECT)
 
 
 def find_here(folder: Path, name: str) -> Service | None:
@@ -166,25 +228,39 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
 
 def start_mlflow(root: Path) -> Service:
     """Start the MLflow pages, or find them running. They take a while to answer; the caller does not wait."""
-    from flows.track.mlflow_runs import artifacts_uri, tracking_uri
+    from flows.track.mlflow_database import DATABASE, artifacts_uri
+    from flows.track.mlflow_store import find_store
 
+    store = find_store(root)
     folder = root.resolve() / "mlflow"
     running = find_here(folder, "ui")
     if running:
         return running
     port = free_port(5000)
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", tracking_uri(root), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", artifacts_uri(root)]
-    return start_service(folder, "ui", command, QUIET, f"http://127.0.0.1:{port}", cwd=PROJECT)
+    # Not on the command line, which every user of the machine can read: there may be a password in it.
+    # Relative to the folder: MLflow takes an encoded name for that of a folder, and would make one.
+    given = {**QUIET, "MLFLOW_BACKEND_STORE_URI": f"{SQLITE}{DATABASE}" if store.is_own else store.uri}
+    return start_service(folder, "ui", command, given, f"http://127.0.0.1:{port}", cwd=folder)
+
+
+def mlflow_pages(root: Path) -> str:
+    """Return the address of the MLflow pages, which are started unless a server of the user's own has some."""
+    from flows.track.mlflow_store import named_store
+
+    named = named_store()
+    if named is not None and named.uri.startswith("http"):
+        named.check()
+        return shown(named.uri)
+    return start_mlflow(root).url
 
 
 def up(root: Path, take_over: bool = False) -> dict[str, str]:
     """Start server (unless the user has one), deployments and MLflow pages. Returns their addresses, and news."""
-    own = "PREFECT_API_URL" not in os.environ
-    api_url = start_server(root) if own else os.environ["PREFECT_API_URL"]
+    api_url = users_api() or start_server(root)
     news = start_deployments(root, api_url, take_over)
-    found = {"prefect": api_url.removesuffix("/api"), "mlflow": start_mlflow(root).url}
+    found = {"prefect": shown(api_url).removesuffix("/api"), "mlflow": mlflow_pages(root)}
     return found | ({"note": news} if news else {})
 
 
@@ -233,8 +309,9 @@ def down(root: Path) -> list[str]:
         end_left_runs(root)
     if stop_service(home, "server"):
         ended.append("server")
-    if PREFECT_TOML.exists() and PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
-        PREFECT_TOML.unlink()
+    with suppress(PermissionError):  # another user's
+        if PREFECT_TOML.exists() and PREFECT_TOML.read_text().startswith(PREFECT_TOML_MARK):
+            PREFECT_TOML.unlink()
     return ended
 
 
@@ -253,7 +330,7 @@ def confirm_down(root: Path, now: bool) -> None:
         raise UserError("nothing was ended", hint=hint)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     """Entry of `python -m flows.run.server`."""
     parser = argparse.ArgumentParser(prog="python -m flows.run.server")
     parser.add_argument("action", choices=("up", "down", "serve"))
@@ -262,28 +339,23 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    root = data_root()
-    write = sys.stdout.write
-    try:
+    with saying_mistakes():
+        root = data_root()
         match given.action:
             case "up":
                 for name, url in up(root, given.take_over).items():
-                    write(f"{name:<8} {url}\n")
-                write("Stop both with `make down`."[: shutil.get_terminal_size().columns] + "\n")
+                    sys.stdout.write(f"{name:<8} {url}\n")
+                sys.stdout.write("Stop both with `make down`."[: shutil.get_terminal_size().columns] + "\n")
             case "down":
                 confirm_down(root, given.now)
                 ended = down(root)
-                write(f"ended: {', '.join(ended)}\n" if ended else "nothing of ours was running\n")
+                sys.stdout.write(f"ended: {', '.join(ended)}\n" if ended else "nothing of ours was running\n")
             case "serve":
                 from flows.run.serving import serve
 
                 serve(root, prefect_home(root) / READY)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -24,6 +24,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from flows.run import active
 from flows.run.processes import end_process, find_service, is_alive
+from flows.track.addresses import shown
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def check_served_here(root: Path, api_url: str, take_over: bool = False) -> bool
             f"another {'data root' if other_root else 'checkout'} serves the deployments of this Prefect server",
             serving=f"{serving.checkout}, data root {serving.data_root}, process {serving.pid} on {serving.host}",
             here=f"{PROJECT}, data root {root.resolve()}",
-            prefect=api_url,
+            prefect=shown(api_url),
             hint="make down there; or take them over: make up TAKE_OVER=1, stillroom run --take-over",
         )
     if busy := _runs_in_work():

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from data_catalog.config.errors import UserError
 from data_catalog.store.store import writing
+from flows.track.mlflow_client import database_uri, make_client
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,6 @@ def open_database(root: Path) -> str:
     return database_uri(path)
 
 
-def database_uri(path: Path) -> str:
-    """MLflow's URI of the file. SQLAlchemy decodes it, and takes what follows a question mark for options."""
-    encoded = str(path).replace("%", "%25").replace("?", "%3F")
-    return f"sqlite:///{encoded}"
-
-
 def places(path: Path) -> list[str]:
     """Data roots (URIs) that the experiments' artifact locations lie below."""
     ending = f"/{FOLDER}/{ARTIFACTS}"
@@ -99,13 +94,11 @@ def is_finished(path: Path) -> bool:
 
 def _make(path: Path) -> None:
     """Make the tables in a file of another name, and rename it: a kill leaves no partial database."""
-    from mlflow import MlflowClient
-
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink()  # from a process that died: we hold the lock
     try:
-        MlflowClient(tracking_uri=database_uri(temporary)).search_experiments(max_results=1)
+        make_client(database_uri(temporary)).search_experiments(max_results=1)
         with _connected(temporary) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         temporary.replace(path)

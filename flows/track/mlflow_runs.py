@@ -6,33 +6,37 @@ store: MLflow gets each partition's address and digest. Reports and pictures are
 
 import json
 import logging
-import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from data_catalog.store.record import Record
-from flows.track.mlflow_database import artifacts_uri, database_path, database_uri, open_database
+from flows.track.addresses import shown
+from flows.track.mlflow_database import artifacts_uri
+from flows.track.mlflow_store import find_store
 from tasks.progress import Progress
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Told = TypeVar("Told")
 
 log = logging.getLogger(__name__)
 
 DIGEST_LENGTH = 36  # MLflow's limit for a dataset's digest, characters; its source has the whole one
 BATCH = 100  # MLflow's limit for the parameters of one call
+NOTE = "stillroom.note"  # tag with the id of the run's note below the data root
 
 
-def tracking_uri(root: Path, settings: Settings | None = None) -> str:
-    """Return the profile's MLflow, else MLFLOW_TRACKING_URI, else sqlite below the data root.
-
-    Makes a fresh database, which takes ten seconds.
-    """
-    given = (settings.run.mlflow_uri if settings else None) or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or open_database(root)
+def experiment_name(profile: str) -> str:
+    return f"stillroom/{profile}"
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -47,74 +51,110 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 class Tracker:
-    """The MLflow run of one flow run."""
+    """The MLflow run of one flow run.
+
+    A store that refuses the run is a UserError, before any work. A store that is lost later does not stop the work:
+    from the first failure on nothing more is sent to it, and `finish` says what was not logged.
+    """
 
     def __init__(self, root: Path, settings: Settings, flow: str, prefect_run_id: str | None = None) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
+        """Open the store; `begin` creates the run."""
+        self.root, self.settings, self.flow, self.prefect_run_id = root, settings, flow, prefect_run_id
+        self.store = find_store(root, settings)
+        self.uri, self.is_own = self.store.uri, self.store.is_own
+        self.client = self.store.open_client()
+        self.run_id = ""  # before `begin`
+        self.lost: str | None = None  # MLflow's sentence
+        self.missed: Counter[str] = Counter()
 
-        self.uri = tracking_uri(root, settings)
-        self.is_own = self.uri == database_uri(database_path(root))
-        self.client = MlflowClient(tracking_uri=self.uri)
-        self.experiment_id = self._experiment(root, f"stillroom/{settings.profile}")
+    def begin(self, note: str | None = None) -> str:
+        """Create the run, tagged with the id of its note as an active run. Returns MLflow's id of it."""
         tags = {
-            "stillroom.flow": flow,
-            "stillroom.profile": settings.profile,
-            "stillroom.world": settings.world,
+            "stillroom.flow": self.flow,
+            "stillroom.profile": self.settings.profile,
+            "stillroom.world": self.settings.world,
+            "git.commit": git_commit(),
         }
-        tags |= {"git.commit": git_commit()}
-        if prefect_run_id:
-            tags["stillroom.prefect.flow_run_id"] = prefect_run_id
-        self.run_id: str = self._start(flow, tags)
-        document = settings.model_dump(mode="json")
-        self.params(self.run_id, flatten(document))
-        self.client.log_dict(self.run_id, document, "settings.json")
+        if self.prefect_run_id:
+            tags["stillroom.prefect.flow_run_id"] = self.prefect_run_id
+        if note:
+            tags[NOTE] = note
+        document = self.settings.model_dump(mode="json")
+        with self.store.refusals():
+            self.experiment_id = self._experiment(experiment_name(self.settings.profile))
+            self.run_id = self._create_run(self.flow, tags)
+            self._log_params(self.run_id, flatten(document))
+            self.client.log_dict(self.run_id, document, "settings.json")
+        return self.run_id
 
-    def _experiment(self, root: Path, name: str) -> str:
+    def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # Without a location, the artifacts of an sqlite store would go to the current folder.
-        artifacts = artifacts_uri(root) if self.uri.startswith("sqlite") else None
-        return str(self.client.create_experiment(name, artifact_location=artifacts))
+        if found is None:
+            # Without a location, the artifacts of an sqlite store would go to the current folder.
+            artifacts = artifacts_uri(self.root) if self.uri.startswith("sqlite") else None
+            return str(self.client.create_experiment(name, artifact_location=artifacts))
+        if found.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            raise UserError(
+                f"the experiment {name} was deleted in MLflow",
+                mlflow=shown(self.uri),
+                hint=f"MLFLOW_TRACKING_URI='{shown(self.uri)}' {restore}",
+            )
+        return str(found.experiment_id)
 
-    def _start(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
+    def _create_run(self, name: str, tags: dict[str, str]) -> str:
         tags = {
             "mlflow.runName": name,
             "mlflow.source.name": f"stillroom {tags.get('stillroom.flow', name)}",
             **tags,
         }
-        if parent:
-            tags["mlflow.parentRunId"] = parent
         return str(self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
 
-    def params(self, run_id: str, values: dict[str, str]) -> None:
+    def tell(self, what: str, call: Callable[[], Told]) -> Told | None:
+        """Log something, unless the store is lost. `what` names the kind in the summary of what was not logged."""
+        if self.lost is None:
+            try:
+                return call()
+            except Exception as error:  # a store fails in the ways of every library below it
+                self.lost = self.store.sentence(error)
+                log.warning("MLflow is lost; the work goes on, and nothing more is logged there: %s", self.lost)
+        self.missed[what] += 1
+        return None
+
+    def _log_params(self, run_id: str, values: dict[str, str]) -> None:
         from mlflow.entities import Param
 
         rows = [Param(name, value[:6000]) for name, value in values.items()]
         for start in range(0, len(rows), BATCH):
             self.client.log_batch(run_id, params=rows[start : start + BATCH])
 
+    def params(self, run_id: str, values: dict[str, str]) -> None:
+        self.tell("parameters", lambda: self._log_params(run_id, values))
+
     def metrics(self, run_id: str, values: dict[str, float], step: int = 0) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         rows = [Metric(name, float(value), now, step) for name, value in values.items()]
-        self.client.log_batch(run_id, metrics=rows)
+        self.tell("metrics", lambda: self.client.log_batch(run_id, metrics=rows))
 
     def tag(self, name: str, value: str) -> None:
-        self.client.set_tag(self.run_id, f"stillroom.{name}", value)
+        self.tell("tags", lambda: self.client.set_tag(self.run_id, f"stillroom.{name}", value))
 
     @contextmanager
     def stage(self, name: str) -> Iterator["StageLog"]:
         """Open a child run for one stage; it fails with the stage."""
-        run_id = self._start(name, {"stillroom.stage": name}, parent=self.run_id)
+        tags = {"stillroom.stage": name, "mlflow.parentRunId": self.run_id}
+        run_id = self.tell("stages", lambda: self._create_run(name, tags)) or ""
         try:
             yield StageLog(self, name, run_id)
         except BaseException as error:
-            self.client.set_terminated(run_id, ending(error))
+            self._end(run_id, ending(error))
             raise
-        self.client.set_terminated(run_id, "FINISHED")
+        self._end(run_id, "FINISHED")
+
+    def _end(self, run_id: str, status: str) -> None:
+        self.tell("ends", lambda: self.client.set_terminated(run_id, status))
 
     def dataset(self, name: str, digest: str, folder: Path, samples: int) -> None:
         """Name the dataset in `folder` as an input of this run."""
@@ -124,23 +164,30 @@ class Tracker:
         source = json.dumps({"uri": folder.resolve().as_uri(), "digest": f"sha256:{digest}"})
         profile = json.dumps({"num_rows": samples})
         entity = Dataset(name, digest[:DIGEST_LENGTH], "stillroom", source, profile=profile)
-        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        given = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        self.tell("datasets", lambda: self.client.log_inputs(self.run_id, given))
         self.tag("dataset.digest", digest)
 
     def table(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log a table of the MLflow pages, from rows with equal keys."""
         columns = {key: [row.get(key) for row in rows] for key in (rows[0] if rows else {})}
-        self.client.log_table(self.run_id, columns, name)
+        self.tell("tables", lambda: self.client.log_table(self.run_id, columns, name))
 
-    def document(self, value: dict[str, Any], name: str) -> None:
-        """Log a JSON artifact."""
-        self.client.log_dict(self.run_id, value, name)
+    def document(self, value: dict[str, Any], name: str, run_id: str | None = None) -> None:
+        """Log a JSON artifact, of this run or of a child run."""
+        self.tell("documents", lambda: self.client.log_dict(run_id or self.run_id, value, name))
 
-    def file(self, path: Path, folder: str | None = None) -> None:
-        self.client.log_artifact(self.run_id, str(path), folder)
+    def file(self, path: Path, folder: str | None = None, run_id: str | None = None) -> None:
+        """Copy a file, for this run or a child run."""
+        self.tell("files", lambda: self.client.log_artifact(run_id or self.run_id, str(path), folder))
 
     def finish(self, status: str = "FINISHED") -> None:
-        self.client.set_terminated(self.run_id, status)
+        """End the run, and say what was not logged."""
+        if self.run_id:
+            self._end(self.run_id, status)
+        if self.lost is not None:
+            counts = ", ".join(f"{count} {what}" for what, count in self.missed.items())
+            log.warning("%s", self.store.loss(self.lost, counts))
 
 
 class StageLog:
@@ -154,7 +201,7 @@ class StageLog:
         if progress.metrics:
             self.tracker.metrics(self.run_id, progress.metrics, progress.step)
         for name, path in progress.pictures.items():
-            self.tracker.client.log_artifact(self.run_id, str(path), f"pictures/{name}")
+            self.tracker.file(path, f"pictures/{name}", self.run_id)
 
     def summary(self, counts: dict[str, float], records: Iterable[tuple[Record, str]]) -> None:
         """Log counts, rejections by reason, means of the stage's metrics, and each partition's address and digest."""
@@ -176,7 +223,7 @@ class StageLog:
             }
             for r, uri in found
         ]
-        self.tracker.client.log_dict(self.run_id, {"partitions": partitions}, "partitions.json")
+        self.tracker.document({"partitions": partitions}, "partitions.json", self.run_id)
 
 
 def ending(error: BaseException) -> str:
@@ -184,18 +231,22 @@ def ending(error: BaseException) -> str:
     return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
-def end_left_run(uri: str, run_id: str) -> None:
-    """Set a run of a dead process, and its child runs, to KILLED."""
-    from mlflow import MlflowClient
+def find_run(client: "MlflowClient", profile: str, note: str) -> str | None:
+    """Return the run that was created with the id of this note; None where the process died before it."""
+    experiment = client.get_experiment_by_name(experiment_name(profile))
+    found = client.search_runs([experiment.experiment_id], f"tags.`{NOTE}` = '{note}'") if experiment else []
+    return str(found[0].info.run_id) if found else None
 
-    client = MlflowClient(tracking_uri=uri)
+
+def end_left_run(client: "MlflowClient", run_id: str, status: str = "KILLED") -> None:
+    """Set the final status of a run whose process could not, and of its child runs."""
     parent = client.get_run(run_id)
     below = client.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'RUNNING'"
     )
     for run in [*below, parent]:
         if run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, "KILLED")
+            client.set_terminated(run.info.run_id, status)
 
 
 def mean_metrics(records: list[Record]) -> dict[str, float]:

@@ -5,7 +5,6 @@ stores other than an sqlite file are not read.
 """
 
 import logging
-import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from urllib.parse import quote
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
 from data_catalog.config.settings import Settings
-from flows.track.mlflow_database import database_path, database_uri
-from flows.track.mlflow_runs import tracking_uri
+from flows.track.addresses import shown
+from flows.track.mlflow_client import database_uri, sqlite_path
+from flows.track.mlflow_database import database_path
+from flows.track.mlflow_store import find_store, named_store
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +68,13 @@ def model_versions(root: Path, settings: Settings) -> list[ModelVersion]:
 
 
 def _find_database(root: Path, settings: Settings) -> Path | None:
-    given = settings.run.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    scheme, _, place = (given or database_uri(database_path(root))).partition(":///")
-    if scheme != "sqlite":
-        log.warning("models registered in %s are not looked up: it is no sqlite file", given)
+    named = named_store(settings)
+    given = named.uri if named is not None else database_uri(database_path(root))
+    place = sqlite_path(given)
+    if place is None:
+        log.warning("models registered in %s are not looked up: it is no sqlite file", shown(given))
         return None
-    return Path(place) if Path(place).is_file() else None
+    return place if place.is_file() else None
 
 
 def move_alias(root: Path, settings: Settings, alias: str, student: str, before: str | None) -> list[str]:
@@ -88,11 +90,9 @@ def move_alias(root: Path, settings: Settings, alias: str, student: str, before:
     )
     if not newest and not left:
         return told
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
+    client = find_store(root, settings).open_client()
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=tracking_uri(root, settings))
     for each in left:
         client.delete_registered_model_alias(each.name, alias)
         told.append(f"the alias '{alias}' was taken from {each.name} version {each.version}")

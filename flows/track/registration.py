@@ -32,11 +32,16 @@ def register(tracker: Tracker, settings: Settings, catalog: Catalog, entry: Entr
 
     mlflow.set_tracking_uri(tracker.uri)
     student = Student(load_student(catalog.folder(entry)), find_companions(settings), settings)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=catalog.store.root, prefix=".tmp-") as scratch:
         export = Path(scratch) / "student"
         save_export(student, export, catalog, entry.digest)
-        with mlflow.start_run(run_id=tracker.run_id):
-            log_student(export, copy_code(Path(scratch)), entry.digest, f"stillroom-{settings.profile}")
+        code, name = copy_code(Path(scratch)), f"stillroom-{settings.profile}"
+
+        def log_model() -> None:
+            with mlflow.start_run(run_id=tracker.run_id):
+                log_student(export, code, entry.digest, name)
+
+        tracker.tell("registered models", log_model)
 
 
 def log_student(export: Path, code: list[str], digest: str, registered_name: str | None = None) -> Any:

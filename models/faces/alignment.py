@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
+FOCAL, RADIUS = 4.2647, 2.7  # EG3D's, as in models.camera, which needs torch
+
 # The standard face of Deep3DFaceRecon, (5, 3) in its own unit of 10 cm: x right, y up, z towards the camera.
 STANDARD_FACE: Array = np.array(
     [

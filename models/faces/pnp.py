@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from models.faces.alignment import STANDARD_FACE, Array
+from models.faces.alignment import FOCAL, RADIUS, STANDARD_FACE, Array
 
-FOCAL, RADIUS = 4.2647, 2.7  # EG3D's, as in models.camera, which needs torch
 TARGET = np.array([0.0, 0.0, 0.2])
 
 # EG3D's preprocessing takes the cameras of the standard face to its world: times 0.27, then moved.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from models.faces.alignment import Array, roll
-from models.faces.pnp import FOCAL, OFFSET, RADIUS, UNIT
+from models.faces.alignment import FOCAL, RADIUS, Array, roll
+from models.faces.pnp import OFFSET, UNIT
 
 DISTANCE = 10.0  # distance of the reconstruction's camera, in the standard face's unit
 OPENCV_AXES = np.diag([1.0, -1.0, -1.0])  # from x right, y up, z back to x right, y down, z forward

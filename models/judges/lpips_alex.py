@@ -24,12 +24,19 @@ SHAPES: dict[str, tuple[int, ...]] = {
 SLICES = {"slice1": (0, 1), "slice2": (2, 3, 4), "slice3": (5, 6, 7), "slice4": (8, 9), "slice5": (10, 11)}
 
 
-def from_state(state: Mapping[str, Tensor]) -> Perceptual:
-    """The metric on the backbone in `alexnet-owt-7be5be79.pth`. Raises KeyError naming a layer it lacks."""
+def untrained() -> Perceptual:
+    """The metric with a backbone of random weights."""
     with warnings.catch_warnings():
         # lpips asks torchvision for its network in words that torchvision has deprecated.
         warnings.simplefilter("ignore", UserWarning)
         metric = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    return Perceptual(metric.requires_grad_(False), "lpips_alex").eval()
+
+
+def from_state(state: Mapping[str, Tensor]) -> Perceptual:
+    """The metric on the backbone in `alexnet-owt-7be5be79.pth`. Raises KeyError naming a layer it lacks."""
+    perceptual = untrained()
+    metric = perceptual.metric
     renamed = {
         f"{part}.{layer}.{kind}": state[f"features.{layer}.{kind}"]
         for part, layers in SLICES.items()
@@ -38,4 +45,4 @@ def from_state(state: Mapping[str, Tensor]) -> Perceptual:
         for kind in ("weight", "bias")
     }
     metric.net.load_state_dict(renamed)
-    return Perceptual(metric.requires_grad_(False), "lpips_alex").eval()
+    return perceptual

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from models.three_d.live3d import Render
+from models.three_d.recompute import in_parts
 
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 
@@ -34,7 +35,9 @@ class ViewTarget(NamedTuple):
 def image_loss(image: Tensor, target: Tensor, perceptual: PerceptualDistance, l2: float, lpips: float) -> Tensor:
     """L2 and LPIPS, by their weights, of pictures (B, 3, H, H) in [-1, 1]; a scalar."""
     loss = l2 * (image - target).square().mean()
-    return loss + lpips * perceptual(image, target).mean() if lpips else loss
+    if not lpips:
+        return loss
+    return loss + lpips * in_parts(perceptual, image, target, pixels=image.shape[-1] ** 2).mean()
 
 
 def depth_loss(render: Render, target: Tensor) -> Tensor:

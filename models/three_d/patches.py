@@ -4,11 +4,13 @@ Each sample has its own generator, so its patches depend neither on its batch no
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from models.three_d.live3d import Render, TriplaneModel
+from models.three_d.live3d import Render, TriplaneModel, TriplaneRenderer
+from models.three_d.recompute import in_parts
 from models.three_d.rendering import SamplingNoise
 
 
@@ -18,7 +20,8 @@ def draw_corners(views: int, resolution: int, rays: int, generators: Sequence[to
     Returns (V, B, 2) for one generator a sample.
     """
     places = resolution - rays + 1
-    assert places > 0, f"a patch of {rays} rays does not fit into {resolution}"
+    if places < 1:
+        raise ValueError(f"a patch of {rays} rays does not fit into {resolution}")
     drawn = [torch.randint(places, (views, 2), generator=each, device=each.device) for each in generators]
     return torch.stack(drawn, dim=1)
 
@@ -45,12 +48,18 @@ def render_patches(
     shape = (len(triplane), -1, rays, rays)
     features = (seen.features * 2 - 1).transpose(1, 2).reshape(shape)
     image_raw = features[:, :3]
+    scale = renderer.config.image_size // resolution
+    image = in_parts(partial(_upsample, renderer), image_raw, features, pixels=(scale * rays) ** 2)
+    return Render(image, image_raw, seen.depth.view(shape), seen.opacity.view(shape), features)
+
+
+def _upsample(renderer: TriplaneRenderer, image: Tensor, hidden: Tensor) -> Tensor:
+    """Super-resolution of patches.  image: (B, 3, h, h).  hidden: (B, F, h, h), the features."""
     # The blocks one by one: called as a whole, super-resolution would first stretch the patch to a view's size.
-    image, hidden = image_raw, features
     style = renderer.const[0][:, None].expand(-1, 3, -1)
     for name in renderer.superresolution.names:
         hidden, image = renderer.superresolution.get_submodule(name)(hidden, image, style, "none", None)
-    return Render(image, image_raw, seen.depth.view(shape), seen.opacity.view(shape), features)
+    return image
 
 
 def crop(images: Tensor, corners: Tensor, rays: int, resolution: int) -> Tensor:

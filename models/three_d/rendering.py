@@ -16,7 +16,10 @@ from models.three_d.stylegan import FullyConnected
 EG3D_AXES = ((0, 1), (0, 2), (2, 0))
 PROPER_AXES = ((0, 1), (0, 2), (2, 1))
 PROPOSAL_STRIDE = 2  # of `VolumeRenderer.look`: the first pass has one ray for this many rows and columns
-SAMPLES_AT_ONCE = 2**17  # samples of all rays; beyond it, rays are rendered in parts
+# Samples of all rays that are rendered together: a processor's cache holds as many; a GPU is busy with as many, and the
+# gradients of a part's planes, which are as large for few rays as for many, are written less often.
+SAMPLES_AT_ONCE = {"cpu": 2**17}
+SAMPLES_AT_ONCE_ON_GPU = 2**21
 WEIGHS_NOTHING = 1e-4  # share of a ray's colour; a dozen such samples change it by less than 8 bits show
 POINTS_AT_ONCE = 2**16  # points sampled together; more would not fit a processor's cache
 
@@ -47,6 +50,11 @@ class RayRender(NamedTuple):
     features: Tensor  # (B, R, F) in about [0, 1]; the first three are rgb
     depth: Tensor  # (B, R) world units along the ray
     opacity: Tensor  # (B, R) in [0, 1]
+
+
+def samples_at_once(tensor: Tensor) -> int:
+    """Return the samples that are rendered together on a tensor's device."""
+    return SAMPLES_AT_ONCE.get(tensor.device.type, SAMPLES_AT_ONCE_ON_GPU)
 
 
 def sample_rays(labels: Tensor, resolution: int, pixels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -225,19 +233,27 @@ class VolumeRenderer(nn.Module):
         noise: SamplingNoise | None = None,
     ) -> RayRender:
         """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world. Without noise, bin midpoints are used."""
-        samples = self.options.coarse_samples + self.options.fine_samples
-        rays = max(1, SAMPLES_AT_ONCE // (samples * len(origins)))
-        if not torch.is_grad_enabled() or origins.shape[1] <= rays:
+        views, rays = self._together(origins)
+        if not torch.is_grad_enabled() or (views, rays) == tuple(origins.shape[:2]):
             return self._render(triplane, decoder, origins, directions, noise)
         # With many samples, render in parts and recompute each part in the backward pass: memory stays bounded.
-        noises = (
-            [None] * origins.shape[1] if noise is None else zip(*(part.split(rays, 1) for part in noise), strict=True)
-        )
-        parts = [
-            checkpoint(self._render, triplane, decoder, start, way, own and SamplingNoise(*own), use_reentrant=False)
-            for start, way, own in zip(origins.split(rays, 1), directions.split(rays, 1), noises, strict=False)
-        ]
-        return RayRender(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
+        rendered = []
+        for first in range(0, len(origins), views):
+            few = slice(first, first + views)
+            planes, seen = triplane[few], []
+            for start in range(0, origins.shape[1], rays):
+                some = few, slice(start, start + rays)
+                own = None if noise is None else SamplingNoise(*(part[some] for part in noise))
+                given = (planes, decoder, origins[some], directions[some], own)
+                seen.append(checkpoint(self._render, *given, use_reentrant=False, preserve_rng_state=False))
+            rendered.append(RayRender(*(torch.cat(values, dim=1) for values in zip(*seen, strict=True))))
+        return RayRender(*(torch.cat(values) for values in zip(*rendered, strict=True)))
+
+    def _together(self, origins: Tensor) -> tuple[int, int]:
+        """Return the numbers of views and of rays of each that are rendered together.  origins: (B, R, 3)."""
+        count, rays = origins.shape[:2]
+        most = samples_at_once(origins) // (self.options.coarse_samples + self.options.fine_samples)
+        return (min(count, most // rays), rays) if most >= rays else (1, max(1, most))
 
     def _render(
         self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor,
@@ -316,7 +332,7 @@ class VolumeRenderer(nn.Module):
         self, triplane: Tensor, decoder: TriplaneDecoder, origins: Tensor, directions: Tensor, depths: Tensor
     ) -> Tensor:
         """Decode at depths (B, R, S), in parts that fit a cache. Returns (B, R, S, 1 + F)."""
-        rays = max(1, SAMPLES_AT_ONCE * depths.shape[1] // depths.numel())
+        rays = max(1, samples_at_once(depths) * depths.shape[1] // depths.numel())
         parts = zip(origins.split(rays, 1), directions.split(rays, 1), depths.split(rays, 1), strict=True)
         decoded = [decoder.net(self._sample(triplane, *part)) for part in parts]
         return decoded[0] if len(decoded) == 1 else torch.cat(decoded, dim=1)

@@ -168,8 +168,8 @@ class Student(TriplaneModel):
         """A student that starts with the teacher's weights and sizes; its E_p is new."""
         student = cls(dataclasses.replace(config, live3d=teacher.config))
         missing, unexpected = student.encoder.load_state_dict(teacher.encoder.state_dict(), strict=False)
-        assert not unexpected
-        assert all(key.startswith("Ref_encoder.") for key in missing)
+        if unexpected or not all(key.startswith("Ref_encoder.") for key in missing):
+            raise ValueError(f"the teacher has other weights: missing {missing}, unexpected {unexpected}")
         student.renderer.load_state_dict(teacher.renderer.state_dict())
         return student
 

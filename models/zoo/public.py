@@ -115,6 +115,7 @@ def _filled(build: Callable[[], Network], state: State) -> Network:
         network = build()
     # Buffers outside the state dict would stay without values on the meta device.
     kept = set(network.state_dict())
-    assert all(name in kept for name, _ in network.named_buffers()), "a buffer that no file holds"
+    if not all(name in kept for name, _ in network.named_buffers()):
+        raise ValueError("a buffer that no file holds")
     network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     return network.eval()

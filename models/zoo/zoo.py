@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
-__all__ = ["WeightsError", "describe", "digest", "files_digest", "load", "load_recogniser", "modules"]
+__all__ = ["WeightsError", "describe", "digest", "files_digest", "find_words", "load", "load_recogniser", "modules"]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
@@ -46,6 +46,7 @@ PAPER_MODULES = {
     "identity": ("models.judges.arcface", "models.faces.recognition"),
     "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
 }
+TOKENIZER = "tokenizer.json"
 ABSENT = "absent"  # digest of an optional network that was not given
 
 
@@ -111,6 +112,14 @@ def describe(world: str) -> list[dict[str, Any]]:
         row["bytes"] = sum(file.stat().st_size for file in _files(folder)) if folder else 0
         rows.append(row)
     return rows
+
+
+def find_words(world: str) -> Path | None:
+    """Return the file of the text encoder's tokenizer, if it is on this machine."""
+    entry = _entry("clip", world)
+    folder = _folder(entry) if "hub" not in entry else hub_folder(entry["hub"], entry["revision"])
+    path = None if folder is None else folder / TOKENIZER
+    return path if path is not None and path.is_file() else None
 
 
 def hub_folder(repository: str, revision: str) -> Path | None:

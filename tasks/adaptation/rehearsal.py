@@ -76,5 +76,5 @@ def _samples(
         with torch.no_grad():
             tokens = text_tokens(student, networks.clip, [wish.prompt]).to(device)
             triplane = student.encode(signed(fields.portrait[None], device), tokens, "text")
-        shown, lesson = look(triplane, student.render, wish.camera, fields.view_cameras)
-        yield make_sample(wish, fields.portrait, shown, lesson, settings)
+        lesson = look(triplane, student.render, wish.camera, fields.view_cameras)
+        yield make_sample(wish, fields.portrait, lesson.own_view, lesson, settings)

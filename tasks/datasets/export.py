@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_catalog.config.errors import UserError
+from data_catalog.products.names import check_target
 from data_catalog.products.snapshot import SAMPLES, Snapshot
 from data_catalog.samples.encoding import encode_json
 from data_catalog.samples.shard_index import read_index
@@ -128,11 +129,13 @@ def _document(best: dict[str, dict[str, Row]], places: dict[str, str]) -> dict[s
 
 
 def export_dataset(layout: str, target: Path, name: str | None, workspace: Workspace) -> dict[str, Any]:
-    """Write a dataset into a new folder, or a new file where the name ends in .zip; it appears when it is whole.
+    """Write a dataset into a new folder, or, where the name ends in .zip, a file; it appears when it is whole.
 
     layout: 3dpe or eg3d.  name: of the dataset, or its digest; None for the newest that these settings made.
     """
-    if target.exists() and (not target.is_dir() or target.suffix == ".zip" or any(target.iterdir())):
+    check_target(target, (".zip",))
+    is_zip = target.suffix.lower() == ".zip"
+    if target.exists() and (not target.is_dir() or is_zip or any(target.iterdir())):
         raise UserError(f"{target} is there already", hint="name a folder or a .zip that is not there yet")
     from tasks.datasets.diff import find_dataset
     from tasks.datasets.made import snapshot_of
@@ -142,7 +145,7 @@ def export_dataset(layout: str, target: Path, name: str | None, workspace: Works
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".part-{target.name}-") as part:
         whole = Path(part) / target.name
-        if target.suffix == ".zip":
+        if is_zip:
             with zipfile.ZipFile(whole, "w") as archive:
                 counts = write_layout(layout, snapshot, root, lambda name, data: _write_member(archive, name, data))
         else:

@@ -184,7 +184,7 @@ class Server:
 
 def _failed(status: int, body: bytes, headers: Mapping[str, str], said: str = "") -> Failed:
     """Return the failure that an answer is."""
-    said, hint = without_key(said or said_by(body)), ""
+    said, hint = without_key(said or said_by(body) or "an empty answer"), ""
     if 300 <= status < 400:
         said = f"it redirects to {without_key(_origin(headers.get('location', '')))}"
         hint = "set prompts.base_url to the address that answers; a redirect is not followed with a key"

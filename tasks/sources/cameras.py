@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.faces.alignment import Array
-from models.faces.pnp import FOCAL, RADIUS
+from models.faces.alignment import FOCAL, RADIUS, Array
 
 LABEL_SIZE = 25
 FOCALS = (1.0, 10.0)  # of a picture's side

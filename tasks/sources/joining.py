@@ -27,11 +27,11 @@ class About(NamedTuple):
         return {prefix + portrait: path for portrait, path in found.items() if may_read(path)}
 
 
-def join_file(file: Path, given: Collection[str], listing: Listing | None, base: str = "") -> About:
+def join_file(file: Path, given: Collection[str], listing: Listing | None, noun: str, base: str = "") -> About:
     """Join the names in a file of all pictures; without a listing they are the portraits' own."""
     if listing is None or not given:
         return About(file, {name: name for name in given}, {}, [])
-    names, lost = join_portraits(given, listing, f"entry of {file.name}", base)
+    names, lost = join_portraits(given, listing, noun, f" of {file.name}", base)
     return About(file, names, {}, lost)
 
 
@@ -44,11 +44,11 @@ def join_files(given: Mapping[str, Path], listing: Listing | None, noun: str) ->
 
 
 def join_portraits(
-    given: Collection[str], listing: Listing, noun: str, base: str = ""
+    given: Collection[str], listing: Listing, noun: str, where: str = "", base: str = ""
 ) -> tuple[dict[str, str], list[LeftOut]]:
     """Join given names with the portraits below `base`: {portrait: given name}, and what joins with nothing.
 
-    noun: of what has these names, for messages. Raises UserError where nothing joins.
+    noun, where: for messages, such as "label" and " of dataset.json". Raises UserError where nothing joins.
     """
     names = _below(base, listing.names)
     joined = {base + picture: name for picture, name in join(given, names).items()}
@@ -57,10 +57,10 @@ def join_portraits(
     if lost and listing.others:  # of an edit, or of a picture that the pattern leaves out
         elsewhere = set(join(lost, _below(base, listing.others)).values())
         lost = [name for name in lost if name not in elsewhere]
-    said = f"{counted(len(lost), noun, len(given))} name{'s' if len(lost) == 1 else ''} no picture here"
+    said = f"{counted(len(lost), noun, len(given))}{where} name{'s' if len(lost) == 1 else ''} no picture here"
     if lost and len(lost) == len(given):
         raise UserError(
-            f"0 of {counted(len(given), noun)} name a picture here",
+            f"0 of {counted(len(given), noun)}{where} name a picture here",
             named=lost[0],
             pictures=f"{len(names)}, such as {names[0]}" if names else "none",
             hint="names are joined by path, or by a file name that no other picture has",

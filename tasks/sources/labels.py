@@ -56,7 +56,7 @@ def _take(given: Given, document: Given, base: str, source: Source) -> None:
     """Add what a dataset.json says, by the pictures of this source."""
     for what, noun in (("labels", "camera label"), ("splits", "split"), ("licences", "licence")):
         said: dict[str, Any] = getattr(document, what)
-        found, lost = join_portraits(said, source.listing, f"{noun} of {base}{LABELS}", base) if said else ({}, [])
+        found, lost = join_portraits(said, source.listing, noun, f" of {base}{LABELS}", base) if said else ({}, [])
         getattr(given, what).update({picture: said[name] for picture, name in found.items()})
         given.left_out += lost
 

@@ -98,7 +98,7 @@ def _find_given(path: Path, source: Source | None) -> About:
 def _of_json(path: Path, source: Source | None, base: str) -> About:
     known = _read_json(path)
     listing = source.listing if source else None
-    return derived("landmarks", path, (known, listing), lambda: join_file(path, known, listing, base))
+    return derived("landmarks", path, (known, listing), lambda: join_file(path, known, listing, "face", base))
 
 
 def _texts(folder: Path) -> dict[str, Path]:

@@ -53,12 +53,14 @@ def ffhq_number(name: str) -> int | None:
 
 def _parse(path: Path) -> dict[int, Licence]:
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open("rb") as stream:
+            encoding = json.detect_encoding(stream.read(4))  # with or without a byte order mark
+        with path.open(encoding=encoding) as stream:
             return {int(number): _licence(entry) for number, entry in iterate_object(stream)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{shown_path(path)} cannot be read",
-            cause=f"{type(error).__name__}: {error}",
+            cause=getattr(error, "strerror", None) or f"{type(error).__name__}: {error}",
             expected='{"0": {"metadata": {"license": ..., "author": ..., "photo_url": ...}, ...}, ...}',
         ) from None
 

@@ -34,7 +34,7 @@ def find_reconstructions(settings: Settings) -> About | None:
     path, listing = find_path(settings.align.reconstructions), open_source(settings.portraits).listing
     if path.is_file():
         poses = _read_cameras(path)
-        return derived("cameras", path, (poses, listing), lambda: join_file(path, poses, listing))
+        return derived("cameras", path, (poses, listing), lambda: join_file(path, poses, listing, "camera"))
     if not path.is_dir():
         raise UserError(
             f"align.reconstructions: there is no {shown_path(path)}",

@@ -37,7 +37,7 @@ class Walk:
         reasons = (
             (self.closed, "folder", "left out: no permission to enter"),
             (self.broken, "link", "left out: nothing is there"),
-            (self.own, "entry", "left out: results of stillroom, its data root lies in this folder"),
+            (self.own, "result", "left out: made by stillroom, whose data root lies in this folder"),
         )
         return [LeftOut(f"{counted(len(names), noun)} {why}", tuple(names)) for names, noun, why in reasons if names]
 

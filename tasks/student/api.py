@@ -5,21 +5,29 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import expand
+from data_catalog.config.plain_text import bad_character
 from data_catalog.config.settings import Settings
 from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.workspace import Workspace
+from tasks.distill import TRAINING
+from tasks.language.encoder import prompt_notes
 from tasks.student.companions import (
     Companions,
     find_companions,
@@ -45,6 +53,10 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"  # names that the hub expec
 CARD = TEMPLATES / "student_card.md.j2"
 HEADS_KEPT = 16  # edited heads in the cache, the newest
 PROMPTS_KEPT = 64
+SHOWN_PROMPT = 60  # characters
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_SECONDS = 5.0  # seconds to wait for an answer of the hub
+OF_THE_HUB = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 PAPER = "https://arxiv.org/abs/2402.14000"
 
 log = logging.getLogger(__name__)
@@ -80,6 +92,8 @@ class Student(
         self.origin = ""  # digest of the student in the store, or the folder that it was read from
         # One triplane per (portrait, prompt): a second look at the same edit costs a rendering only.
         self._triplane = functools.lru_cache(HEADS_KEPT)(self._compute_triplane)
+        # Warnings about a text prompt, logged once: a part that is not read, words that are not known.
+        self.notes = functools.lru_cache(PROMPTS_KEPT)(self._warn)
         self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
 
     @classmethod
@@ -110,6 +124,8 @@ class Student(
         if student is not None and adapted is None and _is_folder(student, workspace.root):
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
+        check_device(settings.run.device)
+        _check_world(catalog.folder(entry), settings)
         network = load_student(catalog.folder(entry), settings.run.device)
         _warn_of_other_weights(catalog, entry, settings, network.config.own_encoders)
         if adapted is not None:
@@ -161,9 +177,13 @@ class Student(
             rgb = read_picture(reference, self.settings)
             return Prompt(None, rgb.tobytes(), rgb.shape)
         assert text is not None
-        if not text.strip():
+        text = " ".join(text.split())
+        if not text:
             raise UserError("the prompt is empty", expected="what to change, such as 'make the hair red'")
-        return Prompt(text.strip())
+        if bad_character(text):
+            raise UserError("the prompt is not plain text", found=bad_character(text), expected="one line of text")
+        self.notes(text)
+        return Prompt(text)
 
     def edit_aligned(self, portrait: Portrait, prompt: Prompt) -> Portrait3D:
         """Edit a portrait that `align` has cut out."""
@@ -218,6 +238,19 @@ class Student(
             path.chmod(0o644)  # safetensors creates files readable by their owner alone
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **given: Any) -> Self:
+        """Load an exported student from a folder, or from the Hugging Face hub as ORG/NAME.
+
+        given: as for `huggingface_hub.ModelHubMixin`; `device` beside it.
+        Raises UserError where there is none, and after some seconds where the hub does not answer.
+        """
+        name = str(pretrained_model_name_or_path)
+        folder = expand(name)
+        if not folder.exists():
+            folder = download(name, **{key: given[key] for key in OF_THE_HUB if key in given})
+        return super().from_pretrained(str(folder), **given)
+
+    @classmethod
     def _from_pretrained(
         cls,
         *,
@@ -234,6 +267,7 @@ class Student(
         from models.three_d.student import Student, StudentConfig
 
         folder, device = Path(model_id), str(model_kwargs.get("device", "cpu"))
+        check_device(device)
         if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
             raise UserError("there is no exported student here", folder=model_id, hint="stillroom export FOLDER")
         document = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -241,6 +275,15 @@ class Student(
         network.load_state_dict(load_file(folder / WEIGHTS))
         settings = Settings.model_validate(document["stillroom"] | {"run": {"device": device}})
         return cls(network.to(device).eval().requires_grad_(False), load_companions(folder), settings)
+
+    def _warn(self, text: str) -> list[str]:
+        clip = self.companions.clip
+        length = int(clip.model.config.text_config.max_position_embeddings)
+        tokens = clip.tokenizer(text, add_special_tokens=False, verbose=False).tokens()
+        notes = prompt_notes(tokens, length, len(clip.tokenizer))
+        for note in notes:
+            log.warning("%s: %s", note, text[:SHOWN_PROMPT])
+        return notes
 
     def _compute_triplane(self, pixels: bytes, shape: tuple[int, ...], prompt: Prompt) -> tuple[Tensor, float]:
         """Compute the triplane (1, 3*C, h, w); returns it with the seconds it took."""
@@ -273,11 +316,58 @@ def _is_folder(student: str | Path, root: Path) -> bool:
     return held or (folder.is_dir() and str(student) not in read_names(root))
 
 
+def check_device(device: str) -> None:
+    """Raise UserError unless torch can use the device here."""
+    from models.devices import device_problem
+
+    if (problem := device_problem(device)) is not None:
+        raise UserError(f"the device {device} cannot be used", found=problem, hint="cpu works everywhere")
+
+
+def download(name: str, **given: Any) -> Path:
+    """Download an exported student from the hub, unless it is in its cache. Returns the folder."""
+    hint = "a folder that `stillroom export FOLDER` has written, or ORG/NAME on the Hugging Face hub"
+    if not HUB_NAME.fullmatch(name):
+        raise UserError("there is no exported student here", folder=name, hint=hint)
+    from huggingface_hub import constants, snapshot_download
+
+    if not _answers(constants.ENDPOINT):  # the library would try for minutes
+        given["local_files_only"] = True
+    try:
+        return Path(snapshot_download(name, etag_timeout=HUB_SECONDS, **given))
+    except Exception as error:  # of the hub, of the web, or of what the cache is written with
+        said = " ".join(str(error).split())
+        raise UserError(f"the student {name} cannot be loaded from the hub", says=said, hint=hint) from error
+
+
+def _answers(address: str) -> bool:
+    """Whether a server answers, with whatever: its client knows more of rights and certificates."""
+    try:
+        urlopen(address, timeout=HUB_SECONDS).close()
+    except HTTPError:
+        return True
+    except (OSError, ValueError) as error:
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+    return True
+
+
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:
     """Find a named student in the store, or, for None, the newest that these settings made."""
     from tasks.datasets.made import student_of
 
     return student_of(catalog, settings) if student is None else student_entry(catalog, str(student))
+
+
+def _check_world(folder: Path, settings: Settings) -> None:
+    """Raise UserError for a student of another world: its prompts are read by other networks."""
+    path = folder / TRAINING
+    world = json.loads(path.read_text(encoding="utf-8")).get("world") if path.is_file() else None
+    if world not in (None, settings.world):
+        raise UserError(
+            f"the student is of the world '{world}'",
+            expected=f"one of the world '{settings.world}', as the profile '{settings.profile}' is",
+            hint="--profile paper" if world == "paper" else "--profile demo",
+        )
 
 
 def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> None:

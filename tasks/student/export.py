@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.products.keys import DATASET, EVALUATION, STUDENT
-from data_catalog.products.names import note_export
+from data_catalog.products.names import check_target, note_export
 from data_catalog.products.students import student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.workspace import Workspace
@@ -21,6 +21,7 @@ SHOWN = ("iterations", "batch_size", "lr", "lr_transformer", "image_prompt_fract
 
 def export_student(target: Path, name: str | None, workspace: Workspace) -> dict[str, Any]:
     """Write the student into a new folder, which appears when it is complete; the data root notes the export."""
+    check_target(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty", hint="name a folder that is not there yet")
     from tasks.student.api import Student, find_student
@@ -56,7 +57,8 @@ def save_export(
         "digest": entry.digest,
         "dataset": record.fingerprint_inputs.get("inputs", {}).get(DATASET, ""),
         "styles": training["styles"],
-        "training": {name: training["settings"][name] for name in SHOWN},
+        "training": {name: training["settings"][name] for name in SHOWN if name in training["settings"]},
+        "imported": training.get("imported"),
         "metrics": {name: value for name, value in record.metrics.items() if name.startswith("val_")},
         "table": find_evaluation(catalog, entry.digest),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from models.three_d.losses import ViewTarget
 from models.three_d.sensitivity import squared_sensitivity
 from models.three_d.student import Features, PromptKind
 from tasks.training.data import Fields, Memory, SampleRef, StepDraw, read_fields
+from tasks.training.footprint import find_room
+from tasks.training.forward import Batch, PromptGroup
 from tasks.training.loader import Loader, Wanted
 from tasks.training.reading import PromptReader
 
@@ -35,14 +37,6 @@ if TYPE_CHECKING:
 
 PROMPTS_MB = 2048  # MB of cached image prompts
 PROBED = 40  # samples over which the sensitivity of the teacher's pictures is measured
-
-
-class PromptGroup(NamedTuple):
-    """The samples of a batch that have one kind of prompt."""
-
-    kind: PromptKind
-    places: Tensor  # (G,) int64, in the batch
-    prompts: Tensor  # as `Student.read` takes them: tokens (G, T, D), or what E_p's own encoders read
 
 
 class Prompts:
@@ -88,17 +82,6 @@ class Prompts:
         return self.reader.image(picture[None])[0].to(self.device)
 
 
-class Batch(NamedTuple):
-    """Input and targets of one step; B samples, V views each."""
-
-    features: Features
-    prompts: list[PromptGroup]
-    cameras: Tensor  # (V + 1, B, 25): the portrait's first
-    triplane: Tensor  # (B, 3*C, h, w)
-    counts: Tensor  # (B, 1 or 3*C, h, w), about 1 in the mean: how much each value of the triplane counts
-    targets: list[ViewTarget]  # V + 1, the portrait's first; none where only triplanes are compared
-
-
 class BatchMaker:
     """Maker of batches; caches the outputs of frozen networks.
 
@@ -116,13 +99,14 @@ class BatchMaker:
             pseudo_label=self.online or settings.l2d_target == "pseudo_label",
             triplane=not self.online,
             views=settings.teacher == "cached",
+            own_view=settings.teacher == "cached" and settings.l2d_target == "teacher",
         )
-        memory_mb = 0 if self.online else settings.memory_mb  # online, no output of the teacher is kept
-        self.loader = Loader(wanted, settings.memory_mb, device)
-        self._features: Memory[Features] = Memory(settings.memory_mb, _bytes)
+        self.room = room = find_room(student, settings, device)
+        memory_mb = 0 if self.online else room.outputs_mb  # online, no output of the teacher is kept
+        self.loader = Loader(wanted, room.samples_mb, device)
+        self._features: Memory[Features] = Memory(room.features_mb, _bytes)
         self._triplanes: Memory[Tensor] = Memory(memory_mb, _bytes_of)
-        self._unedited: Memory[Tensor] = Memory(settings.memory_mb, _bytes_of)
-        self._seen: Memory[Tensor] = Memory(memory_mb, _bytes_of)
+        self._unedited: Memory[Tensor] = Memory(room.outputs_mb, _bytes_of)
         self._shown: Tensor | None = None
 
     def read_ahead(
@@ -174,8 +158,10 @@ class BatchMaker:
         return self.teacher_view(sample, fields)
 
     def teacher_view(self, sample: SampleRef, fields: Fields) -> Tensor:
-        """(3, H, W): the teacher's view of the pseudo-label from the portrait's camera."""
-        return self._seen.get(sample.key, lambda: self._render(sample, self.triplane(sample, fields)))
+        """(3, H, W): the teacher's view of the pseudo-label from the portrait's camera: stored, or made again."""
+        if fields.own_view is not None and not self.online:
+            return signed(fields.own_view[None], self.device)[0]
+        return self._render(sample, self.triplane(sample, fields))
 
     def changed(self, samples: Sequence[SampleRef], read: Sequence[Fields], triplane: Tensor) -> Tensor:
         """Return the weights of a triplane's places, larger where it differs from the unedited portrait's.

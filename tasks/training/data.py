@@ -23,6 +23,7 @@ from data_catalog.samples.shards import ShardEntry, bytes_to_read, read_into
 from tasks.language.wording import normalise
 from tasks.tables.samples import ALL_SCORES, SAMPLE_ROWS, SampleRow
 
+OWN_VIEW = ("own_view.npy", "own_view.jpg")
 ARRAY_HEADER = 1 << 12  # bytes within which an array's data starts
 
 
@@ -167,6 +168,11 @@ class Fields:
         """(n, H, W, 3) uint8."""
         return np.stack([self.view(number) for number in range(len(self.view_cameras))])
 
+    @property
+    def own_view(self) -> np.ndarray | None:
+        """(H, W, 3) uint8: the teacher's view from the portrait's camera; None where it was not stored or not read."""
+        return next((self.arrays[name] for name in OWN_VIEW if name in self.arrays), None)
+
     def view(self, number: int) -> np.ndarray:
         """(H, W, 3) uint8."""
         return self.arrays["views.npy"][number] if "views.npy" in self.arrays else self.arrays[view_name(number)]
@@ -192,7 +198,7 @@ def read_fields(sample: SampleRef, names: Iterable[str] | None = None, buffer: n
     content = read_into(sample.shard, sample.entry, wanted, buffer)
     try:
         return Fields({name: _decode(name, data) for name, data in content.items()})
-    except (OSError, ValueError, SyntaxError, AssertionError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         hint = "stillroom repair    (makes damaged partitions again)"
         raise UserError(f"{sample.key} cannot be decoded", shard=sample.shard, cause=error, hint=hint) from error
 
@@ -204,9 +210,12 @@ def _decode(name: str, data: np.ndarray) -> np.ndarray:
 def _array(data: np.ndarray) -> np.ndarray:
     """The array of an npy file (n,) uint8, without copying it."""
     header = io.BytesIO(data[:ARRAY_HEADER].tobytes())
-    assert np.lib.format.read_magic(header) == (1, 0)
+    version = np.lib.format.read_magic(header)  # moves on to the header
+    if version != (1, 0):
+        raise ValueError(f"an npy file of version {version}")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
-    assert not fortran
+    if fortran:
+        raise ValueError("an npy file by columns")
     return data[header.tell() :].view(dtype).reshape(shape)
 
 
@@ -255,7 +264,8 @@ class Sampler:
         views: int,
         seed: int,
     ) -> None:
-        assert samples, "nothing to draw from"
+        if not samples:
+            raise UserError("the dataset holds no sample to train on", hint="more portraits: --set portraits.count=N")
         self.batch_size, self.views, self.seed = batch_size, views, seed
         self.image_prompt_fraction = image_prompt_fraction
         self._samples = samples

@@ -19,8 +19,8 @@ from tasks.training.data import SampleRef
 Renderer = Callable[[Tensor, Tensor], Render]
 
 
-def look(triplane: Tensor, render: Renderer, camera: np.ndarray, view_cameras: np.ndarray) -> tuple[np.ndarray, Lesson]:
-    """Render a view from the sample's own camera (25,), (H, W, 3) uint8, and a lesson from view_cameras (n, 25).
+def look(triplane: Tensor, render: Renderer, camera: np.ndarray, view_cameras: np.ndarray) -> Lesson:
+    """Render a lesson from the sample's own camera (25,) and from view_cameras (n, 25).
 
     triplane: (1, 3*C, h, w).
     """
@@ -28,7 +28,7 @@ def look(triplane: Tensor, render: Renderer, camera: np.ndarray, view_cameras: n
     with torch.no_grad():
         seen = render(triplane.expand(len(cameras), -1, -1, -1), cameras)
     pictures, depths = to_bytes(seen.image), seen.depth[:, 0].float().cpu().numpy()
-    return pictures[0], Lesson(triplane[0].float().cpu().numpy(), pictures[1:], view_cameras, depths, {})
+    return Lesson(triplane[0].float().cpu().numpy(), pictures[0], pictures[1:], view_cameras, depths, {})
 
 
 def make_sample(

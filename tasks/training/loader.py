@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from data_catalog.samples.shards import bytes_to_read
-from tasks.training.data import Fields, SampleRef, read_fields, view_name
+from tasks.training.data import OWN_VIEW, Fields, SampleRef, read_fields, view_name
 
 THREADS = 4
 ROUND = 1 << 16  # bytes; buffer sizes are multiples of it, so that samples of similar size share them
@@ -28,6 +28,7 @@ class Wanted(NamedTuple):
     pseudo_label: bool
     triplane: bool
     views: bool
+    own_view: bool = False
 
     def names(self, sample: SampleRef, views: Sequence[int] | None = None) -> tuple[str, ...]:
         """Return the fields to read of a sample; of views with a field each, only the given ones, or all."""
@@ -35,6 +36,8 @@ class Wanted(NamedTuple):
         names = {"portrait.png", *(["pseudo_label.png"] if self.pseudo_label else [])}
         if self.triplane:
             names |= {name for name in stored if name.startswith("triplane")}
+        if self.own_view:
+            names |= stored.keys() & set(OWN_VIEW)
         if self.views:
             names |= {"view_cameras.npy", "depths.npy", "views.npy"} & stored.keys()
             drawn = {name for name in stored if name.startswith("view_") and name.endswith(".jpg")}
@@ -111,7 +114,10 @@ class Loader:
 
     def whole(self, sample: SampleRef) -> Fields:
         """Return all wanted fields of one sample, outside the steps."""
-        return self._kept.get(sample.key) or read_fields(sample, {*self.wanted.names(sample), "pseudo_label.png"})
+        return self._kept.get(sample.key) or read_fields(sample, self._whole_names(sample))
+
+    def _whole_names(self, sample: SampleRef) -> tuple[str, ...]:
+        return self.wanted._replace(pseudo_label=True, own_view=True).names(sample)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -120,7 +126,7 @@ class Loader:
     def _asked(
         self, samples: Sequence[SampleRef], views: Sequence[Sequence[int]] | None
     ) -> list[tuple[SampleRef, tuple[str, ...]]]:
-        wanted = self.wanted if views is not None else self.wanted._replace(views=False)
+        wanted = self.wanted if views is not None else self.wanted._replace(views=False, own_view=False)
         drawn = views if views is not None else [()] * len(samples)
         return [(sample, wanted.names(sample, own)) for sample, own in zip(samples, drawn, strict=True)]
 
@@ -146,7 +152,7 @@ class Loader:
         if kept is not None:
             return _Read(kept, None)
         if keep:
-            fields = read_fields(sample, {*self.wanted.names(sample), "pseudo_label.png"})
+            fields = read_fields(sample, self._whole_names(sample))
             with self._lock:
                 if sample.key not in self._kept:
                     self._kept[sample.key] = fields

@@ -67,18 +67,18 @@ def _samples(pairs: Sequence[tuple[SampleRef, SampleRef]], teacher: Live3D, sett
         with torch.no_grad():
             triplanes = teacher.encode(signed(edited, settings.run.device)).float().cpu().numpy()
         for (_, mirrored), fields, picture, triplane in zip(some, read, edited, triplanes, strict=True):
-            yield make_sample(
-                mirrored, _flip(fields.portrait), picture, _mirror_lesson(fields, triplane), settings.teach
-            )
+            lesson = _mirror_lesson(fields, picture, triplane)
+            yield make_sample(mirrored, _flip(fields.portrait), picture, lesson, settings.teach)
 
 
-def _mirror_lesson(fields: Fields, triplane: np.ndarray) -> Lesson:
+def _mirror_lesson(fields: Fields, picture: np.ndarray, triplane: np.ndarray) -> Lesson:
     """Mirror the teacher's views and depths: rendering them again would cost most of the time.
 
-    triplane: (3*C, h, w), of the mirrored picture.
+    picture: (H, W, 3) uint8, mirrored.  triplane: (3*C, h, w), of that picture.
     """
+    own = picture if fields.own_view is None else _flip(fields.own_view)  # None: made before it was stored
     cameras = mirror_label(torch.from_numpy(fields.view_cameras.copy())).float().numpy()
-    return Lesson(triplane, _flip(fields.views), cameras, np.ascontiguousarray(fields.depths[..., ::-1]), {})
+    return Lesson(triplane, own, _flip(fields.views), cameras, np.ascontiguousarray(fields.depths[..., ::-1]), {})
 
 
 def _flip(pictures: np.ndarray) -> np.ndarray:

@@ -10,55 +10,31 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from data_catalog.config.errors import UserError
 from data_catalog.config.settings import DistillSettings
-from models.precision import Precision, autocast
-from models.three_d.live3d import Render
 from models.three_d.losses import LossWeights, ViewTarget, distillation_loss, triplane_loss
-from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
-from models.three_d.rendering import SamplingNoise
-from tasks.training.batches import Batch, BatchMaker, PromptGroup
+from models.three_d.patches import crop, draw_corners, draw_noise
+from tasks.training.batches import Batch, BatchMaker
 from tasks.training.data import Sampler, SampleRef, StepDraw, read_fields
+from tasks.training.forward import Lesson
 from tasks.training.rates import make_optimizer
 
 if TYPE_CHECKING:
     from models.three_d.losses import PerceptualDistance
-    from models.three_d.student import Student
 
 AHEAD = 2  # steps whose samples are read while one is computed
 
 
-class Lesson(nn.Module):
-    """Forward pass of the student in one call, so that a distributed wrapper sees it."""
-
-    def __init__(self, student: Student, patch_rays: int, precision: Precision) -> None:
-        super().__init__()
-        self.student, self.patch_rays, self.precision = student, patch_rays, precision
-
-    def forward(
-        self, batch: Batch, corners: Tensor | None = None, noise: SamplingNoise | None = None
-    ) -> tuple[Tensor, list[Render]]:
-        """corners: (V, B, 2) of the patches to render.  Returns the triplane (B, 3*C, h, w) and V renders."""
-        low, high = (part.contiguous(memory_format=torch.channels_last) for part in batch.features)
-        with autocast(self.precision, low.device.type):
-            asked = [self._ask(high[group.places], group) for group in batch.prompts]
-            order = torch.cat([group.places for group in batch.prompts]).argsort()
-            triplane = self.student.lift(torch.cat(asked)[order], low)
-        triplane = triplane.contiguous().float()
-        if corners is None or noise is None:
-            return triplane, []
-        count, size = batch.cameras.shape[:2]
-        planes, cameras = triplane.repeat(count, 1, 1, 1), batch.cameras.flatten(0, 1)
-        seen = render_patches(self.student, planes, cameras, corners.flatten(0, 1), self.patch_rays, noise)
-        return triplane, [Render(*(part[i * size : (i + 1) * size] for part in seen)) for i in range(count)]
-
-    def _ask(self, high: Tensor, group: PromptGroup) -> Tensor:
-        """E_p on the samples of one kind of prompt.  high: (G, I, h, w)."""
-        return self.student.attend(high, self.student.read(group.prompts, group.kind), group.kind)
+def micro_shares(batch: int, share: slice, most: int) -> list[slice]:
+    """Cut a process's places of a batch into slices of at most so many places."""
+    places = range(batch)[share]
+    parts = (places[first : first + most] for first in range(0, len(places), most))
+    return [slice(part.start, part.stop, part.step) for part in parts]
 
 
 class Trainer:
@@ -98,6 +74,9 @@ class Trainer:
         self.parameters = self.student.trainable_parameters()
         self.resolution = self.student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
+        if self.patch_rays > self.resolution:
+            hint = f"--set distill.patch_rays={self.resolution}, or null for the whole view"
+            raise UserError("distill.patch_rays is more than a view has", found=self.patch_rays, hint=hint)
         # A step takes two thirds of the time: docs/lab/training.md.
         convert_conv2d_weight_memory_format(self.student.encoder, torch.channels_last)
         optimizer = make_optimizer(self.student, settings)
@@ -106,6 +85,7 @@ class Trainer:
         self.lesson, self.optimizer = accelerator.prepare(
             Lesson(self.student, self.patch_rays, settings.precision), optimizer
         )
+        self.micro_batch = maker.room.micro_batch
         self.taken = 0  # steps
         self.average: list[Tensor] = []  # of the parameters, where one is wanted
         self._ahead: dict[int, StepDraw] = {}  # draws of this step and those that are read ahead
@@ -117,21 +97,35 @@ class Trainer:
         with_views: compare what is seen, too, not only triplanes. The loop steps `schedule` afterwards.
         """
         draw = self._next_draw(with_views)
-        batch = self.maker.make(self.learned, draw, self.share, with_views)
-        places = range(len(draw.samples))[self.share]
-        generators = [torch.Generator(self.maker.device).manual_seed(draw.noise_seed + place) for place in places]
-        loss, parts = self.compare_views(batch, generators) if with_views else self.compare_triplanes(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        *first, last = micro_shares(len(draw.samples), self.share, self.micro_batch)
+        with self.accelerator.no_sync(self.lesson):  # processes exchange gradients once a step
+            found = [self._learn_from(draw, share, with_views) for share in first]
+        found.append(self._learn_from(draw, last, with_views))
         if self.settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
         self.add_to_average()
         self.taken += 1
-        losses = torch.stack([loss.detach(), *(part.detach() for part in parts.values())])
+        losses = torch.stack([torch.stack([*each.values()]) for each in found]).sum(dim=0)
         losses = self.accelerator.reduce(losses, reduction="mean")
         rate = self.optimizer.param_groups[0]["lr"]
-        return dict(zip(["loss", *parts], losses.unbind(), strict=True)) | {"lr": rate}
+        return dict(zip(found[0], losses.unbind(), strict=True)) | {"lr": rate}
+
+    def _learn_from(self, draw: StepDraw, share: slice, with_views: bool) -> dict[str, Tensor]:
+        """Add the gradients of some places of a batch; returns their part of this process's losses.
+
+        Every loss is a mean over samples: those of micro-batches, by their sizes, make that of the whole.
+        """
+        batch = self.maker.make(self.learned, draw, share, with_views)
+        places = range(len(draw.samples))
+        generators = [
+            torch.Generator(self.maker.device).manual_seed(draw.noise_seed + place) for place in places[share]
+        ]
+        loss, parts = self.compare_views(batch, generators) if with_views else self.compare_triplanes(batch)
+        weight = len(places[share]) / len(places[self.share])
+        self.accelerator.backward(loss * weight)
+        return {name: each.detach() * weight for name, each in {"loss": loss, **parts}.items()}
 
     def finish(self) -> None:
         """Stop reading ahead; no step follows."""

@@ -7,7 +7,7 @@ small one BT.601's, as players take them. HDR (PQ, HLG) becomes SDR, see `data_c
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from data_catalog.samples.colour import HDR_CURVES, SRGB, coded_space, to_srgb
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.video.stream import VideoStream
 
 UNKNOWN = 2  # codes of H.273
 BT709, BT601, BT2020 = 1, 5, 9  # of a matrix, for FFmpeg's swscale
@@ -26,12 +27,38 @@ HD = (1280, 577)  # px, least width or height of an untagged picture that is tak
 SDR_HINT = "ffmpeg -i in.mp4 -vf libplacebo=color_primaries=bt709:color_trc=bt709:colorspace=bt709 out.mp4"
 
 
-def to_picture(frame: VideoFrame, aspect: Fraction) -> np.ndarray:
-    """Return (H, W, 3) uint8.  Raises UserError for colours of no known kind.
+class Tags(NamedTuple):
+    """Notes of a container on its pictures; colours are codes of H.273.  aspect: width of a pixel for its height."""
 
-    aspect: width of a pixel for its height.
-    """
-    return np.ascontiguousarray(_turn(_square(_to_srgb(frame), aspect), _display_matrix(frame)))
+    aspect: Fraction
+    primaries: int
+    curve: int
+    matrix: int
+    range: int
+
+
+def read_tags(stream: VideoStream) -> Tags:
+    """Return the container's tags; to be called before decoding, which overwrites them by the pictures' own."""
+    context = stream.codec_context
+    return Tags(
+        stream.sample_aspect_ratio or Fraction(1),
+        int(context.color_primaries),
+        int(context.color_trc),
+        int(context.colorspace),
+        int(context.color_range),
+    )
+
+
+def to_picture(frame: VideoFrame, tags: Tags) -> np.ndarray:
+    """Return (H, W, 3) uint8.  tags: count where the frame has none.  Raises UserError for colours of no known kind."""
+    tags = Tags(
+        tags.aspect,
+        tags.primaries if frame.color_primaries == UNKNOWN else int(frame.color_primaries),
+        tags.curve if frame.color_trc == UNKNOWN else int(frame.color_trc),
+        tags.matrix if frame.colorspace == UNKNOWN else int(frame.colorspace),
+        int(frame.color_range) or tags.range,
+    )
+    return np.ascontiguousarray(_turn(_square(_to_srgb(frame, tags), tags.aspect), _display_matrix(frame)))
 
 
 def shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
@@ -39,17 +66,15 @@ def shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
 
 
-def _to_srgb(frame: VideoFrame) -> np.ndarray:
-    curve, primaries = frame.color_trc, frame.color_primaries
-    if curve in HDR_CURVES and primaries == UNKNOWN:
-        primaries = BT2020
-    space = coded_space(primaries, curve)
+def _to_srgb(frame: VideoFrame, tags: Tags) -> np.ndarray:
+    primaries = BT2020 if tags.curve in HDR_CURVES and tags.primaries == UNKNOWN else tags.primaries
+    space = coded_space(primaries, tags.curve)
     alpha = any(component.is_alpha for component in frame.format.components)
     form = {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}
     converted = frame.reformat(
         format=form[space != SRGB, alpha],
-        src_colorspace=_matrix(frame),
-        src_color_range=_range(frame),
+        src_colorspace=_matrix(frame, tags),
+        src_color_range=_range(frame, tags),
         dst_color_range=FULL,
     )
     pixels = converted.to_ndarray()
@@ -60,21 +85,20 @@ def _to_srgb(frame: VideoFrame) -> np.ndarray:
     return (rgb * opacity + 255 * (1 - opacity) + 0.5).astype(np.uint8)
 
 
-def _matrix(frame: VideoFrame) -> int:
+def _matrix(frame: VideoFrame, tags: Tags) -> int:
     """Return swscale's code of the way from Y'CbCr to RGB."""
-    code = frame.colorspace
-    if code in _UNREAD and not frame.format.is_rgb:
-        raise UserError("the colours of the video are not read", found=_UNREAD[code], hint=SDR_HINT)
-    if code in _MATRICES:
-        return _MATRICES[code]
-    if frame.color_trc in HDR_CURVES:
+    if tags.matrix in _UNREAD and not frame.format.is_rgb:
+        raise UserError("the colours of the video are not read", found=_UNREAD[tags.matrix], hint=SDR_HINT)
+    if tags.matrix in _MATRICES:
+        return _MATRICES[tags.matrix]
+    if tags.curve in HDR_CURVES:
         return BT2020
     return BT709 if frame.width >= HD[0] or frame.height >= HD[1] else BT601
 
 
-def _range(frame: VideoFrame) -> int:
-    if frame.color_range in (LIMITED, FULL):
-        return int(frame.color_range)
+def _range(frame: VideoFrame, tags: Tags) -> int:
+    if tags.range in (LIMITED, FULL):
+        return tags.range
     name = frame.format.name
     return FULL if frame.format.is_rgb or name.startswith(("yuvj", "gray", "ya8", "ya16")) else LIMITED
 

@@ -15,11 +15,12 @@ from data_catalog.config.errors import UserError
 from data_catalog.samples.formats import is_picture_name, name_foreign
 from data_catalog.samples.images import Rejected, read_image
 from tasks.pictures.video import FPS, Frame
-from tasks.video.pixels import SDR_HINT, UNKNOWN, shown_size, to_picture
+from tasks.video.pixels import SDR_HINT, UNKNOWN, read_tags, shown_size, to_picture
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.video.stream import VideoStream
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave the alpha out
@@ -61,7 +62,7 @@ class Clip:
                 continue
             if held is not None:
                 yield held._replace(duration=number - held.pts)
-            held = Frame(image.rgb, number, 1)
+            held = Frame(image.rgb, 0 if held is None else number, 1)
         if held is None:
             path, image = refused[0]
             raise image.as_error(f"no frame in {self.path} can be read; {path.name}")
@@ -91,10 +92,10 @@ def open_clip(path: Path, max_pixels: int) -> Clip:
     if not path.is_file():
         raise UserError(f"there is no video {path}", expected="a video file, or a folder of pictures")
     if path.stat().st_size == 0:
-        raise UserError(f"the video {path} is empty: 0 bytes")
+        raise UserError(f"the video {path} is empty: 0 bytes", hint=AGAIN)
     with _open(path) as container:
         stream = _find_pictures(container, path)
-        width, height = shown_size(stream.width, stream.height, _aspect(stream))
+        width, height = shown_size(stream.width, stream.height, read_tags(stream).aspect)
         if width * height > max_pixels:
             size = f"{width}x{height}"
             raise UserError(f"the pictures of {path} are too large", found=size, expected=f"{max_pixels} pixels")
@@ -117,12 +118,13 @@ class _Decoder:
         seen, held = 0, None
         with _open(self.clip.path) as container:
             stream = _find_pictures(container, self.clip.path)
+            tags = read_tags(stream)
             for picture in self._pictures(container, stream):
                 pts = picture.pts if picture.pts is not None else (0 if held is None else held.pts + self.step)
                 if held is not None:
                     pts = max(pts, held.pts + 1)  # a file may repeat a time
                     yield held._replace(duration=pts - held.pts)
-                rgb = to_picture(picture, _aspect(stream))
+                rgb = to_picture(picture, tags)
                 seen, held = seen + 1, Frame(rgb, pts, self._stored.get(picture.pts) or self.step)
             announced = container.duration / 1_000_000 if container.duration else 0.0
             end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
@@ -168,16 +170,22 @@ def _open(path: Path) -> InputContainer:
     try:
         return av.open(str(path))
     except av.error.FFmpegError as error:
-        foreign, start = None, b""
-        if path.is_file():
-            with path.open("rb") as file:
-                start = file.read(65536)
-            foreign = name_foreign(start)
-        if start[4:8] in (b"ftyp", b"mdat", b"moov"):
-            found = "its index is missing or cut: the recording or the copy broke off"
-            raise UserError(f"{path} cannot be read as a video", found=found, hint=AGAIN) from None
-        found = foreign.reason if foreign is not None else str(error.strerror)
-        raise UserError(f"{path} cannot be read as a video", found=found) from None
+        raise _explain(path, error) from None
+
+
+def _explain(path: Path, error: FFmpegError) -> UserError:
+    """Return the message for a file that FFmpeg does not open."""
+    message, expected = f"{path} cannot be read as a video", "a video, or a folder of pictures"
+    try:
+        with path.open("rb") as file:
+            start = file.read(65536)
+    except OSError as cause:
+        return UserError(message, cause=cause.strerror or cause)
+    if start[4:8] in (b"ftyp", b"mdat", b"moov"):
+        return UserError(message, found="no index: the recording, or the copy of it, broke off", hint=AGAIN)
+    foreign = name_foreign(start)
+    found = str(error.strerror) if foreign is None else foreign.reason.removesuffix(", not a picture")
+    return UserError(message, found=found, expected=expected)
 
 
 def _find_pictures(container: InputContainer, path: Path) -> VideoStream:
@@ -204,12 +212,6 @@ def _find_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
     decoder = av.CodecContext.create(name, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     return lambda packet: decoder.decode(packet if packet.size else None)
-
-
-def _aspect(stream: VideoStream) -> Fraction:
-    """Return the width of a pixel for its height."""
-    aspect = stream.sample_aspect_ratio
-    return aspect if aspect else Fraction(1)
 
 
 def _natural(path: Path) -> list[tuple[bool, int, str]]:

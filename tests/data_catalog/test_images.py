@@ -111,10 +111,12 @@ def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
 def test_empty_and_foreign_files_are_rejected() -> None:
     assert decode_image(b"") == Rejected("empty file")
     assert decode_image(b"no picture") == Rejected("not an image")
+    assert decode_image(b"RIFF\4\0\0\0WAVEfmt ") == Rejected("not an image")
     assert decode_image(b"\x89PNG\r\n\x1a\n") == Rejected("corrupt")
+    assert decode_image(iso(b"avif", b"mif1")) == Rejected("corrupt")
 
 
-@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 def test_a_truncated_picture_is_rejected(name: str, share: float) -> None:
     data = encoded(Image.fromarray(gradient(200, 200)), name)

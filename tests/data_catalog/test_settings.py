@@ -87,6 +87,17 @@ def test_a_profile_with_a_folder_takes_it_whole(folder: Path) -> None:
         ("edit.steps=[1", "--set edit.steps=[1: the value is not YAML"),
         ("edit.steps.more=1", "--set edit.steps.more=1, edit.steps: input should be a valid integer"),
         ("profile=other", "--set profile=other: unknown key 'profile'"),
+        ("edit.guidance_scale=.inf", "edit.guidance_scale: input should be a finite number"),
+        ("distill.lr=.nan", "distill.lr: input should be a finite number"),
+        ("edit.guidance_interval=[0, .nan]", "edit.guidance_interval.1: input should be a finite number"),
+        ("portraits.seed=99999999999999999999999", "portraits.seed: input should be less than or equal to"),
+        ("edit.seed=9223372036854775808", "edit.seed: value error, input should be a number of 64 bits at most"),
+        ("portraits.count=1e30", "portraits.count"),
+        ("align.size=63", "align.size: input should be a multiple of 8"),
+        ("align.size=16", "align.size: input should be greater than or equal to 24"),
+        ("align.size=1000000", "align.size: input should be less than or equal to 4096"),
+        ("run.device=gpu", "run.device: value error, input should be cpu, cuda, or cuda:N for one of several"),
+        ("run.device=cuda:-1", "run.device: value error, input should be cpu"),
     ],
 )
 def test_a_wrong_override_is_said(folder: Path, override: str, message: str) -> None:
@@ -123,6 +134,11 @@ def test_a_profile_that_is_not_there_is_said_with_those_that_are(folder: Path, p
     message = said(folder, profile=profile)
     assert f"there is no profile '{profile}'" in message
     assert "profiles  demo" in message
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:3", "mps"])
+def test_devices_of_torch_are_settings(folder: Path, device: str) -> None:
+    assert load_settings("demo", [f"run.device={device}", "edit.seed=9223372036854775807"]).run.device == device
 
 
 def test_a_user_error_survives_pickling_whole() -> None:

@@ -97,5 +97,5 @@ def test_a_portrait_in_two_splits_is_found(tmp_path: Path) -> None:
 
 
 def test_a_key_occurs_once(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="occurs twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         make(tmp_path, "a", pa.concat_tables([rows(), rows()]))

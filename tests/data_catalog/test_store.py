@@ -241,3 +241,28 @@ def test_a_record_survives_its_round_trip() -> None:
         partition="a/all", stage="a", version=1, fingerprint="f", fingerprint_inputs={}, digest="d", files={}
     )
     assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+def write_privately(work: Work) -> Summary:
+    path = work.folder / "b" / "student.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"s")
+    path.chmod(0o600)  # as safetensors does
+    return write_two(work)
+
+
+def write_two(work: Work) -> Summary:
+    (work.folder / "a.bin").write_bytes(b"a")
+    return Summary(samples=1)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_every_file_of_a_partition_has_the_rights_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        execute(job(write_privately), tmp_path)
+    finally:
+        os.umask(before)
+    made = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert len(made) == 3
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in made} == {path.name: oct(mode) for path in made}

@@ -148,6 +148,17 @@ def test_a_colon_within_a_prompt_is_said(folder: Path) -> None:
     assert "quote the text" in message
 
 
+def test_a_text_that_a_comment_cuts_is_said(folder: Path) -> None:
+    (folder / "neon.yaml").write_text("prompts: # the first\n- Make it neon   # is paraphrased\n- Make her a #1 fan\n")
+    message = said(folder / "neon.yaml")
+    assert "found     Make her a #1 fan" in message
+    assert 'quote it: "Make her a #1 fan"' in message
+    (folder / "neon.yaml").write_text(
+        "prompts: # the first\n- Make it neon   # is one\n- 'Make her a #1 fan'  #so\n- C#\n"
+    )
+    assert read_style(folder / "neon.yaml").prompts == ["Make it neon", "Make her a #1 fan", "C#"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [("guidance_scale: yes", "a number is expected"), ("gates: {min_clip_text: on}", "a number is expected"),

@@ -10,7 +10,7 @@ import pytest
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from tasks.evaluation.table import STUDENT, TEACHERS
-from tasks.lab.claims.arm import WHOLE_ARM, picture_name
+from tasks.lab.claims.arm import TABLE, WHOLE_ARM, picture_name
 from tasks.lab.claims.claims import (
     ARMS,
     BOTH,
@@ -20,17 +20,19 @@ from tasks.lab.claims.claims import (
     WHOLE,
     Difference,
     areas,
+    arms_of,
+    claims_of,
     compare,
     judge,
     judge_all,
     judge_speed,
 )
-from tasks.lab.claims.exam import NO_HIGH, NO_LOW, TRUE
+from tasks.lab.claims.exam import LIFTED_NO_HIGH, LIFTED_NO_LOW, MOVED, TRUE
 from tasks.lab.claims.page import PAGE, Trained, sentence, write_page
 from tasks.pictures.sheets import write_png
 
 Row = dict[str, Any]
-MEASURES = ("id", "clip", "three_d", "lpips", "depth_error", "silhouette_iou", "psnr_novel", "colours")
+MEASURES = ("id", "clip", "three_d", "lpips", "depth_error", "silhouette_iou", "psnr_novel", "colours", *MOVED)
 
 
 def rows(values: Mapping[tuple[int, int], float | None], measure: str = "clip") -> list[Row]:
@@ -64,10 +66,33 @@ def test_the_rule_reads_nothing_but_the_interval_and_the_claimed_direction(
     assert judge(Difference((low + high) / 2, low, high), claimed) == verdict
 
 
-def test_what_was_not_measured_is_not_reproduced() -> None:
+def test_what_was_not_measured_is_called_that_and_never_not_reproduced() -> None:
     unknown = rows(dict.fromkeys(grid(0.0)))
     assert compare(unknown, unknown, "clip") is None
-    assert judge(None, 1) == "not reproduced"
+    assert judge(None, 1) == "not measured"
+    assert judge_all(["reproduced", "not measured"]) == judge_all(["not measured"] * 2) == "not measured"
+    assert sentence("not measured", ["not measured"]).startswith("Not measured: ")
+    told = sentence("not measured", ["reproduced", "not measured"])
+    assert told == "Not measured as a whole: of 2 measures 1 as the paper says, 1 not measured."
+
+
+def test_a_world_without_true_heads_offers_the_claims_that_it_can_measure_and_their_arms() -> None:
+    known = {claim.number: {test.measure for test in claim.tests} for claim in claims_of("paper")}
+    assert set(known) == {1, 3, 4, 6}
+    assert not set().union(*known.values()) & {"depth_error", "silhouette_iou", "psnr_novel"}
+    assert [arm.name for arm in arms_of("paper")] == [STUDENT, BOTH, NO_2D, WHOLE]  # none without L3D
+    assert claims_of("embedded") == CLAIMS
+    assert arms_of("embedded") == ARMS
+
+
+def test_the_paper_s_arms_learn_at_the_profile_s_own_rates() -> None:
+    paper = load_settings("paper")
+    for arm in arms_of("paper"):
+        chosen = load_settings("paper", arm.overrides(0, None, paper)).distill
+        changed = {name for name, value in chosen.model_dump().items() if value != getattr(paper.distill, name)}
+        assert changed <= {"grid_every", *arm.settings}, arm.name
+    demo = load_settings("demo")
+    assert load_settings("demo", ARMS[1].overrides(0, None, demo)).distill.iterations == 400
 
 
 def test_a_claim_is_what_all_of_its_measures_are() -> None:
@@ -120,8 +145,9 @@ def test_equal_seconds_end_where_the_first_arm_does() -> None:
 
 
 def test_arms_that_are_compared_differ_in_what_they_are_named_for_alone() -> None:
-    own = load_settings("demo", []).distill
-    chosen = {arm.name: load_settings("demo", arm.overrides(1, 90, own.iterations)).distill for arm in ARMS}
+    demo = load_settings("demo", [])
+    own = demo.distill
+    chosen = {arm.name: load_settings("demo", arm.overrides(1, 90, demo)).distill for arm in ARMS}
     both = chosen[BOTH].model_dump()
     assert {name for name, value in chosen[NO_3D].model_dump().items() if value != both[name]} == {"lambda_3d"}
     assert {name for name, value in chosen[NO_2D].model_dump().items() if value != both[name]} == {"lambda_2d"}
@@ -132,15 +158,16 @@ def test_arms_that_are_compared_differ_in_what_they_are_named_for_alone() -> Non
     assert chosen[STUDENT].model_dump(exclude={"seed", "grid_every"}) == profile
 
 
-def trained(folder: Path, means: dict[tuple[str, str], float]) -> list[Trained]:
+def trained(folder: Path, means: dict[tuple[str, str], float], settings: Settings | None = None) -> list[Trained]:
     """All arms with two seeds. `means`: by method and measure, where it is not 1."""
     made = []
+    settings = settings or Settings()
     rng = np.random.default_rng(0)
-    for arm in ARMS:
+    for arm in arms_of(settings.world):
         for seed in range(2):
             own = folder / f"{arm.name}-{seed}"
             own.mkdir(parents=True)
-            methods = (STUDENT, TEACHERS, NO_HIGH, NO_LOW) if arm.name == STUDENT else (STUDENT,)
+            methods = TABLE.methods if arm.name == STUDENT else (STUDENT,)
             found: list[Row] = []
             for method in methods:
                 write_png(own / picture_name(method), np.zeros((8, 24, 3), np.uint8))
@@ -159,7 +186,7 @@ def trained(folder: Path, means: dict[tuple[str, str], float]) -> list[Trained]:
             ]
             timing = [{"editor_steps": 100, STUDENT: 0.01, TEACHERS: 1.5}] if arm.name == STUDENT else []
             run = f"run-{arm.name}-{seed}"
-            made.append(Trained(arm.name, seed, found, curve, timing, own, Settings(), 60.0, run))
+            made.append(Trained(arm.name, seed, found, curve, timing, own, settings, 60.0, run))
     return made
 
 
@@ -172,10 +199,20 @@ def test_the_page_says_of_each_claim_what_came_out(tmp_path: Path) -> None:
         (NO_2D, "clip"): 2.0,
         (NO_2D, "lpips"): 0.5,
         (WHOLE, "pace"): 2.0,
+        (LIFTED_NO_HIGH, "colours_moved"): 2.0,
+        (LIFTED_NO_LOW, "depth_moved"): 2.0,
+        (LIFTED_NO_LOW, "silhouette_kept"): 0.5,
     }
     document, files = write_page(tmp_path / "page", "the command", trained(tmp_path, means))
     verdicts = {claim["number"]: claim["verdict"] for claim in document["claims"]}
-    assert verdicts == {1: "not reproduced", 2: "reproduced", 3: "opposite", 4: "reproduced", 5: "not reproduced"}
+    assert verdicts == {
+        1: "not reproduced",
+        2: "reproduced",
+        3: "opposite",
+        4: "reproduced",
+        5: "not reproduced",
+        6: "reproduced",
+    }
     assert all(path.stat().st_size for path in files)
     assert {path.name for path in files} == {PAGE, *(claim.figure for claim in CLAIMS)}
     page = (tmp_path / "page" / PAGE).read_text(encoding="utf-8")
@@ -187,3 +224,12 @@ def test_the_page_says_of_each_claim_what_came_out(tmp_path: Path) -> None:
     assert "| 100 | 150 | 150 to 150 | 250 | not reproduced |" in page
     assert "Opposite: every measure goes the other way." in page
     assert f"`run-{WHOLE}-1`" in page
+
+
+def test_the_paper_s_page_shows_its_claims_and_names_those_it_leaves_out(tmp_path: Path) -> None:
+    document, _ = write_page(tmp_path / "page", "the command", trained(tmp_path, {}, load_settings("paper")))
+    assert [claim["number"] for claim in document["claims"]] == [1, 3, 4, 6]
+    page = (tmp_path / "page" / PAGE).read_text(encoding="utf-8")
+    assert "Not offered in this world" in page
+    assert CLAIMS[1].title in page
+    assert f"## 2. {CLAIMS[1].title}" not in page

@@ -20,10 +20,25 @@ from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.evaluation.methods import Models
-from tasks.evaluation.metrics import Judges
+from tasks.evaluation.metrics import Judges, Views, look
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.lab.claims.arm import CURVE, FROZEN, ROWS, WHOLE, Kind, learn_and_measure, picture_name
-from tasks.lab.claims.exam import NO_HIGH, NO_LOW, TRUE, Bench, Exam, colours, make_bench
+from tasks.lab.claims.exam import (
+    HIGH,
+    LIFTED,
+    LIFTED_NO_HIGH,
+    LIFTED_NO_LOW,
+    LOW,
+    NO_HIGH,
+    NO_LOW,
+    TRUE,
+    Bench,
+    Exam,
+    colours,
+    compare_heads,
+    make_bench,
+    with_random,
+)
 from tasks.lab.claims.training import STEPS, TimedTrainer, read_curve
 from tasks.training.student_files import load_student
 from tests.worlds import taught
@@ -166,6 +181,37 @@ def test_the_other_methods_are_measured_beside_the_student(frozen: Work, bench: 
             parameter.add_(1.0)
     assert np.array_equal(exam.views(NO_HIGH, sample).pictures, seen[NO_HIGH])
     assert not np.array_equal(exam.views(NO_LOW, sample).pictures, seen[NO_LOW])
+
+
+def test_live3d_with_random_weights_in_a_branch_is_compared_with_itself(frozen: Work, bench: Bench) -> None:
+    teacher = bench.models.teacher
+    for parts in (LOW, HIGH):
+        changed = with_random(teacher, parts, seed=0).encoder.state_dict()
+        moved = {
+            name.split(".")[0] for name, value in teacher.encoder.state_dict().items() if not changed[name].equal(value)
+        }
+        assert moved == set(parts)  # and nothing of Live3D itself was touched
+    exam = Exam(bench, load_student(frozen.folder))
+    rows = exam.take((STUDENT, LIFTED, LIFTED_NO_HIGH, LIFTED_NO_LOW))
+    by_method = {method: [row for row in rows if row["method"] == method] for method in {row["method"] for row in rows}}
+    assert {row["colours_moved"] for row in by_method[LIFTED]} == {0.0}
+    for method in (LIFTED_NO_HIGH, LIFTED_NO_LOW):
+        assert all(row["colours_moved"] > 0 for row in by_method[method])
+        assert {row["id"] for row in by_method[method]} == {None}  # of an unedited portrait no edit is measured
+    assert {row["colours_moved"] for row in by_method[STUDENT]} == {None}
+    sample = bench.tested[0]
+    lifted = exam.views(LIFTED, sample).pictures[0]
+    portrait = exam.evaluation.encode(bench.fields[sample.key].portrait)
+    expected = look(teacher, portrait, exam.evaluation.cameras(sample)[:1])
+    assert np.abs(lifted.astype(int) - expected.pictures[0]).max() <= 1
+
+
+def test_a_moved_head_is_measured_as_such() -> None:
+    views = Views(np.full((1, 4, 4, 3), 100, np.uint8), np.full((1, 4, 4), 2.0), np.ones((1, 4, 4)))
+    other = Views(np.full((1, 4, 4, 3), 151, np.uint8), np.full((1, 4, 4), 2.5), np.ones((1, 4, 4)))
+    other.opacity[0, :2] = 0
+    found = compare_heads(other, views)
+    assert found == {"colours_moved": pytest.approx(0.2), "depth_moved": 0.25, "silhouette_kept": 0.5}
 
 
 def test_colours_do_not_see_where_they_lie() -> None:

@@ -15,16 +15,29 @@ def test_the_renderer_sees_what_one_built_as_eg3ds_sees() -> None:
     assert found["training"] < 1e-4  # sums in another order
 
 
-def test_some_rays_at_a_time_give_the_same_pictures_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    planes, decoder, origins, directions = scene(8, "cpu")
+@pytest.mark.parametrize(("rays", "parts"), [(10, 3 * 7), (64, 3), (129, 2)])  # the last part is smaller
+def test_some_rays_at_a_time_give_the_same_pictures_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, rays: int, parts: int
+) -> None:
+    planes, decoder, origins, directions = (
+        each if callable(each) else each.repeat(3, *[1] * (each.ndim - 1)) for each in scene(8, "cpu")
+    )
+    planes = planes * torch.tensor([1.0, 0.5, -1.0]).view(3, 1, 1, 1)
     volume = VolumeRenderer(RayOptions(coarse_samples=12, fine_samples=8))
-    noise = volume.noise(1, 64, torch.Generator().manual_seed(0))
+    noise = volume.noise(3, 64, torch.Generator().manual_seed(0))
+    calls: list[torch.Size] = []
+    render = volume._render
+    monkeypatch.setattr(volume, "_render", lambda *given: (calls.append(given[2].shape), render(*given))[1])
     found = []
-    for at_once in (2**20, 20 * 10):  # ten rays of the 64, so that the last part is smaller
-        monkeypatch.setattr(rendering, "SAMPLES_AT_ONCE", at_once)
+    for at_once in (2**20, 20 * rays):
+        monkeypatch.setattr(rendering, "SAMPLES_AT_ONCE", {"cpu": at_once})
+        calls.clear()
         given = planes.clone().requires_grad_(True)
         seen = volume(given, decoder, origins, directions, noise)
         loss = seen.features.square().mean() + (seen.depth * seen.opacity).mean()
+        if at_once == 20 * rays:
+            assert len(calls) == parts
+            assert max(size[0] * size[1] for size in calls) <= rays
         found.append([*(part.detach() for part in seen), *torch.autograd.grad(loss, [given, *decoder.parameters()])])
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-7)

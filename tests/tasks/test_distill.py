@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from models.precision import Precision
 from models.three_d.student import EMBEDDED, Student
 from tasks.distill import CURVE, SAMPLES_PICTURE, STAGE, Networks, distill, make_student, own_kinds
 from tasks.training.batches import BatchMaker, Prompts
-from tasks.training.data import Sampler, read_fields, read_samples
+from tasks.training.data import OWN_VIEW, Fields, Sampler, read_fields, read_samples
 from tasks.training.looks import Looks
 from tasks.training.loop import course_of, train
 from tasks.training.mirroring import learned_samples
@@ -131,6 +132,35 @@ def test_the_student_is_the_moving_average_of_its_weights_where_one_is_wanted(
     wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
     torch.testing.assert_close(weight.detach(), wanted)
     assert not torch.allclose(wanted, third)
+
+
+@pytest.mark.parametrize("with_views", [False, True])
+@pytest.mark.parametrize("encoders", ["frozen", "learn"])
+def test_micro_batches_have_the_losses_and_gradients_of_the_whole_batch(
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, encoders: str, with_views: bool
+) -> None:
+    update = {"batch_size": 5, "clip_norm": None, "view_lpips_weight": 1.0, "precision": "float32"}
+    settings = SETTINGS.model_copy(update=update | {"prompt_encoder": encoders})
+    losses, gradients = {}, {}
+    for micro_batch, sizes in (("auto", [5]), (2, [2, 2, 1]), (1, [1] * 5)):
+        trainer = make_trainer(root, dataset, networks, settings.model_copy(update={"micro_batch": micro_batch}))
+        torch.nn.init.normal_(trainer.student.encoder.Ref_encoder.proj_tail.weight, std=0.02, generator=generator_of(1))
+        made = mock.Mock(wraps=trainer.maker.make)
+        monkeypatch.setattr(trainer.maker, "make", made)
+        losses[micro_batch] = trainer.step(with_views)
+        assert [len(range(5)[call.args[2]]) for call in made.call_args_list] == sizes
+        gradients[micro_batch] = {name: p.grad for name, p in trainer.student.named_parameters() if p.grad is not None}
+    for micro_batch in (2, 1):
+        assert gradients[micro_batch].keys() == gradients["auto"].keys()
+        for name, value in losses["auto"].items():
+            assert float(losses[micro_batch][name]) == pytest.approx(float(value), rel=1e-5), name
+        longest = max(float(each.norm()) for each in gradients["auto"].values())
+        for name, whole in gradients["auto"].items():
+            assert (gradients[micro_batch][name] - whole).norm() <= 1e-4 * whole.norm() + 1e-6 * longest, name
+
+
+def generator_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_gradients_are_cut_to_the_length_that_is_set(root: Path, dataset: Path, networks: Networks) -> None:
@@ -295,6 +325,23 @@ def make_trainer(root: Path, dataset: Path, networks: Networks, settings: Distil
     learned = [sample for sample in samples if sample.split == "train"]
     maker = BatchMaker(student, networks.teacher, prompts, settings)
     return Trainer(maker, networks.perceptual, learned, settings, course_of(settings), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("target", ["teacher", "pseudo_label"])
+def test_no_view_of_the_teacher_is_rendered_again(
+    root: Path, dataset: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"l2d_target": target, "mirror": True, "memory_mb": 0})
+    rendered = mock.Mock(wraps=networks.teacher.render)
+    monkeypatch.setattr(networks.teacher, "render", rendered)
+    distil_into(f"stored-{target}", root, dataset, networks, settings)
+    assert not rendered.called
+    sample = read_samples(dataset, root)[0]
+    trainer = make_trainer(root, dataset, networks, settings)
+    without = Fields({name: array for name, array in read_fields(sample).arrays.items() if name not in OWN_VIEW})
+    again, stored = (trainer.maker.teacher_view(sample, fields) for fields in (without, read_fields(sample)))
+    assert rendered.call_count == 1  # made before the view was stored
+    torch.testing.assert_close(stored, again.clamp(-1, 1), atol=0.02, rtol=0)
 
 
 def test_encoders_that_learn_start_as_the_frozen_ones_and_in_their_place(

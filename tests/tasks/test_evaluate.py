@@ -281,6 +281,7 @@ def test_pairs_of_views_are_poses_of_the_training_portraits(tmp_path: Path) -> N
     samples = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)
     known = training_poses(samples)
     assert len(known) == taught.SPLITS.count("train")  # a portrait counts once, whatever its styles
+    assert len(training_poses([sample for sample in samples if sample.split == "test"])) == taught.SPLITS.count("test")
     settings = Settings(evaluate=EvaluateSettings(pose_pairs=3))
     evaluation = Evaluation(mock.Mock(), settings, {}, {}, known)
     drawn: dict[str, np.ndarray] = {}
@@ -419,6 +420,7 @@ def test_a_time_is_the_mean_of_the_repetitions_after_the_warm_up() -> None:
 def test_the_student_s_time_includes_the_encoding_of_its_prompt(tmp_path: Path) -> None:
     sample = read_samples(taught.write_dataset(tmp_path, taught.untrained_teacher()), tmp_path)[0]
     nap_s, models = 0.05, mock.Mock()
+    models.student.config.own_encoders = ()
     models.clip.text_tokens.side_effect = lambda texts: time.sleep(nap_s) or torch.zeros(1, 4, 8)
     models.editor.edit.return_value = np.zeros((1, 64, 64, 3), np.uint8)
     timing = time_all(models, sample, Settings(evaluate=EvaluateSettings(timing_repeats=2)))

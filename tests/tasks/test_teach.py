@@ -55,8 +55,10 @@ def test_a_shard_holds_exactly_the_kept_samples_with_the_same_fields(chain: Chai
     samples = [sample for shard in shards(chain) for sample in read_shard(shard)]
     assert {sample.key for sample in samples} == kept
     assert len(samples) == len(kept) == 2 * 4
-    expected = "camera.npy depths.npy meta.json portrait.png pseudo_label.png triplane.npy view_cameras.npy views.npy"
-    assert {" ".join(sorted(sample.fields)) for sample in samples} == {expected}
+    expected = (
+        "camera.npy depths.npy meta.json own_view.npy portrait.png pseudo_label.png triplane.npy view_cameras.npy"
+    )
+    assert {" ".join(sorted(sample.fields)) for sample in samples} == {f"{expected} views.npy"}
     assert all(KEY.fullmatch(sample.key) for sample in samples)
 
 
@@ -67,6 +69,7 @@ def test_the_arrays_have_the_shapes_and_types_of_the_contract(chain: Chain) -> N
     assert found == {
         "camera.npy": ("float32", (25,)),
         "depths.npy": ("float32", (3, 32, 32)),
+        "own_view.npy": ("uint8", (64, 64, 3)),
         "triplane.npy": ("float16", arrays["triplane.npy"].shape),
         "view_cameras.npy": ("float32", (2, 25)),
         "views.npy": ("uint8", (2, 64, 64, 3)),
@@ -144,6 +147,8 @@ def test_the_first_depth_is_the_portraits(teachers: Teachers) -> None:
     views = draw_view_cameras("p0", TeachSettings(views=2))
     lesson = teach_sample(teachers, picture, views[1], views)
     assert np.allclose(lesson.depths[0], lesson.depths[2], atol=1e-5)
+    assert np.abs(lesson.own_view.astype(int) - lesson.views[1]).max() <= 1
+    assert np.abs(lesson.own_view.astype(int) - lesson.views[0]).max() > 1
     assert not np.allclose(lesson.depths[0], lesson.depths[1], atol=1e-5)
 
 
@@ -158,7 +163,7 @@ def test_the_profile_decides_how_triplane_and_views_are_stored(
     lesson = teach_sample(teachers, picture, views[0], views)
     fields = encode_lesson(lesson, settings)
     stored = {"none": set(), "q8": {"triplane_q8.npy", "triplane_q8_tiles.npy"}, "fp16": {"triplane.npy"}}[triplane]
-    seen = {"npy": {"views.npy"}, "jpg": {"view_00.jpg", "view_01.jpg"}}[view_format]
+    seen = {"npy": {"views.npy", "own_view.npy"}, "jpg": {"view_00.jpg", "view_01.jpg", "own_view.jpg"}}[view_format]
     assert set(fields) == {"view_cameras.npy", "depths.npy"} | stored | seen
     if triplane == "q8":
         codes, tiles = (decode_array(fields[name]) for name in sorted(stored))

@@ -293,6 +293,7 @@ def test_an_attempt_is_of_training_portraits_with_new_seeds_and_then_other_promp
 def run_of(scene: Scene, plan: Plan, only: list[str] | None = None) -> Iterator[FlowRun]:
     """A run that has come to the first selection."""
     tracker = Tracker(scene.root, plan.settings, "build-dataset")
+    tracker.begin()
     about = ActiveRun("build-dataset", "demo", str(scene.root), None, tracker.run_id, None)
     recording = Recording(plan, tracker, ActiveNote(scene.root / "active.json", about))
     with Workers(plan.settings.run) as workers:

@@ -1,7 +1,7 @@
 """Stages of the claims: one training each, measured while it learns and at its end.
 
-Their students have names of their own, so that the newest student is never one without a loss. They learn on one
-thread, and their seconds are CPU time, not the wall clock: arms are compared by them while other work may run.
+Their students have names of their own, so that the newest student is never one without a loss. On a CPU they learn on
+one thread, and their seconds are CPU time, not the wall clock: arms are compared by them while other work may run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks import evaluate
 from tasks.distill import chosen_settings
 from tasks.evaluation.table import STUDENT, TEACHERS
-from tasks.lab.claims.exam import NO_HIGH, NO_LOW, Bench
+from tasks.lab.claims.exam import LIFTED, LIFTED_NO_HIGH, LIFTED_NO_LOW, NO_HIGH, NO_LOW, Bench
 from tasks.training.student_files import save_student
 
 ROWS, CURVE, TIMING = "rows.parquet", "curve.parquet", "timing.json"
@@ -35,7 +35,8 @@ class Kind:
 
 FROZEN = Kind()
 WHOLE = Kind(everything_learns=True)
-TABLE = Kind(methods=(STUDENT, TEACHERS, NO_HIGH, NO_LOW), timed=True)
+BRANCHES = (NO_HIGH, NO_LOW, LIFTED, LIFTED_NO_HIGH, LIFTED_NO_LOW)  # methods of Figure 3
+TABLE = Kind(methods=(STUDENT, TEACHERS, *BRANCHES), timed=True)
 
 
 def run_frozen(work: Work) -> Summary:
@@ -49,7 +50,7 @@ def run_whole(work: Work) -> Summary:
 
 
 def run_table(work: Work) -> Summary:
-    """Train as `run_frozen`; measure the student beside its teachers, time it, and use it without a branch."""
+    """Train as `run_frozen`; measure the student beside its teachers, time it; use it and Live3D without a branch."""
     return run(work, TABLE)
 
 

@@ -1,13 +1,15 @@
 """Measurement of the claims' arms: on held-out portraits and prompts, against the true styled heads.
 
-The measures are those of the stage evaluate, and `colours`, which depends on appearance and not on structure.
+The measures are those of the stage evaluate, and `colours`, which depends on appearance and not on structure. Heads by
+Live3D with random weights in a branch are compared with those by Live3D as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,13 @@ import torch
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import DistillSettings, Settings
+from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import Work
 from models.pixels import signed, to_levels
 from models.three_d.student import Features
 from tasks.evaluate import choose_tested, training_poses
 from tasks.evaluation.methods import Evaluation, Models
-from tasks.evaluation.metrics import Judges, Truth, Views, look, measure
+from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Judges, Truth, Views, look, measure
 from tasks.evaluation.stopwatch import time_all
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.pictures.sheets import contact_sheet
@@ -29,14 +32,19 @@ from tasks.training.data import Fields, SampleRef, check_no_leakage, read_fields
 from tasks.training.reading import text_tokens
 
 if TYPE_CHECKING:
+    from models.three_d.live3d import Live3D
     from models.three_d.student import Student
 
 NO_HIGH, NO_LOW = "E_high off", "E_low off"  # the student with one branch switched off at use
+# Live3D's head of the portrait, and the same with random weights in a branch.
+LIFTED, LIFTED_NO_HIGH, LIFTED_NO_LOW = "Live3D", "Live3D, E_high random", "Live3D, E_low random"
+LOW, HIGH = ("encoder", "decoder", "F_encoder"), ("EHigh_encoder",)  # the parts of the branches
 NETWORKS = ("editor", "teacher", "clip", "mae", "lpips")
 SHOWN = 3  # samples in a strip, of one portrait
 NOVEL = 1  # the view that a strip shows beside the input view
 TRUE = "truth"
 PAPER_EDITOR_STEPS = 100
+MOVED = ("colours_moved", "depth_moved", "silhouette_kept")  # measures of `compare_heads`
 NEAR, FAR = 2.35, 2.85  # world units from the camera: the front of a head, and behind its ears
 
 Row = dict[str, Any]
@@ -90,6 +98,13 @@ class Exam:
     def __init__(self, bench: Bench, student: Student) -> None:
         self.bench, self.student = bench, student
         self.evaluation = Evaluation(replace(bench.models, student=student), bench.settings, {}, {}, bench.poses)
+        teacher, seed = bench.models.teacher, bench.settings.distill.seed
+        self._lifts: dict[str, Callable[[], Live3D]] = {
+            LIFTED: lambda: teacher,
+            LIFTED_NO_HIGH: cache(lambda: with_random(teacher, HIGH, seed)),
+            LIFTED_NO_LOW: cache(lambda: with_random(teacher, LOW, seed)),
+        }
+        self._lifted: dict[tuple[str, str], Views] = {}  # by method and portrait: all styles share them
 
     def take(self, methods: Sequence[str]) -> list[Row]:
         """Return a row for each sample and method."""
@@ -99,9 +114,13 @@ class Exam:
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id}
             for method in methods:
                 views = self.views(method, sample)
-                found = measure(judges, views, self.evaluation.ask(sample, fields), truth)
-                shown = _aim(fields, truth)
-                rows.append({**own, "method": method, **found, "colours": colours(views.pictures[0], shown)})
+                if method in self._lifts:  # of the portrait, which nothing edited
+                    found, far = dict.fromkeys((*MEASURES, *TRUE_MEASURES)), None
+                    moved = compare_heads(views, self.views(LIFTED, sample))
+                else:
+                    found = measure(judges, views, self.evaluation.ask(sample, fields), truth)
+                    far, moved = colours(views.pictures[0], _aim(fields, truth)), dict.fromkeys(MOVED)
+                rows.append({**own, "method": method, **found, "colours": far, **moved})
         return rows
 
     def look(self) -> list[Row]:
@@ -120,11 +139,23 @@ class Exam:
     def views(self, method: str, sample: SampleRef) -> Views:
         """Return the views of a sample by a method: from the portrait's camera, the novel ones, and pairs of poses."""
         fields, cameras = self.bench.fields[sample.key], self.evaluation.all_cameras(sample)
+        if method in self._lifts:
+            return self._lift(method, sample, fields, cameras)
         if method == TEACHERS:
             return look(self.bench.models.teacher, self.evaluation.taught(fields), cameras)
         if method in (NO_HIGH, NO_LOW):
             return look(self.student, self._edit_without(method, fields, sample), cameras)
         return look(self.student, self.evaluation.edit(fields, sample.prompt), cameras)
+
+    def _lift(self, method: str, sample: SampleRef, fields: Fields, cameras: torch.Tensor) -> Views:
+        """Views of the portrait's head by Live3D, whole or with random weights in a branch."""
+        key = (method, sample.portrait_id)
+        if key not in self._lifted:
+            live3d = self._lifts[method]()
+            with torch.no_grad():
+                triplane = live3d.encode(signed(fields.portrait[None], self.bench.settings.run.device))
+            self._lifted[key] = look(live3d, triplane, cameras)
+        return self._lifted[key]
 
     def _edit_without(self, method: str, fields: Fields, sample: SampleRef) -> torch.Tensor:
         """The student's triplane (1, 3*C, h, w) with the features of one frozen branch set to 0."""
@@ -167,6 +198,33 @@ class Exam:
                 seconds = time_all(models, self.bench.tested[0], settings.model_copy(update=chosen))
                 rows.append({"editor_steps": steps, STUDENT: seconds[STUDENT], TEACHERS: seconds[TEACHERS]})
         return rows
+
+
+def with_random(teacher: Live3D, parts: Sequence[str], seed: int) -> Live3D:
+    """Return Live3D with new random weights in some parts of its encoder (3DPE, Figure 3)."""
+    changed = deepcopy(teacher)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("random branch", seed))
+        drawn = type(teacher)(teacher.config).encoder
+    for part in parts:
+        changed.encoder.get_submodule(part).load_state_dict(drawn.get_submodule(part).state_dict())
+    return changed.eval().requires_grad_(False)
+
+
+def compare_heads(views: Views, whole: Views) -> dict[str, float | None]:
+    """Return how far a head is from the one that Live3D makes, from the same cameras.
+
+    colours_moved: see `colours`.  depth_moved: median over the pixels of both heads, relative.  silhouette_kept:
+    intersection over union.
+    """
+    solid, was = views.opacity > 0.5, whole.opacity > 0.5
+    both, either = solid & was, solid | was
+    moved = np.abs(views.depth[both] - whole.depth[both]) / whole.depth[both]
+    return {
+        "colours_moved": colours(views.pictures[0], whole.pictures[0]),
+        "depth_moved": float(np.median(moved)) if both.any() else None,
+        "silhouette_kept": float(both.sum() / either.sum()) if either.any() else None,
+    }
 
 
 def colours(picture: np.ndarray, aim: np.ndarray) -> float:

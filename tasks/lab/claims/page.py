@@ -22,6 +22,7 @@ from tasks.lab.claims.claims import (
     Row,
     Test,
     areas,
+    claims_of,
     compare,
     judge,
     judge_all,
@@ -44,8 +45,11 @@ TITLES = {
     "lpips_over_seconds": "LPIPS, mean over equal seconds",
     "colours": "distance of the colours",
     "silhouette_iou": "silhouette, intersection over union",
+    "colours_moved": "distance of the colours from Live3D's",
+    "depth_moved": "distance of the depth from Live3D's, relative",
+    "silhouette_kept": "silhouette, intersection over union with Live3D's",
 }
-DIGITS = {"psnr_novel": 2, "depth_error": 4, "colours": 4}
+DIGITS = {"psnr_novel": 2, "depth_error": 4, "colours": 4, "colours_moved": 4, "depth_moved": 4}
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ def write_page(folder: Path, command: str, trained: Sequence[Trained]) -> tuple[
     folder.mkdir(parents=True, exist_ok=True)
     rows = gather(trained)
     speeds = [speed_row(steps, ratios) for steps, ratios in speed_ratios(trained).items()]
-    claims = [describe(claim, rows, trained, speeds if claim.number == 1 else []) for claim in CLAIMS]
-    pictures = [draw(claim, trained, folder / claim.figure) for claim in CLAIMS]
     first = {each.arm: each for each in reversed(trained)}
+    offered = claims_of(first[STUDENT].settings.world)
+    claims = [describe(claim, rows, trained, speeds if claim.number == 1 else []) for claim in offered]
+    pictures = [draw(claim, trained, folder / claim.figure) for claim in offered]
     facts = {
         "command": command,
         "seeds": len({each.seed for each in trained}),
@@ -79,6 +84,7 @@ def write_page(folder: Path, command: str, trained: Sequence[Trained]) -> tuple[
         "styles": sorted({row["style"] for row in first[BOTH].rows}),
         "minutes": sum(each.seconds for each in trained) / 60,
         "looks": LOOKS,
+        "left_out": [f"{claim.number}. {claim.title}" for claim in CLAIMS if claim not in offered],
         "table": first[STUDENT].settings,
         "arms": first[BOTH].settings,
     }
@@ -172,12 +178,18 @@ def sentence(verdict: str, verdicts: Sequence[str]) -> str:
             "reproduced": "Reproduced: every measure goes the way the paper says.",
             "opposite": "Opposite: every measure goes the other way.",
             "not reproduced": "Not reproduced: no measure goes either way beyond its interval.",
+            "not measured": "Not measured: there are no numbers to judge by.",
         }
         return said[verdict]
     counts = {name: verdicts.count(name) for name in dict.fromkeys(verdicts)}
-    parts = {"reproduced": "as the paper says", "opposite": "the other way", "not reproduced": "undecided"}
+    parts = {
+        "reproduced": "as the paper says",
+        "opposite": "the other way",
+        "not reproduced": "undecided",
+        "not measured": "not measured",
+    }
     told = ", ".join(f"{count} {parts[name]}" for name, count in counts.items())
-    return f"Not reproduced as a whole: of {len(verdicts)} measures {told}."
+    return f"{verdict.capitalize()} as a whole: of {len(verdicts)} measures {told}."
 
 
 def draw(claim: Claim, trained: Sequence[Trained], path: Path) -> Path:

@@ -16,7 +16,8 @@ from data_catalog.store.stage import Work
 from models.pixels import signed
 from models.three_d.student import Features, Student
 from tasks.distill import make_student, own_kinds
-from tasks.lab.claims.exam import Bench, Exam
+from tasks.evaluation.stopwatch import device_clock
+from tasks.lab.claims.exam import HIGH, LOW, Bench, Exam
 from tasks.progress import report
 from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.data import Fields, SampleRef
@@ -27,8 +28,6 @@ from tasks.training.trainer import Trainer
 
 STEPS = "steps.txt"  # a line for each step that was taken: its number, its seconds of work
 LOOK = "look-{:08d}.json"
-BRANCHES = ("encoder", "decoder", "F_encoder", "EHigh_encoder")  # E_low (three parts) and E_high
-
 Row = dict[str, Any]
 
 
@@ -41,7 +40,7 @@ def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row
     learned = learned_samples(bench.samples, models.teacher, settings, work.working)
     prompts = Prompts.read(bench.samples, models.clip, models.mae, device, own_kinds(settings))
     student = make_student(models.teacher, prompts, settings)
-    for part in BRANCHES if everything else ():
+    for part in (*LOW, *HIGH) if everything else ():
         student.encoder.get_submodule(part).requires_grad_(True)
     maker = (LiveBatchMaker if everything else BatchMaker)(student, models.teacher, prompts, own, device)
     accelerator, judge = Accelerator(cpu=device == "cpu"), models.judges.lpips
@@ -71,11 +70,13 @@ class TimedTrainer(Trainer):
         self.steps = steps
 
     def step(self, with_views: bool) -> dict[str, Any]:
-        """A step, and its seconds of work."""
-        began = time.process_time()
+        """A step, and its seconds of work: of the process on a CPU, of the wall's clock on a GPU."""
+        device = str(self.maker.device)
+        clock = time.process_time if device == "cpu" else device_clock(device)
+        began = clock()
         losses = super().step(with_views)
         with self.steps.open("a", encoding="utf-8") as lines:
-            lines.write(f"{self.taken} {time.process_time() - began:.6f}\n")
+            lines.write(f"{self.taken} {clock() - began:.6f}\n")
         return losses
 
 

@@ -18,7 +18,7 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import DistillSettings, Settings
 from data_catalog.plan.source import SourceReader
 from data_catalog.products.keys import DATASET, STUDENT
-from data_catalog.products.names import NAMES, give_name, names_of, read_exports, read_names
+from data_catalog.products.names import NAMES, check_name, give_name, names_of, read_exports, read_names
 from data_catalog.products.snapshot import list_snapshots
 from data_catalog.products.students import list_students, open_dataset, recorded_digest, student_entry
 from data_catalog.samples.encoding import encode_json
@@ -220,8 +220,9 @@ def test_promote_moves_a_name_and_says_from_where_to_where(shop: Workshop, pair:
 
 @pytest.mark.parametrize("name", ["", "Champion", "1st", "best of all", "a/b", "latest", "beef", "a" * 65, "ÿ", "a\n"])
 def test_what_cannot_be_a_name_is_said(name: str, shop: Workshop) -> None:
-    with pytest.raises(UserError, match="cannot be a student's name"):
+    with pytest.raises(UserError, match="cannot be a student's name") as caught:
         promote("latest", name, Workspace.open())
+    check_name(str(caught.value.hint).removeprefix("for example "))
     assert not (shop.root / NAMES).exists()
 
 

@@ -1,6 +1,7 @@
 """The command line: each command has help; mistakes are messages."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from data_catalog.config.places import PROJECT
-from flows.cli import app
+from flows.cli import PrintableFormatter, app
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed", "scipy", "cv2", "skimage", "PIL")
@@ -33,6 +34,13 @@ def test_every_command_has_help_with_the_common_options(name: str) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     assert {"--profile", "--set", "--json"} <= options
     assert all(parameter.help for parameter in command.params if parameter.name != "flow")
+
+
+def test_a_log_line_and_an_error_show_control_characters_as_escapes(tmp_path: Path) -> None:
+    record = logging.makeLogRecord({"msg": "edited %s\n\tnext", "args": ("a\x1b[31mb\x07\udce9",)})
+    assert PrintableFormatter().format(record) == "edited a\\x1b[31mb\\x07\\udce9\n\tnext"
+    ended = stillroom("plan", "--profile", "a\x1b[31mb", root=tmp_path)
+    assert ended.stderr.startswith("error: there is no profile 'a\\x1b[31mb'")
 
 
 def test_help_and_plan_import_no_engine(tmp_path: Path) -> None:

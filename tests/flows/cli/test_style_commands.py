@@ -322,3 +322,18 @@ def test_brackets_of_a_user_are_letters_on_the_terminal(tmp_path: Path) -> None:
     checked = stillroom("styles", "check", *where, root=tmp_path / "data")
     assert "[b]styles" in checked.stdout, checked.stderr
     assert "[bold]gold[/bold]" in listed.stdout
+
+
+def test_an_encoding_without_a_letter_shows_it_as_an_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "styles" / "doll.txt").write_text("make her a d\u00f6ll \U0001f9df\n", encoding="utf-8")
+    where = ["--set", f"prompts.styles_dir={tmp_path / 'styles'}"]
+    listed = stillroom("styles", *where, root=tmp_path / "data")
+    assert "make her a d\\xf6ll \\U0001f9df" in listed.stdout, listed.stderr
+    document = json.loads(stillroom("styles", *where, "--json", root=tmp_path / "data").stdout)
+    assert document["styles"][0]["seed_prompt"] == "make her a d\u00f6ll \U0001f9df"
+    refused = stillroom("styles", "add", "make her a d\u00f6ll", "--name", "d\u00f6ll", *where, root=tmp_path / "data")
+    assert refused.stderr.startswith("error: "), refused.stderr

@@ -219,6 +219,7 @@ def test_mistakes_are_said_and_change_nothing(page: Any) -> None:
     still = source(page, "#still")
     for data, said in (
         (b"no picture at all", "not an image"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC is not read"),
         (encode_png(pupil.aligned_portrait())[:500], "truncated|corrupt"),
         (huge_png(60_000), "too large"),
     ):

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
+from flows.page import figures
 from flows.page.serving import prepare
 from flows.page.shelf import Shelf
+from tasks.student.user_portrait import read_picture
 from tests.worlds import page_world, pupil
 
 
@@ -28,6 +31,13 @@ def test_what_cannot_be_served_is_said_and_an_open_door_is_a_warning(
     assert caplog.text == ""
     assert prepare("0.0.0.0", None, Workspace.open())["url"].startswith("http://0.0.0.0:")
     assert "there is no password" in caplog.text
+
+
+def test_a_picture_that_is_not_read_is_shown_with_the_next_step() -> None:
+    with pytest.raises(UserError) as raised:
+        read_picture(b"\0\0\0\x18ftypheic" + bytes(20), Settings())
+    assert "HEIC is not read" in figures.problem(raised.value)
+    assert "heif-convert" in figures.problem(raised.value)
 
 
 def test_a_style_that_a_student_was_adapted_to_is_a_choice_below_its_student(

@@ -34,7 +34,8 @@ from flows.lab.pretrain_embedded import _one_thread_processes, killed_on_error
 from flows.run import active
 from flows.run.history import last_run
 from flows.run.lifecycle import end_left_runs, tracked
-from flows.track.mlflow_database import database_path, database_uri
+from flows.track.mlflow_client import database_uri
+from flows.track.mlflow_database import database_path
 from tasks.progress import report
 from tasks.training.processes import train_together
 from tests.worlds import commands
@@ -129,6 +130,36 @@ def test_a_killed_run_is_ended_in_every_record_by_the_next_start(tmp_path: Path,
     note = last_run(tmp_path, "build-dataset")
     assert (note.state, note.stage, note.overrides) == ("killed", "edit", ["edit.steps=7"])
     assert note.parameters == {"force": ["edit"]}  # what `retry` passes again
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_process_killed_before_it_notes_mlflows_run_leaves_none_running(
+    tmp_path: Path, mlflow_uri: str, created: bool
+) -> None:
+    def doomed() -> None:
+        create = MlflowClient.create_run
+
+        def create_and_die(client: MlflowClient, *given: Any, **named: Any) -> Any:
+            run = create(client, *given, **named) if created else None
+            (tmp_path / "run").write_text(run.info.run_id if run else "")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        MlflowClient.create_run = create_and_die  # type: ignore[method-assign,assignment]
+        with tracked(Workspace(Settings(), tmp_path), "build-dataset"):
+            raise AssertionError("it lived")
+
+    assert wait(fork(doomed)) == -signal.SIGKILL
+    run_id = (tmp_path / "run").read_text()
+    ((_, left),) = active.left_runs(tmp_path)
+    assert left.mlflow_run_id is None
+    if created:
+        assert statuses(mlflow_uri, run_id) == {"": "RUNNING"}
+    with tracked(Workspace(Settings(), tmp_path), "distill"):
+        assert active.left_runs(tmp_path) == []
+    if created:
+        assert statuses(mlflow_uri, run_id) == {"": "KILLED"}
+    assert last_run(tmp_path, "build-dataset").state == "killed"
+    assert notes(tmp_path) == []
 
 
 def test_a_copied_root_ends_no_run_of_the_original(tmp_path: Path, mlflow_uri: str) -> None:

@@ -77,6 +77,7 @@ def start(tmp_path: Path, workers: Workers, mlflow_uri: str) -> Start:
         settings = load_settings("demo", list(overrides))
         plan = make_plan(FAKE_STAGES, settings, Store(tmp_path), STYLES, BLOCKS, lambda name: "")
         tracker = Tracker(tmp_path, settings, "build-dataset")
+        tracker.begin()
         about = ActiveRun("build-dataset", "demo", str(tmp_path), None, tracker.run_id, None, list(overrides))
         recording = Recording(plan, tracker, ActiveNote(tmp_path / "active.json", about))
         return FlowRun(plan, recording, FanOut(workers, tmp_path))
@@ -203,7 +204,7 @@ def states(start: Start, prefect_api: None) -> Callable[..., dict[str, State[Any
 def test_task_runs_say_stage_style_and_what_came_out(states: Callable[..., dict[str, State[Any]]]) -> None:
     first = states()
     assert set(first) == {"flow", "draw red-hair", "draw zombie", "count"}
-    assert first["draw zombie"].message == "2 made with 6 samples, 2 samples rejected"
+    assert first["draw zombie"].message == "2 made with 6 samples, 2 samples rejected (2 too dark)"
     again = states()
     assert set(again) == {"flow", "draw", "count"}
     assert (again["draw"].name, again["draw"].message) == ("Cached", "4 up to date")

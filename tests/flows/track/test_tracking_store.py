@@ -24,7 +24,8 @@ from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from flows.run.processes import wait_until
 from flows.run.server import healthy, start_mlflow
-from flows.track.mlflow_database import artifacts_uri, database_path, database_uri, is_finished, open_database
+from flows.track.mlflow_client import database_uri
+from flows.track.mlflow_database import artifacts_uri, database_path, is_finished, open_database
 from flows.track.mlflow_runs import Tracker
 from tests.worlds import commands
 from tests.worlds.checkouts import end_family, make_checkout
@@ -67,6 +68,7 @@ def write_run(root: Path, name: str) -> str:
     """Track a run with an artifact, a dataset, a logged model and a registered one."""
     (root / "datasets" / DIGEST[:16]).mkdir(parents=True, exist_ok=True)
     tracker = Tracker(root, Settings(), "build-dataset")
+    tracker.begin()
     tracker.document({"name": name}, "note.json")
     tracker.dataset(f"faces of {name}", DIGEST, root / "datasets" / DIGEST[:16], 3)
     with tracker.stage("draw") as stage_log:
@@ -178,6 +180,7 @@ def test_a_database_that_a_killed_process_left_unfinished_is_made_again(
     assert "incomplete and holds no run" in caplog.text
     assert is_finished(path)
     tracker = Tracker(tmp_path, Settings(), "build-dataset")
+    tracker.begin()
     tracker.document({"name": "whole"}, "note.json")
     assert tracker.uri == uri
     assert sorted(file.name for file in path.parent.iterdir()) == ["artifacts", "mlflow.db", "mlflow.lock"]
@@ -229,6 +232,7 @@ def test_killed_while_it_makes_the_database_the_next_call_makes_a_whole_one(tmp_
     assert wait(fork(killed_before_the_rename)) == -signal.SIGKILL
     assert not path.exists()
     tracker = Tracker(tmp_path, Settings(), "build-dataset")
+    tracker.begin()
     assert tracker.is_own
     assert is_finished(path)
     assert sorted(file.name for file in path.parent.iterdir()) == ["artifacts", "mlflow.db", "mlflow.lock"]

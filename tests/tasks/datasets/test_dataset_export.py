@@ -20,7 +20,9 @@ from data_catalog.workspace import Workspace
 from flows.cli import app
 from tasks import dataset
 from tasks.datasets.export import _best_edits, _by_styles, export_dataset
-from tasks.sources.files import Licence, open_source
+from tasks.sources.files import open_source
+from tasks.sources.labels import Licence
+from tasks.student.export import export_student
 from tasks.tables.portraits import Portrait
 from tests.tasks.test_align import align_all, intake
 from tests.worlds.chain import write_chain
@@ -71,12 +73,13 @@ def aligned_again(source: Path, folder: Path) -> dict[str, Row]:
 
 
 @pytest.mark.parametrize("layout", ["eg3d", "3dpe"])
-@pytest.mark.parametrize("name", ["out", "out.zip"])
+@pytest.mark.parametrize("name", ["out", "out.zip", "OUT.ZIP", "v1.2"])
 def test_what_is_exported_comes_back(layout: str, name: str, snapshot: Snapshot, tmp_path: Path) -> None:
     """Pixels, labels, splits, licences."""
     outcome = export_dataset(layout, tmp_path / name, "latest", Workspace.open())
     known = rows_of(snapshot)
     assert (outcome["portraits"], outcome["dataset"]) == (len(known), snapshot.digest)
+    assert (tmp_path / name).is_file() == name.lower().endswith(".zip")
     back = aligned_again(tmp_path / name, tmp_path / "back")
     assert {Path(name).stem for name in back} == set(known)
     for name, row in back.items():
@@ -87,6 +90,19 @@ def test_what_is_exported_comes_back(layout: str, name: str, snapshot: Snapshot,
         assert {name: row[name] for name in Licence._fields} == licence_of(then["portrait_id"])
         assert (row["picture"] == pixels(snapshot, then, "portrait.png")).all()
     assert len({row["split"] for row in back.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["out.tar", "OUT.TAR", "out.tar.gz", "out.TGZ", "out.7z", "out.json"])
+def test_the_name_of_a_file_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    workspace = Workspace.open()
+    for export, hint in ((lambda path: export_dataset("eg3d", path, None, workspace), "out.zip"),
+                         (lambda path: export_student(path, None, workspace), "out")):  # fmt: skip
+        with pytest.raises(UserError, match="is the name of a file that is not written here") as caught:
+            export(tmp_path / name)
+        assert str(caught.value.hint).lower() == str(tmp_path / hint).lower()
+    with pytest.raises(UserError, match="not written here"):
+        export_student(tmp_path / "student.ZIP", None, workspace)
+    assert list(tmp_path.iterdir()) == []
 
 
 def pixels(snapshot: Snapshot, row: Row, field: str) -> np.ndarray:

@@ -240,7 +240,9 @@ def test_a_useless_answer_is_shown_asked_again_and_not_used_again(
     assert origins(book) == {"builtin": 12, "seed": 1}
     assert book["rejected"][0]["reason"].startswith(problem)
     assert f"marble-statue: {problem}" in caplog.text
-    assert "12 prompts are missing; the built-in paraphraser adds them" in caplog.text
+    assert (
+        "12 prompts are missing; the built-in paraphraser adds them; to ask again: --force prompts/mar" in caplog.text
+    )
     for exchange in exchanges:
         assert exchange.kept in caplog.text
         assert json.loads((tmp_path / exchange.kept).read_text())["answer"] == exchange.answer
@@ -398,6 +400,28 @@ def test_the_servers_sentence_is_found_in_every_shape(shape: str, serve: Serve, 
     assert cause.startswith("500 ")
     assert "the hamster is tired" in cause
     assert not set(cause) & set("{}[]")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [(b"<html><body><h1>Bad Gateway</h1><hr>nginx</body></html>", "502 a page came, not an answer: Bad Gateway"),
+     (b"upstream connect error\n  or disconnect", "502 upstream connect error or disconnect"), (b"", "502 an empty"),
+     (b'{"error": {"code": 3}}', '502 {"error": {"code": 3}}'),
+     (b'{"title": "Teapot", "status": 502}', "502 Teapot"),
+     (b'{"error": "a\\u001b[31mb\\nc"}', "502 a\\x1b[31mb c")],
+)  # fmt: skip
+def test_a_body_that_is_no_json_gives_its_words(body: bytes, sentence: str, serve: Serve, tmp_path: Path) -> None:
+    server = serve(sends(body, 502))
+    with pytest.raises(UserError) as caught:
+        book_of(server.settings("llm.retries=0"), tmp_path)
+    assert caught.value.fields["cause"].startswith(sentence)
+
+
+def test_a_server_that_contradicts_itself_ends_soon(serve: Serve, tmp_path: Path) -> None:
+    server = serve(replies({"error": {"message": TOO_MANY["vLLM"][0]}}, 400))
+    with pytest.raises(UserError, match="did not answer"):
+        book_of(server.settings(), tmp_path)
+    assert [request["max_tokens"] for request in server.requests] == [2000, 724, 362, 181]
 
 
 TOO_MANY = {

@@ -13,12 +13,14 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
+from data_catalog.store.stage import Partition
 from models.checkpoints import WeightsError
 from models.faces import alignment, pnp
 from models.faces.landmark_layouts import MEDIAPIPE, to_five
 from models.faces.mediapipe_faces import MediaPipeFaces
 from models.faces.reconstruction import DISTANCE, camera_pose, pose_label
 from tasks import align
+from tasks.sources.left_out import find_left_out
 from tests.tasks.test_align import align_all, intake, project
 
 FOCAL = 1015 / 102  # of Deep3DFaceRecon's camera: 1015 px where a unit has 102 px
@@ -41,7 +43,9 @@ def photographed(angles: Any, moved: Any, scale: float, centre: Any, roll: float
 def test_a_pose_shows_the_face_as_the_reconstruction_saw_it(angles: tuple[float, float, float]) -> None:
     """Before the location is rescaled, EG3D's camera of EG3D's face is the reconstruction's, at 7/3 units a side."""
     moved = np.array([0.02, -0.01, 0.3])
-    label = np.concatenate([camera_pose(angles, moved).ravel(), [pnp.FOCAL, 0, 0.5, 0, pnp.FOCAL, 0.5, 0, 0, 1]])
+    label = np.concatenate(
+        [camera_pose(angles, moved).ravel(), [alignment.FOCAL, 0, 0.5, 0, alignment.FOCAL, 0.5, 0, 0, 1]]
+    )
     side = 2 * alignment.EG3D.half
     expected = photographed(angles, moved, 1 / side, [0.5, 0.5])
     assert np.abs(project(label, pnp.canonical_face("paper").mean) - expected).max() < 1e-4
@@ -233,6 +237,169 @@ def test_faults_of_the_files_as_a_whole_are_the_users_to_mend(photos: Path, tmp_
     (tmp_path / "cameras.json").write_text('{"0.png": {"intrinsics": []}}')
     with pytest.raises(UserError, match="cannot be read"):
         run(photos, tmp_path / "b", f"align.reconstructions={tmp_path / 'cameras.json'}")
+
+
+def shares(points: np.ndarray) -> np.ndarray:
+    return points / 512
+
+
+MISTAKES = {
+    "shares of the picture": (shares, "points in pixels are expected: found x 0.39 to 0.61, y 0.41 to 0.65"),
+    "from -1 to 1": (lambda points: points / 256 - 1, "points in pixels are expected: found x -0.22"),
+    "a small copy": (lambda points: points / 16, "too small a face: a crop of about 19 px, portraits.min_side=32"),
+    "a large copy": (lambda points: points * 4, "landmarks lie outside the picture: the picture has 512x512 px"),
+    "y, x": (lambda points: points[:, ::-1], "x and y of the landmarks are exchanged"),
+    "y up": (lambda points: points * [1, -1] + [0, 512], "y of the landmarks points up"),
+    "left of the person": (lambda points: points[[1, 0, 2, 4, 3]], "left and right of the landmarks are exchanged"),
+    "not a number": (lambda points: points * [np.nan, 1], "unusable landmarks: a landmark is not a finite number"),
+    "four points": (lambda points: points[:4], "unusable landmarks: 5, 68, 468, 478 points x, y are expected"),
+}
+
+
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+@pytest.mark.parametrize("count", [5, 68])
+def test_each_mistake_is_rejected_by_its_own_reason(mistake: str, count: int, photos: Path, tmp_path: Path) -> None:
+    change, reason = MISTAKES[mistake]
+    points: Any = change(np.array(points_as(count, FIVE)) if count != 5 else FIVE)
+    if mistake == "left of the person" and count == 68:
+        points = points_as(68, FIVE[[1, 0, 2, 4, 3]])
+    if mistake == "four points":
+        points = points[:4]
+    good = points_as(count, FIVE)
+    (photos / "landmarks.json").write_text(json.dumps({"0.png": np.asarray(points).tolist(), "1.png": good}))
+    rows, _ = run(photos, tmp_path)
+    assert rows["0.png"]["reason"].startswith(reason)
+    assert rows["1.png"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.8, np.pi, -2.0])
+def test_a_leaning_or_upside_down_face_is_none_of_these(lean: float, photos: Path, tmp_path: Path) -> None:
+    turn = np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
+    turned = (FIVE - 256) @ turn.T + 256
+    (photos / "landmarks.json").write_text(json.dumps({"0.png": turned.tolist()}))
+    rows, _ = run(photos, tmp_path)
+    assert np.allclose(np.reshape(rows["0.png"]["landmarks"], (5, 2)), turned)
+
+
+WRITTEN = {
+    "utf-8": json.dumps({"0.png": FIVE.tolist()}).encode(),
+    "bom": json.dumps({"0.png": FIVE.tolist()}).encode("utf-8-sig"),
+    "utf-16": json.dumps({"0.png": FIVE.tolist()}).encode("utf-16"),
+    "without suffix": json.dumps({"0": FIVE.tolist()}).encode(),
+    "backslashes": json.dumps({".\\photos\\0.PNG": FIVE.tolist()}).encode(),
+    "x and y": json.dumps({"0.png": [{"x": x, "y": y} for x, y in FIVE]}).encode(),
+    "x, y, z in a list of faces": json.dumps({"0.png": [[{"x": x, "y": y, "z": 0.1} for x, y in FIVE]]}).encode(),
+}
+
+
+@pytest.mark.parametrize("way", list(WRITTEN))
+def test_a_file_may_be_written_in_any_of_these_ways(way: str, photos: Path, tmp_path: Path) -> None:
+    (photos / "landmarks.json").write_bytes(WRITTEN[way])
+    rows, summary = run(photos, tmp_path)
+    assert np.allclose(np.reshape(rows["0.png"]["landmarks"], (5, 2)), FIVE)
+    assert summary.rejected == {"no landmarks for this picture": 5}
+
+
+@pytest.mark.parametrize(("encoding", "comma"), [("utf-8", " "), ("utf-8-sig", ","), ("utf-16", "\t")])
+def test_text_files_of_windows_are_read(encoding: str, comma: str, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "points").mkdir()
+    text = "".join(f"{x}{comma}{y}\r\n" for x, y in FIVE)
+    (tmp_path / "points" / "0.png.TXT").write_bytes(text.encode(encoding))
+    rows, _ = run(photos, tmp_path, f"align.landmarks={tmp_path / 'points'}")
+    assert np.allclose(np.reshape(rows["0.png"]["landmarks"], (5, 2)), FIVE)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"keypoints": [[1, 2]]}, "unusable landmarks: a list of points x, y is expected, found keypoints"),
+        ([{"u": 1, "v": 2}], "unusable landmarks: points need x and y"),
+        ([["a", "b"]] * 5, "unusable landmarks: points of two numbers x, y are expected"),
+        ([[1, 2], [3]], "unusable landmarks: points of two numbers x, y are expected"),
+        (7, "unusable landmarks: 5, 68, 468, 478 points x, y are expected"),
+        (None, "no face found: the landmark file has none"),
+    ],
+)
+def test_what_is_no_face_is_said_in_words(value: Any, reason: str, photos: Path, tmp_path: Path) -> None:
+    (photos / "landmarks.json").write_text(json.dumps({"0.png": value, "1.png": FIVE.tolist()}))
+    rows, _ = run(photos, tmp_path)
+    assert rows["0.png"]["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize("text", ["[]", '"no"', "{", "\xff"])
+def test_a_file_that_is_no_object_fails_the_plan(text: str, photos: Path) -> None:
+    (photos / "landmarks.json").write_bytes(text.encode("latin-1"))
+    settings = load_settings("paper", [f"portraits.source={photos}"])
+    with pytest.raises(UserError, match=r"landmark file .* cannot be read"):
+        align.reads(settings, Partition("align", None, 0))
+
+
+@pytest.mark.parametrize("given", ["landmarks.json", "points", "results", "cameras.json"])
+def test_names_that_join_with_no_picture_fail_the_plan_and_some_are_said(
+    given: str, photos: Path, tmp_path: Path
+) -> None:
+    def write(*stems: str) -> None:
+        path.unlink(missing_ok=True) if path.suffix else path.mkdir(exist_ok=True)
+        for stem in stems:
+            if given == "points":
+                (path / f"{stem}.txt").write_text("".join(f"{x} {y}\n" for x, y in FIVE))
+            elif given == "results":
+                reconstruct(path, stem, ANGLES[1])
+        pose = {"pose": camera_pose(ANGLES[1], np.zeros(3)).tolist()}
+        value: Any = pose if given == "cameras.json" else FIVE.tolist()
+        if path.suffix:
+            path.write_text(json.dumps({f"{stem}.png": value for stem in stems}))
+
+    path = tmp_path / given
+    what = "reconstructions" if given in ("results", "cameras.json") else "landmarks"
+    settings = load_settings("paper", [f"portraits.source={photos}", f"align.{what}={path}"])
+    write("a", "b")
+    with pytest.raises(UserError, match=r"0 of 2 (face|camera|landmark file|reconstruction)s.* name a picture here"):
+        align.sources(settings, Partition("align", None, 0))
+    write("0", "1", "other")
+    said = [each.said for each in find_left_out(settings)]
+    assert said[0].startswith(("1 of ", "3 of "))
+    assert "no picture here" in said[0]
+    assert said[1].startswith("4 of 6 pictures without")
+
+
+def test_coefficients_of_the_tensorflow_code_are_read(photos: Path, tmp_path: Path) -> None:
+    results = tmp_path / "coefficients"
+    results.mkdir()
+    vector = np.random.default_rng(0).normal(size=(1, 257))
+    vector[0, 224:227], vector[0, 254:257] = ANGLES[1], (0.0, 0.02, -0.1)
+    scipy.io.savemat(results / "0.mat", {"coeff": vector, "lm_5p": np.zeros((5, 2))})
+    rows, _ = run(photos, tmp_path, f"align.reconstructions={results}")
+    assert np.allclose(rows["0.png"]["camera"], pose_label(camera_pose(ANGLES[1], (0.0, 0.02, -0.1))))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"angle": [[3.0, 170.0, 2.0]], "trans": [[0, 0, 0]]}, "angles in radians are expected, found 170: degrees?"),
+        ({"id": [[1.0]], "exp": [[1.0]]}, "angle and trans, or coeff, are expected, found id, exp"),
+        ({"coeff": np.zeros((3, 257))}, "coeff of one face, 257 numbers, is expected, found 771"),
+        ({"angle": [[0.0, np.nan, 0.0]], "trans": [[0, 0, 0]]}, "three finite angles and a finite place are expected"),
+        ({"angle": [[0.0, 0.0]], "trans": [[0, 0, 0]]}, "three finite angles and a finite place are expected"),
+        ({"angle": [[0.0, 2.9, 0.0]], "trans": [[0, 0, 0]]}, "it stands behind the head"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + b" " * 100, "MATLAB 7.3 is not read: save it with -v7"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "MATLAB 7.3 is not read: save it with -v7"),
+    ],
+)
+def test_a_reconstruction_that_cannot_be_used_says_what_was_expected(
+    content: Any, reason: str, photos: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    if isinstance(content, bytes):
+        (results / "0.mat").write_bytes(content)
+    else:
+        scipy.io.savemat(results / "0.mat", content)
+    reconstruct(results, "1", ANGLES[0])
+    rows, summary = run(photos, tmp_path, f"align.reconstructions={results}")
+    assert reason in rows["0.png"]["reason"]
+    assert summary.rejected["unusable reconstruction"] == 1
+    assert rows["1.png"]["status"] == "ok"
 
 
 class Landmarker:

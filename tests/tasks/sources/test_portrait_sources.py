@@ -53,19 +53,28 @@ def test_a_picture_that_may_not_be_read_is_rejected_and_the_others_are_taken() -
             write(folder / "in", f"{number}.png", picture(number, (SIDE, SIDE)))
         (folder / "in" / "1.png").chmod(0)
         settings = make_settings(folder / "in")
-        (folder / "out").mkdir(mode=0o777)
-        (folder / "out").chmod(0o777)
 
-        def build() -> None:
+        def read() -> None:
             as_nobody()
             partition = Partition("portraits", None, 0)
             known = FileDigests(folder / "digests.json")
             files = portraits.sources(settings, partition)
             assert [name for name, path in files.items() if known.digest(path)] == ["0.png", "2.png"]
-            summary = portraits.run(Work(partition, {}, settings, files, folder / "out"))
-            assert (summary.samples, summary.rejected) == (2, {"unreadable": 1})
+            found = [open_source(settings.portraits).read(f"{number}.png") for number in range(3)]
+            assert [getattr(data, "reason", "") for data in found] == ["", "unreadable", ""]
 
-        assert wait(fork(build)) == 0
+        assert wait(fork(read)) == 0
+        with zipfile.ZipFile(folder / "in.zip", "w") as archive:
+            archive.write(folder / "in" / "0.png", "0.png")
+        (folder / "in.zip").chmod(0)
+
+        def open_zip() -> None:
+            as_nobody()
+            with pytest.raises(UserError, match=r"in\.zip may not be read") as raised:
+                open_source(make_settings(folder / "in.zip").portraits)
+            assert str(raised.value.hint).startswith("chmod")
+
+        assert wait(fork(open_zip)) == 0
         (folder / "in" / "1.png").chmod(0o644)
         assert len(portraits.sources(settings, Partition("portraits", None, 0))) == 3  # so the block is made again
 

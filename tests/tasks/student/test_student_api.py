@@ -96,6 +96,9 @@ def test_mistakes_are_messages(student: Student, tmp_path: Path) -> None:
     rgb = pupil.aligned_portrait()
     with pytest.raises(UserError, match="the prompt is empty"):
         student.edit(rgb, "  ")
+    for text in ("a \0 zombie", "a \udce9 zombie", "a \x1b[31m zombie"):
+        with pytest.raises(UserError, match="the prompt is not plain text"):
+            student.edit(rgb, text)
     with pytest.raises(UserError, match="either a text or a reference picture"):
         student.edit(rgb, "as a zombie", reference=rgb)
     with pytest.raises(UserError, match="cannot be taken as a portrait: not an image"):
@@ -108,6 +111,25 @@ def test_mistakes_are_messages(student: Student, tmp_path: Path) -> None:
         student.edit(rgb[..., 0], "as a zombie")
     with pytest.raises(UserError, match="there is no student here"):
         Student.load(tmp_path)
+
+
+def test_a_prompt_that_is_cut_or_not_known_is_said_once_and_edits_all_the_same(
+    student: Student, caplog: pytest.LogCaptureFixture
+) -> None:
+    rgb, long = pupil.aligned_portrait(), "turn him into a zombie " * 60
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            student.edit(rgb, "\n as a \t zombie")
+            student.edit(rgb, "把他变成僵尸")
+            student.edit(rgb, long)
+            student.edit(rgb, "b" * 5000)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "the text encoder knows none of these words: 把他变成僵尸"
+    assert said[1].startswith("the prompt is cut after 24 tokens, it has 302; not read: ")
+    assert [message.partition(",")[0] for message in said[2:]] == [
+        "the prompt is cut after 24 tokens",
+        f"the text encoder knows none of these words: {'b' * 60}",
+    ]
 
 
 def test_depth_is_known_on_the_head_and_nowhere_else(head: Portrait3D) -> None:

@@ -37,19 +37,22 @@ def dataset(root: Path) -> Path:
     return taught.write_dataset(root, zoo.load("teacher", "embedded"))
 
 
-def work_of(processes: int, root: Path, dataset: Path, batch_size: int = 4) -> Work:
-    settings = Settings(
-        distill=LEARNING.model_copy(update={"batch_size": batch_size}), run=RunSettings(training_processes=processes)
-    )
+def work_of(processes: int, root: Path, dataset: Path, **update: object) -> Work:
+    settings = Settings(distill=LEARNING.model_copy(update=update), run=RunSettings(training_processes=processes))
     work = taught.work_on("distill", root, dataset, settings)
-    work.folder, work.working = root / f"by-{processes}", root / f"by-{processes}-working"
+    name = f"by-{processes}-{settings.distill.prompt_encoder}"
+    work.folder, work.working = root / name, root / f"{name}-working"
     work.folder.mkdir(exist_ok=True)
     return work
 
 
-def test_two_processes_learn_what_one_learns_from_twice_the_batch(root: Path, dataset: Path) -> None:
+@pytest.mark.parametrize(("encoders", "micro_batch"), [("frozen", "auto"), ("learn", 1)])
+def test_two_processes_learn_what_one_learns_from_twice_the_batch(
+    root: Path, dataset: Path, encoders: str, micro_batch: object
+) -> None:
     torch.set_num_threads(1)
-    alone, together = work_of(1, root, dataset), work_of(2, root, dataset)
+    alone = work_of(1, root, dataset, prompt_encoder=encoders)
+    together = work_of(2, root, dataset, prompt_encoder=encoders, micro_batch=micro_batch)
     distill.run(alone)
     heard: list[Progress] = []
     with listening(heard.append):

@@ -1,9 +1,13 @@
 """Forward pass of training: the student's output for a batch equals that for each sample alone."""
 
+import pytest
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from models.camera import orbit_label
+from models.judges.perceptual import Perceptual
+from models.three_d import recompute
+from models.three_d.losses import image_loss
 from models.three_d.patches import crop, draw_corners, draw_noise, render_patches
 from models.three_d.student import Features, PromptKind, Student
 from tasks.training.batches import Batch, PromptGroup
@@ -53,6 +57,27 @@ def test_a_patch_shows_what_the_whole_view_shows_there() -> None:
     drawn = draw_corners(250, 32, 16, [generator_of(0), generator_of(1)])
     assert drawn[:, 1].equal(draw_corners(250, 32, 16, [generator_of(1)])[:, 0])
     assert (int(drawn.min()), int(drawn.max())) == (0, 16)
+
+
+def test_pictures_in_parts_are_computed_again_and_are_those_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, perceptual = taught.untrained_teacher(), Perceptual.untrained().eval()
+    planes = torch.randn(3, 36, 32, 32, generator=generator_of(0))
+    cameras, corners = orbit_label(torch.tensor([0.1, -0.2, 0.3]), 0.0), torch.zeros(3, 2, dtype=torch.int64)
+    noise, calls = draw_noise(teacher, 1, 32, [generator_of(seed) for seed in range(3)]), []
+    block = teacher.renderer.superresolution.get_submodule("block0")
+    block.register_forward_pre_hook(lambda module, given: calls.append(len(given[0])))
+    target = torch.rand(3, 3, 64, 64, generator=generator_of(4)) * 2 - 1
+    found = []
+    for pixels, expected in ((2**20, [3]), (2 * 64**2, [2, 1, 1, 2])):  # forwards, and backwards once more
+        monkeypatch.setattr(recompute, "PIXELS_AT_ONCE", pixels)
+        calls.clear()
+        given = planes.clone().requires_grad_(True)
+        seen = render_patches(teacher, given, cameras, corners, 32, noise)
+        loss = image_loss(seen.image, target, perceptual, 1.0, 2.0)
+        found.append([loss.detach(), seen.image.detach(), *torch.autograd.grad(loss, given)])
+        assert calls == expected
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-6)
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -61,7 +61,7 @@ def test_l2d_compares_with_the_teachers_view_or_with_the_pseudo_label(
     with torch.no_grad():
         view = networks.teacher.render(networks.teacher.encode(pseudo_label), torch.from_numpy(first.camera)[None])
     assert (edited[0].image[0] == pseudo_label[0]).all()
-    torch.testing.assert_close(seen[0].image[0], view.image[0], atol=0.02, rtol=0.0)  # of a triplane in half precision
+    torch.testing.assert_close(seen[0].image[0], view.image[0].clamp(-1, 1), atol=0.01, rtol=0.0)  # stored in 8 bits
     assert (seen[0].depth == edited[0].depth).all()
     assert (seen[1].image == edited[1].image).all()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import PROJECT
 from tasks.pictures.video import Frame, write_clip
 from tasks.video.source import open_clip
 from tests.worlds import clips
@@ -124,11 +125,29 @@ def test_hdr_is_seen_as_the_same_picture_in_sdr(tmp_path: Path, code: int, curve
     assert read(bright)[5, 5].min() >= 253
 
 
+def test_what_the_container_alone_notes_counts() -> None:
+    """The stored colour is (211, 61, 46) of Display P3 by BT.709's matrix, which the HEVC stream in it does not say."""
+    path = PROJECT / "tests" / "data" / "p3_by_container.mkv"
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.color_primaries, frame.colorspace) == (2, 2)
+    np.testing.assert_allclose(read(path)[5, 5], RED, atol=3)
+
+
 def test_colours_of_no_known_kind_are_refused_with_the_line_to_type(tmp_path: Path) -> None:
     path = write_flat(tmp_path / "in.mkv", [500, 512, 512], bits=10, colorspace=14, color_trc=16, color_primaries=9)
     with pytest.raises(UserError, match="colours of the video are not read") as raised:
         read(path)
     assert raised.value.fields["found"] == "ICtCp"
+    assert str(raised.value.hint).startswith("ffmpeg -i")
+
+
+def test_dolby_vision_that_only_its_own_decoders_understand_is_refused(tmp_path: Path) -> None:
+    path = clips.write_clip(tmp_path / "in.mp4", [np.full((64, 64, 3), RED, np.uint8)], sound=None)
+    assert read(path).shape == (64, 64, 3)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"dva1"))
+    with pytest.raises(UserError, match="Dolby Vision") as raised:
+        read(path)
     assert str(raised.value.hint).startswith("ffmpeg -i")
 
 

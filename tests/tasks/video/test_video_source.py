@@ -12,6 +12,7 @@ from data_catalog.config.errors import UserError
 from tasks.pictures.video import Frame, check_sound, write_clip
 from tasks.video.source import open_clip
 from tests.worlds import clips
+from tests.worlds.processes import as_nobody, fork, memory_folder, wait
 
 PIXELS = 1_000_000
 
@@ -91,7 +92,7 @@ def test_a_bad_frame_of_a_folder_is_left_out_and_said(tmp_path: Path, caplog: py
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
     with caplog.at_level(logging.WARNING):
         frames = list(open_clip(tmp_path, PIXELS).frames())
-    assert [(frame.rgb[0, 0, 0], frame.pts, frame.duration) for frame in frames] == [(1, 1, 2), (3, 3, 2)]
+    assert [(frame.rgb[0, 0, 0], frame.pts, frame.duration) for frame in frames] == [(1, 0, 3), (3, 3, 2)]
     assert "3 of 5 frames of" in caplog.text
     assert "the first is 0.png: not an image" in caplog.text
     for number in (1, 3):
@@ -138,10 +139,10 @@ def test_what_holds_no_moving_picture_is_one_message(tmp_path: Path) -> None:
             open_clip(tmp_path / name, PIXELS)
         assert name in caught.value.message
         if name == "cut.mp4":
-            assert "its index is missing" in caught.value.fields["found"]
+            assert "broke off" in caught.value.fields["found"]
             assert "download it again" in str(caught.value.hint)
         if name == "page.mp4":
-            assert caught.value.fields["found"] == "a web page, not a picture"
+            assert caught.value.fields["found"] == "a web page"
     with pytest.raises(UserError, match="too large"):
         open_clip(whole, 64 * 96 - 1)
 
@@ -153,3 +154,18 @@ def test_sound_that_the_new_file_cannot_hold_is_told_before_the_work(tmp_path: P
         check_sound(tmp_path / "out.mp4", given)
     assert caught.value.hint is not None
     assert "out.mkv" in caught.value.hint
+
+
+def test_a_video_that_may_not_be_read_is_one_message() -> None:
+    with memory_folder() as folder:
+        folder.chmod(0o755)
+        path = clips.write_clip(folder / "in.mp4", colours(1), sound=None)
+        path.chmod(0)
+
+        def read() -> None:
+            as_nobody()
+            with pytest.raises(UserError, match=r"in\.mp4 cannot be read as a video") as caught:
+                open_clip(path, PIXELS)
+            assert caught.value.fields == {"cause": "Permission denied"}
+
+        assert wait(fork(read)) == 0
