@@ -25,7 +25,7 @@ from tasks.sources.cameras import check_reconstruction, find_fault
 from tasks.sources.cropping import SeveralFaces, Unusable, cut, middle_square
 from tasks.sources.files import LANDMARKS, open_source
 from tasks.sources.landmarks import check_points, find_landmarks, read_landmarks
-from tasks.sources.photographs import Portrayed, choose_faces, portray
+from tasks.sources.photographs import DETECTOR, Portrayed, choose_faces, detector_name, looks_for_faces, portray
 from tasks.sources.reconstructions import CAMERAS, PREFIX, find_reconstructions, read_reconstructions
 from tasks.tables.faces import FACES, SEEN, Face
 from tasks.tables.portraits import PORTRAITS, Portrait, face_id
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from models.faces.photo_faces import PhotoFaces
 
     Detector = LandmarkNet | MediaPipeFaces | PhotoFaces
-
-FACES_NET = "faces"  # registry's name of the detector of photographs
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +85,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
             names = {name: found.names.get(name) for name in _block(settings, partition)}
             renamed = {name: other for name, other in names.items() if name != other}
             optional |= {what: renamed} if renamed else {}
-    if detector_name(settings) == FACES_NET and _detects(settings):
+    if detector_name(settings) == DETECTOR and _detects(settings):
         optional |= settings.align.model_dump(include={"faces", "min_face_px", "max_blur"})
     clues = {"world": settings.world, "landmarks": given is not None, "detects": _detects(settings)}
     return own | clues | optional
@@ -287,21 +285,11 @@ def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarra
     return alignment.apply_affine(alignment.invert_affine(crop), inside / side)
 
 
-def detector_name(settings: Settings) -> str:
-    """Name of the network that finds these faces: the embedded world's own knows procedural heads only."""
-    return "landmarks" if settings.world == "paper" or settings.portraits.source == PROCEDURAL else FACES_NET
-
-
-def kind_of_faces(settings: Settings) -> str:
-    """Return the world whose framing and mean face are those of the portraits' faces: photographs have the paper's."""
-    return "paper" if detector_name(settings) == FACES_NET else settings.world
-
-
 def find_detector(settings: Settings) -> Detector | None:
     """Return the detector of these faces; None where pictures count as aligned, or the paper world has none."""
     from models.zoo import zoo
 
-    if not _looks_for_faces(settings):
+    if not looks_for_faces(settings):
         return None
     detector: Detector | None = zoo.load(detector_name(settings), settings.world, settings.run.device)
     return detector
@@ -339,11 +327,7 @@ def _block(settings: Settings, partition: Partition) -> tuple[str, ...]:
 
 def _detects(settings: Settings) -> bool:
     """Whether the detector is asked for the faces of the portraits."""
-    return _looks_for_faces(settings) and settings.align.landmarks is None
-
-
-def _looks_for_faces(settings: Settings) -> bool:
-    return settings.portraits.source == PROCEDURAL or settings.align.faces != "aligned"
+    return looks_for_faces(settings) and settings.align.landmarks is None
 
 
 def _detect_one(detector: Detector, rgb: np.ndarray) -> tuple[np.ndarray, float]:

@@ -22,7 +22,7 @@ from models.faces.alignment import (
 from models.faces.blazeface import BlazeFace, Detection, overlap
 from models.faces.face_mesh import FaceMesh
 from models.faces.landmark_layouts import to_five
-from models.faces.pnp import OFFSET, UNIT, Face, fit_camera
+from models.faces.pnp import OFFSET, UNIT, Face, Fit, fit_camera
 
 DETECTOR, LANDMARKS, MESH = "face_detection_short_range.tflite", "face_landmark.tflite", "canonical_mesh.safetensors"
 CLEAR = 0.9  # least sureness of the landmark network: it is 1 on faces, and near 0 on full profiles and on no faces
@@ -122,6 +122,11 @@ class PhotoFaces:
         crop = crop_transform(face.five, EG3D)
         fit = fit_camera(apply_affine(crop, face.points[:, :2]), self.face)
         return Pose(crop, fit.label, fit.reprojection)
+
+    def camera(self, rgb: np.ndarray) -> Fit | None:
+        """The camera of a whole aligned portrait (S, S, 3) uint8, by its largest face; None without a clear one."""
+        found = self.faces(rgb)
+        return fit_camera(found[0] / [rgb.shape[1], rgb.shape[0]], self.face) if found else None
 
     def faces(self, rgb: np.ndarray) -> list[Array]:
         """Landmarks (468, 2), px, of every clear face in a picture (H, W, 3) uint8, the largest first."""

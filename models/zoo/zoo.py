@@ -29,7 +29,7 @@ __all__ = ["WeightsError", "describe", "digest", "files_digest", "find_words", "
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
 FETCHED = ROOT / "models" / "weights" / "fetched"  # files from public addresses, see flows/care/fetch.py
-NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "faces", "mae", "lpips", "safety")
+NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "faces", "mae", "lpips", "safety", "matting", "face_api")
 MODULES: dict[str, tuple[str, ...]] = {
     "editor": ("models.editing.editor",),
     "teacher": ("models.three_d.live3d",),
@@ -40,6 +40,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "mae": ("models.three_d.mae",),
     "lpips": ("models.judges.perceptual",),
     "safety": ("models.judges.safety",),
+    "matting": ("models.faces.matting",),
+    "face_api": ("models.judges.face_api",),
 }
 PAPER_MODULES = {
     "landmarks": ("models.faces.photo_faces", "models.faces.mediapipe_faces"),
@@ -148,6 +150,14 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
     revision = entry.get("revision")
     if name == "faces":
         return _load_faces(source)
+    if name == "matting":
+        from models.faces.matting import Matting
+
+        return Matting.load(source)
+    if name == "face_api":
+        from models.judges.face_api import FaceDescriptor
+
+        return FaceDescriptor.load(source).to(device)
     if name == "editor":
         from models.editing.editor import Editor
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_catalog.config.settings import AlignSettings
+from data_catalog.config.settings import PROCEDURAL, AlignSettings, Settings
 from models.faces import alignment
 from tasks.sources.cropping import SeveralFaces, Unusable
 
 if TYPE_CHECKING:
     from models.faces.photo_faces import PhotoFace, PhotoFaces, Pose
 
+DETECTOR = "faces"  # registry's name of the detector of photographs
 SHARP_PX = 256  # side at most of the face's picture whose blur is measured
 EDGE_PX = 11  # reach of the blur that a sharp picture changes under (Crete et al. 2007)
 INSIDE = 0.85  # least share of a face's landmarks inside the picture
@@ -24,6 +25,21 @@ class Portrayed(NamedTuple):
     face: PhotoFace
     pose: Pose
     blur: float
+
+
+def detector_name(settings: Settings) -> str:
+    """Name of the network that finds these faces: the embedded world's own knows procedural heads only."""
+    return "landmarks" if settings.world == "paper" or settings.portraits.source == PROCEDURAL else DETECTOR
+
+
+def kind_of_faces(settings: Settings) -> str:
+    """Return the world whose framing and mean face are those of the portraits' faces: photographs have the paper's."""
+    return "paper" if detector_name(settings) == DETECTOR else settings.world
+
+
+def looks_for_faces(settings: Settings) -> bool:
+    """Whether faces are looked for, and pictures do not count as aligned."""
+    return settings.portraits.source == PROCEDURAL or settings.align.faces != "aligned"
 
 
 def choose_faces(found: list[PhotoFace], settings: AlignSettings) -> list[PhotoFace]:

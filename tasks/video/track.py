@@ -19,6 +19,7 @@ from models.faces import alignment
 from tasks import align
 from tasks.pictures.video import Frame
 from tasks.progress import report
+from tasks.sources.photographs import kind_of_faces
 from tasks.video.source import Clip
 
 POINTS_SIGMA_S = 0.06  # of the landmarks that the camera is fitted to
@@ -124,7 +125,7 @@ def _smooth_shot(
 ) -> list[align.Aligned]:
     from models.faces import pnp
 
-    face, frame = pnp.canonical_face(align.kind_of_faces(settings)), alignment.framing(align.kind_of_faces(settings))
+    face, frame = pnp.canonical_face(kind_of_faces(settings)), alignment.framing(kind_of_faces(settings))
     known = np.array([points is not None for points in seen])
     flat = np.stack([points.ravel() for points in seen if points is not None])
     # Between two sightings a face moves straight; before the first and after the last it stays.
@@ -163,7 +164,7 @@ def _sight(frame: Frame, detector: align.Detector | None, settings: Settings, cu
     if detector is not None:
         try:
             points = align.detect(detector, frame.rgb, settings)
-            alignment.crop_transform(points, alignment.framing(align.kind_of_faces(settings)))
+            alignment.crop_transform(points, alignment.framing(kind_of_faces(settings)))
         except (align.Unusable, ValueError) as reason:
             log.debug("no face at %d: %s", frame.pts, reason)
             points = None
