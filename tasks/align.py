@@ -49,6 +49,7 @@ class Aligned(NamedTuple):
     landmarks: np.ndarray | None = None  # (5, 2) raw px
     reprojection: float | None = None
     portrayed: Portrayed | None = None  # of a face that was found in a photograph
+    faces: int = 1  # in the picture, of which this is the largest
 
 
 class Clues(NamedTuple):
@@ -269,7 +270,7 @@ def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarra
 
         faces = find_faces(rgb)
         if len(faces) != 1:
-            raise SeveralFaces(f"several faces: {len(faces)} were found") if faces else Unusable("no face found")
+            raise SeveralFaces(len(faces)) if faces else Unusable("no face found")
         return to_five(faces[0])
     points, confidence = _detect_one(detector, rgb)
     if confidence < settings.align.min_confidence:

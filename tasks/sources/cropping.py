@@ -19,6 +19,10 @@ class Unusable(Exception):
 class SeveralFaces(Unusable):
     """A picture with several faces, of which one has to be chosen."""
 
+    def __init__(self, faces: int) -> None:
+        super().__init__(f"several faces: {faces} were found")
+        self.faces = faces
+
 
 def middle_square(size: tuple[int, int]) -> np.ndarray:
     """(2, 3) raw px -> [0, 1] of the largest square in the middle of a picture.  size: (width, height)."""

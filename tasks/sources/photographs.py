@@ -51,7 +51,7 @@ def choose_faces(found: list[PhotoFace], settings: AlignSettings) -> list[PhotoF
     if not large:
         raise Unusable(f"too small: {clear[0].size_px:.0f} px")
     if settings.faces == "reject" and len(large) > 1:
-        raise SeveralFaces(f"several faces: {len(large)} were found")
+        raise SeveralFaces(len(large))
     return large if settings.faces == "all" else large[:1]
 
 
