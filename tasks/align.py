@@ -1,14 +1,16 @@
 """Stage align: crop each portrait as FFHQ does and find its camera.
 
 Sources of the camera, the first that applies: a label given with the picture, used as it is; a Deep3DFaceRecon result;
-landmarks (a landmark file, or the world's detector) and PnP; else the picture counts as aligned and frontal, which the
-record says. Everything is joined by name or id, never by order: a missed face must not shift the other cameras.
+landmarks of a landmark file, and PnP; the face that a detector finds, in a photograph by all its landmarks; else, with
+`align.faces: aligned`, the picture counts as aligned and frontal, which the record says. Everything is joined by name
+or id, never by order: a missed face must not shift the other cameras.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,19 +22,21 @@ from data_catalog.samples.encoding import decode_rgb, encode_png
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from models.faces import alignment
 from tasks.sources.cameras import check_reconstruction, find_fault
-from tasks.sources.cropping import Unusable, cut, middle_square
+from tasks.sources.cropping import SeveralFaces, Unusable, cut, middle_square
 from tasks.sources.files import LANDMARKS
 from tasks.sources.landmarks import check_points, find_landmarks, read_landmarks
 from tasks.sources.opening import open_source
+from tasks.sources.photographs import DETECTOR, Portrayed, choose_faces, detector_name, looks_for_faces, portray
 from tasks.sources.reconstructions import CAMERAS, PREFIX, find_reconstructions, read_reconstructions
-from tasks.tables.faces import FACES, Face
-from tasks.tables.portraits import PORTRAITS, Portrait
+from tasks.tables.faces import FACES, SEEN, Face
+from tasks.tables.portraits import PORTRAITS, Portrait, face_id
 
 if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
     from models.faces.mediapipe_faces import MediaPipeFaces
+    from models.faces.photo_faces import PhotoFaces
 
-    Detector = LandmarkNet | MediaPipeFaces
+    Detector = LandmarkNet | MediaPipeFaces | PhotoFaces
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ class Aligned(NamedTuple):
     camera_source: str
     landmarks: np.ndarray | None = None  # (5, 2) raw px
     reprojection: float | None = None
+    portrayed: Portrayed | None = None  # of a face that was found in a photograph
+    faces: int = 1  # in the picture, of which this is the largest
 
 
 class Clues(NamedTuple):
@@ -64,8 +70,8 @@ def run(work: Work) -> Summary:
     rows = []
     for portrait_id, portrait in sorted(portraits.items()):
         rgb = decode_rgb((folder / "images" / f"{portrait_id}.png").read_bytes())
-        rows.append(align_portrait(portrait, rgb, clues, settings, work.folder / "aligned"))
-    FACES.write(work.folder, rows)
+        rows += align_portrait(portrait, rgb, clues, settings, work.folder / "aligned")
+    FACES.write(work.folder, rows, further=SEEN if any(row.face_px is not None for row in rows) else ())
     good = [row for row in rows if row.status == "ok"]
     reasons = Counter(row.reason.partition(":")[0] for row in rows if row.status != "ok")
     return Summary(samples=len(good), rejected=dict(reasons), metrics=_metrics(good))
@@ -81,6 +87,8 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
             names = {name: found.names.get(name) for name in _block(settings, partition)}
             renamed = {name: other for name, other in names.items() if name != other}
             optional |= {what: renamed} if renamed else {}
+    if detector_name(settings) == DETECTOR and _detects(settings):
+        optional |= settings.align.model_dump(include={"faces", "min_face_px", "max_blur"})
     clues = {"world": settings.world, "landmarks": given is not None, "detects": _detects(settings)}
     return own | clues | optional
 
@@ -94,7 +102,7 @@ def sources(settings: Settings, partition: Partition) -> dict[str, Path]:
 
 
 def models(settings: Settings) -> tuple[str, ...]:
-    return ("landmarks",) if _detects(settings) else ()
+    return (detector_name(settings),) if _detects(settings) else ()
 
 
 STAGE = Stage(
@@ -109,22 +117,56 @@ STAGE = Stage(
 )
 
 
-def align_portrait(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> Face:
-    """The row of one portrait, its crop written into `folder`.  rgb: (H, W, 3) uint8."""
+def align_portrait(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings, folder: Path) -> list[Face]:
+    """The rows of one picture, one for each face that is taken; the crops written into `folder`.
+
+    rgb: (H, W, 3) uint8.
+    """
     row = Face(portrait_id=str(portrait.portrait_id), split=portrait.split, name=portrait.name, seed=portrait.seed)
+    try:
+        places = find_cameras(portrait, rgb, clues, settings)
+    except Unusable as error:
+        return [_reject(row, error)]
+    if len(places) == 1:
+        return [_align_one(portrait, row, rgb, places[0], settings, folder)]
+    return [
+        _align_one(portrait, replace(row, portrait_id=face_id(row.portrait_id, number)), rgb, place, settings, folder)
+        for number, place in enumerate(places, start=1)
+    ]
+
+
+def _align_one(
+    portrait: Portrait, row: Face, rgb: np.ndarray, found: Aligned | Unusable, settings: Settings, folder: Path
+) -> Face:
     size = (rgb.shape[1], rgb.shape[0])
     try:
-        found = find_camera(portrait, rgb, clues, settings)
+        if isinstance(found, Unusable):
+            raise found
         picture = cut(rgb, found.crop, settings.align.size)
     except Unusable as error:
-        log.info("%s is rejected: %s", portrait.name, error)
-        return replace(row, status="rejected", reason=str(error))
-    (folder / f"{portrait.portrait_id}.png").write_bytes(encode_png(picture))
+        return _reject(row, error)
+    (folder / f"{row.portrait_id}.png").write_bytes(encode_png(picture))
     return _compare(_describe(row, found), portrait.camera_true, found, size)
 
 
+def _reject(row: Face, error: Unusable) -> Face:
+    log.info("%s is rejected: %s", row.name, error)
+    return replace(row, status="rejected", reason=str(error))
+
+
+def find_cameras(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings) -> Sequence[Aligned | Unusable]:
+    """Crop and camera of each portrait in a picture, or why it has none; there are several with `align.faces: all`.
+
+    Raises Unusable where there is no portrait at all.
+    """
+    given = (portrait.camera_given, clues.poses, clues.landmarks)
+    if clues.detector is None or any(each is not None for each in given):
+        return [find_camera(portrait, rgb, clues, settings)]
+    return find_faces(clues.detector, rgb, settings)
+
+
 def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Settings) -> Aligned:
-    """Crop and camera by the first of the ways that the module's docstring lists."""
+    """Crop and camera by what is given, the first that applies, or the frontal camera."""
     name, size = portrait.name, (rgb.shape[1], rgb.shape[0])
     if portrait.camera_given is not None:
         return use_label(portrait.camera_given, size)
@@ -137,8 +179,6 @@ def find_camera(portrait: Portrait, rgb: np.ndarray, clues: Clues, settings: Set
         given = _of(name, clues.landmarks, "landmarks")
         check_points(given, size, settings.portraits.min_side)
         return fit_portrait(given, settings)
-    if clues.detector is not None:
-        return fit_portrait(detect(clues.detector, rgb, settings), settings)
     return assume_frontal(size)
 
 
@@ -191,6 +231,38 @@ def assume_frontal(size: tuple[int, int]) -> Aligned:
     return Aligned(middle_square(size), pnp.frontal_label(), "assumed_frontal")
 
 
+def find_face(detector: Detector, rgb: np.ndarray, settings: Settings) -> Aligned:
+    """Crop and camera of the one portrait in a picture, the largest face's where several are wanted.
+
+    rgb: (H, W, 3) uint8.  Raises Unusable.
+    """
+    found = find_faces(detector, rgb, settings)[0]
+    if isinstance(found, Unusable):
+        raise found
+    return found
+
+
+def find_faces(detector: Detector, rgb: np.ndarray, settings: Settings) -> Sequence[Aligned | Unusable]:
+    """Crop and camera of each face in a picture (H, W, 3) uint8 that is asked for, the largest first, or why not.
+
+    Raises Unusable where there is no portrait at all.
+    """
+    from models.faces.photo_faces import PhotoFaces
+
+    if not isinstance(detector, PhotoFaces):
+        return [fit_portrait(detect(detector, rgb, settings), settings)]
+    places: list[Aligned | Unusable] = []
+    for face in choose_faces(detector.find(rgb), settings.align):
+        try:
+            made = portray(detector, face, rgb, settings.align)
+        except Unusable as error:
+            places.append(error)
+            continue
+        pose = made.pose
+        places.append(Aligned(pose.crop, pose.camera, "mesh", face.five, pose.residual, made))
+    return places
+
+
 def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarray:
     """Detect landmarks (5, 2), raw px, of the single face; our own detector runs again in the crop if larger there."""
     find_faces = getattr(detector, "faces", None)
@@ -199,7 +271,7 @@ def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarra
 
         faces = find_faces(rgb)
         if len(faces) != 1:
-            raise Unusable(f"several faces: {len(faces)} were found" if faces else "no face found")
+            raise SeveralFaces(len(faces)) if faces else Unusable("no face found")
         return to_five(faces[0])
     points, confidence = _detect_one(detector, rgb)
     if confidence < settings.align.min_confidence:
@@ -215,18 +287,13 @@ def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarra
     return alignment.apply_affine(alignment.invert_affine(crop), inside / side)
 
 
-def knows_faces(settings: Settings) -> bool:
-    """Whether the world's detector knows these faces: the embedded one procedural faces, the paper's photographs."""
-    return settings.world == "paper" or settings.portraits.source == PROCEDURAL
-
-
 def find_detector(settings: Settings) -> Detector | None:
-    """Return the world's detector; None where it does not know the faces, or the paper world has none."""
+    """Return the detector of these faces; None where pictures count as aligned, or the paper world has none."""
     from models.zoo import zoo
 
-    if not knows_faces(settings):
+    if not looks_for_faces(settings):
         return None
-    detector: Detector | None = zoo.load("landmarks", settings.world, settings.run.device)
+    detector: Detector | None = zoo.load(detector_name(settings), settings.world, settings.run.device)
     return detector
 
 
@@ -262,7 +329,7 @@ def _block(settings: Settings, partition: Partition) -> tuple[str, ...]:
 
 def _detects(settings: Settings) -> bool:
     """Whether the detector is asked for the faces of the portraits."""
-    return knows_faces(settings) and settings.align.landmarks is None
+    return looks_for_faces(settings) and settings.align.landmarks is None
 
 
 def _detect_one(detector: Detector, rgb: np.ndarray) -> tuple[np.ndarray, float]:
@@ -273,6 +340,8 @@ def _detect_one(detector: Detector, rgb: np.ndarray) -> tuple[np.ndarray, float]
 
 def _describe(row: Face, found: Aligned) -> Face:
     """Return the row with the face that was found."""
+    if found.portrayed is not None:
+        row = _describe_seen(row, found.portrayed)
     return replace(
         row,
         camera=found.camera.tolist(),
@@ -281,6 +350,12 @@ def _describe(row: Face, found: Aligned) -> Face:
         camera_source=found.camera_source,
         reprojection=found.reprojection,
     )
+
+
+def _describe_seen(row: Face, seen: Portrayed) -> Face:
+    yaw, pitch, roll = seen.pose.yaw_pitch_roll_deg
+    row = replace(row, face_px=seen.face.size_px, face_score=seen.face.score, blur=seen.blur)
+    return replace(row, yaw_deg=yaw, pitch_deg=pitch, roll_deg=roll)
 
 
 def _compare(row: Face, camera_true: list[float] | None, found: Aligned, size: tuple[int, int]) -> Face:

@@ -19,7 +19,7 @@ from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Wor
 from tasks.tables.edits import EDITS, GIVEN, Edit
 from tasks.tables.faces import FACES, Face
 from tasks.tables.lessons import LESSONS, TEACHER_SCORES
-from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
+from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait, photograph_id
 from tasks.tables.samples import LOST, SAMPLE_ROWS, LostRow, SampleRow
 from tasks.tables.scores import MEASURES, SCORE_COLUMNS, SCORES
 from tasks.tables.selection import SELECTION
@@ -91,7 +91,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
             if row.status != "ok":
                 continue
             edit = edits[row.key]
-            face, photograph = faces[edit.portrait_id], photographs[edit.portrait_id]
+            face, photograph = faces[edit.portrait_id], photographs[photograph_id(edit.portrait_id)]
             assert face.camera is not None, f"{face.portrait_id} was taught without a camera"
             samples.append(
                 SampleRow(
@@ -106,7 +106,8 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
                     true_camera=face.true_camera,
                     portrait_seed=face.seed,
                     rank=chosen[row.key].rank,
-                    person=photograph.person,
+                    # Of several faces in a photograph each is a person of its own.
+                    person=photograph.person if edit.portrait_id == photograph.portrait_id else edit.portrait_id,
                 )
             )
     return sorted(samples, key=lambda row: row.key)

@@ -11,23 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_catalog.config.settings import ScoreSettings, Settings
+from data_catalog.config.settings import PROCEDURAL, ScoreSettings, Settings
 from data_catalog.samples.images import Decoded, Rejected, read_image
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
+from tasks.sources.photographs import DETECTOR, detector_name, looks_for_faces
 from tasks.tables.edits import EDITS
 from tasks.tables.faces import FACES, landmarks_of
-from tasks.tables.scores import MEASURES, SCORES, Scores
+from tasks.tables.scores import MEASURES, PHOTO_MEASURES, SCORES, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.faces.landmarks import LandmarkNet
+    from models.faces.photo_faces import PhotoFaces
+    from models.faces.photo_judges import PhotoJudges
+    from models.faces.pnp import Fit
     from models.faces.recognition import Recogniser
     from models.judges.clip import Clip
     from models.judges.perceptual import Perceptual
     from models.judges.safety import SafetyChecker
 
 UNREADABLE = "pseudo-label: "  # starts the reasons of this stage
+PHOTO_JUDGES = ("matting", "face_api")
 DECIMALS = 5  # scores of one sample agree this far between batch sizes
 
 
@@ -37,9 +42,10 @@ class Judges:
 
     clip: Clip
     identity: Recogniser
-    landmarks: LandmarkNet | None  # None: cameras are not found again
+    landmarks: LandmarkNet | PhotoFaces | None  # None: cameras are not found again
     lpips: Perceptual
     safety: SafetyChecker | None = None
+    photographs: PhotoJudges | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,27 @@ def run(work: Work) -> Summary:
     from models.zoo import zoo
 
     world, device = work.settings.world, work.settings.run.device
-    judges = {name: zoo.load(name, world, device) for name in models(work.settings)}
-    return score(work, Judges(**judges | {"identity": zoo.load_recogniser(world, device)}))
+    loaded = {name: zoo.load(name, world, device) for name in models(work.settings)}
+    judges = Judges(
+        loaded["clip"],
+        zoo.load_recogniser(world, device),
+        loaded[detector_name(work.settings)],
+        loaded["lpips"],
+        loaded.get("safety"),
+        _photo_judges(loaded, work.settings),
+    )
+    return score(work, judges)
+
+
+def _photo_judges(loaded: dict[str, Any], settings: Settings) -> PhotoJudges | None:
+    """The judges of photographs, where there are all of them: MediaPipe's detector is not one."""
+    from models.faces.photo_faces import PhotoFaces
+    from models.faces.photo_judges import PhotoJudges
+
+    detector = loaded[detector_name(settings)]
+    if not isinstance(detector, PhotoFaces) or not set(PHOTO_JUDGES) <= set(loaded):
+        return None
+    return PhotoJudges(detector, *(loaded[name] for name in PHOTO_JUDGES))
 
 
 def score(work: Work, judges: Judges) -> Summary:
@@ -68,9 +93,10 @@ def score(work: Work, judges: Judges) -> Summary:
     book = json.loads((work.input("prompts").folder / "prompts.json").read_text(encoding="utf-8"))
     captions = (book["source_caption"], book["target_caption"])
     rows = score_block(judges, work.input("edit").folder, work.input("align").folder, captions, work.settings)
-    SCORES.write(work.folder, rows)
+    further = PHOTO_MEASURES if judges.photographs else ()
+    SCORES.write(work.folder, rows, further)
     scored = [row for row in rows if row.decodes]
-    medians = {name: median_of_known([getattr(row, name) for row in scored]) for name in MEASURES}
+    medians = {name: median_of_known([getattr(row, name) for row in scored]) for name in (*MEASURES, *further)}
     return Summary(
         samples=len(scored),
         # The edit stage has counted the pictures that it could not make.
@@ -86,8 +112,13 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 def models(settings: Settings) -> tuple[str, ...]:
     """Return the judges. The procedural world has no pictures for a safety checker."""
-    judges = ("clip", "identity", "landmarks", "lpips")
-    return judges if settings.world == "embedded" else (*judges, "safety")
+    judges = ["clip", "identity", "landmarks", "lpips"]
+    if settings.world == "paper":
+        judges.append("safety")
+    elif detector_name(settings) == DETECTOR:
+        judges.append(DETECTOR)
+    photographs = settings.portraits.source != PROCEDURAL and looks_for_faces(settings)
+    return (*judges, *(PHOTO_JUDGES if photographs else ()))
 
 
 STAGE = Stage(
@@ -144,6 +175,7 @@ def score_pairs(judges: Judges, pairs: list[Pair], captions: tuple[str, str], se
     lpips = _lpips(judges.lpips, portraits, pseudo_labels)
     unsafe = [None] * len(pairs) if judges.safety is None else judges.safety.unsafe(pseudo_labels)
     drifts = camera_drifts(judges.landmarks, pseudo_labels, [pair.camera for pair in pairs], settings)
+    compared = [_compare_photographs(judges.photographs, pair) for pair in pairs]
     return [
         Scores(
             key=pair.key,
@@ -161,9 +193,19 @@ def score_pairs(judges: Judges, pairs: list[Pair], captions: tuple[str, str], se
             score_camera_drift_deg=drifts[i],
             score_constant=is_constant(pair.pseudo_label, settings.score),
             score_unsafe=unsafe[i],
+            **compared[i],
         )
         for i, pair in enumerate(pairs)
     ]
+
+
+def _compare_photographs(judges: PhotoJudges | None, pair: Pair) -> dict[str, Any]:
+    """The further columns of a pair."""
+    if judges is None:
+        return {}
+    faces, distance, outside = judges.compare(pair.portrait, pair.pseudo_label)
+    distance, outside = (None if value is None else round(value, DECIMALS) for value in (distance, outside))
+    return {"faces": faces, "face_api_distance": distance, "change_outside": outside}
 
 
 def compare_faces(identity: Recogniser, pairs: Sequence[Pair]) -> np.ndarray:
@@ -179,27 +221,39 @@ def compare_faces(identity: Recogniser, pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def camera_drifts(
-    detector: LandmarkNet | None, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
+    detector: LandmarkNet | PhotoFaces | None, pseudo_labels: np.ndarray, cameras: list[np.ndarray], settings: Settings
 ) -> list[float | None]:
     """Return the degrees between each pseudo-label's camera, found again from its landmarks, and its portrait's.
 
     pseudo_labels: (B, H, W, 3) uint8.  cameras: labels (25,).  None without a detector, or where no face is found: a
     sketch may hide its landmarks from the detector and still keep the camera, so this is no proof of drift.
     """
-    from models.faces import alignment, pnp
+    from models.faces import alignment
 
     if detector is None:
         return [None] * len(cameras)
-    face = pnp.canonical_face(settings.world)
     drifts: list[float | None] = []
-    for points, sure, camera in zip(*detector.detect(pseudo_labels), cameras, strict=True):
-        fit = pnp.fit_camera(points, face) if sure >= settings.align.min_confidence else None
+    for fit, camera in zip(_find_cameras(detector, pseudo_labels, settings), cameras, strict=True):
         if fit is None or fit.reprojection > settings.align.max_reprojection:
             drifts.append(None)
             continue
         found, given = (alignment.centred_rotation(label) for label in (fit.label, camera))
         drifts.append(round(alignment.rotation_angle_deg(found, given), 3))
     return drifts
+
+
+def _find_cameras(detector: LandmarkNet | PhotoFaces, pictures: np.ndarray, settings: Settings) -> list[Fit | None]:
+    """The camera of each picture (B, H, W, 3) uint8, in the way that the stage align found the portraits'."""
+    from models.faces import pnp
+    from models.faces.photo_faces import PhotoFaces
+
+    if isinstance(detector, PhotoFaces):
+        return [detector.camera(picture) for picture in pictures]
+    face = pnp.canonical_face(settings.world)
+    return [
+        pnp.fit_camera(points, face) if sure >= settings.align.min_confidence else None
+        for points, sure in zip(*detector.detect(pictures), strict=True)
+    ]
 
 
 def is_constant(rgb: np.ndarray, settings: ScoreSettings) -> bool:

@@ -101,6 +101,11 @@ class AlignSettings(Section):
     reconstructions: str | None = None
     min_confidence: float = Field(0.3, ge=0.0, le=1.0)
     max_reprojection: float = Field(0.05, gt=0.0)  # share of the crop's side; a worse fit is rejected
+    # Photographs with several faces. reject: none of them; largest: that one; all: each is a portrait, with its number
+    # in its id. aligned: no face is looked for, a picture's middle square counts as an aligned, frontal portrait.
+    faces: Literal["reject", "largest", "all", "aligned"] = "reject"
+    min_face_px: int = Field(48, ge=16)  # px, from forehead to chin; smaller faces do not count
+    max_blur: float = Field(0.82, gt=0.0, le=1.0)  # of 1; a face that is blurred more is rejected
 
 
 class PromptsSettings(Section):

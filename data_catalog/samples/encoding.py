@@ -16,13 +16,13 @@ def _check_rgb(rgb: np.ndarray) -> None:
     assert (rgb.ndim, rgb.shape[-1]) == (3, 3), rgb.shape
 
 
-def encode_png(rgb: np.ndarray) -> bytes:
-    """rgb: (H, W, 3) uint8. Lossless."""
+def encode_png(rgb: np.ndarray, level: int = 6) -> bytes:
+    """rgb: (H, W, 3) uint8. Lossless.  level: zlib's; 3 takes a third of the time for 7 % more bytes."""
     from PIL import Image
 
     _check_rgb(rgb)
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "PNG")
+    Image.fromarray(rgb).save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 

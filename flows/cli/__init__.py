@@ -15,7 +15,22 @@ import typer
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from data_catalog.config.plain_text import printable
-from flows.cli import adapt, care, diff, models, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.cli import (
+    adapt,
+    care,
+    diff,
+    models,
+    photographs,
+    plan,
+    pretrain,
+    regen,
+    run,
+    serve,
+    shelf,
+    students,
+    styles,
+    video,
+)
 from flows.mistakes import saying_mistakes
 from flows.run.signals import EXIT_CODES, ending_by_signal
 
@@ -32,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
+for group in (plan, run, adapt, shelf, students, photographs, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 app.add_typer(models.app, name="models")

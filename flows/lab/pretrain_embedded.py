@@ -1,12 +1,10 @@
 """Flow pretrain-embedded: trains the shipped networks on the procedural world and examines them together."""
 
-import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +19,7 @@ from tasks.lab.pretraining import recipes
 from tasks.lab.pretraining.card import describe_bars, write_card
 from tasks.lab.pretraining.exam.exam import EXAM, read_exam, take_exam
 from tasks.lab.pretraining.report import REPORT
+from tasks.processes import end_with_parent
 from tasks.progress import Progress
 
 LANES = 2  # one-thread processes side by side learn faster than one process with two threads
@@ -110,18 +109,6 @@ def killed_on_error() -> Iterator[None]:
         for child in active_children():
             child.kill()
         raise
-
-
-def end_with_parent() -> None:
-    """End this process as soon as its parent is gone, however it died."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render(pool: ProcessPoolExecutor, pictures: Path, trained: list[str], examined: list[str]) -> None:

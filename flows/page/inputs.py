@@ -137,6 +137,8 @@ def tell_alignment(portrait: "Portrait", detects: bool) -> str:
         return f"{NO_DETECTOR}."
     if portrait.camera_source == "assumed_frontal":
         return "No face was found: the picture counts as an aligned, frontal portrait."
+    if portrait.faces > 1:
+        return f"{portrait.faces} faces were found: the largest was cut out and aligned."
     return "The portrait was cut out and aligned first." if portrait.cropped else "The portrait was aligned already."
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import RunSettings, Settings
+from data_catalog.config.settings import PROCEDURAL, RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Catalog, Entry
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 FAILURES_SHOWN = 10
 ASKING = ("run", "maybe")  # states of a step that is still to be made
 SAMPLED = ("portraits", "align", "edit", "score", "select", "teach", "dataset")  # stages that must leave a sample
+HEADS_ONLY = (
+    "photographs in the embedded world: they are aligned, exported and measured for real, but edited by networks that "
+    "know procedural heads only"
+)
 
 
 class FlowRun:
@@ -56,6 +60,8 @@ class FlowRun:
         with self.recording.stage(name) as recorded:
             if name == "portraits":
                 self._tell_left_out()
+                if self.settings.world == "embedded" and self.settings.portraits.source != PROCEDURAL:
+                    log.warning("%s", HEADS_ONLY)
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
             before = {step.key for step in steps if step.state == "cached"}
             self._carry_out(stage, jobs, recorded)

@@ -28,7 +28,7 @@ class MediaPipeFaces:
         except ImportError as error:
             raise WeightsError(
                 f"landmarks by MediaPipe need its package\n  cause     {error}\n"
-                "  hint      pip install 'stillroom[mediapipe]', or give landmarks: align.landmarks"
+                "  hint      pip install mediapipe    (or leave paper.landmarks in configs/models.yaml as it was)"
             ) from None
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(path)),

@@ -1,4 +1,4 @@
-"""The camera of a cropped portrait from its five landmarks: perspective-n-point against a canonical face."""
+"""The camera of a cropped portrait from its landmarks: perspective-n-point against a canonical face."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ POSE = 6  # numbers of a camera; see `_pose` and `_project`
 
 
 class Face(NamedTuple):
-    """Small morphable model of five landmarks (Blanz and Vetter 1999)."""
+    """Small morphable model of N landmarks (Blanz and Vetter 1999)."""
 
-    mean: Array  # (5, 3) world
-    modes: Array  # (K, 5, 3) world: how faces differ from the mean, a standard deviation each, independent
+    mean: Array  # (N, 3) world
+    modes: Array  # (K, N, 3) world: how faces differ from the mean, a standard deviation each, independent
     sigma: float  # crop sides: what modes leave unsaid, and how far a detector errs
+    gain: tuple[float, float] = (1.0, 1.0)  # of yaw and pitch: how much more a head is turned than its points say
 
 
 class Fit(NamedTuple):
@@ -42,7 +43,7 @@ class Fit(NamedTuple):
 def fit_camera(points: ArrayLike, face: Face) -> Fit:
     """Fit the most likely camera for a face at `points`, together with the face's shape.
 
-    points: (5, 2) in [0, 1] of the crop, x right, y down. The face's size is free, so that a small head is not taken
+    points: (N, 2) in [0, 1] of the crop, x right, y down. The face's size is free, so that a small head is not taken
     for a turned one; the label has EG3D's focal length and radius nevertheless.
     """
     seen = np.asarray(points, dtype=np.float64)
@@ -64,6 +65,7 @@ def fit_camera(points: ArrayLike, face: Face) -> Fit:
     state = least_squares(residuals, np.zeros(POSE + len(face.modes)), method="lm").x
     # Error of the mean face: a shape stretched far enough fits any landmarks.
     error = float(np.sqrt(((_project(state[:POSE], face.mean) - seen) ** 2).sum(axis=1).mean()))
+    state[:2] *= face.gain
     return Fit(_label(state[:POSE]), error)
 
 

@@ -104,6 +104,11 @@ def write_world(folder: Path, seed: int = 0) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, torch.Generator().manual_seed(seed + number))
         entries[name] = {"path": str(path), "sha256": files_digest(path)}
+    # These are no larger than random ones would be.
+    entries |= {
+        "matting": {"path": "models/weights/photo/matting"},
+        "face_api": {"path": "models/weights/photo/identity"},
+    }
     entries["safety"] = entries["editor"]  # the checker is part of the same pipeline
     registry = folder / "models.yaml"
     registry.write_text(yaml.safe_dump({"paper": entries}), encoding="utf-8")

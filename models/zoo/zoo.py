@@ -29,19 +29,22 @@ __all__ = ["WeightsError", "describe", "digest", "files_digest", "find_words", "
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
 FETCHED = ROOT / "models" / "weights" / "fetched"  # files from public addresses, see flows/care/fetch.py
-NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "mae", "lpips", "safety")
+NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "faces", "mae", "lpips", "safety", "matting", "face_api")
 MODULES: dict[str, tuple[str, ...]] = {
     "editor": ("models.editing.editor",),
     "teacher": ("models.three_d.live3d",),
     "clip": ("models.judges.clip",),
     "identity": ("models.judges.identity", "models.faces.recognition"),
     "landmarks": ("models.faces.landmarks",),
+    "faces": ("models.faces.photo_faces",),
     "mae": ("models.three_d.mae",),
     "lpips": ("models.judges.perceptual",),
     "safety": ("models.judges.safety",),
+    "matting": ("models.faces.matting",),
+    "face_api": ("models.judges.face_api",),
 }
 PAPER_MODULES = {
-    "landmarks": ("models.faces.mediapipe_faces",),
+    "landmarks": ("models.faces.photo_faces", "models.faces.mediapipe_faces"),
     "identity": ("models.judges.arcface", "models.faces.recognition"),
     "lpips": ("models.judges.perceptual", "models.judges.lpips_alex"),
 }
@@ -145,6 +148,16 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
         return None
     source = _folder(entry) or entry["hub"]
     revision = entry.get("revision")
+    if name == "faces":
+        return _load_faces(source)
+    if name == "matting":
+        from models.faces.matting import Matting
+
+        return Matting.load(source)
+    if name == "face_api":
+        from models.judges.face_api import FaceDescriptor
+
+        return FaceDescriptor.load(source).to(device)
     if name == "editor":
         from models.editing.editor import Editor
 
@@ -206,10 +219,19 @@ def _load_public(name: str, file: Path, device: str) -> Any:
         mae.encoder.to(device)
         return mae
     if name == "landmarks":
-        from models.faces.mediapipe_faces import MediaPipeFaces
-
-        return MediaPipeFaces.load(file)
+        return _load_faces(file)
     raise WeightsError(f"{name} of the world 'paper' cannot be loaded by this version")
+
+
+def _load_faces(path: Path) -> Any:
+    """The detector of photographs in a folder as `models/weights/photo/faces`, or MediaPipe's in a file."""
+    if path.is_dir():
+        from models.faces.photo_faces import PhotoFaces
+
+        return PhotoFaces.load(path)
+    from models.faces.mediapipe_faces import MediaPipeFaces
+
+    return MediaPipeFaces.load(path)
 
 
 def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:

@@ -40,6 +40,15 @@ def colour_depth(depth: np.ndarray) -> np.ndarray:
 
 def embed_picture(picture: np.ndarray) -> str:
     """A data URI of a picture (H, W, 3) uint8."""
+    return data_uri(encode_webp(picture))
+
+
+def encode_webp(picture: np.ndarray) -> bytes:
+    """A picture (H, W, 3) uint8 as WebP."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_uri(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

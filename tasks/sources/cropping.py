@@ -9,9 +9,19 @@ from models.faces import alignment
 SAME_SHAPE = 0.01  # largest relative difference between the aspects of an edit and its portrait
 VISIBLE = 0.5  # least part of a crop's area inside the picture
 
+REACH_PX = 4  # px of the shrunk picture that the interpolation needs around a crop
+
 
 class Unusable(Exception):
     """A portrait that cannot be aligned; the message is its reason, the part before a colon is counted."""
+
+
+class SeveralFaces(Unusable):
+    """A picture with several faces, of which one has to be chosen."""
+
+    def __init__(self, faces: int) -> None:
+        super().__init__(f"several faces: {faces} were found")
+        self.faces = faces
 
 
 def middle_square(size: tuple[int, int]) -> np.ndarray:
@@ -38,12 +48,16 @@ def cut(rgb: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
     before = np.clip(-low, 0, margin)
     after = np.clip(high - [rgb.shape[1], rgb.shape[0]], 0, margin)
-    padded = np.pad(rgb, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
     # Shrink by a whole number first, then average twice the pixels: no pixel of the picture is left out.
     shrink = max(1, int(side_px // size))
+    # The part around the crop, from a place that shrinks to a whole pixel: the picture may be much larger.
+    reach = REACH_PX * shrink
+    start = np.maximum(low - reach, 0) // shrink * shrink * (before == 0)
+    part = rgb[start[1] : max(high[1] + reach, 1), start[0] : max(high[0] + reach, 1)]
+    padded = np.pad(part, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
     image = Image.fromarray(padded)
     image = image.reduce(shrink) if shrink > 1 else image
-    inverse[:, 2] += before
+    inverse[:, 2] += before - start
     matrix = inverse / shrink
     matrix[:, :2] /= 2 * size
     wide = image.transform(

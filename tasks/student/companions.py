@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from tasks.align import Detector
 
 CLIP, MAE, LANDMARKS = "clip", "mae", "landmarks"  # folders of an export
-NO_DETECTOR = "There is no face detector: each picture's middle square counts as an aligned, frontal portrait"
+NO_DETECTOR = "No face is looked for: each picture's middle square counts as an aligned, frontal portrait"
 HOW_TO_DETECT = {
-    "embedded": "The one of the embedded world knows procedural faces only",
-    "paper": "Put the path of MediaPipe's face_landmarker.task into configs/models.yaml, paper.landmarks, "
-    "or cut the pictures as EG3D does",
+    "embedded": "align.faces=reject looks for faces",
+    "paper": "align.faces=reject looks for faces, with the detector that configs/models.yaml names at paper.landmarks",
 }
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def tell_without(detector: Detector | None, settings: Settings) -> None:
 def save_companions(companions: Companions, folder: Path) -> None:
     """Save each network in its folder: CLIP in transformers' layout, the others as safetensors with their sizes.
 
-    MediaPipe's detector is the file that it was loaded from.
+    A detector of photographs is the files that it was loaded from.
     """
     from safetensors.torch import save_file
 
@@ -72,8 +71,11 @@ def save_companions(companions: Companions, folder: Path) -> None:
     if isinstance(detector, LandmarkNet):
         state = {name: value.contiguous() for name, value in detector.state_dict().items()}
         save_file(state, folder / LANDMARKS / _WEIGHTS)
+        return
+    assert detector.path is not None
+    if detector.path.is_dir():
+        shutil.copytree(detector.path, folder / LANDMARKS, dirs_exist_ok=True)
     else:
-        assert detector.path is not None
         shutil.copyfile(detector.path, folder / LANDMARKS / _TASK)
 
 
@@ -98,7 +100,10 @@ def _load_detector(folder: Path) -> Detector | None:
     from models.checkpoints import WeightsError
     from models.faces.landmarks import LandmarkNet
     from models.faces.mediapipe_faces import MediaPipeFaces
+    from models.faces.photo_faces import MESH, PhotoFaces
 
+    if (folder / MESH).is_file():
+        return PhotoFaces.load(folder)
     if (folder / _WEIGHTS).is_file():
         detector = LandmarkNet()
         detector.load_state_dict(load_file(folder / _WEIGHTS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,13 @@ from data_catalog.samples.images import Rejected, decode_image, decode_picture, 
 from models.faces import alignment
 from tasks import align
 
+if TYPE_CHECKING:
+    from models.faces.landmarks import LandmarkNet
+    from models.faces.photo_faces import PhotoFace
+
+# A portrait that a user asks for is cut whatever its size and blur.
+ANY_FACE = {"min_face_px": 16, "max_blur": 1.0}
+SAME_FACE = 0.3  # of a face's size: two detectors that mean the same face differ by less, in practice by 0.1
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
 
 Picture = str | Path | bytes | np.ndarray | Image.Image
@@ -27,8 +34,9 @@ class Portrait(NamedTuple):
 
     rgb: np.ndarray  # (H, W, 3) uint8
     camera: np.ndarray  # (25,) label
-    camera_source: str  # pnp or assumed_frontal
+    camera_source: str  # mesh, pnp or assumed_frontal
     cropped: bool  # False: the picture was aligned already
+    faces: int = 1  # found in the picture: this is the largest
 
 
 def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
@@ -56,21 +64,70 @@ def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
 def align_picture(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> Portrait:
     """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
     found, cropped = locate(rgb, detector, settings)
-    return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped)
+    return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped, found.faces)
 
 
 def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> tuple[align.Aligned, bool]:
-    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole."""
+    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
+
+    Of several faces in a photograph it is the largest; a warning says so.
+    """
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)
     if detector is not None:
         try:
-            found = align.fit_portrait(align.detect(detector, rgb, settings), settings)
+            found = _find_largest(rgb, detector, settings)
         except align.Unusable as reason:
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
     # A picture that is aligned is not resampled: cutting it once more would only blur it.
     return (found if cropped else found._replace(crop=align.middle_square(size))), cropped
+
+
+def _find_largest(rgb: np.ndarray, detector: align.Detector, settings: Settings) -> align.Aligned:
+    from models.faces.landmarks import LandmarkNet
+
+    if isinstance(detector, LandmarkNet):
+        return _find_in_any(rgb, detector, settings)
+
+    def find(faces: str) -> align.Aligned:
+        own = settings.align.model_copy(update=ANY_FACE | {"faces": faces})
+        return align.find_face(detector, rgb, settings.model_copy(update={"align": own}))
+
+    try:
+        return find("reject")
+    except align.SeveralFaces as several:
+        return _tell_several(find("largest"), several.faces)
+
+
+def _find_in_any(rgb: np.ndarray, detector: LandmarkNet, settings: Settings) -> align.Aligned:
+    """Find the face of a picture that may be a procedural head or a photograph, of which this detector knows nothing.
+
+    Where the detector of photographs sees no face at the points that this one found, they are not a face's.
+    """
+    from models.zoo import zoo
+
+    points, reason = None, align.Unusable("no face found")
+    try:
+        points = align.detect(detector, rgb, settings)
+    except align.Unusable as error:
+        reason = error
+    faces = [face for face in zoo.load("faces", "embedded").find(rgb) if face.clear]
+    if faces and (points is None or not any(_is_of(points, face) for face in faces)):
+        return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces))
+    if points is None:
+        raise reason
+    return align.fit_portrait(points, settings)
+
+
+def _is_of(points: np.ndarray, face: PhotoFace) -> bool:
+    return bool(np.abs(points - face.five).max() < SAME_FACE * face.size_px)
+
+
+def _tell_several(found: align.Aligned, faces: int) -> align.Aligned:
+    if faces > 1:
+        log.warning("%d faces were found: the largest is taken", faces)
+    return found._replace(faces=faces)
 
 
 def cut_out(rgb: np.ndarray, crop: np.ndarray, settings: Settings) -> np.ndarray:

@@ -39,3 +39,13 @@ class Portrait:
 
 LICENCE = ("licence", "licence_url", "author", "source_url")
 PORTRAITS = Table("portraits.parquet", Portrait, further=LICENCE)
+
+
+def face_id(portrait_id: str, number: int) -> str:
+    """Id of one of several portraits that were cut from a photograph."""
+    return f"{portrait_id}_{number}"
+
+
+def photograph_id(portrait_id: str) -> str:
+    """Id of the photograph that a portrait was cut from."""
+    return portrait_id.partition("_")[0]

@@ -27,8 +27,13 @@ class Scores:
     score_camera_drift_deg: Annotated[float | None, pa.float64()] = None  # from the portrait's; null: no face found
     score_constant: Annotated[bool | None, pa.bool_()] = None
     score_unsafe: Annotated[bool | None, pa.bool_()] = None  # null: not checked
+    # Further columns, of photographs.
+    faces: Annotated[int | None, pa.int32()] = None  # clear faces in the pseudo-label
+    face_api_distance: Annotated[float | None, pa.float64()] = None  # not ArcFace's; null: a face is gone
+    change_outside: Annotated[float | None, pa.float64()] = None  # in [0, 1], beyond the person; null: all is one
 
 
-SCORES = Table("score.parquet", Scores)
+PHOTO_MEASURES = ("faces", "face_api_distance", "change_outside")
+SCORES = Table("score.parquet", Scores, further=PHOTO_MEASURES)
 SCORE_COLUMNS = tuple(name for name in SCORES.schema.names if name.startswith("score_"))
 MEASURES = SCORE_COLUMNS[:-2]  # numbers, not yes or no

@@ -16,14 +16,17 @@ import numpy as np
 
 from data_catalog.config.settings import Settings
 from models.faces import alignment
+from models.faces.landmark_layouts import to_five
 from tasks import align
 from tasks.pictures.video import Frame
 from tasks.progress import report
+from tasks.sources.photographs import kind_of_faces
 from tasks.video.source import Clip
 
 POINTS_SIGMA_S = 0.06  # of the landmarks that the camera is fitted to
 CROP_SIGMA_S = 0.12  # of the crop; the camera fitted in it still follows the head
 THUMB_PX, CUT = 16, 0.16  # thumbnail side; mean difference of two thumbnails, of 1, from which there is a cut
+LOST_FRAMES = 50  # frames without a face after which any other may be the one
 JUMP = 0.5  # share of the crop's side; a face moves less between two frames
 END = {"end": True}
 
@@ -53,7 +56,8 @@ def track(clip: Clip, detector: align.Detector | None, settings: Settings, notes
             before = thumb
             if number < len(sightings):
                 continue
-            sightings.append(_sight(frame, detector, settings, cut))
+            last = None if cut else _last_seen(sightings)
+            sightings.append(_sight(frame, detector, settings, cut, last))
             file.write(json.dumps(_row(sightings[-1])) + "\n")
             file.flush()
             report(number)
@@ -124,7 +128,7 @@ def _smooth_shot(
 ) -> list[align.Aligned]:
     from models.faces import pnp
 
-    face, frame = pnp.canonical_face(settings.world), alignment.framing(settings.world)
+    face, frame = pnp.canonical_face(kind_of_faces(settings)), alignment.framing(kind_of_faces(settings))
     known = np.array([points is not None for points in seen])
     flat = np.stack([points.ravel() for points in seen if points is not None])
     # Between two sightings a face moves straight; before the first and after the last it stays.
@@ -158,12 +162,38 @@ def _as_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return alignment.invert_affine(np.concatenate([axes, corner[:, None]], axis=1))
 
 
-def _sight(frame: Frame, detector: align.Detector | None, settings: Settings, cut: bool) -> Sighting:
+def _last_seen(sightings: Sequence[Sighting]) -> np.ndarray | None:
+    """Points of the face in the last of the near frames of this shot that show it; None without one."""
+    for sighting in reversed(sightings[-LOST_FRAMES:]):
+        if sighting.points is not None or sighting.cut:
+            return sighting.points
+    return None
+
+
+def _follow(detector: align.Detector, rgb: np.ndarray, settings: Settings, last: np.ndarray | None) -> np.ndarray:
+    """Points (5, 2) px of the face at `last`, of the largest one without; raises Unusable where it is lost."""
+    find_faces = getattr(detector, "faces", None)
+    if find_faces is None:
+        return align.detect(detector, rgb, settings)
+    faces = [to_five(face) for face in find_faces(rgb)]
+    if not faces:
+        raise align.Unusable("no face found")
+    if last is None:
+        return max(faces, key=lambda face: float(np.ptp(face, axis=0).max()))
+    nearest = min(faces, key=lambda face: float(np.hypot(*(face - last).mean(axis=0))))
+    if len(faces) > 1 and _leaps(last, nearest):
+        raise align.Unusable("the face is lost among others")
+    return nearest
+
+
+def _sight(
+    frame: Frame, detector: align.Detector | None, settings: Settings, cut: bool, last: np.ndarray | None
+) -> Sighting:
     points = None
     if detector is not None:
         try:
-            points = align.detect(detector, frame.rgb, settings)
-            alignment.crop_transform(points, alignment.framing(settings.world))
+            points = _follow(detector, frame.rgb, settings, last)
+            alignment.crop_transform(points, alignment.framing(kind_of_faces(settings)))
         except (align.Unusable, ValueError) as reason:
             log.debug("no face at %d: %s", frame.pts, reason)
             points = None

@@ -249,12 +249,15 @@ def test_given_labels_are_used_as_they_are(photos: dict[str, procedural.RawPhoto
         assert rows[name]["crop"] == [1 / 128, 0, 0, 0, 1 / 128, 0]
 
 
-def test_without_landmarks_a_folder_is_taken_as_frontal_and_says_so(tmp_path: Path) -> None:
+def test_pictures_count_as_frontal_only_where_the_settings_say_so(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     wide = np.zeros((200, 300, 3), np.uint8)
     wide[:, 50:250] = [10, 200, 30]
     (tmp_path / "photos" / "wide.png").write_bytes(encode_png(wide))
     settings, made = intake(tmp_path / "photos", tmp_path / "portraits")
+    rows, summary = align_all(settings, made, tmp_path / "looked")
+    assert (rows["wide.png"]["reason"], summary.rejected) == ("no face found", {"no face found": 1})
+    settings = load_settings("demo", [f"portraits.source={tmp_path / 'photos'}", "align.faces=aligned"])
     rows, summary = align_all(settings, made, tmp_path / "align")
     row = rows["wide.png"]
     assert summary.metrics == {"camera_assumed_frontal": 1.0}

@@ -61,7 +61,7 @@ def _rotation_errors(people: int) -> np.ndarray:
         for seed in range(VALIDATION_SEEDS, VALIDATION_SEEDS + people):
             photo = procedural.raw_photo(seed)
             portrait = Portrait(portrait_id=str(seed), name=str(seed), seed=seed, camera_true=photo.label.tolist())
-            error = align_portrait(portrait, photo.rgb, clues, settings, Path(folder)).rotation_error_deg
+            error = align_portrait(portrait, photo.rgb, clues, settings, Path(folder))[0].rotation_error_deg
             errors.append(np.inf if error is None else error)
     return np.array(errors)
 
