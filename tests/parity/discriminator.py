@@ -14,7 +14,7 @@ from models.three_d.stylegan import (
     filter_image,
     resampling_filter,
 )
-from tests.parity.eg3d import normalise_second_moment
+from models.three_d.eg3d import normalise_second_moment
 
 FEATURES = 512
 CONV_CLAMP = 256.0
