@@ -12,7 +12,7 @@ import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from flows.cli import adapt, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
+from flows.cli import adapt, baselines, care, diff, plan, pretrain, regen, run, serve, shelf, students, styles, video
 from flows.mistakes import MISTAKES
 from flows.run.signals import EXIT_CODES, ending_by_signal
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (plan, run, adapt, shelf, students, video, serve):  # in the order of `--help`
+for group in (plan, run, baselines, adapt, shelf, students, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 for group in (diff, regen, pretrain, care):

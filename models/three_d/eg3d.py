@@ -6,7 +6,7 @@ PAPER loads the published ffhqrebalanced512-128 by its keys. EMBEDDED is the sam
 import dataclasses
 import math
 from collections.abc import Mapping as Mappable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ CONV_CLAMP = 256.0  # bound of the super-resolution's activations, in fp32 too: 
 class GeneratorConfig:
     """Sizes of the generator; the defaults are EG3D's at FFHQ 512. `style_size` of the renderer is that of w."""
 
-    renderer: RendererConfig = RendererConfig()
+    renderer: RendererConfig = field(default_factory=RendererConfig)
     noise_size: int = 512  # of z
     plane_size: int = 256
     channel_base: int = 32768  # channels of a block: this over its resolution, at most `channel_max`
@@ -142,9 +142,7 @@ class Generator(nn.Module):
         own = config.renderer
         self.backbone = Backbone(config)
         self.decoder = TriplaneDecoder(own.plane_channels, own.decoder_hidden, own.features, own.density_gain)
-        self.superresolution = SuperResolution(
-            own.features, own.sr_channels, own.resolution, config.w_size, CONV_CLAMP
-        )
+        self.superresolution = SuperResolution(own.features, own.sr_channels, own.resolution, config.w_size, CONV_CLAMP)
         if own.background:
             self.background = Background(3 * own.plane_channels, own.decoder_hidden, own.features)
         self.volume = VolumeRenderer(own.rays)
@@ -199,7 +197,9 @@ class Seen(NamedTuple):
 class LatentEncoder(nn.Module):
     """Portrait to w+: one w for all layers, and what each layer adds to it (e4e, Tov et al. 2021)."""
 
-    def __init__(self, config: GeneratorConfig, channels: tuple[int, ...] = (24, 48, 80, 96), hidden: int = 192) -> None:
+    def __init__(
+        self, config: GeneratorConfig, channels: tuple[int, ...] = (24, 48, 80, 96), hidden: int = 192
+    ) -> None:
         super().__init__()
         self.styles, self.w_size = config.styles, config.w_size
         layers: list[nn.Module] = []

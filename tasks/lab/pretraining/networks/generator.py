@@ -71,14 +71,16 @@ class Pair(nn.Module):
                 state[f"{layer}.affine.bias"] = affine(style)[0].detach()
             mine.load_state_dict(state)
 
-    def latents(self, people: list[Person]) -> Tensor:
-        """The w+ (B, styles, W) of people, by their parameters."""
-        noise = torch.from_numpy(np.stack([noise_of(person) for person in people]))
-        return self.generator.backbone.mapping(noise, orbit_label(0.0, 0.0).expand(len(noise), -1))
-
     def encode(self, portraits: Tensor) -> Tensor:
         """The w+ (B, styles, W) of portraits (B, 3, H, W) in [-1, 1]."""
         return self.encoder(portraits, self.generator.backbone.mapping.w_avg)
+
+
+def latents(generator: Generator, people: list[Person]) -> Tensor:
+    """The w+ (B, styles, W) of people, by their parameters."""
+    noise = torch.from_numpy(np.stack([noise_of(person) for person in people]))
+    ws: Tensor = generator.backbone.mapping(noise, orbit_label(0.0, 0.0).expand(len(noise), -1))
+    return ws
 
 
 def noise_of(person: Person) -> np.ndarray:
@@ -108,7 +110,7 @@ def _standard() -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(weights: Path) -> nn.Module:
-    return Pair(weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return Pair(weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def prepare(network: nn.Module, pictures: Pictures) -> None:
@@ -119,18 +121,20 @@ def prepare(network: nn.Module, pictures: Pictures) -> None:
     _average(network)
     with torch.no_grad():
         taught = network.teacher.encode(to_signed(pictures.crops[:STANDARD_PORTRAITS, 0]))
-        own = network.generator.planes(network.latents([portrait(TRAINING_SEEDS + i) for i in range(len(taught))]))
+        own = network.generator.planes(
+            latents(network.generator, [portrait(TRAINING_SEEDS + i) for i in range(len(taught))])
+        )
         synthesis = network.generator.backbone.synthesis
         for size in synthesis.resolutions:
             layer = cast(SynthesisBlock, synthesis.get_submodule(f"b{size}")).torgb
-            layer.weight *= (taught.std(dim=(0, 2, 3)) / own.std(dim=(0, 2, 3)))[:, None, None, None]
-        layer.bias += taught.mean(dim=(0, 2, 3))
+            layer.weight.mul_((taught.std(dim=(0, 2, 3)) / own.std(dim=(0, 2, 3)))[:, None, None, None])
+        layer.bias.add_(taught.mean(dim=(0, 2, 3)))
 
 
 @torch.no_grad()
 def _average(network: Pair) -> None:
     people = [portrait(TRAINING_SEEDS + i) for i in range(STANDARD_PEOPLE)]
-    network.generator.backbone.mapping.w_avg.copy_(network.latents(people)[:, 0].mean(dim=0))
+    network.generator.backbone.mapping.w_avg.copy_(latents(network.generator, people)[:, 0].mean(dim=0))
 
 
 def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
@@ -138,7 +142,7 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     assert isinstance(network, Pair)
     people = batch_of(pictures, draw, BATCH)
     portraits = to_signed(pictures.crops[people, 0])
-    by_noise = network.latents([portrait(TRAINING_SEEDS + int(person)) for person in people])
+    by_noise = latents(network.generator, [portrait(TRAINING_SEEDS + int(person)) for person in people])
     encoded = network.encode(portraits)
     ws = torch.cat([by_noise, encoded])
     leash = (encoded - by_noise.detach()).square().mean()
@@ -187,7 +191,7 @@ def finish(network: nn.Module, pictures: Pictures) -> None:
     before = mapping.w_avg.clone()
     _average(network)
     with torch.no_grad():
-        network.encoder.base.bias += before - mapping.w_avg
+        network.encoder.base.bias.add_(before - mapping.w_avg)
 
 
 @torch.no_grad()
@@ -197,7 +201,10 @@ def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
     found: dict[str, list[float]] = {"by_noise": [], "by_noise_novel": [], "encoded": [], "encoded_novel": []}
     for i in range(min(48, len(pictures.crops))):
         portraits = to_signed(pictures.crops[i, :1])
-        kinds = {"by_noise": network.latents([portrait(VALIDATION_SEEDS + i)]), "encoded": network.encode(portraits)}
+        kinds = {
+            "by_noise": latents(network.generator, [portrait(VALIDATION_SEEDS + i)]),
+            "encoded": network.encode(portraits),
+        }
         views = torch.cat([portraits, to_signed(pictures.plain_views[i])])
         cameras = torch.from_numpy(np.concatenate([pictures.crop_cameras[i : i + 1], pictures.cameras[i]]))
         for name, ws in kinds.items():
