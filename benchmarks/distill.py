@@ -28,6 +28,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.products.snapshot import open_snapshot
 from models.zoo import zoo
 from tasks.distill import Networks, make_student
+from tasks.training import forward
 from tasks.training import trainer as training
 from tasks.training.batches import BatchMaker, Prompts
 from tasks.training.curve import Curve
@@ -88,21 +89,26 @@ class Parts:
 def watched(trainer: Trainer, device: str) -> Any:
     """The parts of the trainer's steps."""
     parts = Parts(device)
-    functions = {"render_patches": "renderer", "distillation_loss": "losses", "triplane_loss": "losses"}
-    before = {name: getattr(training, name) for name in functions}
-    for name, part in functions.items():
-        parts.watch(training, name, part)
+    functions = [
+        (forward, "render_patches", "renderer"),
+        (training, "distillation_loss", "losses"),
+        (training, "triplane_loss", "losses"),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in functions]
+    for module, name, part in functions:
+        parts.watch(module, name, part)
     parts.watch(trainer.maker.loader, "take", "waiting for data")
     parts.watch(trainer.maker, "make", "frozen networks")
-    parts.watch(trainer.student, "edit", "forward")
+    parts.watch(trainer.student, "attend", "forward")
+    parts.watch(trainer.student, "lift", "forward")
     parts.watch(trainer.accelerator, "backward", "backward")
     parts.watch(trainer.accelerator, "clip_grad_norm_", "optimiser")
     parts.watch(trainer.optimizer, "step", "optimiser")
     try:
         yield parts
     finally:
-        for name, function in before.items():
-            setattr(training, name, function)
+        for module, name, function in before:
+            setattr(module, name, function)
 
 
 def measure(

@@ -23,8 +23,9 @@ from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from models.faces import alignment
 from tasks.sources.cameras import check_reconstruction, find_fault
 from tasks.sources.cropping import SeveralFaces, Unusable, cut, middle_square
-from tasks.sources.files import LANDMARKS, open_source
+from tasks.sources.files import LANDMARKS
 from tasks.sources.landmarks import check_points, find_landmarks, read_landmarks
+from tasks.sources.opening import open_source
 from tasks.sources.photographs import DETECTOR, Portrayed, choose_faces, detector_name, looks_for_faces, portray
 from tasks.sources.reconstructions import CAMERAS, PREFIX, find_reconstructions, read_reconstructions
 from tasks.tables.faces import FACES, SEEN, Face

@@ -84,10 +84,11 @@ def load_models(folder: Path, settings: Settings) -> Models:
     from tasks.evaluation.metrics import Judges
 
     world, device = settings.world, settings.run.device
-    loaded = {name: zoo.load(name, world, device) for name in STAGE.models(settings)}
-    judges = Judges(zoo.load_recogniser(world, device), loaded["clip"], loaded["lpips"])
     student = for_use(load_student(folder, device))
-    return Models(student, loaded["teacher"], loaded["editor"], loaded["clip"], loaded["mae"], judges)
+    unused = {"mae"} if "image" in student.config.own_encoders else set()  # its own reads the pictures
+    loaded = {name: zoo.load(name, world, device) for name in STAGE.models(settings) if name not in unused}
+    judges = Judges(zoo.load_recogniser(world, device), loaded["clip"], loaded["lpips"])
+    return Models(student, loaded["teacher"], loaded["editor"], loaded["clip"], loaded.get("mae"), judges)
 
 
 def choose_tested(samples: Sequence[SampleRef], own: EvaluateSettings) -> list[SampleRef]:

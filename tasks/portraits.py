@@ -26,9 +26,10 @@ from data_catalog.samples.seeds import fraction
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.sources.cameras import find_fault
-from tasks.sources.files import Source, open_source
+from tasks.sources.files import Source
 from tasks.sources.labels import Licence, read_given
 from tasks.sources.licences import read_licences
+from tasks.sources.opening import open_source
 from tasks.sources.repeats import find_repeats
 from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait
 
@@ -138,7 +139,7 @@ def count_portraits(settings: Settings) -> int:
     """Count the pictures that the settings choose."""
     own = settings.portraits
     if own.source != PROCEDURAL:
-        return open_source(own).count
+        return len(open_source(own).names)
     if own.count is None:
         raise UserError("portraits.count: the procedural world is endless; set the number of portraits")
     return own.count

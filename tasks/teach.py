@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,9 @@ from data_catalog.samples.encoding import (
 )
 from data_catalog.samples.images import Rejected, read_image
 from data_catalog.samples.seeds import derive
-from data_catalog.samples.shard_index import write_index
-from data_catalog.samples.shards import Sample, write_shard
+from data_catalog.samples.shard_index import read_index, write_index
+from data_catalog.samples.shards import Sample, ShardEntry, read_sample, write_shard
+from data_catalog.store.fingerprint import digest_file
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.tables.edits import EDITS, Edited
 from tasks.tables.faces import FACES
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from models.three_d.live3d import Live3D
 
 SHARD = "shard.tar"
+STORING = ("stored_view_psnr_db", "stored_depth_error")  # metrics of a partition
 NETWORKS = ("teacher", "identity", "landmarks", "lpips")
 DECIMALS = 5
 SAMPLE_COLUMNS = (
@@ -109,7 +112,7 @@ def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
 
 STAGE = Stage(
     name="teach",
-    version=2,
+    version=3,
     split_by=("style", "block", "attempt"),
     needs=(Need("align"), Need("edit"), Need("score"), Need("select", part=True)),
     reads=reads,
@@ -142,28 +145,36 @@ def teach_block(
 ) -> Iterator[Sample]:
     """The shard's samples one by one, so that one triplane is in memory; adds a row for each.
 
+    A triplane that was lifted before from the same picture is taken as it was stored.
     errors: receives the loss from storing the first triplane; the others are stored alike.
     """
     aligned, edited = work.input("align").folder / "aligned", work.input("edit").folder / "pseudo_labels"
-    settings = work.settings.teach
+    settings, lifted = work.settings.teach, Lifted(work)
     for sample in samples:
         key, portrait_id = sample.edit.key, sample.edit.portrait_id
         pseudo_label = read_image(edited / f"{key}.png")
         if isinstance(pseudo_label, Rejected):
             rows.append(Taught(key=key, reason=f"pseudo-label: {pseudo_label.reason}"))
             continue
+        picture = (edited / f"{key}.png").read_bytes()
+        # Views are those of the triplane as it is stored, so that they are the same whether it is lifted now or not.
+        stored, exact = lifted.find(key, picture), None
+        if stored is None:
+            exact = lift(teachers.teacher, pseudo_label.rgb)
+            stored = encode_triplane(exact, settings)
+        triplane = decode_triplane(stored) if stored else exact
         view_cameras = draw_view_cameras(portrait_id, settings)
-        lesson = teach_sample(teachers, pseudo_label.rgb, sample.camera, view_cameras)
+        lesson = teach_sample(teachers, pseudo_label.rgb, sample.camera, view_cameras, triplane)
         if not (np.isfinite(lesson.triplane).all() and np.isfinite(lesson.depths).all()):
             rows.append(Taught(key=key, reason="triplane is not finite"))
             continue
         lpips, identity = (lesson.scores[name] for name in TEACHER_SCORES)
         rows.append(Taught(key=key, status="ok", score_teacher_lpips=lpips, score_view_identity=identity))
         portrait = (aligned / f"{portrait_id}.png").read_bytes()
-        pictures = {"portrait.png": portrait, "pseudo_label.png": (edited / f"{key}.png").read_bytes()}
-        arrays = {"camera.npy": encode_array(sample.camera)} | encode_lesson(lesson, settings)
+        pictures = {"portrait.png": portrait, "pseudo_label.png": picture}
+        arrays = {"camera.npy": encode_array(sample.camera)} | encode_views(lesson, settings) | stored
         if not errors and settings.triplane != "none":
-            errors |= storing_errors(teachers.teacher, lesson, decode_triplane(arrays))
+            errors |= lifted.errors if exact is None else storing_errors(teachers.teacher, lesson, exact)
         yield Sample(key, pictures | arrays | {"meta.json": encode_json(describe(sample, lesson))})
 
 
@@ -184,22 +195,68 @@ def draw_view_cameras(portrait_id: str, settings: TeachSettings) -> np.ndarray:
     return labels
 
 
-def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarray, view_cameras: np.ndarray) -> Lesson:
-    """Lift a pseudo-label to a triplane, and render and score its views.
+class Lifted:
+    """Triplanes that the partition stored when other views were wanted, or other samples were kept."""
 
-    pseudo_label: (H, W, 3) uint8.  camera: (25,).  view_cameras: (n, 25).
+    def __init__(self, work: Work) -> None:
+        wanted, self.errors = work.settings.teach.triplane, dict[str, float]()
+        self._places: dict[str, tuple[Path, ShardEntry]] = {}
+        for made in work.earlier() if wanted != "none" else ():
+            record, shard = made.record, made.folder / SHARD
+            is_whole = all(digest_file(made.folder / name) == file.sha256 for name, file in record.files.items())
+            if record.fingerprint_inputs["settings"]["triplane"] != wanted or not is_whole:
+                continue
+            self.errors = self.errors or {name: record.metrics[name] for name in STORING if name in record.metrics}
+            for key, entry in read_index(shard).items():
+                self._places.setdefault(key, (shard, entry))
+
+    def find(self, key: str, picture: bytes) -> dict[str, bytes] | None:
+        """The stored triplane of exactly this picture, a file's bytes; None where it is to be lifted."""
+        if key not in self._places:
+            return None
+        fields = read_sample(*self._places[key])
+        if fields["pseudo_label.png"] != picture:
+            return None
+        return {name: data for name, data in fields.items() if name.startswith("triplane")}
+
+
+def lift(teacher: Live3D, pseudo_label: np.ndarray) -> np.ndarray:
+    """Return the teacher's triplane (C, H, W) float32 of a picture (H, W, 3) uint8."""
+    import torch
+
+    from models.pixels import signed
+
+    with torch.no_grad():
+        triplane: np.ndarray = teacher.encode(signed(pseudo_label[None], _device(teacher)))[0].float().cpu().numpy()
+    return triplane
+
+
+def _device(teacher: Live3D) -> str:
+    return str(next(teacher.parameters()).device)
+
+
+def teach_sample(
+    teachers: Teachers,
+    pseudo_label: np.ndarray,
+    camera: np.ndarray,
+    view_cameras: np.ndarray,
+    triplane: np.ndarray | None = None,
+) -> Lesson:
+    """Render and score views of a pseudo-label.
+
+    pseudo_label: (H, W, 3) uint8.  camera: (25,).  view_cameras: (n, 25).  triplane: (C, H, W) float32; lifted if None.
     """
     import torch
 
     from models.pixels import signed, to_bytes
 
-    device = str(next(teachers.teacher.parameters()).device)
+    device = _device(teachers.teacher)
+    triplane = lift(teachers.teacher, pseudo_label) if triplane is None else triplane
     with torch.no_grad():
-        # Lift the picture, and render it from the portrait's camera and the views'.
-        image = signed(pseudo_label[None], device)
-        triplane = teachers.teacher.encode(image)
+        # Render it from the portrait's camera and the views'.
+        image, planes = signed(pseudo_label[None], device), torch.from_numpy(triplane)[None].to(device)
         cameras = torch.from_numpy(np.concatenate([camera[None], view_cameras])).to(device)
-        render = teachers.teacher.render(triplane.expand(len(cameras), -1, -1, -1), cameras)
+        render = teachers.teacher.render(planes.expand(len(cameras), -1, -1, -1), cameras)
         # Compare the portrait's own view with the pseudo-label, and the other views' faces with its face.
         size = image.shape[-2:]
         again = torch.nn.functional.interpolate(render.image[:1], size, mode="bilinear", antialias=True)
@@ -209,7 +266,7 @@ def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarra
     faces.append(teachers.identity.embed_seen(pseudo_label[None], camera[None]))
     same_face = (faces[0] * faces[1]).sum(dim=1)
     return Lesson(
-        triplane=triplane[0].float().cpu().numpy(),
+        triplane=triplane,
         own_view=pictures[0],
         views=pictures[1:],
         view_cameras=view_cameras,
@@ -223,6 +280,11 @@ def teach_sample(teachers: Teachers, pseudo_label: np.ndarray, camera: np.ndarra
 
 def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
     """Encode the fields of a lesson; every sample of a profile has the same ones."""
+    return encode_views(lesson, settings) | encode_triplane(lesson.triplane, settings)
+
+
+def encode_views(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
+    """Encode a lesson's fields beside its triplane."""
     fields = {
         "view_cameras.npy": encode_array(lesson.view_cameras),
         "depths.npy": encode_array(lesson.depths.astype(np.float32)),
@@ -232,12 +294,17 @@ def encode_lesson(lesson: Lesson, settings: TeachSettings) -> dict[str, bytes]:
     else:
         fields["own_view.jpg"] = encode_jpeg(lesson.own_view)
         fields |= {f"view_{i:02d}.jpg": encode_jpeg(view) for i, view in enumerate(lesson.views)}
-    if settings.triplane == "fp16":
-        fields["triplane.npy"] = encode_array(lesson.triplane.astype(np.float16))
-    elif settings.triplane == "q8":
-        codes, tiles = quantise_triplane(lesson.triplane)
-        fields |= {"triplane_q8.npy": encode_array(codes), "triplane_q8_tiles.npy": encode_array(tiles)}
     return fields
+
+
+def encode_triplane(triplane: np.ndarray, settings: TeachSettings) -> dict[str, bytes]:
+    """Encode a triplane (C, H, W); no fields where none is stored."""
+    if settings.triplane == "fp16":
+        return {"triplane.npy": encode_array(triplane.astype(np.float16))}
+    if settings.triplane == "q8":
+        codes, tiles = quantise_triplane(triplane)
+        return {"triplane_q8.npy": encode_array(codes), "triplane_q8_tiles.npy": encode_array(tiles)}
+    return {}
 
 
 def decode_triplane(fields: dict[str, bytes]) -> np.ndarray:
@@ -247,25 +314,23 @@ def decode_triplane(fields: dict[str, bytes]) -> np.ndarray:
     return dequantise_triplane(*(decode_array(fields[name]) for name in ("triplane_q8.npy", "triplane_q8_tiles.npy")))
 
 
-def storing_errors(teacher: Live3D, lesson: Lesson, stored: np.ndarray) -> dict[str, float]:
-    """Return the loss in the lesson's views when its triplane (C, H, W) is replaced by the stored one.
+def storing_errors(teacher: Live3D, lesson: Lesson, exact: np.ndarray) -> dict[str, float]:
+    """Return the loss in the lesson's views by its triplane, as it is stored, in place of the exact one (C, H, W).
 
     PSNR of the pictures in dB, and the mean difference of depths in world units.
     """
     import torch
 
-    device = next(teacher.parameters()).device
+    device = _device(teacher)
     cameras = torch.from_numpy(lesson.view_cameras).to(device)
     with torch.no_grad():
-        exact, again = (
+        wanted, again = (
             teacher.render(torch.from_numpy(each)[None].to(device).expand(len(cameras), -1, -1, -1), cameras)
-            for each in (lesson.triplane, stored)
+            for each in (exact, lesson.triplane)
         )
-        error = (exact.image.clamp(-1, 1) - again.image.clamp(-1, 1)).square().mean()
-        return {
-            "stored_view_psnr_db": float(10 * torch.log10(4 / error.clamp_min(1e-12))),
-            "stored_depth_error": float((exact.depth - again.depth).abs().mean()),
-        }
+        error = (wanted.image.clamp(-1, 1) - again.image.clamp(-1, 1)).square().mean()
+        psnr_db = float(10 * torch.log10(4 / error.clamp_min(1e-12)))
+        return dict(zip(STORING, (psnr_db, float((wanted.depth - again.depth).abs().mean())), strict=True))
 
 
 def describe(sample: Kept, lesson: Lesson) -> dict[str, Any]:

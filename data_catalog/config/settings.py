@@ -235,8 +235,8 @@ class DistillSettings(Section):
     # Samples whose gradients a process computes together; the sum over a batch is the same. auto: as many as the free
     # memory of the GPU holds; on a CPU all of them. In no fingerprint.
     micro_batch: CountOrAuto = "auto"
-    lr: float = Field(2e-3, gt=0.0)  # learning rate of E_p, which starts from random weights
-    lr_transformer: float = Field(1e-3, gt=0.0)  # learning rate of E_t, which starts from the teacher's weights
+    lr: float = Field(2e-3, gt=0.0)  # learning rate of what E_p has of its own, from random weights
+    lr_transformer: float = Field(1e-3, gt=0.0)  # learning rate of what starts trained: E_t, and E_p's encoders
     # muon: orthogonalised momentum for matrices and kernels (Jordan et al. 2024), AdamW for the rest.
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr_end_fraction: float = Field(0.1, ge=0.0, le=1.0)  # final share of lr, reached by a cosine; 1 keeps lr constant
@@ -338,7 +338,7 @@ class EvaluateSettings(Section):
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
-    workers: int = Field(2, ge=1, le=4096)  # processes
+    workers: int = Field(2, ge=1)  # processes
     threads: int = Field(1, ge=1, le=1024)  # torch threads per process
     # Processes that share the batches of `distill`, one GPU each. auto: a process for each visible GPU, as many of them
     # as share a batch evenly; 1 on a CPU or on a GPU that `device` names by number.

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.store.heap import kept_memory
 from data_catalog.store.record import FileEntry, Record, Summary
 from data_catalog.store.stage import Input, Partition, Work
-from data_catalog.store.store import DISK_FULL, RECORD, Store, full_disk, writing
+from data_catalog.store.store import DISK_FULL, RECORD, Store, full_disk, read_record, writing
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,26 @@ def _made_meanwhile(job: Job, store: Store) -> Record | None:
     return None if (status.st_mtime_ns, status.st_size) == job.stale else record
 
 
+def _find_earlier(job: Job, store: Store) -> list[Input]:
+    """Whole makings of the partition by the same version, code, weights and kind of device, newest first."""
+
+    def made_by(record: Record | Job, device: str) -> tuple[object, ...]:
+        weights = record.fingerprint_inputs.get("weights")
+        return record.version, record.source_digest, weights, device.partition(":")[0]
+
+    now, found = made_by(job, job.settings.run.device), []
+    for folder in store.partition_folder(job.partition).iterdir():
+        record = read_record(folder)
+        if record is None or record.fingerprint == job.fingerprint or store.missing(record):
+            continue
+        if made_by(record, record.device) == now:
+            found.append(Input(job.partition, folder, record.digest, record))
+    return sorted(found, key=lambda each: each.record.created, reverse=True)
+
+
 def _run(job: Job, root: Path, folder: Path, working: Path) -> Record:
-    work = Work(job.partition, job.inputs, job.settings, job.sources, folder, root, working)
+    earlier = partial(_find_earlier, job, Store(root))
+    work = Work(job.partition, job.inputs, job.settings, job.sources, folder, root, working, earlier)
     started = time.perf_counter()
     try:
         with kept_memory():

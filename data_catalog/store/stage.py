@@ -82,7 +82,8 @@ class Work:
     """Arguments of a stage's function: it reads `inputs` and `sources` and writes into `folder` alone.
 
     A stage with `resumes` also keeps checkpoints in `working`, where the next attempt finds them. That folder is not
-    part of the partition and is removed once the record is written.
+    part of the partition and is removed once the record is written. `earlier` lists the partition as it was made by
+    the same code and weights from other settings or inputs: what is the same in it need not be made again.
     """
 
     partition: Partition
@@ -92,6 +93,7 @@ class Work:
     folder: Path
     root: Path = field(default_factory=Path)  # the data root, for paths that are stored relative to it
     working: Path = field(default_factory=Path)
+    earlier: Callable[[], list[Input]] = list
 
     def input(self, stage: str) -> Input:
         """Return the single partition of an upstream stage."""

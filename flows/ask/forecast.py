@@ -38,7 +38,6 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         return None
     edited = operations("edit", settings.edit.model_dump()) / EDITOR_TFLOPS
     taught = operations("teach", settings.teach.model_dump()) / OTHER_TFLOPS
-    evaluated = (2 * ENCODE + 2 * STUDENT + 16 * RENDER) / OTHER_TFLOPS + 0.1
     by_stage = {
         "portraits": Forecast(0.1, PNG_BYTES),
         "align": Forecast(0.1, PNG_BYTES),
@@ -49,9 +48,26 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "teach": Forecast(taught + CODING_S, taught_bytes(settings)),
         "dataset": Forecast(60.0, 20e6),
         "distill": Forecast(training_seconds(settings), student_bytes(settings)),
-        "evaluate": Forecast(tested * evaluated, 50e6),
+        "evaluate": Forecast(evaluation_seconds(settings, tested), 50e6),
     }
     return by_stage[stage]
+
+
+def count_tested(settings: Settings, portraits: float, styles: int) -> int:
+    """Return the samples that an evaluation measures."""
+    own, tested = settings.evaluate, portraits * settings.portraits.test_fraction
+    every = round(styles * min(tested, own.max_samples_per_style or tested))
+    return min(every, own.samples or every)
+
+
+def evaluation_seconds(settings: Settings, tested: int) -> float:
+    """Return the seconds of measuring so many samples by five methods, and of timing the editor."""
+    own, edit = settings.evaluate, settings.edit
+    views = 1 + own.novel_views + 2 * own.pose_pairs
+    measured = (ENCODE + 3 * STUDENT + 5 * views * RENDER) / OTHER_TFLOPS + 0.1
+    timed = [operations("edit", edit.model_dump() | {"steps": steps})
+             for steps in {edit.steps, own.timed_editor_steps or edit.steps}]  # fmt: skip
+    return tested * measured + (1 + own.timing_repeats) * sum(timed) / EDITOR_TFLOPS
 
 
 def student_bytes(settings: Settings) -> float:

@@ -21,7 +21,7 @@ def list_left_out(settings: Settings) -> list[Document]:
     """List what the listing of the source already shows will not be taken: a line each, and all names."""
     from tasks.sources.left_out import find_left_out
 
-    return [{"line": each.line, "names": list(each.names)} for each in find_left_out(settings)]
+    return [{"line": each.line, "names": each.shown} for each in find_left_out(settings)]
 
 
 def tell_left_out(settings: Settings, root: Path) -> Document:

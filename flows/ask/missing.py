@@ -9,7 +9,7 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
-from flows.ask.forecast import SPEED, forecast, keep_note
+from flows.ask.forecast import SPEED, count_tested, forecast, keep_note
 from flows.ask.price import Price
 
 PORTRAITS = (
@@ -68,7 +68,7 @@ def _total(rows: list[dict[str, Any]]) -> Price:
 
 
 def _portraits(settings: Settings) -> list[Missing]:
-    from tasks.sources.files import open_source
+    from tasks.sources.opening import open_source
 
     if settings.portraits.source == PROCEDURAL:
         return []
@@ -114,9 +114,7 @@ def _forecast_row(stage: Stage, settings: Settings, styles: list[str], reason: s
     count = settings.portraits.count or 0
     blocks = list(range(-(-count // settings.portraits.block_size)))
     partitions, samples = len(stage.partitions(styles, blocks)), expected_samples(stage, settings, len(styles))
-    tested = round(count * settings.portraits.test_fraction)
-    most = settings.evaluate.max_samples_per_style
-    each = forecast(stage.name, settings, len(styles) * min(tested, most or tested))
+    each = forecast(stage.name, settings, count_tested(settings, count, len(styles)))
     assert each is not None
     units = samples if stage.split_by else 1
     price = Price(partitions, samples, each.seconds * units, round(each.bytes * units))

@@ -13,7 +13,7 @@ from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Entry
 from data_catalog.store.stage import Stage
-from flows.ask.forecast import forecast, operations
+from flows.ask.forecast import count_tested, forecast, operations
 
 RECENT = 200  # newest records of a stage that are used
 LOOKED_INTO = 40  # records that are read, to find those made with the same settings
@@ -104,9 +104,7 @@ class Prices:
     def _guess(self, stage: Stage) -> _Rate | None:
         """Forecast by counted operations, for networks of the paper's size, where nothing was ever measured."""
         settings = self.plan.settings
-        tested = self._portraits * settings.portraits.test_fraction * self._styles
-        most = settings.evaluate.max_samples_per_style
-        guess = forecast(stage.name, settings, round(min(tested, most * self._styles if most else tested)))
+        guess = forecast(stage.name, settings, count_tested(settings, self._portraits, self._styles))
         return None if guess is None else _Rate(guess.seconds, guess.bytes, 0.0)
 
     @cached_property

@@ -89,14 +89,15 @@ def describe_students(workspace: Workspace) -> Document:
     versions = model_versions(shelf.root, shelf.settings)
     rows = []
     for entry in shelf.students:
-        table = find_evaluation(shelf.catalog, entry.digest)
+        table, imported = find_evaluation(shelf.catalog, entry.digest), shelf.imported_from(entry)
+        known = [] if imported else compare_with_profile(shelf.student_settings(entry.digest), shelf.settings)
         rows.append({
             "digest": entry.digest,
             "created": entry.created,
             "names": names_of(shelf.root, entry.digest),
             "dataset": shelf.dataset_of(entry.digest),
-            "imported": shelf.imported_from(entry),
-            "settings": compare_with_profile(shelf.student_settings(entry.digest), shelf.settings),
+            "imported": imported,
+            "settings": known,
             "metrics": shelf.records[entry.digest].metrics,
             "evaluation": next((row for row in table if row["method"] == METHOD), None),
             "adapted_styles": sorted({each.style for each in adapted if each.base == entry.digest}),

@@ -251,13 +251,16 @@ def mlflow_pages(root: Path) -> str:
 
     named = named_store()
     if named is not None and named.uri.startswith("http"):
-        named.check()
         return shown(named.uri)
     return start_mlflow(root).url
 
 
 def up(root: Path, take_over: bool = False) -> dict[str, str]:
     """Start server (unless the user has one), deployments and MLflow pages. Returns their addresses, and news."""
+    from flows.track.mlflow_store import named_store
+
+    if (named := named_store()) is not None:
+        named.check()
     api_url = users_api() or start_server(root)
     news = start_deployments(root, api_url, take_over)
     found = {"prefect": shown(api_url).removesuffix("/api"), "mlflow": mlflow_pages(root)}

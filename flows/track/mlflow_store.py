@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.track.addresses import check_answers, shown, without_password
-from flows.track.mlflow_client import database_uri, make_client
+from flows.track.mlflow_client import database_uri, make_client, sqlite_path
 from flows.track.mlflow_database import database_path, open_database
 
 if TYPE_CHECKING:
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 VARIABLE, SETTING = "MLFLOW_TRACKING_URI", "run.mlflow_uri"
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # module: package
+# Words of MLflow, or of a library below it, and the next step.
+WAYS_OUT = (
+    (("out-of-date database schema",), "make a copy of the database, then: mlflow db upgrade '{address}'"),
+    (("Can't locate revision",), "a later MLflow changed this database: pip install --upgrade mlflow"),
+    (("disk is full", "No space left"), "free some space and run the same command again"),
+    (("readonly database", "unable to open", "ermission denied", "No such file"), "who may write it? ls -ld '{path}'"),
+    (("is locked",), "another program holds the database: end that, then run the same command again"),
+    (("mlruns",), "a database instead of a folder: {named}=sqlite:////PATH/mlflow.db"),
+    (("nsupported URI", "Could not parse", "plugin"), "{named} is http://HOST:5000 or sqlite:////PATH/mlflow.db"),
+)
 SAID = 400  # characters of MLflow's sentence in a message
 
 
@@ -73,24 +83,21 @@ class MlflowStore:
     @property
     def _other(self) -> str:
         if self.name is None:
-            path = self.uri.removeprefix("sqlite:///")
-            return f"put a backup in its place, or move it away: mv {path} {path}.damaged"
+            path = sqlite_path(self.uri)
+            return f"put a backup in its place, or move it away: mv '{path}' '{path}.damaged'"
         away = f"unset {self.name}" if self.name == VARIABLE else f"--set {self.name}=null"
         return f"start that server; or {away}    (MLflow's database is then below the data root)"
 
     def _refusal(self, error: Exception) -> UserError:
-        said, where, hint = self.sentence(error), shown(self.uri), self._other
+        said, where = self.sentence(error), shown(self.uri)
+        found = [step for words, step in WAYS_OUT if any(word in said for word in words)]
         if isinstance(error, ModuleNotFoundError):
             package = DRIVERS.get(error.name or "", error.name)
             hint = f"pip install '{package}'    (the driver of this kind of store)"
-        elif "out-of-date database schema" in said:
-            hint = f"make a copy of the database, then: mlflow db upgrade {where}"
-        elif "Can't locate revision" in said:
-            hint = "a later MLflow has changed this database: pip install --upgrade mlflow; or a copy from before that"
-        elif "mlruns" in said:
-            hint = f"a database instead of a folder: {self._named}=sqlite:////PATH/mlflow.db"
-        elif "nsupported URI" in said or "Could not parse" in said or "plugin" in said:
-            hint = f"{self._named} is http://HOST:5000 or sqlite:////PATH/mlflow.db"
+        elif found:
+            hint = found[0].format(address=where, named=self._named, path=sqlite_path(self.uri) or where)
+        else:
+            hint = self._other
         return UserError(f"MLflow refuses the store in {self._named}", mlflow=where, says=said, hint=hint)
 
 

@@ -40,7 +40,7 @@ class Models:
     teacher: Live3D
     editor: Editor
     clip: Clip
-    mae: Mae
+    mae: Mae | None  # None where the student has its own
     judges: Judges
 
 

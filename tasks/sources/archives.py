@@ -6,6 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
+from data_catalog.config.disk_errors import disk_mistake
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
 from tasks.sources.memory import remembered
@@ -66,7 +67,8 @@ def _open(path: Path) -> zipfile.ZipFile:
         with path.open("rb") as stream:
             start = stream.read(512)
     except OSError as error:
-        raise UserError(f"portraits.source: {shown_path(path)} cannot be read", cause=error.strerror or error) from None
+        step = getattr(disk_mistake(error), "hint", None)
+        raise UserError(f"portraits.source: {shown_path(path)} cannot be read", cause=error, hint=step) from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UserError(f"portraits.source: {shown_path(path)} is a damaged zip", cause=error, hint=AGAIN) from None
     what, hint = _name_kind(path, start)

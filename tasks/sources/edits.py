@@ -21,8 +21,9 @@ from data_catalog.config.styles import read_style, styles_folder
 from data_catalog.samples.images import Rejected, decode_image
 from data_catalog.store.stage import Partition
 from tasks.sources.cropping import Unusable, cut_edit
-from tasks.sources.files import Source, open_source
+from tasks.sources.files import Source
 from tasks.sources.memory import remembered
+from tasks.sources.opening import open_source
 
 EDITOR = "editor"  # value of `edits:` that leaves this style to the editor
 NO_EDIT = "no edit in the dataset"

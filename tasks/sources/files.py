@@ -76,18 +76,14 @@ class Source:
 
     root: Path
     listing: Listing
-    count: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.listing.names[: self.count]
+    names: tuple[str, ...]
 
     @property
     def is_zip(self) -> bool:
         return self.root.is_file()
 
     def block(self, number: int, size: int) -> tuple[str, ...]:
-        return self.listing.names[number * size : min((number + 1) * size, self.count)]
+        return self.names[number * size : (number + 1) * size]
 
     def beside(self, file: str) -> str | None:
         """Return the name of a file about the portraits, such as landmarks.json: the outermost of this name."""
@@ -125,8 +121,8 @@ def may_read(path: Path) -> bool:
     return os.access(path, os.R_OK, effective_ids=True)
 
 
-def open_source(settings: PortraitsSettings) -> Source:
-    """Open the source that the settings name; only its listing is read."""
+def list_files(settings: PortraitsSettings) -> tuple[Path, Listing]:
+    """List the source that the settings name. Returns its path and its files."""
     root = find_path(settings.source)
     try:
         is_folder, is_file = root.is_dir(), root.is_file()
@@ -148,8 +144,7 @@ def open_source(settings: PortraitsSettings) -> Source:
         raise UserError(
             f"portraits.source: there is no file to take in {shown_path(root)}", pattern=settings.pattern, **found
         )
-    total = len(listing.names)
-    return Source(root, listing, total if settings.count is None else min(total, settings.count))
+    return root, listing
 
 
 def _list_folder(root: Path, pattern: str) -> Listing:
@@ -197,16 +192,15 @@ def _sort(
 
 def _is_about(name: str) -> bool:
     """Whether a file is about portraits."""
-    return PurePosixPath(name).name in NOT_PORTRAITS or _is_detection(name)
+    return name.rpartition("/")[2] in NOT_PORTRAITS or _is_detection(name)
 
 
 def _is_detection(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.parent.name == DETECTIONS and path.suffix.lower() == ".txt"
+    return f"/{name}".rpartition("/")[0].endswith(f"/{DETECTIONS}") and name.lower().endswith(".txt")
 
 
 def _fits(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name if "/" in pattern else PurePosixPath(name).name, pattern)
+    return fnmatch.fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern)
 
 
 def _find_bases(beside: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -246,10 +240,13 @@ def _part_edits(names: list[str], bases: tuple[str, ...]) -> tuple[list[str], di
 
 
 def _by_folder(names: list[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """Files of each folder, {rest of the path: name}, by the path above the folder and its name."""
+    """Files of each folder, {rest of the path: name}, by the path above it and its name; none if all lack a "_"."""
     folders: dict[tuple[str, str], dict[str, str]] = {}
-    for name in names:
-        parts = name.split("/")
+    slashed = {name: name.replace("\\", "/") for name in names}
+    if not any("_" in path.rpartition("/")[0] for path in slashed.values()):
+        return folders  # no edits
+    for name, path in slashed.items():
+        parts = path.split("/")
         for depth in range(len(parts) - 1):
             above = "".join(f"{part}/" for part in parts[:depth])
             folders.setdefault((above, parts[depth]), {})["/".join(parts[depth + 1 :])] = name

@@ -16,10 +16,11 @@ from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import PROCEDURAL, Settings
 from models.faces.landmark_layouts import FIVE, to_five
 from tasks.sources.cropping import Unusable
-from tasks.sources.files import LANDMARKS, Source, open_source
+from tasks.sources.files import LANDMARKS, Source
 from tasks.sources.joining import About, join_file, join_files
 from tasks.sources.memory import derived, remembered
 from tasks.sources.names import without_suffix
+from tasks.sources.opening import open_source
 from tasks.sources.walk import locate, walk
 
 EXPECTED = '{"name.png": [[x, y], ... five points in pixels], ...}'

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PROCEDURAL, Settings
-from tasks.sources.cameras import find_fault
-from tasks.sources.files import Source, open_source
+from tasks.sources.cameras import find_faults
+from tasks.sources.files import Source
 from tasks.sources.joining import About
 from tasks.sources.labels import Given, read_given
 from tasks.sources.landmarks import find_landmarks
 from tasks.sources.names import LeftOut, counted
-from tasks.sources.reconstructions import find_reconstructions
+from tasks.sources.opening import open_source
+from tasks.sources.reconstructions import CAMERAS, find_reconstructions
 
 
 def find_left_out(settings: Settings) -> list[LeftOut]:
@@ -22,10 +23,13 @@ def find_left_out(settings: Settings) -> list[LeftOut]:
         return []
     source, given = open_source(settings.portraits), read_given(open_source(settings.portraits))
     points, poses = find_landmarks(settings), find_reconstructions(settings)
-    beyond = source.listing.names[source.count :]
-    said = f"{counted(len(beyond), 'picture', len(source.listing.names))} left out: portraits.count={source.count}"
+    beyond = tuple(sorted({*source.listing.names} - {*source.names}))
+    said = f"{counted(len(beyond), 'picture', len(source.listing.names))} left out: portraits.count={len(source.names)}"
     found = [*source.listing.left_out, *([LeftOut(said, beyond)] if beyond else []), *given.left_out]
     found += [lost for each in (points, poses) if each is not None for lost in each.left_out]
+    beside = source.beside(CAMERAS)
+    if beside and poses is None:
+        found.append(LeftOut(f"{CAMERAS} not used: align.reconstructions=FILE takes it", (beside,)))
     if settings.edit.source == "editor" and source.listing.edits:
         edits = tuple(name for each in source.listing.edits.values() for name in each.values())
         found.append(LeftOut(f"{counted(len(edits), 'edit')} not used: edit.source=dataset takes them", edits))
@@ -53,8 +57,8 @@ def _missing(names: list[str], found: About) -> list[str]:
 
 def _bad_cameras(source: Source, given: Given) -> list[LeftOut]:
     """Pictures whose label cannot be their camera, by its fault."""
-    faults = {name: find_fault(given.labels[name]) for name in source.names if name in given.labels}
-    bad = [name for name, fault in faults.items() if fault]
+    faults = find_faults({name: given.labels[name] for name in source.names if name in given.labels})
+    bad = [name for name in source.names if name in faults]
     if bad and len(bad) == len(source.names):
         raise UserError(
             "bad camera label: no camera of dataset.json can have taken its picture",

@@ -28,7 +28,12 @@ class LeftOut(NamedTuple):
 
     @property
     def line(self) -> str:
-        return f"{self.said}; for example {self.names[0]}"
+        return f"{self.said}; for example {self.shown[0]}"
+
+    @property
+    def shown(self) -> list[str]:
+        """The names, each on one line: a line break or another control character in it is escaped."""
+        return [name if name.isprintable() else ascii(name)[1:-1] for name in self.names]
 
 
 def counted(number: int, noun: str, of: int | None = None) -> str:
@@ -61,11 +66,14 @@ def is_picture(name: str) -> bool:
 
 def join(given: Iterable[str], pictures: Iterable[str], ends: bool = True) -> dict[str, str]:
     """Return the given name of each picture that has one: {picture: name}.  ends: also join by ends of paths."""
-    left, known = list(dict.fromkeys(given)), list(pictures)
-    joined: dict[str, str] = {}
+    known, names = list(pictures), dict.fromkeys(given)
+    joined = {picture: picture for picture in known if picture in names}  # nearly all, as a rule
+    left = [name for name in names if name not in joined]
+    if not left:
+        return joined
     for form in (plain, _any_suffix, _stem, _any_case):
-        places, names = _group(known, form), _group(left, form)
-        for key, alike in names.items():
+        places = _group(known, form)
+        for key, alike in _group(left, form).items():
             found = places.get(key, [])
             if len(alike) == len(found) == 1 and found[0] not in joined:
                 joined[found[0]] = alike[0]

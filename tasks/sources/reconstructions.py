@@ -11,10 +11,11 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.settings import PROCEDURAL, Settings
-from tasks.sources.files import Listing, open_source
+from tasks.sources.files import Listing
 from tasks.sources.joining import About, join_file, join_files
 from tasks.sources.memory import derived, remembered
 from tasks.sources.names import without_suffix
+from tasks.sources.opening import open_source
 from tasks.sources.walk import locate, walk
 
 CAMERAS = "cameras.json"

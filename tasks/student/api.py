@@ -124,8 +124,8 @@ class Student(
         if student is not None and adapted is None and _is_folder(student, workspace.root):
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
-        check_device(settings.run.device)
         _check_world(catalog.folder(entry), settings)
+        check_device(settings.run.device)
         network = load_student(catalog.folder(entry), settings.run.device)
         _warn_of_other_weights(catalog, entry, settings, network.config.own_encoders)
         if adapted is not None:
@@ -235,7 +235,8 @@ class Student(
         document = {"student": self.network.config.to_dict(), "stillroom": settings}
         (save_directory / CONFIG).write_bytes(encode_json(document))
         for path in save_directory.rglob("*.safetensors"):
-            path.chmod(0o644)  # safetensors creates files readable by their owner alone
+            # As the umask has it: safetensors creates files readable by their owner alone.
+            path.chmod(save_directory.stat().st_mode & 0o666)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **given: Any) -> Self:

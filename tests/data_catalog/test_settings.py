@@ -51,8 +51,8 @@ def test_an_empty_profile_is_all_defaults(folder: Path) -> None:
         ("demo", ["source=/x", "count=112"], 112),
         ("demo", ["count=5", "source=/x"], 5),
         ("demo", ["source=/x", "source=procedural"], 112),
-        ("paper", [], 1000),  # its own wish, of whichever copy of FFHQ
-        ("paper", ["source=/x"], 1000),
+        ("paper", [], 1400),  # its own wish, of whichever copy of FFHQ
+        ("paper", ["source=/x"], 1400),
     ],
 )
 def test_a_folder_of_the_users_is_taken_whole_unless_a_count_is_set(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -17,7 +18,7 @@ from data_catalog.store.catalog import Catalog
 from data_catalog.store.execute import Job, execute
 from data_catalog.store.fingerprint import FileDigests, digest_json
 from data_catalog.store.record import Record, Summary
-from data_catalog.store.stage import Partition, Work
+from data_catalog.store.stage import Input, Partition, Work
 from data_catalog.store.store import RECORD, Store, writing
 
 PARTITION = Partition("edit", "zombie", 3)
@@ -67,6 +68,30 @@ def test_a_partition_is_one_folder_with_its_record(tmp_path: Path) -> None:
     again = Store(tmp_path).find(PARTITION, record.fingerprint)
     assert again == record
     assert again.summary == Summary(2, {"dark": 1}, {"mean": 0.5}, {"0003": "d"})
+
+
+def test_a_stage_is_told_how_its_partition_was_made_before_by_the_same_code_and_weights(tmp_path: Path) -> None:
+    def before(wanted: Job) -> list[str]:
+        told: list[Input] = []
+
+        def look(work: Work) -> Summary:
+            told.extend(work.earlier())
+            return write_one(work)
+
+        execute(replace(wanted, run=look), tmp_path)
+        return [made.record.fingerprint for made in told]
+
+    first = execute(job(steps=2), tmp_path)
+    assert before(job(steps=3)) == [first.fingerprint]
+    assert sorted(before(job(steps=4))) == sorted([first.fingerprint, job(steps=3).fingerprint])
+    assert before(replace(job(steps=5), source_digest="other code")) == []
+    assert before(replace(job(steps=6), version=2)) == []
+    weights = {"fingerprint_inputs": job(steps=7).fingerprint_inputs | {"weights": {"teacher": "other"}}}
+    assert before(replace(job(steps=7), **weights)) == []
+    on_gpu = Settings().model_copy(update={"run": Settings().run.model_copy(update={"device": "cuda"})})
+    assert before(replace(job(steps=8), settings=on_gpu)) == []
+    next(path for path in (tmp_path / "store").rglob("a.bin") if path.parent.name == first.fingerprint[:16]).unlink()
+    assert first.fingerprint not in before(job(steps=9))
 
 
 def test_two_intents_of_a_partition_are_made_at_once(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_a_file_has_the_columns_and_types_of_its_dataclass_and_the_further_ones_
     assert [row.licence for row in FACES.read(tmp_path)] == ["free"]
 
 
-def test_a_file_without_a_column_is_not_read(tmp_path: Path) -> None:
+def test_a_column_that_a_file_lacks_has_its_default_and_one_without_default_is_missed(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "faces.parquet")
-    with pytest.raises(KeyError, match="age"):
+    assert FACES.read(tmp_path) == [Face(name="a")]
+    pq.write_table(pa.table({"age": [3]}), tmp_path / "faces.parquet")
+    with pytest.raises(KeyError, match="name"):
         FACES.read(tmp_path)

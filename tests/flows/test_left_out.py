@@ -53,7 +53,7 @@ def test_a_build_names_its_reasons_and_where_the_lists_are(photos: Path) -> None
     assert (built["samples"], built["rejected"], built["reasons"]) == (3, 1, "1 not an image")
     assert (photos / built["rejected_list"]).is_file()
     assert built["left_out"][-1] == line
-    assert built["left_out"][0].startswith("2 results left out: made by stillroom")
+    assert "results left out: made by stillroom" in built["left_out"][0]
     assert (photos / built["left_out_list"]).read_text().endswith(f"{line}\n  caf\\xe9.png\n")
     assert f"{line}\n" in first.stderr
     assert "3 samples, 1 samples rejected (1 not an image)" in first.stderr

@@ -8,6 +8,8 @@ import torch
 import yaml
 
 from data_catalog.config.settings import Settings
+from models.camera import orbit_label
+from models.faces.recognition import Recogniser
 from models.judges import lpips_alex  # before torchvision, which beside a CPU-only torch needs its help
 from models.judges.arcface import ArcFace
 from models.zoo import zoo
@@ -37,6 +39,20 @@ def test_arcface_has_the_published_keys(arcface: ArcFace) -> None:
     assert {key: tuple(state[key].shape) for key in ARCFACE_KEYS} == ARCFACE_KEYS
     assert len(learned) == 343
     assert sum(parameter.numel() for parameter in arcface.parameters()) == 43_797_696
+
+
+def test_arcface_sees_the_face_alone_whatever_the_size_of_the_picture(arcface: ArcFace) -> None:
+    """Without a detector, by the camera; the frame around the face is not seen."""
+    rng, camera = np.random.default_rng(0), orbit_label(torch.tensor([0.0, 0.0]), 0.0)
+    blocks = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(32, axis=0).repeat(32, axis=1)
+    framed = blocks.copy()
+    framed[:7], framed[237:], framed[:, :13], framed[:, 241:] = 0, 255, 0, 255
+    recogniser = Recogniser(arcface, world="paper")
+    plain, same = recogniser.embed_seen(np.stack([blocks, framed]), camera)
+    assert plain.shape == (512,)
+    assert plain.equal(same)
+    large = blocks.repeat(2, axis=0).repeat(2, axis=1)
+    assert float(recogniser.embed_seen(large[None], camera[:1])[0] @ plain) > 0.999
 
 
 def test_lpips_takes_alexnets_published_file() -> None:

@@ -3,6 +3,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ from data_catalog.samples.encoding import decode_array, decode_rgb, dequantise_t
 from data_catalog.samples.keys import KEY
 from data_catalog.samples.shards import entries_from_table, read_sample
 from data_catalog.store.fingerprint import digest_file
+from data_catalog.store.record import FileEntry, Record
+from data_catalog.store.stage import Input, Summary, Work
 from models.faces.recognition import Recogniser
 from models.judges.identity import IdentityNet
 from models.judges.perceptual import Perceptual
@@ -224,6 +227,64 @@ def test_what_storing_a_triplane_costs_is_seen_in_renders(teachers: Teachers) ->
     assert same == {"stored_view_psnr_db": pytest.approx(10 * np.log10(4e12)), "stored_depth_error": 0.0}
     assert 20 < found["q8"]["stored_view_psnr_db"] < found["fp16"]["stored_view_psnr_db"] < 120
     assert found["q8"]["stored_depth_error"] > found["fp16"]["stored_depth_error"] > 0
+
+
+@pytest.mark.parametrize("triplane", ["fp16", "q8"])
+def test_other_views_lift_no_triplane_again_and_give_the_bytes_of_lifting_it(
+    chain: Chain, tmp_path: Path, triplane: str
+) -> None:
+    teachers = Teachers(untrained_teacher(), Recogniser(IdentityNet().eval()), Perceptual.untrained().eval())
+    lifted = mock.Mock(wraps=teachers.teacher.encode)
+    teachers.teacher.encode = lifted  # type: ignore[method-assign]
+
+    def make(name: str, *earlier: tuple[Work, Summary], **own: object) -> tuple[Work, Summary]:
+        work = chain.work(teach.STAGE, "zombie", 1)
+        work.settings = work.settings.model_copy(
+            update={"teach": TeachSettings.model_validate({"views": 2, "triplane": triplane, **own})}
+        )
+        work.folder = tmp_path / name
+        work.folder.mkdir()
+        work.earlier = lambda: [made_by(*each) for each in earlier]
+        lifted.reset_mock()
+        return work, teach.teach(work, teachers)
+
+    first = make("first")
+    assert lifted.call_count == first[1].samples > 0
+    other = {"views": 3, "view_format": "jpg", "yaw_range": 0.3}
+    _, summary = make("again", first, **other)
+    assert lifted.call_count == 0
+    anew = make("anew", **other)
+    assert lifted.call_count == first[1].samples
+    assert (tmp_path / "again" / "shard.tar").read_bytes() == (tmp_path / "anew" / "shard.tar").read_bytes()
+    assert summary.metrics.keys() == anew[1].metrics.keys()
+    # Neither from another way to store it, nor of another picture, nor from a shard that is not as it was.
+    make("stored otherwise", first, **other, triplane="fp16" if triplane == "q8" else "q8")
+    assert lifted.call_count == first[1].samples
+    first[0].earlier = lambda: [made_by(*first)]
+    known, sample = teach.Lifted(first[0]), next(iter(read_shard(tmp_path / "first" / "shard.tar")))
+    assert known.find(sample.key, sample.fields["pseudo_label.png"])
+    assert known.find(sample.key, sample.fields["portrait.png"]) is None
+    shard = tmp_path / "first" / "shard.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    make("damaged", first, **other)
+    assert lifted.call_count == first[1].samples
+
+
+def made_by(work: Work, summary: Summary) -> Input:
+    """Return an earlier making as the store tells of it."""
+    files = {"shard.tar": FileEntry(bytes=0, sha256=summary.sha256["shard.tar"])}
+    settings = {"settings": teach.STAGE.reads(work.settings, work.partition)}
+    record = Record(
+        partition=work.partition.key,
+        stage="teach",
+        version=3,
+        fingerprint="f",
+        fingerprint_inputs=settings,
+        digest="d",
+        files=files,
+        metrics=summary.metrics,
+    )
+    return Input(work.partition, work.folder, "d", record)
 
 
 def test_the_record_holds_the_errors_and_the_digest_that_was_taken_while_writing(

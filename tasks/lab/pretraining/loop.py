@@ -135,6 +135,7 @@ def save_half(network: nn.Module, path: Path) -> None:
     """Weights and buffers in half precision, as the zoo loads them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, path)
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors creates a file readable by its owner alone
 
 
 def _ema(decay: float) -> Callable[..., None]:

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from data_catalog.config.profiles import load_settings
-from flows.ask.forecast import forecast, keep_note, taught_bytes, training_seconds
+from flows.ask.forecast import count_tested, forecast, keep_note, taught_bytes, training_seconds
 from flows.ask.missing import find_missing, outlook
 from flows.cli import app
 
@@ -106,3 +106,18 @@ def test_with_all_files_there_a_plan_that_knows_no_records_is_priced_by_the_fore
     assert {"edit", "teach", "distill", "evaluate"} <= set(document["estimate"]["forecast"])
     assert document["estimate"]["unknown"] == []
     assert document["estimate"]["seconds"] > 3600
+
+
+def test_an_evaluation_is_forecast_by_its_hundred_pairs_and_its_hundred_timed_edits() -> None:
+    paper = load_settings("paper", [])
+    assert count_tested(paper, 1000, 20) == 100
+    assert count_tested(paper, 10, 20) == round(20 * 10 * paper.portraits.test_fraction)
+    every = load_settings("paper", ["evaluate.samples=null", "evaluate.max_samples_per_style=3"])
+    assert count_tested(every, 1000, 20) == 60
+    once = load_settings("paper", ["evaluate.timing_repeats=0"])
+    timed, untimed = (forecast("evaluate", settings, 100) for settings in (paper, once))
+    assert timed is not None
+    assert untimed is not None
+    steps = paper.edit.steps + 100
+    edits = 100 * (3 * 0.803 * steps + 2 * (1.117 + 2.515))  # TFLOP
+    assert timed.seconds - untimed.seconds == pytest.approx(edits / 40.0, rel=0.01)

@@ -61,6 +61,6 @@ def test_the_papers_networks_are_not_wanted_on_a_cpu_nor_the_embedded_ones_on_a_
 
 
 def test_more_workers_want_more_memory_and_more_samples_more_disk() -> None:
-    assert checks_of("demo", "run.workers=100000")["memory"]["state"] == "warn"
-    paper, half = load_settings("paper", []), load_settings("paper", ["portraits.count=500"])
+    assert checks_of("demo", "run.workers=4000")["memory"]["state"] == "warn"
+    paper, half = load_settings("paper", []), load_settings("paper", ["portraits.count=700"])
     assert disk_needed(half) < disk_needed(paper) < 2.2 * disk_needed(half)

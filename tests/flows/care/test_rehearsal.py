@@ -20,7 +20,7 @@ from models.editing import editor
 from models.editing.editor import Editor
 from models.zoo import zoo
 from models.zoo.random_weights import draw
-from tasks.sources.files import open_source
+from tasks.sources.opening import open_source
 from tasks.stage_checks import CHECKS, check_stage, taught_fields
 from tasks.stages import STAGES
 from tasks.tables.faces import FACES, Face

@@ -150,3 +150,13 @@ def test_settings_that_prefect_cannot_read_are_one_message(tmp_path: Path) -> No
     assert ended.returncode == 1
     assert "error: Prefect cannot read its settings" in ended.stderr, ended.stderr[-1000:]
     assert "prefect.toml" in ended.stderr
+
+
+def test_a_device_that_torch_does_not_see_is_refused_before_work(tmp_path: Path) -> None:
+    ended = stillroom("build", "--set", "run.device=cuda:99", STILLROOM_DATA=str(tmp_path / "data"))
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert "error: run.device: cuda:99 cannot be used" in ended.stderr
+    assert "--set run.device=cpu" in ended.stderr
+    assert not (tmp_path / "data" / "store").exists()
+    planned = stillroom("plan", "--set", "run.device=cuda:99", STILLROOM_DATA=str(tmp_path / "data"))
+    assert planned.returncode == 0, planned.stderr

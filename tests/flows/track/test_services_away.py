@@ -202,7 +202,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("postgresql://me:gehe@/db", "pip install 'psycopg"),
         ("mysql+pymysql://me:gehe@/db", "pip install 'pymysql'"),
         ("postgresql://me:gehe@127.0.0.1:9/db", "unset MLFLOW_TRACKING_URI"),
-        ("sqlite:////proc/none/mlflow.db", "unset MLFLOW_TRACKING_URI"),
+        ("sqlite:////proc/none/mlflow.db", "ls -ld '/proc/none/mlflow.db'"),
     ],
 )
 def test_a_store_of_another_kind_is_one_message_with_the_way_out(refused: Any, address: str, hint: str) -> None:
@@ -245,7 +245,7 @@ def test_a_deleted_experiment_a_schema_of_another_version_and_damage_say_how_to_
         connection.commit()
     said = refused(f"{uri}?timeout=9")  # MLflow keeps a connection to each address
     assert "schema" in said
-    assert f"mlflow db upgrade {uri}" in said
+    assert f"mlflow db upgrade '{uri}" in said
 
     damaged = database.with_name("damaged.db")
     damaged.write_bytes(b"no database" * 500)

@@ -24,7 +24,7 @@ from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from flows.run.processes import wait_until
 from flows.run.server import healthy, start_mlflow
-from flows.track.mlflow_client import database_uri
+from flows.track.mlflow_client import database_uri, sqlite_path
 from flows.track.mlflow_database import artifacts_uri, database_path, is_finished, open_database
 from flows.track.mlflow_runs import Tracker
 from tests.worlds import commands
@@ -161,6 +161,15 @@ def test_a_root_of_a_name_with_blanks_and_percent_signs_is_moved_like_any_other(
         assert dataset_address(place, old) == (place / "datasets" / DIGEST[:16]).as_uri()
         assert rows_naming(place, here) == []
         here = place
+
+
+def test_a_root_may_have_any_name_and_nothing_is_written_beside_it(tmp_path: Path) -> None:
+    root = tmp_path / "q?x=1 feature%2Fx #é [b]"
+    run_id = write_run(root, "odd")
+    assert read_note(root, run_id, tmp_path / "got") == "odd"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["got", root.name]
+    assert database_path(root).is_file()
+    assert sqlite_path(database_uri(database_path(root))) == database_path(root)
 
 
 def make_as_mlflow_does(path: Path) -> None:

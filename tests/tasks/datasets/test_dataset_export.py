@@ -20,8 +20,8 @@ from data_catalog.workspace import Workspace
 from flows.cli import app
 from tasks import dataset
 from tasks.datasets.export import _best_edits, _by_styles, export_dataset
-from tasks.sources.files import open_source
 from tasks.sources.labels import Licence
+from tasks.sources.opening import open_source
 from tasks.student.export import export_student
 from tasks.tables.portraits import Portrait
 from tests.tasks.test_align import align_all, intake

@@ -14,9 +14,9 @@ from data_catalog.samples.encoding import encode_png
 from data_catalog.store.stage import Partition
 from tasks import portraits
 from tasks.sources.edits import find_edits
-from tasks.sources.files import open_source
 from tasks.sources.labels import read_given
 from tasks.sources.left_out import find_left_out
+from tasks.sources.opening import open_source
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import eg3d_label, make_settings, picture, take
 
@@ -129,6 +129,13 @@ def test_labels_that_name_no_picture_are_an_error_and_some_are_said(tmp_path: Pa
     ]
 
 
+def test_a_name_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
+    source = write_all(tmp_path / "odd", "a.png", "b\n\x1b[1m.png")
+    assert told(make_settings(source, "portraits.count=1")) == [
+        "1 of 2 pictures left out: portraits.count=1; for example b\\n\\x1b[1m.png"
+    ]
+
+
 def test_pictures_beyond_the_count_are_said(tmp_path: Path) -> None:
     source = write_all(tmp_path / "five", *(f"{number}.png" for number in range(5)))
     assert told(make_settings(source)) == []
@@ -217,6 +224,22 @@ def test_what_may_be_edits_is_said_where_no_layout_says_so(tmp_path: Path) -> No
     assert len(open_source(make_settings(source).portraits).names) == 6
     (line,) = told(make_settings(source))
     assert line.startswith("3 pictures taken as portraits, but edits by their folders")
+
+
+def test_files_that_a_tool_unpacked_with_backslashes_are_a_layout(tmp_path: Path) -> None:
+    source = write_all(tmp_path / "flat", "00000\\0.png", "00000\\1.png", "00000_zombie\\0.png")
+    (source / "dataset.json").write_text(document("00000/0.png", "00000/1.png"))
+    settings = make_settings(source)
+    assert cameras(settings, tmp_path / "out") == {"00000\\0.png": label(0), "00000\\1.png": label(1)}
+    assert open_source(settings.portraits).listing.styles == {"zombie": 1}
+
+
+def test_cameras_beside_the_pictures_that_no_setting_names_are_said(tmp_path: Path) -> None:
+    source = write_all(tmp_path / "some", "a.png")
+    (source / "cameras.json").write_text("{}")
+    assert told(make_settings(source)) == [
+        "cameras.json not used: align.reconstructions=FILE takes it; for example cameras.json"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_png
 from data_catalog.store.fingerprint import FileDigests
 from data_catalog.store.stage import Partition, Work
+from models.camera import mirror_label, orbit_label
 from tasks import portraits
 from tasks.sources import licences as portrait_licences
 from tasks.sources import repeats as portrait_repeats
-from tasks.sources.files import open_source
 from tasks.sources.licences import ffhq_number, iterate_object
+from tasks.sources.opening import find_copies, open_source
 from tests.tasks.test_portraits import eg3d_label, make_settings, picture, take
 from tests.worlds.processes import as_nobody, fork, memory_folder, wait
 
@@ -70,9 +71,9 @@ def test_a_picture_that_may_not_be_read_is_rejected_and_the_others_are_taken() -
 
         def open_zip() -> None:
             as_nobody()
-            with pytest.raises(UserError, match=r"in\.zip may not be read") as raised:
+            with pytest.raises(UserError, match=r"in\.zip cannot be read") as raised:
                 open_source(make_settings(folder / "in.zip").portraits)
-            assert str(raised.value.hint).startswith("chmod")
+            assert "shows who may read" in str(raised.value.hint)
 
         assert wait(fork(open_zip)) == 0
         (folder / "in" / "1.png").chmod(0o644)
@@ -353,3 +354,32 @@ def test_licences_reach_the_table_as_text(ffhq: Path, tmp_path: Path) -> None:
     take(make_settings(ffhq), 0, tmp_path / "out")
     schema = pq.read_schema(tmp_path / "out" / "portraits.parquet")
     assert [schema.field(name).type for name in ("licence", "licence_url")] == ["string", "string"]
+
+
+def test_a_count_takes_people_before_their_mirrored_copies(tmp_path: Path) -> None:
+    """A zip as EG3D's scripts write FFHQ: each picture, then its mirrored copy under the next number."""
+    rng = np.random.default_rng(0)
+    labels, path = [], tmp_path / "ffhq.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(30):
+            yaw, pitch = rng.uniform(-0.5, 0.5, 2)
+            own = orbit_label(float(yaw), float(pitch))
+            for place, (rgb, label) in enumerate(
+                ((picture(number), own), (picture(number)[:, ::-1], mirror_label(own)))
+            ):
+                name = f"00000/img{2 * number + place:08d}.png"
+                archive.writestr(name, encode_png(np.ascontiguousarray(rgb)))
+                labels.append([name, label[0].tolist()])
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    settings = make_settings(path, "portraits.count=20", "portraits.block_size=7")
+    people = []
+    for block in portraits.blocks(settings):
+        rows, _ = take(settings, block, tmp_path / f"{block}")
+        people += [row["person"] for row in rows if row["status"] == "ok"]
+    assert len(people) == len(set(people)) == 20
+    whole = open_source(make_settings(path, "portraits.count=null").portraits).names
+    assert [int(name[-8:-4]) % 2 for name in whole] == [0] * 30 + [1] * 30
+    # A camera that is its own mirror image tells nothing: such labels are given where none is known.
+    frontal = {f"{number}.png": orbit_label(0.0, 0.0)[0].tolist() for number in range(4)}
+    assert find_copies(tuple(frontal), frontal) == set()
+    assert find_copies(("a.png", "a_mirror.png", "b_mirror.png"), {}) == {"a_mirror.png"}

@@ -18,8 +18,8 @@ from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.stage import Partition
 from models import procedural
 from tasks import align, portraits
-from tasks.sources.files import open_source
 from tasks.sources.left_out import find_left_out
+from tasks.sources.opening import open_source
 from tests.data_catalog.test_bad_disk import as_nobody
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_align import align_all, intake

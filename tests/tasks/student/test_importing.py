@@ -1,5 +1,6 @@
 """The authors' student: from a file in the public layout into the store, and used from there like one of ours."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from data_catalog.care.verify import verify
 from data_catalog.config.errors import UserError
-from data_catalog.products.students import student_entry
+from data_catalog.config.settings import AdaptSettings, EvaluateSettings, Settings
+from data_catalog.products.students import DELTA, student_entry
 from data_catalog.store.record import Record
+from data_catalog.store.stage import Partition
 from data_catalog.workspace import Workspace
 from flows.ask.shelf import describe_students
 from flows.cli import app
@@ -23,9 +27,17 @@ from models.three_d.student import Student as Network
 from models.three_d.student import StudentConfig
 from models.zoo import public, zoo
 from stillroom import Student
+from tasks.adaptation import adapt
+from tasks.adaptation.pairs import choose_pairs, copy_sample, write_pairs
+from tasks.evaluate import evaluate
+from tasks.evaluation.methods import Models
+from tasks.evaluation.metrics import Judges
 from tasks.student.export import export_student
 from tasks.student.importing import import_student, store_student
-from tests.worlds import pupil
+from tasks.tables.samples import SAMPLE_ROWS
+from tasks.training.student_files import load_student
+from tests.worlds import pupil, taught
+from tests.worlds.tiny import tiny_clip, tiny_editor
 
 # The layout of the public file, the MAE in E_p included, at the sizes of the embedded world.
 SMALL = replace(student.EMBEDDED, mae=mae.EMBEDDED, image_token_size=mae.EMBEDDED.width)
@@ -71,6 +83,7 @@ def test_the_same_file_is_the_same_student_and_its_record_names_the_file(
     assert (seen.records, seen.damaged) == (1, [])
     row = next(row for row in describe_students(workspace)["students"] if row["digest"] == imported.digest)
     assert (row["imported"], row["dataset"]) == ("3dpe.pt", None)
+    assert not row["settings"]  # what it was trained with is not known
     with pytest.raises(UserError, match="there is no student"):  # it is never the one that the settings made
         Student.from_workspace(workspace)
 
@@ -115,11 +128,41 @@ def test_it_is_evaluated_and_adapted_on_the_dataset_of_the_settings(
     assert "whether it met these portraits in its training is not known" in caplog.text
 
 
+def test_it_goes_through_an_evaluation_and_learns_one_more_style(
+    imported: Record, workspace: Workspace, tmp_path: Path
+) -> None:
+    networks = taught.untrained_networks()
+    networks = replace(networks, clip=zoo.load("clip", "embedded"), mae=zoo.load("mae", "embedded"))
+    dataset, folder = taught.write_dataset(tmp_path, networks.teacher), workspace.store.folder_of(imported)
+    own = EvaluateSettings(timing_repeats=0, bootstrap=100, pictures_per_style=1, turntable_frames=2, samples=1)
+    settings = Settings(evaluate=own)
+    judges = Judges(zoo.load_recogniser("embedded"), networks.clip, networks.perceptual)
+    editor = tiny_editor(tiny_clip())
+    evaluated = taught.work_on("evaluate", tmp_path, dataset, settings, distill=folder)
+    models = Models(load_student(folder), networks.teacher, editor, networks.clip, networks.mae, judges)
+    assert evaluate(evaluated, models).metrics["student.id"] > 0
+    document = json.loads((evaluated.folder / "table.json").read_text(encoding="utf-8"))
+    assert document["image_prompts"]["clip_image"] is not None
+
+    learning = AdaptSettings(seconds=1.0, looks_s=(), held_out=1, pairs=2, rehearsals=0, batch_size=2, old_samples=1)
+    settings = Settings(adapt=learning)
+    rows = [row for row in SAMPLE_ROWS.read(dataset) if row.style == "clown"]
+    chosen = sorted(choose_pairs(rows, settings), key=lambda row: row.key)
+    (tmp_path / "pairs").mkdir()
+    write_pairs(tmp_path / "pairs", (copy_sample(row, tmp_path) for row in chosen), chosen)
+    adapted = taught.work_on("adapt", tmp_path, dataset, settings, distill=folder, pairs=tmp_path / "pairs")
+    adapted = replace(adapted, partition=Partition("adapt", "clown"), working=tmp_path / "working")
+    assert adapt.adapt(adapted, networks).samples == 2
+    learned = load_file(adapted.folder / DELTA)
+    assert any(".mae_encoder." in name for name in learned)  # E_p as a whole learns
+    assert (adapted.folder / adapt.LOOKS).is_file()
+
+
 def test_a_mistake_is_said(workspace: Workspace, imported: Record, tmp_path: Path) -> None:
     path = write_public(tmp_path / "small.pt")
     with pytest.raises(UserError, match="this profile's world is another"):
         import_student(path, "authors", workspace)
-    paper = Workspace.open("paper")
+    paper = Workspace.open("paper", ["run.device=cpu"])
     with pytest.raises(UserError, match="there is no such file"):
         import_student(tmp_path / "none.pt", "authors", paper)
     with pytest.raises(WeightsError, match="3DPE's student"):
