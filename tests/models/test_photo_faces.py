@@ -94,6 +94,11 @@ def test_faces_of_all_sizes_are_found_in_a_large_photograph(detector: PhotoFaces
     assert face.size_px == pytest.approx(size_px, rel=0.1)
 
 
+def test_a_small_face_in_a_panorama_is_found(detector: PhotoFaces) -> None:
+    (face,) = clear(detector, on_ground(face_of(90), (3600, 150), (5000, 600)))
+    assert face.five[0] == pytest.approx([3600 + 70, 150 + 69], abs=12)
+
+
 def test_every_face_of_a_group_is_found_the_largest_first(detector: PhotoFaces) -> None:
     whole = on_ground(face_of(150), (40, 300), (1300, 900))
     for size_px, left in ((100, 460), (80, 760)):
