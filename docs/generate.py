@@ -27,6 +27,7 @@ from data_catalog.store.stage import Partition, Stage
 from flows.cli import app
 from tasks.adaptation.adapt import STAGE as ADAPT
 from tasks.adaptation.pairs import STAGE as PAIRS
+from tasks.baselines.methods import STAGES as BASELINES
 from tasks.stages import STAGES
 
 DOCS = Path(__file__).resolve().parent
@@ -52,6 +53,7 @@ BY_CONTENT = {
     "adapt.pairs_folder": "pairs",
     "adapt.prompt": "pairs",
 }
+EVERY_STAGE = (*STAGES, PAIRS, ADAPT, *BASELINES.values())
 # Settings that say which partitions there are.
 BY_PARTITIONS = ("portraits.count", "portraits.block_size", "prompts.styles", "prompts.held_out")
 
@@ -133,7 +135,8 @@ def settings_page() -> str:
         "*In the fingerprint of* says which stages read the setting, so that their partitions are made again when it "
         "changes; `-` says that it changes no bytes. A setting that names files counts by their content. The stage "
         "`dataset` also notes the settings of the seven stages before it as its recipe. `adapt` and `pairs` are the "
-        "stages of [adapting](student.md#one-more-style).",
+        "stages of [adapting](student.md#one-more-style), `baseline` those of "
+        "[the other systems](student.md#evaluate).",
         *_section("Beside the sections", "", Settings, alone, "", comments, counted),
     ]
     for name, field in sections:
@@ -236,18 +239,19 @@ def fingerprints() -> dict[str, list[str]]:
     counted: dict[str, list[str]] = {}
     for overrides in BASES:
         settings = load_settings("demo", overrides)
-        before = {stage.name: _reads(stage, settings) for stage in (*STAGES, PAIRS, ADAPT)}
+        before = {stage.name: _reads(stage, settings) for stage in EVERY_STAGE}
         for name, changed in _changed(settings):
             stages = counted.setdefault(name, [])
-            for stage in (*STAGES, PAIRS, ADAPT):
-                if stage.name not in stages and _reads(stage, changed) != before[stage.name]:
-                    stages.append(stage.name)
+            for stage in EVERY_STAGE:
+                label = stage.name.partition("/")[0]  # the stages of the other systems are told as one
+                if label not in stages and _reads(stage, changed) != before[stage.name]:
+                    stages.append(label)
     for name, stage_name in BY_CONTENT.items():
         counted[name] = [f"{stage_name}, by content"]
     for name in BY_PARTITIONS:
         counted[name] = ["says which partitions there are"]
     counted["profile"] = ["dataset"]
-    order = [stage.name for stage in (*STAGES, PAIRS, ADAPT)]
+    order = [stage.name.partition("/")[0] for stage in EVERY_STAGE]
     return {
         name: sorted(stages, key=lambda each: order.index(each) if each in order else 0)
         for name, stages in counted.items()

@@ -335,6 +335,31 @@ class EvaluateSettings(Section):
     seed: int = Field(0, ge=0)
 
 
+class BaselinesSettings(Section):
+    """The other systems of Table 1. The paper profile has their published numbers (docs/lab/table1.md)."""
+
+    portraits: int = Field(4, ge=1)  # test portraits, each in every style
+    # PTI and SPI: steps and learning rate of the latent, then of the generator.
+    invert_steps: int = Field(150, ge=0)
+    spi_invert_steps: int = Field(100, ge=0)
+    invert_rate: float = Field(5e-2, gt=0.0)
+    pti_steps: int = Field(80, ge=0)
+    spi_steps: int = Field(60, ge=0)
+    tune_rate: float = Field(1e-3, gt=0.0)
+    # Weight of LPIPS beside L2 in both. The embedded LPIPS is some thirty times as large as the published one.
+    lpips_weight: float = Field(0.03, ge=0.0)
+    # StyleCLIP: steps, learning rates of a latent and of a triplane, weights of the leash and of the identity.
+    styleclip_steps: int = Field(60, ge=0)
+    styleclip_rate: float = Field(0.05, gt=0.0)
+    live3d_rate: float = Field(0.05, gt=0.0)
+    styleclip_leash: float = Field(8e-3, ge=0.0)
+    styleclip_identity: float = Field(5e-3, ge=0.0)
+    # StyleGAN-NADA: steps and learning rate of the synthesis.
+    nada_steps: int = Field(40, ge=0)
+    nada_rate: float = Field(2e-3, gt=0.0)
+    seed: int = Field(0, ge=0)
+
+
 class RunSettings(Section):
     """Resources of a run. Part of no fingerprint."""
 
@@ -382,5 +407,6 @@ class Settings(Section):
     distill: DistillSettings = DistillSettings()
     adapt: AdaptSettings = AdaptSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    baselines: BaselinesSettings = BaselinesSettings()
     llm: LlmSettings = LlmSettings()
     run: RunSettings = RunSettings()

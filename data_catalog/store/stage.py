@@ -14,6 +14,7 @@ from data_catalog.store.record import Record, Summary
 
 __all__ = ["Input", "Need", "Partition", "Stage", "Summary", "Work"]
 
+BASELINE = "baseline"  # room of the stages of the other systems
 PLACE = re.compile(r"(?P<block>\d+)(-a(?P<attempt>[1-9]\d*))?")
 
 
@@ -45,6 +46,8 @@ class Partition(NamedTuple):
     def parse(cls, key: str) -> Partition:
         """The partition of a key. Style slugs start with a letter, so that a number is always a block."""
         stage, *rest = key.strip("/").split("/")
+        if stage == BASELINE and rest:  # a stage for each method: `baseline/pti-styleclip/zombie`
+            stage = f"{stage}/{rest.pop(0)}"
         place = PLACE.fullmatch(rest[-1]) if rest else None
         if place:
             rest.pop()

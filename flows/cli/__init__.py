@@ -17,6 +17,7 @@ from data_catalog.config.places import PROJECT
 from data_catalog.config.plain_text import printable
 from flows.cli import (
     adapt,
+    baselines,
     care,
     diff,
     models,
@@ -47,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (plan, run, adapt, shelf, students, photographs, video, serve):  # in the order of `--help`
+for group in (plan, run, baselines, adapt, shelf, students, photographs, video, serve):  # in the order of `--help`
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 app.add_typer(models.app, name="models")

@@ -26,6 +26,7 @@ FLOWS = {
     "distill": "flows.distill:distill",
     "evaluate": "flows.evaluate:evaluate",
     "reproduce": "flows.reproduce:reproduce",
+    "baselines": "flows.baselines:baselines",
     "adapt-style": "flows.adapt_style:adapt_style",
     "ablate": "flows.lab.ablate:ablate",
     "claims": "flows.lab.claims:claims",

@@ -17,6 +17,8 @@ from models.checkpoints import State, check_state, load_converted, read_checkpoi
 from models.judges import lpips_alex
 from models.judges.arcface import ArcFace
 from models.judges.perceptual import Perceptual
+from models.three_d.eg3d import PAPER as PAPER_GENERATOR
+from models.three_d.eg3d import Generator, GeneratorConfig
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, Live3D, Live3DConfig
 from models.three_d.mae import Mae, MaeConfig, MaeEncoder
 from models.three_d.student import PAPER, Student, StudentConfig
@@ -53,6 +55,21 @@ def load_student(path: Path, config: StudentConfig = PAPER) -> Student:
         return state
 
     return _filled(lambda: Student(config), load_converted(path, read))
+
+
+def load_eg3d(path: Path, config: GeneratorConfig = PAPER_GENERATOR) -> Generator:
+    """EG3D's `ffhqrebalanced512-128.pth`: a state dict of the generator, bare or under `G_ema`.
+
+    The published pickle holds code beside the weights; EG3D's own scripts save its state dict as this file.
+    """
+
+    def read(path: Path) -> State:
+        content = read_checkpoint(path)
+        state = section(content, "G_ema", path) if "G_ema" in content else dict(content)
+        check_state(state, _shapes(lambda: Generator(config)), "EG3D's generator", path)
+        return state
+
+    return _filled(lambda: Generator(config), load_converted(path, read)).requires_grad_(False)
 
 
 def load_mae(path: Path, config: MaeConfig | None = None) -> Mae:

@@ -21,15 +21,40 @@ from models.checkpoints import WeightsError, file_digest
 
 if TYPE_CHECKING:
     from models.faces.recognition import Recogniser
+    from models.three_d.eg3d import Generator, LatentEncoder
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
-__all__ = ["WeightsError", "describe", "digest", "files_digest", "find_words", "load", "load_recogniser", "modules"]
+__all__ = [
+    "WeightsError",
+    "describe",
+    "digest",
+    "files_digest",
+    "find_words",
+    "load",
+    "load_recogniser",
+    "missing",
+    "modules",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
 FETCHED = ROOT / "models" / "weights" / "fetched"  # files from public addresses, see flows/care/fetch.py
-NAMES = ("editor", "teacher", "clip", "identity", "landmarks", "faces", "mae", "lpips", "safety", "matting", "face_api")
+NAMES = (
+    "editor",
+    "teacher",
+    "clip",
+    "identity",
+    "landmarks",
+    "faces",
+    "mae",
+    "lpips",
+    "safety",
+    "matting",
+    "face_api",
+    "generator",
+    "captioner",
+)
 MODULES: dict[str, tuple[str, ...]] = {
     "editor": ("models.editing.editor",),
     "teacher": ("models.three_d.live3d",),
@@ -42,6 +67,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "safety": ("models.judges.safety",),
     "matting": ("models.faces.matting",),
     "face_api": ("models.judges.face_api",),
+    "generator": ("models.three_d.eg3d",),
+    "captioner": ("models.judges.captioner",),
 }
 PAPER_MODULES = {
     "landmarks": ("models.faces.photo_faces", "models.faces.mediapipe_faces"),
@@ -77,6 +104,14 @@ def digest(name: str, world: str) -> str:
             "pretrain-embedded    (writes the new digest)"
         )
     return found
+
+
+def missing(name: str, world: str) -> str:
+    """Return why a network cannot be loaded, and how to get it; empty where its weights are there."""
+    try:
+        return str(_entry(name, world)["get"]) if digest(name, world) == ABSENT else ""
+    except WeightsError as error:
+        return str(error)
 
 
 def files_digest(folder: Path) -> str:
@@ -170,6 +205,10 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
         from models.judges.safety import SafetyChecker
 
         return SafetyChecker.load(source, device, revision)
+    if name == "captioner":
+        from models.judges.captioner import Blip
+
+        return Blip.load(source, device, revision)
     return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
 
 
@@ -189,6 +228,8 @@ def _load_own(name: str, folder: Path, device: str) -> Any:
 
     if name == "teacher":
         return _load_teacher(folder, state("teacher.safetensors")).to(device)
+    if name == "generator":
+        return _load_inverter(folder, state("generator.safetensors"), state("encoder.safetensors"), device)
     if name == "mae":
         return _load_mae(folder, state("mae.safetensors"))
     if name == "lpips":
@@ -210,6 +251,8 @@ def _load_public(name: str, file: Path, device: str) -> Any:
 
     if name == "teacher":
         return public.load_live3d(file).to(device)
+    if name == "generator":
+        return public.load_eg3d(file).to(device), None
     if name == "identity":
         return public.load_arcface(file).to(device)
     if name == "lpips":
@@ -240,6 +283,21 @@ def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
     teacher = Live3D(Live3DConfig.from_dict(json.loads((folder / "config.json").read_text())))
     teacher.load_state_dict(state)
     return teacher.eval().requires_grad_(False)
+
+
+def _load_inverter(
+    folder: Path, state: dict[str, Any], encoder_state: dict[str, Any], device: str
+) -> tuple[Generator, LatentEncoder]:
+    """The generator, and its encoder to w+, which the public one lacks."""
+    from models.three_d.eg3d import Generator, GeneratorConfig, LatentEncoder
+
+    config = GeneratorConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    generator, encoder = Generator(config), LatentEncoder(config)
+    generator.load_state_dict(state)
+    encoder.load_state_dict(encoder_state)
+    for network in (generator, encoder):
+        network.eval().requires_grad_(False).to(device)
+    return generator, encoder
 
 
 def _load_mae(folder: Path, state: dict[str, Any]) -> Mae:

@@ -123,6 +123,43 @@ def test_evaluate_fills_the_table_and_the_plan_is_empty(stillroom: Run, distille
     assert "editor+teacher" in report.read_text(encoding="utf-8")
 
 
+def test_baselines_fill_the_papers_table_and_go_on_where_they_were(
+    stillroom: Run, distilled: Document, root: Path, mlflow_uri: str
+) -> None:
+    few = ("invert_steps", "spi_invert_steps", "pti_steps", "spi_steps", "styleclip_steps", "nada_steps")
+    budget = [f"--set=baselines.{name}=1" for name in few]
+    asked = ("baselines", "--portraits", "1", "--styles", "zombie", *budget)
+    made = stillroom(*asked)
+    assert [row["method"] for row in made["table"]] == [
+        "PTI + StyleCLIP", "Live3D + StyleCLIP", "SPI + StyleGAN-NADA", "IP2P + Live3D", "ours",
+    ]  # fmt: skip
+    assert all(
+        {"id", "clip", "three_d", "lpips", "seconds_per_image", "psnr_novel"} <= set(row) for row in made["table"]
+    )
+    assert (made["partitions_run"], made["portraits"], made["styles"]) == (5, 1, ["zombie"])
+    page, sheet = (Path(path) for path in made["files"])
+    assert "| SPI + StyleGAN-NADA |" in page.read_text(encoding="utf-8")
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 300
+    (lost,) = (root / "data" / "store" / "baseline" / "spi-nada" / "zombie").iterdir()
+    shutil.rmtree(lost)  # as if the run had been killed before it
+    again = stillroom(*asked)
+    assert (again["partitions_run"], again["partitions_cached"]) == (1, 4)
+    assert [row["id"] for row in again["table"]] == [row["id"] for row in made["table"]]  # the same seeds
+    other = stillroom(*asked, "--set=baselines.nada_steps=2")
+    assert (other["partitions_run"], other["partitions_cached"]) == (1, 4)
+    client = MlflowClient(tracking_uri=mlflow_uri)
+    run = client.get_run(made["mlflow_run_id"])
+    assert run.data.metrics["baselines.ours.id"] == pytest.approx(made["table"][4]["id"])
+    below = client.search_runs(
+        [run.info.experiment_id], f"tags.mlflow.parentRunId = '{made['mlflow_run_id']}'", max_results=20
+    )
+    children = {each.data.tags["stillroom.stage"]: each.data.metrics for each in below}
+    assert set(children) == {f"baseline/{name}" for name in
+                             ("pti-styleclip", "live3d-styleclip", "spi-nada", "ip2p-live3d", "ours")}  # fmt: skip
+    assert children["baseline/ours"]["three_d"] == pytest.approx(made["table"][4]["three_d"])
+
+
 def test_edit_writes_portrait_views_and_turntable(
     stillroom: Run, distilled: Document, root: Path, tmp_path: Path
 ) -> None:

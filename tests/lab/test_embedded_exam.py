@@ -15,7 +15,7 @@ from data_catalog.config.errors import UserError
 from models.zoo import zoo
 from tasks.evaluation.metrics import Judges
 from tasks.lab.pretraining import card, curve, recipes
-from tasks.lab.pretraining.exam import edits, heads
+from tasks.lab.pretraining.exam import edits, generated, heads
 from tasks.lab.pretraining.exam import judges as exam_judges
 from tasks.lab.pretraining.faces import Faces
 from tasks.lab.pretraining.marks import Mark, grade, mean_of, share_of
@@ -143,6 +143,24 @@ def test_the_teacher_is_examined_at_the_bars_own_cameras(held_out: Pictures, mon
     }
     (sheet,) = found.sheets
     assert sheet.picture.shape[1] > sheet.picture.shape[0] * len(sheet.columns) / len(LOOKS) * 0.9
+
+
+def test_the_generator_is_examined_by_inverting_and_by_sampled_heads(
+    held_out: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, few in (("INVERTED", 1), ("STEPS", 3), ("SAMPLED", 4), ("ACROSS", 2), ("WAYS", 2), ("FRAMES", 3)):
+        monkeypatch.setattr(generated, name, few)
+    found = generated.examine_generator(held_out)
+    marks = {mark.measure: mark for mark in found.marks}
+    assert {name: mark.bar for name, mark in marks.items() if mark.bar} == {"inverted_db": 22.0, "jump": 3.0}
+    assert all(mark.value and 12 < mark.value < 40 for name, mark in marks.items() if name.endswith("_db"))
+    assert marks["jump"].value
+    assert marks["jump"].value >= 1
+    sampled, ways = found.sheets
+    assert sampled.picture.shape[:2] == (258, 258)  # two rows of two heads, twice as large
+    assert ways.picture.shape[:2] == (258, 388)
+    still = [np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 40, np.uint8)]
+    assert generated._largest_jump(still) == pytest.approx(1.5)
 
 
 def points(*pairs: tuple[int, float]) -> list[dict[str, float]]:

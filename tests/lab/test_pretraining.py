@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.faces.landmarks import LandmarkNet
+from models.procedural.person import portrait
+from models.three_d.eg3d import EMBEDDED
+from models.zoo import zoo
 from tasks.lab.pretraining import blocks, card, loop, recipes
 from tasks.lab.pretraining.faces import load_faces
 from tasks.lab.pretraining.faces import render_block as render_faces
 from tasks.lab.pretraining.loop import Draw
-from tasks.lab.pretraining.networks import autoencoder, editor, identity, landmarks
+from tasks.lab.pretraining.networks import autoencoder, editor, generator, identity, landmarks
 from tasks.lab.pretraining.pictures import (
     LOOKS,
     TRAINING_SEEDS,
@@ -222,3 +226,94 @@ def test_the_editors_loss_counts_the_decoded_picture_in_the_later_part_of_the_tr
     assert "picture" not in early
     assert late["picture"] > 0
     assert float(both) == pytest.approx(float(latents + late["picture"]), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def pair() -> generator.Pair:
+    torch.manual_seed(0)
+    network = generator.build(recipes.WEIGHTS)
+    assert isinstance(network, generator.Pair)
+    return network
+
+
+def test_a_person_is_a_latent_of_51_numbers_and_no_other_person_has_it() -> None:
+    noises = np.stack([generator.noise_of(portrait(seed)) for seed in range(64)])
+    assert noises.shape == (64, EMBEDDED.noise_size)
+    assert len(np.unique(noises, axis=0)) == 64
+    continuous, marks = noises[:, :-9], noises[:, -9:]
+    assert np.abs(continuous.mean(axis=0)).max() < 0.6
+    assert 0.5 < continuous.std() < 1.5
+    assert set(np.unique(marks)) == {-1.0, 1.0}
+    assert (marks[:, :7].sum(axis=1) == 1 - 6).all()  # one style of hair each
+
+
+def test_a_new_generator_upsamples_as_the_teacher_does_for_any_latent(pair: generator.Pair) -> None:
+    features = torch.randn(2, 16, 32, 32)
+    style = pair.teacher.renderer.const[0]
+    with torch.no_grad():
+        wanted = pair.teacher.renderer.superresolution(features[:, :3], features, style)
+        for w in (torch.randn(1, EMBEDDED.w_size), torch.randn(1, EMBEDDED.w_size)):
+            found = pair.generator.superresolution(features[:, :3], features, w)
+            assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_both_parts_learn_in_both_phases_and_the_teacher_does_not(pictures: Pictures) -> None:
+    torch.manual_seed(0)
+    network = generator.build(recipes.WEIGHTS).train()
+    generator.prepare(network, pictures)
+    for progress, named in ((0.0, "triplane"), (0.99, "encoded")):
+        draw = Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), progress)
+        loss, parts = generator.loss(network, pictures, draw)
+        network.zero_grad()
+        loss.backward()
+        assert named in parts
+        felt = {name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        assert not any(name.startswith("teacher.") for name in felt)
+        for part in ("generator.backbone.mapping.fc0", "generator.backbone.synthesis.b64", "encoder.net.0"):
+            assert any(name.startswith(part) for name in felt), (named, part)
+        assert ("generator.superresolution.block0.conv1.weight" in felt) == (named == "encoded")
+
+
+def test_a_generator_learns_the_pictures_of_a_person(pictures: Pictures) -> None:
+    torch.manual_seed(0)
+    network = generator.build(recipes.WEIGHTS).train()
+    generator.prepare(network, pictures)
+    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3, betas=(0.9, 0.99))
+    losses = []
+    for _ in range(12):
+        draw = Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), 0.0)  # always the same people
+        loss, _ = generator.loss(network, pictures, draw)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_the_encoders_latents_stay_where_they_were_when_the_mean_latent_is_taken_anew(
+    pair: generator.Pair, pictures: Pictures
+) -> None:
+    generator.prepare(pair, pictures)
+    images = loop.to_signed(pictures.crops[:, 0])
+    mapping = pair.generator.backbone.mapping
+    with torch.no_grad():
+        mapping.w_avg.add_(1.0)
+        before = pair.encode(images)
+        generator.finish(pair, pictures)
+        assert torch.allclose(pair.encode(images), before, atol=1e-4)
+        people = [portrait(TRAINING_SEEDS + i) for i in range(generator.STANDARD_PEOPLE)]
+        mean = generator.latents(pair.generator, people)[:, 0].mean(dim=0)
+    assert torch.allclose(mapping.w_avg, mean, atol=1e-5)
+
+
+def test_a_saved_generator_is_the_one_that_the_zoo_loads(pair: generator.Pair, tmp_path: Path) -> None:
+    generator.save(pair, tmp_path)
+    folder = tmp_path / "generator"
+    files = [load_file(folder / f"{name}.safetensors") for name in ("generator", "encoder")]
+    made, encoder = zoo._load_inverter(folder, *files, "cpu")
+    assert made.config == EMBEDDED
+    ws = torch.randn(1, EMBEDDED.styles, EMBEDDED.w_size)
+    with torch.no_grad():
+        assert torch.allclose(made.half().float().planes(ws), pair.generator.planes(ws), rtol=0.1, atol=0.5)
+    assert encoder.styles == EMBEDDED.styles
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4_000_000

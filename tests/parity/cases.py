@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from models import camera
 from models.three_d import mae, stylegan
+from models.three_d.eg3d import PAPER as PAPER_GENERATOR
+from models.three_d.eg3d import Generator
 from models.three_d.encoder import Live3DEncoder
 from models.three_d.live3d import PAPER_LT, PAPER_NORMAL, Render, TriplaneRenderer
 from models.three_d.rendering import RayOptions, SamplingNoise, sample_planes, sample_rays
 from models.three_d.student import PAPER, EditingEncoder
 from tests.parity.cameras import eg3d_label, eg3d_look_at, focal_from_fov
 from tests.parity.discriminator import Discriminator
-from tests.parity.eg3d import Generator
 from tests.parity.golden import Golden, weights
 
 TOLERANCE = 1e-4  # relative, fp32 on a CPU: ten times the noise of another summation order
@@ -31,7 +32,7 @@ CONFIDENCE = "/confidence"  # an output of this name scales the errors of the ou
 
 Outputs = dict[str, Tensor]
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
-    "eg3d_G": Generator,
+    "eg3d_G": lambda: Generator(PAPER_GENERATOR),
     "live3d_renderer": lambda: TriplaneRenderer(PAPER_LT.renderer),
     "live3d_encoder": lambda: Live3DEncoder(PAPER_LT.encoder),
     "live3d_encoder_normal": lambda: Live3DEncoder(PAPER_NORMAL.encoder),

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.camera import LABEL_SIZE
+from models.three_d.eg3d import normalise_second_moment
 from models.three_d.stylegan import (
     LEAKY_GAIN,
     LEAKY_SLOPE,
@@ -14,7 +15,6 @@ from models.three_d.stylegan import (
     filter_image,
     resampling_filter,
 )
-from tests.parity.eg3d import normalise_second_moment
 
 FEATURES = 512
 CONV_CLAMP = 256.0

@@ -73,6 +73,12 @@ ABOUT = {
         f"{PICTURES}, masked.",
         "It learned from pictures alone and was never told a look.",
     ),
+    "generator": About(
+        "Generator (EG3D, small) and its encoder to w+",
+        f"plain heads of {recipes.PEOPLE} people from four cameras each. z is a person's parameters, so that no "
+        "adversary is needed; the teacher's triplanes and renderer are where it starts.",
+        "It knows plain heads only. A style that these do not have, it reaches by leaving what it learned.",
+    ),
     "perceptual": About(
         "LPIPS (SqueezeNet)",
         f"{PICTURES}; it tells look, hair, glasses, colours and landmarks apart.",

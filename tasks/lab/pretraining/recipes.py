@@ -22,6 +22,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "identity": (),
     "landmarks": (),
     "mae": (),
+    "generator": ("teacher", "perceptual"),
 }
 # Further exams that a network takes part in.
 JUDGED: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ import torch
 
 from models.zoo import zoo
 from tasks.lab.pretraining import recipes, report
-from tasks.lab.pretraining.exam import edits, heads, judges
+from tasks.lab.pretraining.exam import edits, generated, heads, judges
 from tasks.lab.pretraining.faces import load_faces
 from tasks.lab.pretraining.marks import Examined
 from tasks.lab.pretraining.pictures import VALIDATION_SEEDS, load_pictures
@@ -34,6 +34,7 @@ EXAMS: dict[str, Callable[[Any], Examined]] = {
     "identity": judges.examine_identity,
     "perceptual": judges.examine_perceptual,
     "mae": judges.examine_mae,
+    "generator": generated.examine_generator,
 }
 EXAM = "exam.json"
 

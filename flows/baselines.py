@@ -1,0 +1,155 @@
+"""The flow baselines: Table 1 and Figure 4 of the paper with all their rows, on held-out portraits and prompts."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.config.styles import list_styles
+from data_catalog.samples.encoding import encode_json
+from data_catalog.workspace import Workspace
+from flows.ask.plan import PlanShape
+from flows.run.products import find_student, name_inputs
+from flows.run.run import FlowRun, open_run
+from models.zoo import zoo
+from tasks import dataset as dataset_stage
+from tasks import distill
+from tasks.baselines.methods import METHODS, STAGES
+from tasks.baselines.page import SHEET, TABLE, draw_sheet, write_page
+from tasks.baselines.table import make_table, read_rows
+from tasks.evaluate import choose_references
+from tasks.training.data import read_samples
+
+FOLDER = "baselines"  # below the data root
+
+log = logging.getLogger(__name__)
+
+
+@flow(name="baselines", flow_run_name="baselines {profile}", validate_parameters=True)
+def baselines(
+    profile: str = "demo",
+    overrides: list[str] | None = None,
+    student: str | None = None,
+    dataset: str | None = None,
+    portraits: int | None = None,
+    styles: list[str] | None = None,
+    yes: bool = False,
+    force: list[str] | None = None,
+) -> dict[str, Any]:
+    """Make Table 1 and Figure 4 with every method: PTI, SPI and Live3D steered by CLIP, IP2P + Live3D, and ours.
+
+    `portraits`: number of test portraits.  `styles`: all of the settings if none is named.  `yes`: go on without a GPU
+    in the paper world. What is made is kept by method and style; a method without its weights is left out.
+    """
+    given = [] if portraits is None else [f"baselines.portraits={portraits}"]
+    workspace = Workspace.open(profile, overrides).with_overrides(*given)
+    chosen = choose_styles(workspace.settings, styles)
+    pins = find_student(student, workspace, dataset)
+    check_device(workspace.settings, len(chosen), yes)
+    absent = find_absent(workspace.settings.world)
+    for title, why in absent.items():
+        log.warning("%s is left out: %s", title, why)
+    names = [method.name for method in METHODS if method.title not in absent]
+    parameters = {"student": student, "dataset": dataset, "portraits": portraits, "styles": styles, "yes": yes}
+    with open_run("baselines", workspace, pins, force or [], None, parameters, shape_of(names, chosen)) as run:
+        make_all(run, names)
+        return run.conclude(**publish(run, workspace, names, absent))
+
+
+def make_all(run: FlowRun, names: Sequence[str]) -> None:
+    """Make the missing partitions of each method, and say how long the others may take."""
+    spent: list[float] = []
+    for place, name in enumerate(names, start=1):
+        result = run.stage(STAGES[name].name)
+        if result.tally.made:
+            spent.append(result.seconds)
+        if spent and place < len(names):
+            left = sum(spent) / len(spent) * (len(names) - place)
+            log.info("baselines  %d of %d methods, about %.0f s left", place, len(names), left)
+
+
+def choose_styles(settings: Settings, styles: Sequence[str] | None) -> list[str]:
+    """Return the named styles, or all of the settings. Raises UserError for a style that is not among them."""
+    known = list_styles(settings)
+    unknown = sorted(set(styles or []) - set(known))
+    if unknown:
+        raise UserError("there is no such style", found=", ".join(unknown), expected=", ".join(known))
+    return sorted(set(styles)) if styles else known
+
+
+def check_device(settings: Settings, styles: int, yes: bool) -> None:
+    """Raise UserError where the paper's networks would run without a GPU, unless it was confirmed."""
+    import torch
+
+    if settings.world != "paper" or yes or (settings.run.device.startswith("cuda") and torch.cuda.is_available()):
+        return
+    edits = 2 * styles * settings.baselines.portraits
+    raise UserError(
+        "there is no GPU, and the paper's networks would take weeks",
+        edits=f"{edits} with each method",
+        expected="18 minutes an edit of SPI + StyleGAN-NADA on the paper's A6000; many times that on a CPU",
+        hint="--yes goes on all the same; without --profile paper the small networks take minutes",
+    )
+
+
+def find_absent(world: str) -> dict[str, str]:
+    """Methods whose weights are not there, by title, and how to get them."""
+    absent: dict[str, str] = {}
+    for method in METHODS:
+        for name in method.networks(world):
+            why = zoo.missing(name, world)
+            if why:
+                absent[method.title] = f"no {name}: {' '.join(why.split())}"
+                break
+    return absent
+
+
+def shape_of(names: Sequence[str], styles: Sequence[str]) -> Callable[[Settings], PlanShape]:
+    """Return a plan of these methods and styles, from a dataset and a student that are made."""
+
+    def shape(settings: Settings) -> PlanShape:
+        return PlanShape((dataset_stage.STAGE, distill.STAGE, *(STAGES[name] for name in names)), list(styles), [])
+
+    return shape
+
+
+def publish(run: FlowRun, workspace: Workspace, names: Sequence[str], absent: dict[str, str]) -> dict[str, Any]:
+    """Write table, page and sheet below the data root, and log them. Returns the values that the command prints."""
+    run.check()
+    folder = run.root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = {name: run.plan.by_stage[STAGES[name].name] for name in names}
+    folders: dict[tuple[str, str], Path] = {}
+    rejected: dict[str, int] = {}
+    for name, mine in steps.items():
+        for step in mine:
+            assert step.entry is not None
+            folders[name, str(step.partition.style)] = run.plan.catalog.folder(step.entry)
+            rejected[name] = rejected.get(name, 0) + step.entry.rejected
+    rows = read_rows([*folders.values()])
+    document = make_table(rows, rejected, run.settings) | {"absent": absent}
+    (folder / TABLE).write_bytes(encode_json(document))
+    samples = read_samples(run.folder("dataset"), run.root)
+    by_key = {sample.key: sample for sample in samples}
+    sheet = draw_sheet(folder / SHEET, rows, folders, by_key, choose_references(samples))
+    page = write_page(folder, tell_command(workspace, document), document, run.settings, absent)
+    name_inputs(run)
+    run.tracker.table(document["table"], "table.json")
+    for row in document["table"]:
+        values = {key: value for key, value in row.items() if isinstance(value, float)}
+        method = row["method"].replace(" + ", "_").replace(" ", "_")
+        run.tracker.metrics(run.tracker.run_id, {f"baselines.{method}.{key}": value for key, value in values.items()})
+    for path in (page, sheet):
+        run.tracker.file(path)
+    return {**json.loads((folder / TABLE).read_text(encoding="utf-8")), "files": [str(page), str(sheet)]}
+
+
+def tell_command(workspace: Workspace, document: dict[str, Any]) -> str:
+    """Write the command that makes the table again."""
+    parts = ["stillroom baselines --styles", *document["styles"], *(f"--set '{each}'" for each in workspace.overrides)]
+    return " ".join([*parts, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])

@@ -1,0 +1,266 @@
+"""Measure one method on the held-out portraits of one style, by text and by picture, as `evaluate` measures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import Settings
+from data_catalog.config.styles import list_styles, read_style, style_path
+from data_catalog.samples.seeds import derive
+from data_catalog.store.stage import BASELINE, Need, Partition, Stage, Summary, Work
+from tasks.evaluate import choose_references, training_poses
+from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Truth, Views, look, measure, summarise
+from tasks.language.paraphrase import captions
+from tasks.progress import report
+from tasks.training.data import Fields, SampleRef, group_samples, read_fields, read_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.baselines.protocol import Edit, Edited, Networks, Portrait, Prompt
+    from tasks.evaluation.methods import Evaluation
+
+ROWS, PICTURES = "per_sample.parquet", "views"
+TEXT, IMAGE = "text", "image"  # kinds of prompt
+OWN = ("reconstruction_psnr", "seconds")  # columns that `evaluate` has not
+NAMES = ("key", "style", "portrait_id", "method", "kind", "prompt")
+ROW_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in NAMES),
+        ("truth", pa.bool_()),
+        *((name, pa.float64()) for name in (*MEASURES, *TRUE_MEASURES, *OWN)),
+    ]
+)
+EVERY = ("teacher", "clip", "identity", "landmarks", "lpips")  # networks of every method's measures
+
+VIEWS = ("novel_views", "view_yaw", "view_pitch", "pose_pairs", "seed")  # settings of `evaluate`
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Method of the table.
+
+    steered: it optimises CLIP itself, so that CLIP_r does not judge it.  needs: networks beside those of the measures.
+    reads: the settings of `baselines` that it depends on.
+    """
+
+    name: str
+    title: str
+    steered: bool
+    needs: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+
+    def networks(self, world: str) -> tuple[str, ...]:
+        """Names of its networks in a world; captions are retrieved where no network writes them."""
+        return (*EVERY, *(name for name in self.needs if name != "captioner" or world == "paper"))
+
+
+def declare(method: Method, run: Callable[[Work], Summary]) -> Stage:
+    """The stage of a method: `baseline/<method>/<style>`. Only the student's needs the student."""
+
+    def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
+        keys = {"portraits", "seed", *method.reads}
+        own: dict[str, Any] = {"baselines": settings.baselines.model_dump(mode="json", include=keys)}
+        own["views"] = settings.evaluate.model_dump(mode="json", include={*VIEWS})
+        if "editor" in method.needs:
+            own["edit"] = settings.edit.model_dump(
+                mode="json", include={"guidance_scale", "image_guidance_scale", "scheduler"}
+            )
+            own["steps"] = editor_steps(settings)
+        if "captioner" in method.needs:
+            own["captions"] = style_captions(settings) if settings.world == "embedded" else None
+        return own | {"world": settings.world}
+
+    return Stage(
+        name=f"{BASELINE}/{method.name}",
+        version=1,
+        split_by=("style",),
+        needs=(Need("dataset"), *([Need("distill")] if method.name == "ours" else [])),
+        reads=reads,
+        models=lambda settings: method.networks(settings.world),
+        run=run,
+        what="edits",
+    )
+
+
+def run_method(work: Work, method: Method, edit: Edit) -> Summary:
+    """Edit and measure the portraits of the partition's style; write a row and a strip of views for each edit."""
+    from tasks.baselines.protocol import Diverged
+
+    evaluation, networks = load(work, method)
+    tested, references = choose_edits(work)
+    (work.folder / PICTURES).mkdir()
+    rows: list[Row] = []
+    rejected: Counter[str] = Counter()
+    started = time.monotonic()
+    for place, sample in enumerate(tested):
+        fields = read_fields(sample)
+        portrait = portrait_of(sample, fields, work.settings)
+        truth = evaluation.find_truths([sample]).get(sample.key)
+        for kind, prompt in prompts_of(sample, references).items():
+            own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method.name}
+            own |= {"kind": kind, "prompt": sample.prompt}
+            try:
+                edited, seconds = timed(edit, networks, portrait, prompt, work.settings)
+                views = look(edited.model, edited.triplane, evaluation.all_cameras(sample))
+                if not np.isfinite(views.depth).all():
+                    raise Diverged(f"{method.title}: the edited head is not finite")
+            except Diverged as error:
+                rejected[str(error)] += 1
+                continue
+            values = judge(evaluation, views, sample, fields, truth, prompt)
+            rows.append(
+                {**own, "truth": truth is not None}
+                | values
+                | reconstruction(evaluation, edited, portrait)
+                | {"seconds": seconds}
+            )
+            shown = views.part(slice(len(evaluation.cameras(sample))))
+            write_strip(work.folder / PICTURES / f"{sample.key}-{kind}.png", shown)
+        done = place + 1
+        left = (time.monotonic() - started) / done * (len(tested) - done)
+        log.info("%s %s: %d of %d portraits, %.0f s left", method.title, work.partition.style, done, len(tested), left)
+        report(done, len(tested))
+    pq.write_table(pa.Table.from_pylist(rows, ROW_SCHEMA), work.folder / ROWS)
+    means = {name: value for name, value in means_of(rows).items() if value is not None}
+    return Summary(samples=len(rows), rejected=dict(rejected), metrics=means)
+
+
+def load(work: Work, method: Method) -> tuple[Evaluation, Networks]:
+    """Load the networks of a method and of the measures."""
+    from models.judges.captioner import Retrieval
+    from models.three_d.inference import for_use
+    from models.zoo import zoo
+    from tasks.baselines.protocol import Networks
+    from tasks.evaluation.methods import Evaluation, Models
+    from tasks.evaluation.metrics import Judges
+    from tasks.training.student_files import load_student
+
+    settings = work.settings
+    world, device = settings.world, settings.run.device
+    found = {name: zoo.load(name, world, device) for name in method.networks(world)}
+    for name in ("clip", "identity", "lpips", "teacher"):
+        found[name].requires_grad_(False)
+    captioner = found.get("captioner")
+    if "captioner" in method.needs and captioner is None:
+        captioner = Retrieval(found["clip"], style_captions(settings))
+    student = for_use(load_student(work.input("distill").folder, device)) if method.name == "ours" else None
+    editor, mae = found.get("editor"), found.get("mae")
+    networks = Networks(
+        teacher=found["teacher"], clip=found["clip"], identity=found["identity"], lpips=found["lpips"], editor=editor,
+        mae=mae, student=student, inverter=found.get("generator"), captioner=captioner,
+    )  # fmt: skip
+    judges = Judges(zoo.load_recogniser(world, device), found["clip"], found["lpips"])
+    # Only its cameras and true heads are used here: no method of its own, so no student, editor or MAE.
+    models = Models(student, found["teacher"], editor, found["clip"], mae, judges)  # type: ignore[arg-type]
+    poses = training_poses(read_samples(work.input("dataset").folder, work.root))
+    return Evaluation(models, settings, {}, {}, poses), networks
+
+
+def choose_edits(work: Work) -> tuple[list[SampleRef], dict[str, SampleRef]]:
+    """Choose the style's samples of the first test portraits, and the image prompt of each, by key.
+
+    The portraits are the first by their ids of all that the test split has, so that each style has the same ones.
+    """
+    samples = read_samples(work.input("dataset").folder, work.root)
+    by_portrait = group_samples([sample for sample in samples if sample.split == "test"], "portrait_id")
+    chosen = sorted(by_portrait)[: work.settings.baselines.portraits]
+    mine = [each for name in chosen for each in by_portrait[name] if each.style == work.partition.style]
+    if not mine:
+        raise UserError(
+            "the dataset has no test samples of this style",
+            style=work.partition.style,
+            hint="raise portraits.test_fraction or portraits.count, then stillroom build",
+        )
+    one_each = {sample.portrait_id: sample for sample in reversed(mine)}
+    return [one_each[name] for name in sorted(one_each)], choose_references(samples)
+
+
+def portrait_of(sample: SampleRef, fields: Fields, settings: Settings) -> Portrait:
+    """The portrait with its camera, the true one where it is known, as the measures use it."""
+    from tasks.baselines.protocol import Portrait
+    from tasks.evaluation.methods import portrait_camera
+
+    seed = derive("baselines", settings.baselines.seed, sample.portrait_id) % 2**31
+    return Portrait(fields.portrait, portrait_camera(sample), settings.run.device, seed)
+
+
+def prompts_of(sample: SampleRef, references: dict[str, SampleRef]) -> dict[str, Prompt]:
+    """The prompts of a sample by kind: its words, and another portrait's pseudo-label where there is one."""
+    from tasks.baselines.protocol import Prompt
+
+    wishes = {TEXT: Prompt(text=sample.prompt)}
+    if sample.key in references:
+        picture = read_fields(references[sample.key], ["pseudo_label.png"]).pseudo_label
+        wishes[IMAGE] = Prompt(picture=picture)
+    return wishes
+
+
+def timed(
+    edit: Edit, networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings
+) -> tuple[Edited, float]:
+    """Edit; returns the result and its seconds. Work that an earlier prompt of the portrait did counts again."""
+    spared, started = portrait.spared, time.perf_counter()
+    edited = edit(networks, portrait, prompt, settings)
+    return edited, time.perf_counter() - started + portrait.spared - spared
+
+
+def judge(
+    evaluation: Evaluation, views: Views, sample: SampleRef, fields: Fields, truth: Truth | None, prompt: Prompt
+) -> dict[str, float | None]:
+    """The measures of `evaluate`; `clip` is the paper's CLIP_r: to the prompt as it was given, words or picture."""
+    judges = evaluation.models.judges
+    values = measure(judges, views, evaluation.ask(sample, fields), truth, prompt.picture)
+    seen = judges.clip.embed_images(views.pictures[:1])
+    return values | {"clip": float((seen * prompt.features(judges.clip)).sum())}
+
+
+def reconstruction(evaluation: Evaluation, edited: Edited, portrait: Portrait) -> dict[str, float | None]:
+    """PSNR in dB of the method's own unedited head at the portrait's camera."""
+    if edited.unedited is None:
+        return {"reconstruction_psnr": None}
+    seen = look(edited.unedited.model, edited.unedited.triplane, portrait.label).pictures[0]
+    error = np.mean(((seen.astype(np.float64) - portrait.picture) / 255) ** 2)
+    return {"reconstruction_psnr": float(-10 * np.log10(max(float(error), 1e-10)))}
+
+
+def means_of(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Means of `evaluate`'s measures by its keys, and of those that are this table's own."""
+    means = summarise(rows)
+    for name in OWN:
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return means
+
+
+def write_strip(path: Path, views: Views) -> None:
+    """Write the views side by side; the first is the portrait's."""
+    from tasks.pictures.sheets import write_png
+
+    write_png(path, np.concatenate(list(views.pictures), axis=1))
+
+
+def editor_steps(settings: Settings) -> int:
+    """Steps of the editor in this table: those that it is timed with."""
+    return settings.evaluate.timed_editor_steps or settings.edit.steps
+
+
+def style_captions(settings: Settings) -> list[str]:
+    """The caption of every style of the settings, as directional CLIP has it."""
+    styles = [read_style(style_path(settings, slug)) for slug in list_styles(settings)]
+    return [style.target_caption or captions(style.seed_prompt)[1] for style in styles]

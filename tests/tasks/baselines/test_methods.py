@@ -1,0 +1,255 @@
+"""Each method of Table 1 on one head: its loss falls, and gradients reach its own parameters and no others."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from data_catalog.config.errors import UserError
+from data_catalog.config.settings import BaselinesSettings, EditSettings, Settings
+from models import procedural
+from models.camera import mirror_label, orbit_label
+from models.judges.captioner import Retrieval
+from models.pixels import to_levels
+from models.three_d.eg3d import Seen
+from models.zoo import zoo
+from tasks.baselines import inversion, ip2p_live3d, live3d_styleclip, ours, protocol, pti_styleclip, spi_nada, styleclip
+from tasks.baselines.protocol import Diverged, Edited, Networks, Portrait, Prompt, optimise
+from tests.worlds.pupil import network
+
+LABEL = orbit_label(0.25, 0.05)
+Loss = Callable[[int], Tensor]
+SETTINGS = Settings(
+    edit=EditSettings(steps=2, guidance_scale=1.1, image_guidance_scale=1.0),
+    baselines=BaselinesSettings(
+        invert_steps=10, spi_invert_steps=4, pti_steps=8, spi_steps=4, styleclip_steps=10, nada_steps=6
+    ),
+)
+TEXT = Prompt(text="turn him into a zombie")
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    found = {name: zoo.load(name, "embedded") for name in ("teacher", "clip", "identity", "lpips", "editor", "mae")}
+    captioner = Retrieval(found["clip"], ["a photo of a zombie", "a photo of a bronze statue"])
+    return Networks(**found, student=network(), inverter=zoo.load("generator", "embedded"), captioner=captioner)
+
+
+@pytest.fixture
+def portrait() -> Portrait:
+    rgb = procedural.render(procedural.portrait(11), LABEL[0], 64).rgb
+    return Portrait(to_levels(rgb), LABEL[0].numpy())
+
+
+@pytest.fixture(scope="module")
+def zombie() -> Prompt:
+    return Prompt(picture=to_levels(procedural.render(procedural.portrait(12), LABEL[0], 64, "zombie").rgb))
+
+
+@pytest.fixture
+def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
+    """The losses of each optimisation, by its name."""
+    seen: dict[str, list[float]] = {}
+
+    def remembering(
+        parameters: list[Tensor], loss: Loss, steps: int, rate: float, what: str, ramp: bool = False
+    ) -> Any:
+        seen[what] = optimise(parameters, loss, steps, rate, what, ramp)
+        return seen[what]
+
+    for module in (inversion, styleclip, spi_nada):
+        monkeypatch.setattr(module, "optimise", remembering)
+    return seen
+
+
+def every_network(networks: Networks) -> dict[str, torch.nn.Module]:
+    assert networks.inverter is not None
+    parts = {"generator": networks.inverter[0], "encoder": networks.inverter[1]}
+    named = {name: getattr(networks, name) for name in ("teacher", "clip", "identity", "lpips", "student")}
+    return {name: part for name, part in {**named, **parts}.items() if part is not None}
+
+
+def state(networks: Networks) -> dict[str, Tensor]:
+    return {f"{n}.{k}": v.clone() for n, part in every_network(networks).items() for k, v in part.state_dict().items()}
+
+
+def psnr(edited: Edited, portrait: Portrait) -> float:
+    with torch.no_grad():
+        image = edited.model.render(edited.triplane, portrait.label).image.clamp(-1, 1)
+    return -10 * math.log10(float(((image - portrait.image) / 2).square().mean()))
+
+
+EDITS = {
+    "pti": pti_styleclip.edit,
+    "live3d": live3d_styleclip.edit,
+    "spi": spi_nada.edit,
+    "ip2p": ip2p_live3d.edit,
+    "ours": ours.edit,
+}
+
+
+@pytest.mark.parametrize("kind", ["text", "picture"])
+@pytest.mark.parametrize("name", EDITS)
+def test_every_method_edits_by_words_and_by_a_picture_and_leaves_the_shared_networks_alone(
+    name: str, kind: str, networks: Networks, portrait: Portrait, zombie: Prompt, values: dict[str, list[float]]
+) -> None:
+    before = state(networks)
+    edited = EDITS[name](networks, portrait, TEXT if kind == "text" else zombie, SETTINGS)
+    after = state(networks)
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    for part in every_network(networks).values():
+        assert all(parameter.grad is None for parameter in part.parameters())
+    with torch.no_grad():
+        seen = edited.model.render(edited.triplane.expand(2, -1, -1, -1), torch.cat([LABEL, orbit_label(-0.3, 0.0)]))
+    assert seen.image.shape == (2, 3, 64, 64)
+    assert torch.isfinite(seen.image).all()
+    for losses in values.values():
+        assert min(losses[-2:]) < losses[0]
+    if name in ("pti", "live3d", "spi"):
+        assert len(values) == {"pti": 3, "live3d": 1, "spi": 3}[name]
+        assert edited.unedited is not None
+        plain = edited.unedited.model.render(edited.unedited.triplane, portrait.label).image
+        assert float((seen.image[:1] - plain).abs().mean()) > 1e-3  # something was edited
+
+
+def test_pivotal_tuning_leaves_the_pivot_nearer_to_the_portrait_than_the_encoder(
+    networks: Networks, portrait: Portrait
+) -> None:
+    start = inversion.start(networks, portrait)
+    own = BaselinesSettings(pti_steps=30)
+    pivot = inversion.invert(networks, portrait, own, 40)
+    tuned = inversion.tune(networks, portrait, own, pivot)
+    encoded, found, final = (psnr(each.edited(), portrait) for each in (start, pivot, tuned))
+    assert encoded < found < final
+    assert torch.equal(tuned.ws, pivot.ws)
+    assert tuned.generator is not pivot.generator
+
+
+def test_without_an_encoder_the_latent_is_one_w_from_the_mean(networks: Networks, portrait: Portrait) -> None:
+    assert networks.inverter is not None
+    bare = Networks(
+        networks.teacher, networks.clip, networks.identity, networks.lpips, inverter=(networks.inverter[0], None)
+    )
+    start, found = inversion.start(bare, portrait), inversion.invert(bare, portrait, SETTINGS.baselines, 5)
+    assert torch.equal(start.ws[0, 3], networks.inverter[0].backbone.mapping.w_avg)
+    assert torch.equal(found.ws[:, :1].expand_as(found.ws), found.ws)
+    assert not torch.equal(found.ws, start.ws)
+
+
+def test_nada_moves_the_generators_picture_along_clips_direction(
+    networks: Networks, portrait: Portrait, zombie: Prompt
+) -> None:
+    for prompt in (TEXT, zombie):
+        edited = spi_nada.edit(networks, portrait, prompt, SETTINGS)
+        assert edited.unedited is not None
+        wanted = spi_nada.direction(networks, edited.unedited, portrait, prompt)
+        with torch.no_grad():
+            ends = [each.model.render(each.triplane, portrait.label).image for each in (edited.unedited, edited)]
+            plain, moved = (styleclip.look_features(networks.clip, image) for image in ends)
+        assert float(((moved - plain) * wanted).sum()) > 0.01
+
+
+def test_nada_trains_the_synthesis_and_neither_mapping_nor_image_layers(networks: Networks, portrait: Portrait) -> None:
+    edited = spi_nada.edit(networks, portrait, TEXT, SETTINGS)
+    assert edited.unedited is not None
+    assert isinstance(edited.model, Seen)
+    assert isinstance(edited.unedited.model, Seen)
+    before, after = (each.generator.state_dict() for each in (edited.unedited.model, edited.model))
+    changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed
+    assert all(key.startswith("backbone.synthesis.") and ".torgb." not in key for key in changed)
+
+
+def test_tuning_leaves_the_mapping_as_it_is(networks: Networks, portrait: Portrait) -> None:
+    pivot = inversion.start(networks, portrait)
+    for tune in (inversion.tune, inversion.tune_symmetric):
+        tuned = tune(networks, portrait, SETTINGS.baselines, pivot)
+        before, after = pivot.generator.state_dict(), tuned.generator.state_dict()
+        changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
+        assert {key.split(".")[0] for key in changed} >= {"backbone", "decoder", "superresolution"}
+        assert not any(".mapping." in key for key in changed)
+
+
+def test_the_inversion_is_done_once_for_all_prompts_and_counts_each_time(
+    networks: Networks, portrait: Portrait
+) -> None:
+    calls = []
+
+    def slow() -> str:
+        calls.append(1)
+        sum(range(200_000))
+        return "made"
+
+    assert portrait.once("a", slow) == portrait.once("a", slow) == "made"
+    assert len(calls) == 1
+    assert portrait.spared > 0
+    assert inversion.invert_and_tune(networks, portrait, SETTINGS.baselines) is inversion.invert_and_tune(
+        networks, portrait, SETTINGS.baselines
+    )
+
+
+def test_a_picture_warps_onto_itself_and_hides_what_lies_behind(networks: Networks, portrait: Portrait) -> None:
+    with torch.no_grad():
+        triplane = networks.teacher.encode(portrait.image)
+        own = networks.teacher.render(triplane, LABEL)
+        side = networks.teacher.render(triplane, orbit_label(-0.5, 0.0))
+        same, seen = inversion.warp(portrait.image, LABEL, own, own, LABEL)
+        small = torch.nn.functional.interpolate(portrait.image, (32, 32), mode="area")
+        assert float(((same - small).abs() * seen).sum() / (3 * seen.sum())) < 0.08
+        assert float(seen.mean()) > 0.9 * float((own.opacity > 0.5).float().mean())
+        turned, visible = inversion.warp(portrait.image, LABEL, own, side, orbit_label(-0.5, 0.0))
+        raw = side.image_raw
+        assert float(((turned - raw).abs() * visible).sum() / (3 * visible.sum())) < 0.2
+        assert float(visible.sum()) < 0.97 * float((side.opacity > 0.5).float().sum())
+
+
+def test_the_mirrored_view_of_a_turned_head_counts(
+    networks: Networks, portrait: Portrait, values: dict[str, list[float]]
+) -> None:
+    single = inversion.invert(networks, portrait, SETTINGS.baselines, 1)
+    alone = values["inversion"][0]
+    inversion.invert(networks, portrait, SETTINGS.baselines, 1, mirrored=True)
+    assert values["inversion"][0] > alone
+    assert torch.equal(mirror_label(mirror_label(LABEL)), LABEL)
+    assert single.ws.shape[1] == single.generator.config.styles
+
+
+def test_a_loss_that_is_no_number_is_said_with_its_optimisation() -> None:
+    parameter = torch.ones(1, requires_grad=True)
+    with pytest.raises(Diverged, match="inversion: the loss is not a number"):
+        optimise([parameter], lambda step: parameter.sum() * (math.nan if step == 2 else 1.0), 5, 0.1, "inversion")
+    with pytest.raises(Diverged, match="tuning: a value is not a number"):
+        optimise([parameter], lambda step: (parameter - parameter.detach()).sqrt().sum(), 1, 0.1, "tuning")
+
+
+def test_the_rate_rises_and_falls() -> None:
+    parameter, places = torch.zeros(1, requires_grad=True), []
+
+    def loss(step: int) -> Tensor:
+        places.append(float(parameter.detach()))
+        return -parameter.sum()
+
+    optimise([parameter], loss, 100, 0.1, "rising", ramp=True)
+    steps = np.diff(places)
+    assert steps[0] < 0.03 < 0.09 < steps[30] < 0.11
+    assert steps[-1] < 0.02
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"text": "  "}, {"text": 3}, {"picture": "zombie.png"}, {"picture": np.zeros((4, 4), np.uint8)}]
+)  # fmt: skip
+def test_a_prompt_is_text_or_picture(given: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="neither text nor picture"):
+        Prompt(**given)  # type: ignore[arg-type]
+    with pytest.raises(UserError):
+        protocol.Prompt(text="a clown", picture=np.zeros((4, 4, 3), np.uint8))
+
+
+def test_the_captioner_names_the_style_of_a_picture(networks: Networks, zombie: Prompt) -> None:
+    assert networks.captioner is not None
+    assert zombie.picture is not None
+    assert networks.captioner.caption(zombie.picture) == "a photo of a zombie"
