@@ -10,8 +10,10 @@ import numpy as np
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import examples, figures
+from tasks.photographs.drawing import draw_photograph
+from tasks.sources.cropping import cut
 from tasks.student.companions import NO_DETECTOR
-from tasks.student.user_portrait import read_picture
+from tasks.student.user_portrait import find_crops, read_picture
 
 if TYPE_CHECKING:
     from tasks.student.api import Student
@@ -23,6 +25,7 @@ FIRST_PROMPT = 1  # position among the profile's prompts; one that changes much
 
 MAX_YAW_DEG, MAX_PITCH_DEG = 35, 20  # to each side; students are trained on portraits, not on the back of a head
 FIRST_YAW_DEG = 20
+FACE_PX = 512  # side of a face that was chosen among several
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # for quick handlers
 
 Listener = Callable[..., Any]
@@ -70,6 +73,8 @@ def build_inputs(settings: Settings, name: str, action: str, others: Sequence[gr
     portrait = gr.State(people[0] if people else None)
     picked = _gallery(people, f"{name}-portraits") if people else None
     dropped = _drop(f"{name}-portrait", "Or drop a picture of yours here, or click to choose one")
+    photograph, seen = gr.State(None), gr.HTML(elem_id=f"{name}-seen")
+    face = gr.Radio([], label="Whose portrait?", visible=False, elem_id=f"{name}-face")
     gr.HTML("<h2><i>2</i>What to change</h2>")
     way = gr.Radio([IN_WORDS, BY_PICTURE], value=IN_WORDS, show_label=False, container=False, elem_id=f"{name}-way")
     prompts = examples.prompts(settings)
@@ -102,10 +107,16 @@ def build_inputs(settings: Settings, name: str, action: str, others: Sequence[gr
 
     read = _reader(settings)
     for drop, state, gallery in ((dropped, portrait, picked), (handed, reference, shown)):
-        drop.upload(read, drop, [state, drop, problem], **QUIET)
+        if drop is dropped:
+            drop.upload(_photograph_reader(settings), drop, [state, drop, problem, photograph, seen, face], **QUIET)
+        else:
+            drop.upload(read, drop, [state, drop, problem], **QUIET)
         if gallery is not None:
             pick = _picker(people if gallery is picked else styled)
-            gallery.select(pick, None, [state, problem], **QUIET)
+            selected = gallery.select(pick, None, [state, problem], **QUIET)
+            if gallery is picked:
+                selected.then(forget_faces, None, [photograph, seen, face], **QUIET)
+    face.input(choose_face, [photograph, face], [portrait, seen], **QUIET)
     way.change(
         lambda chosen: (gr.Group(visible=chosen == IN_WORDS), gr.Group(visible=chosen == BY_PICTURE)),
         way,
@@ -113,6 +124,33 @@ def build_inputs(settings: Settings, name: str, action: str, others: Sequence[gr
         **QUIET,
     )
     return Inputs(portrait, way, text, reference, chips, go, problem)
+
+
+def show_faces(rgb: np.ndarray) -> tuple[np.ndarray, str, Any]:
+    """Draw the faces of a dropped picture (H, W, 3) uint8, and let one be chosen where there are several."""
+    crops = find_crops(rgb)
+    if not crops:
+        return rgb, figures.note("No face was found in it."), gr.Radio(visible=False)
+    numbers = [f"Face {number}" for number in range(1, len(crops) + 1)]
+    choice = gr.Radio(numbers, value=numbers[0], visible=len(crops) > 1)
+    return rgb, _draw_faces(rgb, crops, 0), choice
+
+
+def choose_face(rgb: np.ndarray, chosen: str) -> tuple[np.ndarray, str]:
+    """Cut the chosen face out of a photograph (H, W, 3) uint8: it takes the photograph's place."""
+    number, crops = int(chosen.split()[-1]) - 1, find_crops(rgb)
+    return cut(rgb, crops[number], FACE_PX), _draw_faces(rgb, crops, number)
+
+
+def forget_faces() -> tuple[None, str, Any]:
+    """Clear the faces of an earlier picture."""
+    return None, "", gr.Radio(visible=False)
+
+
+def _draw_faces(rgb: np.ndarray, crops: list[np.ndarray], chosen: int) -> str:
+    drawn = draw_photograph(rgb, [(crop, number == chosen) for number, crop in enumerate(crops)])
+    told = "One face was found" if len(crops) == 1 else f"{len(crops)} faces were found; green: the one to edit"
+    return figures.figure(drawn, told, "seen")
 
 
 def read_wish(way: str, text: str, reference: np.ndarray | None) -> tuple[str | None, np.ndarray | None]:
@@ -186,6 +224,18 @@ def _reader(settings: Settings) -> Listener:
             return gr.skip(), None, figures.problem(error)
 
     return read
+
+
+def _photograph_reader(settings: Settings) -> Listener:
+    """Return a handler that also shows the faces of a dropped file."""
+    read = _reader(settings)
+
+    def read_photograph(data: bytes) -> tuple[Any, ...]:
+        rgb, dropped, problem = read(data)
+        shown = show_faces(rgb) if isinstance(rgb, np.ndarray) else [gr.skip()] * 3
+        return rgb, dropped, problem, *shown
+
+    return read_photograph
 
 
 def _picker(pictures: list[np.ndarray]) -> Listener:

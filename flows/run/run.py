@@ -39,6 +39,12 @@ HEADS_ONLY = (
 )
 
 
+def tell_world(settings: Settings) -> None:
+    """Say at the start of a build what its networks do not know."""
+    if settings.world == "embedded" and settings.portraits.source != PROCEDURAL:
+        log.warning("%s", HEADS_ONLY)
+
+
 class FlowRun:
     """A running flow. The flow calls `stage` for each stage it consists of, in their order.
 
@@ -60,8 +66,7 @@ class FlowRun:
         with self.recording.stage(name) as recorded:
             if name == "portraits":
                 self._tell_left_out()
-                if self.settings.world == "embedded" and self.settings.portraits.source != PROCEDURAL:
-                    log.warning("%s", HEADS_ONLY)
+                tell_world(self.settings)
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
             before = {step.key for step in steps if step.state == "cached"}
             self._carry_out(stage, jobs, recorded)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 
 from models.faces.alignment import Array
+from models.faces.tflite import TfliteNetwork
 
 WINDOW_PX, STRIDE_PX = 128, 64
 LEVELS = 3  # of the pyramid, each twice as fine: a window is the whole picture, half of it, a quarter
@@ -21,7 +22,6 @@ OBLONG = 2.0  # sides' ratio from which the coarsest window is the shorter side,
 STRIDES = ((8, 2), (16, 6))  # px between the anchors of each grid, and anchors at each place
 THRESHOLD = 0.6  # score of a face; a cat reaches 0.49
 SAME = 0.4  # share of the smaller of two boxes that lies in the other, from which they are one face
-ENGINE_CLASSIC = 1  # cv2.dnn.ENGINE_CLASSIC: OpenCV's default engine loses an output of this network
 OUTPUTS = ("regressors", "classificators")
 
 
@@ -39,13 +39,13 @@ class Detection(NamedTuple):
 class BlazeFace:
     """BlazeFace's short range network, of MediaPipe."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: TfliteNetwork) -> None:
         self.network = network
 
     @classmethod
     def load(cls, file: Path) -> Self:
         """Load `face_detection_short_range.tflite`."""
-        return cls(cv2.dnn.readNetFromTFLite(str(file), ENGINE_CLASSIC))
+        return cls(TfliteNetwork(file))
 
     def find(self, rgb: np.ndarray) -> list[Detection]:
         """Find the faces of a picture (H, W, 3) uint8, best score first.
@@ -77,8 +77,7 @@ class BlazeFace:
         """Detections in one window (128 or less, 128 or less, 3), px of the window; what is missing is black."""
         pixels = np.zeros((WINDOW_PX, WINDOW_PX, 3), dtype=np.float32)
         pixels[: window.shape[0], : window.shape[1]] = window
-        self.network.setInput((pixels / 127.5 - 1).transpose(2, 0, 1)[None])
-        places, logits = (np.squeeze(each, axis=0) for each in self.network.forward(OUTPUTS))
+        places, logits = self.network.run(pixels / 127.5 - 1, OUTPUTS)
         scores = 1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -100, 100)))
         likely = np.flatnonzero(scores >= THRESHOLD)
         # Per anchor: the box's centre and size, then six points of which the first two are the eyes; px from its place.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 
 from models.faces.alignment import Array, apply_affine, invert_affine
+from models.faces.tflite import TfliteNetwork
 
 INPUT_PX = 192
-ENGINE_CLASSIC = 1  # cv2.dnn.ENGINE_CLASSIC, as for the detector
 POINTS, SURE = "conv2d_21", "conv2d_31"  # outputs
 MARGIN = 1.5  # side of the square that the network sees, of the face's box
 PASSES = 4  # at most; two where the detector's eyes are right
@@ -32,13 +32,13 @@ class Mesh(NamedTuple):
 class FaceMesh:
     """MediaPipe's face landmark network."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: TfliteNetwork) -> None:
         self.network = network
 
     @classmethod
     def load(cls, file: Path) -> Self:
         """Load `face_landmark.tflite`."""
-        return cls(cv2.dnn.readNetFromTFLite(str(file), ENGINE_CLASSIC))
+        return cls(TfliteNetwork(file))
 
     def locate(self, rgb: np.ndarray, box: Array, eyes: Array) -> Mesh:
         """Find the landmarks of the face in a box, then again in the square that they span, until that is upright.
@@ -58,8 +58,7 @@ class FaceMesh:
     def _see(self, rgb: np.ndarray, square: Array) -> Mesh:
         """Landmarks in a square: an affine (2, 3), px -> [0, 1]."""
         pixels = sample(rgb, square, INPUT_PX).astype(np.float32) / 255
-        self.network.setInput(pixels.transpose(2, 0, 1)[None])
-        points, logit = self.network.forward((POINTS, SURE))
+        points, logit = self.network.run(pixels, (POINTS, SURE))
         seen = points.reshape(-1, 3).astype(np.float64) / INPUT_PX
         places = apply_affine(invert_affine(square), seen[:, :2])
         depth = seen[:, 2:] / np.hypot(*square[0, :2])

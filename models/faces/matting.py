@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
 
+from models.faces.tflite import TfliteNetwork
+
 FILE = "selfie_segmentation.tflite"
 INPUT_PX = 256
-ENGINE_CLASSIC = 1  # cv2.dnn.ENGINE_CLASSIC, as for the detector of faces
 
 
 class Matting:
     """Network that tells heads and shoulders from what is behind them."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: TfliteNetwork) -> None:
         self.network = network
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Load `selfie_segmentation.tflite`."""
-        return cls(cv2.dnn.readNetFromTFLite(str(folder / FILE), ENGINE_CLASSIC))
+        return cls(TfliteNetwork(folder / FILE))
 
     def person(self, rgb: np.ndarray) -> np.ndarray:
         """rgb: (H, W, 3) uint8.  Returns (H, W) in [0, 1]: 1 is a person."""
         small = cv2.resize(rgb, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_AREA)
-        self.network.setInput((small.astype(np.float32) / 255).transpose(2, 0, 1)[None])
-        share = np.squeeze(self.network.forward())
+        share = np.squeeze(self.network.run(small.astype(np.float32) / 255)[0])
         assert share.shape == (INPUT_PX, INPUT_PX), f"{share.shape} is no matte"
         full: np.ndarray = cv2.resize(share, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
         return np.clip(full, 0, 1)

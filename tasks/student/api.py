@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import expand
 from data_catalog.config.plain_text import bad_character
-from data_catalog.config.settings import Settings
+from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.products.names import read_names
 from data_catalog.products.students import student_entry
 from data_catalog.samples.encoding import encode_json
@@ -227,11 +227,13 @@ class Student(
         if "image" in self.network.config.own_encoders:
             needed = needed._replace(mae=None)  # the student's own is in its weights
         save_companions(needed, save_directory)
-        settings = {
+        settings: dict[str, Any] = {
             "world": self.settings.world,
             "align": self.settings.align.model_dump(mode="json", exclude={"landmarks"}),
             "portraits": {"max_pixels": self.settings.portraits.max_pixels},
         }
+        if self.settings.portraits.source != PROCEDURAL:
+            settings["portraits"]["source"] = "photographs"  # what faces it knows; the path itself is of this machine
         document = {"student": self.network.config.to_dict(), "stillroom": settings}
         (save_directory / CONFIG).write_bytes(encode_json(document))
         for path in save_directory.rglob("*.safetensors"):

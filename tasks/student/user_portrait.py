@@ -67,6 +67,14 @@ def align_picture(rgb: np.ndarray, detector: align.Detector | None, settings: Se
     return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped, found.faces)
 
 
+def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
+    """Crops (2, 3), px -> [0, 1], of every face of a photograph (H, W, 3) uint8, the largest first."""
+    from models.zoo import zoo
+
+    detector = zoo.load("faces", "embedded")
+    return [detector.pose(face).crop for face in detector.find(rgb) if face.clear]
+
+
 def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> tuple[align.Aligned, bool]:
     """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
 

@@ -14,6 +14,7 @@ from models import procedural
 from tests.tasks.test_portraits import picture
 
 STYLE = ["prompts.styles=[zombie]", "edit.steps=1", "teach.views=1", "run.workers=1", "select.min_yield=0"]
+STYLE += ["align.faces=aligned"]  # the pictures are none of real faces
 
 
 def stillroom(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +57,7 @@ def test_a_build_names_its_reasons_and_where_the_lists_are(photos: Path) -> None
     assert "results left out: made by stillroom" in built["left_out"][0]
     assert (photos / built["left_out_list"]).read_text().endswith(f"{line}\n  caf\\xe9.png\n")
     assert f"{line}\n" in first.stderr
+    assert "edited by networks that know procedural heads only" in first.stderr
     assert "3 samples, 1 samples rejected (1 not an image)" in first.stderr
     again = stillroom(photos, "build", *chosen, PYTHONUTF8="0", LC_ALL="C")
     assert again.returncode == 0, again.stderr

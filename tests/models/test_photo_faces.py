@@ -1,5 +1,7 @@
 """Faces in photographs: found at every size and orientation, with cameras that agree with the truth."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -92,6 +94,11 @@ def test_faces_of_all_sizes_are_found_in_a_large_photograph(detector: PhotoFaces
     assert face.size_px == pytest.approx(size_px, rel=0.1)
 
 
+def test_a_small_face_in_a_panorama_is_found(detector: PhotoFaces) -> None:
+    (face,) = clear(detector, on_ground(face_of(90), (3600, 150), (5000, 600)))
+    assert face.five[0] == pytest.approx([3600 + 70, 150 + 69], abs=12)
+
+
 def test_every_face_of_a_group_is_found_the_largest_first(detector: PhotoFaces) -> None:
     whole = on_ground(face_of(150), (40, 300), (1300, 900))
     for size_px, left in ((100, 460), (80, 760)):
@@ -121,6 +128,14 @@ def test_a_face_at_each_place_of_a_window_keeps_its_landmarks(detector: PhotoFac
         (face,) = clear(detector, on_ground(face_of(60), (left, top), (800, 600)))
         eyes.append(face.five[0] - [left, top])
     assert np.ptp(eyes, axis=0).max() < 2
+
+
+def test_threads_that_share_a_detector_find_what_each_finds_alone(detector: PhotoFaces) -> None:
+    pictures = [face_of(size_px) for size_px in (90, 120, 160)]
+    alone = [detector.find(picture)[0].points for picture in pictures]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda picture: detector.find(picture)[0].points, pictures * 5))
+    assert all((one == other).all() for one, other in zip(together, alone * 5, strict=True))
 
 
 def test_windows_cover_a_level_and_a_panorama_is_searched_along_its_side() -> None:

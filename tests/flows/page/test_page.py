@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from data_catalog.config.places import PROJECT
 from data_catalog.samples.encoding import encode_png
 from flows.run import processes
+from tests.tasks.test_align_photographs import two
 from tests.worlds import page_world, pupil
 
 CHROMIUM = next(
@@ -181,6 +183,27 @@ def test_words_a_picked_prompt_and_a_picture_each_edit(page: Any) -> None:
     keep(page, "edit-by-picture")
     photo = {"name": "me.png", "mimeType": "image/png", "buffer": encode_png(pupil.aligned_portrait(5))}
     becomes_another(page, "#still", lambda: page.set_input_files("#edit-portrait input[type=file]", photo))
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_group_photograph_on_its_side_shows_its_faces_and_lets_one_be_chosen(page: Any) -> None:
+    becomes_another(page, "#still", lambda: say(page, "make the hair red"))
+    group = encode_png(np.ascontiguousarray(np.rot90(two())))
+    photo = {"name": "group.png", "mimeType": "image/png", "buffer": group}
+    becomes_another(page, "#still", lambda: page.set_input_files("#edit-portrait input[type=file]", photo))
+    page.wait_for_selector("#edit-seen img")
+    assert "2 faces were found" in page.inner_text("#edit-seen")
+    assert "2 faces were found: the largest was cut out" in page.inner_text("#facts")
+    keep(page, "group")
+    drawn = source(page, "#edit-seen")
+    becomes_another(page, "#still", lambda: page.locator("#edit-face").get_by_label("Face 2").check())
+    assert source(page, "#edit-seen") != drawn
+    assert "faces were found" not in page.inner_text("#facts")
+    keep(page, "group-chosen")
+    becomes_another(page, "#still", lambda: page.click("#edit-portraits button >> nth=1"))
+    page.wait_for_function("() => !document.querySelector('#edit-seen img')")
+    assert page.locator("#edit-face").is_hidden()
 
 
 @pytest.mark.browser

@@ -4,10 +4,12 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,17 @@ def test_a_photograph_that_changed_is_aligned_again(tmp_path: Path) -> None:
     assert json.loads(job.record.read_text())["portraits"] == []
     Image.fromarray(data.astronaut()).save(picture)
     assert align_photographs([str(picture)], tmp_path / "out.zip", None, settings())["portraits"] == 1
+
+
+def test_a_panorama_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 5_000, 8, 2, 0, 0, 0))
+    (tmp_path / "wide.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    job = Job(0, tmp_path / "wide.png", tmp_path, settings())
+    align_one(job)
+    assert json.loads(job.record.read_text())["left_out"][0].startswith("too large: 20000x5000 px")
 
 
 def test_what_cannot_be_done_is_said_before_it_is_begun(folder: Path, tmp_path: Path) -> None:

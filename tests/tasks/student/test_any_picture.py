@@ -12,10 +12,14 @@ from models import procedural
 from models.faces import alignment
 from models.zoo import zoo
 from tasks import align
+from tasks.sources.photographs import kind_of_faces
+from tasks.student.api import Student
+from tasks.student.companions import find_companions
 from tasks.student.user_portrait import align_picture, locate
 from tasks.video.source import open_clip
 from tasks.video.track import track
 from tests.tasks.test_align_photographs import head, photograph, two
+from tests.worlds import pupil
 from tests.worlds.clips import write_clip
 
 PROCEDURAL = load_settings("demo")
@@ -56,6 +60,19 @@ def test_a_picture_without_a_face_says_that_it_counts_as_frontal(caplog: pytest.
         portrait = align_picture(data.coffee(), align.find_detector(settings), settings)
         assert portrait.camera_source == "assumed_frontal"
         assert "taken as aligned and frontal: " in caplog.text
+
+
+def test_an_exported_student_of_photographs_finds_the_same_face(tmp_path: Path) -> None:
+    student = Student(pupil.network(), find_companions(PHOTOGRAPHS), PHOTOGRAPHS)
+    student.save_pretrained(tmp_path / "out")
+    again = Student.from_pretrained(tmp_path / "out")
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
+    assert (kind_of_faces(again.settings), kind_of_faces(PROCEDURAL)) == ("paper", "embedded")
+    first, second = (
+        align_picture(data.astronaut(), each.companions.landmarks, each.settings) for each in (student, again)
+    )
+    assert (first.camera == second.camera).all()
+    assert second.camera_source == "mesh"
 
 
 def test_a_small_or_blurred_face_is_cut_all_the_same() -> None:
