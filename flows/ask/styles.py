@@ -23,6 +23,7 @@ from data_catalog.workspace import Workspace
 from flows.ask.plan import open_plan
 from flows.ask.style_check import line_problems
 from flows.mistakes import MISTAKES
+from tasks.language.encoder import read_notes
 from tasks.language.paraphrase import parse
 from tasks.language.wording import clean, normalise
 
@@ -62,7 +63,9 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
     chosen = settings.prompts.styles
     listed = chosen is None or slug in chosen
     following = "stillroom build" if listed else f"name it in prompts.styles, which lists {', '.join(chosen or [])}"
-    return {"style": slug, "seed_prompt": text, "file": shown_path(path), "next": following}
+    document = {"style": slug, "seed_prompt": text, "file": shown_path(path), "next": following}
+    notes = [f"{note}; the editor may make something else of it" for note in read_notes(settings.world)(text)]
+    return document | ({"note": "; ".join(notes)} if notes else {})
 
 
 def slug_of(instruction: str) -> str:

@@ -27,7 +27,7 @@ def styles(
 
 @app.command("add")
 def styles_add(
-    instruction: Annotated[str, typer.Argument(help='For example "make her a porcelain doll".')],
+    instruction: Annotated[str, typer.Argument(help='For example "give her an afro".')],
     name: Annotated[str | None, typer.Option(help="Name of the style; by default taken from the instruction.")] = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

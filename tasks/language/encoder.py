@@ -22,9 +22,12 @@ def prompt_notes(tokens: Sequence[str], length: int, vocabulary: int) -> list[st
         rest = "".join(tokens[room:]).replace(END, " ").strip()[:SHOWN]
         shown = f"; not read: {rest} ..." if rest.isascii() else ""
         notes.append(f"the prompt is cut after {length} tokens, it has {len(tokens) + MARKS}{shown}")
-    known = any(_is_word(token, before) for token, before in zip(tokens, ["", *tokens], strict=False))
-    if vocabulary < SMALL and not known:
-        notes.append("the text encoder knows none of these words")
+    if vocabulary < SMALL:
+        known, unknown = _words(tokens)
+        if not known:
+            notes.append("the text encoder knows none of these words")
+        elif unknown:
+            notes.append(f"the text encoder does not know: {', '.join(dict.fromkeys(unknown))}")
     return notes
 
 
@@ -44,7 +47,16 @@ def read_notes(world: str) -> Callable[[str], list[str]]:
     )
 
 
-def _is_word(token: str, before: str) -> bool:
-    """Whether a token is a whole word of two letters or more."""
-    begins = not before or before.endswith(END)
-    return begins and token.endswith(END) and len(token) > len(END) + 1 and token.removesuffix(END).isalnum()
+def _words(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of two letters or more that are a token each, and those that are spelt in parts."""
+    known: list[str] = []
+    unknown: list[str] = []
+    parts: list[str] = []
+    for token in tokens:
+        parts.append(token.removesuffix(END))
+        if token.endswith(END):
+            word = "".join(parts)
+            if len(word) > 1 and word.isalnum() and word.isascii():
+                (known if len(parts) == 1 else unknown).append(word)
+            parts = []
+    return known, unknown

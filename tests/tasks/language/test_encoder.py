@@ -11,9 +11,7 @@ from tasks.language.encoder import SMALL, prompt_notes, read_notes
 UNKNOWN = "the text encoder knows none of these words"
 
 
-@pytest.mark.parametrize(
-    "text", ["make her a zombie", "ZOMBIE!", "turn him into a porcelain doll", "🧟 zombie", "{zombie}"]
-)
+@pytest.mark.parametrize("text", ["make her a zombie", "ZOMBIE!", "turn her into a bronze statue", "{zombie}"])
 def test_a_prompt_with_a_word_that_is_known_has_no_notes(text: str) -> None:
     assert read_notes("embedded")(text) == []
 
@@ -23,11 +21,23 @@ def test_a_prompt_without_a_known_word_says_so(text: str) -> None:
     assert read_notes("embedded")(text) == [UNKNOWN]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("turn him into a porcelain doll", "porcelain, doll"),
+        ("make her a robot", "robot"),
+        ("a doll, a doll and a zombie", "doll"),
+    ],
+)
+def test_words_that_the_encoder_spells_in_parts_are_named(text: str, words: str) -> None:
+    assert read_notes("embedded")(text) == [f"the text encoder does not know: {words}"]
+
+
 def test_a_long_prompt_says_where_it_is_cut() -> None:
-    text = "make her a zombie " * 5 + "make it gold and red"
+    text = "make her a zombie " * 5 + "make it bronze and red"
     (note,) = read_notes("embedded")(text)
-    assert note == "the prompt is cut after 24 tokens, it has 28; not read: gold and red ..."
-    assert read_notes("embedded")(text.removesuffix(" gold and red")) == []
+    assert note == "the prompt is cut after 24 tokens, it has 27; not read: bronze and red ..."
+    assert read_notes("embedded")(text.removesuffix(" bronze and red")) == []
     (cut, unknown) = read_notes("embedded")("僵" * 50)
     assert cut == "the prompt is cut after 24 tokens, it has 152"
     assert unknown == UNKNOWN
