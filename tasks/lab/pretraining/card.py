@@ -77,7 +77,8 @@ ABOUT = {
         "Generator (EG3D, small) and its encoder to w+",
         f"plain heads of {recipes.PEOPLE} people from four cameras each. z is a person's parameters, so that no "
         "adversary is needed; the teacher's triplanes and renderer are where it starts.",
-        "It knows plain heads only. A style that these do not have, it reaches by leaving what it learned.",
+        "It knows plain heads only, and draws them soft: where z alone draws, glasses, beards and rare hair are "
+        "missing.",
     ),
     "perceptual": About(
         "LPIPS (SqueezeNet)",
