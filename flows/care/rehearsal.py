@@ -161,6 +161,7 @@ def small(settings: Settings, folder: Path) -> list[str]:
         **{f"select.{name}": None for name in GATE_NAMES},
         "select.calibration": "none",
         "select.min_yield": 0,
+        "select.keep": None,
         "teach.views": 1,
         "distill.iterations": 2,
         "distill.triplane_iterations": 0,
