@@ -81,9 +81,13 @@ def _portraits(settings: Settings) -> list[Missing]:
 
 def _weights(settings: Settings) -> list[Missing]:
     from models.zoo import zoo
+    from tasks.stages import STAGES
 
     missing = []
+    needed = {name for stage in STAGES for name in stage.models(settings)}  # a study may need others
     for row in zoo.describe(settings.world):
+        if row["name"] not in needed:
+            continue
         name, where = row["name"], f"{zoo.registry_file().name}, {settings.world}.{row['name']}"
         if row["state"] == "missing":
             get = row["problem"].splitlines()[-1].strip().removeprefix("hint").strip()
