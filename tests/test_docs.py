@@ -84,7 +84,7 @@ def test_the_readme_stays_short() -> None:
 
 def test_the_settings_page_tells_what_a_stage_reads() -> None:
     counted = generate.fingerprints()
-    assert counted["edit.steps"] == ["edit", "evaluate", "baseline"]
+    assert counted["edit.steps"] == ["edit", "evaluate"]
     assert counted["select.min_identity"] == ["select"]
     assert counted["run.workers"] == counted["edit.batch_size"] == []
 
