@@ -167,7 +167,8 @@ class Student(
 
     def align(self, image: Picture) -> Portrait:
         """Cut the portrait out of a picture as for training, and find its camera."""
-        return align_picture(read_picture(image, self.settings), self.companions.landmarks, self.settings)
+        known = self.companions
+        return align_picture(read_picture(image, self.settings), known.landmarks, self.settings, known.photographs)
 
     def read_prompt(self, text: str | None, reference: Picture | None) -> Prompt:
         """Either a text or a picture as a prompt."""

@@ -13,11 +13,13 @@ from data_catalog.samples.encoding import encode_json
 from tasks.align import find_detector
 
 if TYPE_CHECKING:
+    from models.faces.mediapipe_faces import MediaPipeFaces
+    from models.faces.photo_faces import PhotoFaces
     from models.judges.clip import Clip
     from models.three_d.mae import Mae
     from tasks.align import Detector
 
-CLIP, MAE, LANDMARKS = "clip", "mae", "landmarks"  # folders of an export
+CLIP, MAE, LANDMARKS, PHOTOGRAPHS = "clip", "mae", "landmarks", "photographs"  # folders of an export
 NO_DETECTOR = "No face is looked for: each picture's middle square counts as an aligned, frontal portrait"
 HOW_TO_DETECT = {
     "embedded": "align.faces=reject looks for faces",
@@ -33,13 +35,17 @@ class Companions(NamedTuple):
     clip: Clip
     mae: Mae | None  # None in the export of a student that has its own
     landmarks: Detector | None  # None where no detector knows the faces: portraits then count as aligned
+    photographs: PhotoFaces | None = None  # beside a detector of procedural faces, for pictures of other ones
 
 
 def find_companions(settings: Settings) -> Companions:
     """Return the networks that the registry names for the settings' world."""
+    from models.faces.landmarks import LandmarkNet
     from models.zoo import zoo
 
-    return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), find_detector(settings))
+    detector = find_detector(settings)
+    photographs = zoo.load("faces", settings.world) if isinstance(detector, LandmarkNet) else None
+    return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), detector, photographs)
 
 
 def tell_without(detector: Detector | None, settings: Settings) -> None:
@@ -64,6 +70,8 @@ def save_companions(companions: Companions, folder: Path) -> None:
         encoder = companions.mae.encoder
         save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / MAE / _WEIGHTS)
         (folder / MAE / _CONFIG).write_bytes(encode_json(encoder.config.to_dict()))
+    if companions.photographs is not None:
+        _copy(companions.photographs, folder / PHOTOGRAPHS)
     detector = companions.landmarks
     if detector is None:
         return
@@ -71,18 +79,24 @@ def save_companions(companions: Companions, folder: Path) -> None:
     if isinstance(detector, LandmarkNet):
         state = {name: value.contiguous() for name, value in detector.state_dict().items()}
         save_file(state, folder / LANDMARKS / _WEIGHTS)
-        return
+    else:
+        _copy(detector, folder / LANDMARKS)
+
+
+def _copy(detector: PhotoFaces | MediaPipeFaces, folder: Path) -> None:
+    """Copy the files that a detector of photographs was loaded from."""
     assert detector.path is not None
     if detector.path.is_dir():
-        shutil.copytree(detector.path, folder / LANDMARKS, dirs_exist_ok=True)
+        shutil.copytree(detector.path, folder, dirs_exist_ok=True)
     else:
-        shutil.copyfile(detector.path, folder / LANDMARKS / _TASK)
+        shutil.copyfile(detector.path, folder / _TASK)
 
 
 def load_companions(folder: Path) -> Companions:
     """Load the networks that `save_companions` wrote."""
     from safetensors.torch import load_file
 
+    from models.faces.photo_faces import MESH, PhotoFaces
     from models.judges.clip import Clip
     from models.three_d.mae import Mae
 
@@ -90,7 +104,8 @@ def load_companions(folder: Path) -> Companions:
     if (folder / MAE / _WEIGHTS).is_file():
         config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
         mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
-    return Companions(Clip.load(folder / CLIP), mae, _load_detector(folder / LANDMARKS))
+    photographs = PhotoFaces.load(folder / PHOTOGRAPHS) if (folder / PHOTOGRAPHS / MESH).is_file() else None
+    return Companions(Clip.load(folder / CLIP), mae, _load_detector(folder / LANDMARKS), photographs)
 
 
 def _load_detector(folder: Path) -> Detector | None:

@@ -17,7 +17,7 @@ from tasks import align
 
 if TYPE_CHECKING:
     from models.faces.landmarks import LandmarkNet
-    from models.faces.photo_faces import PhotoFace
+    from models.faces.photo_faces import PhotoFace, PhotoFaces
 
 # A portrait that a user asks for is cut whatever its size and blur.
 ANY_FACE = {"min_face_px": 16, "max_blur": 1.0}
@@ -61,9 +61,14 @@ def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
     return image.rgb
 
 
-def align_picture(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> Portrait:
-    """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
-    found, cropped = locate(rgb, detector, settings)
+def align_picture(
+    rgb: np.ndarray, detector: align.Detector | None, settings: Settings, photographs: PhotoFaces | None = None
+) -> Portrait:
+    """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned.
+
+    photographs: as in `locate`.
+    """
+    found, cropped = locate(rgb, detector, settings, photographs)
     return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped, found.faces)
 
 
@@ -75,16 +80,19 @@ def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
     return [detector.pose(face).crop for face in detector.find(rgb) if face.clear]
 
 
-def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings) -> tuple[align.Aligned, bool]:
+def locate(
+    rgb: np.ndarray, detector: align.Detector | None, settings: Settings, photographs: PhotoFaces | None = None
+) -> tuple[align.Aligned, bool]:
     """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
 
     Of several faces in a photograph it is the largest; a warning says so.
+    photographs: detector for pictures of which the embedded `detector` knows nothing; None: the project's own.
     """
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)
     if detector is not None:
         try:
-            found = _find_largest(rgb, detector, settings)
+            found = _find_largest(rgb, detector, settings, photographs)
         except align.Unusable as reason:
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
@@ -92,11 +100,13 @@ def locate(rgb: np.ndarray, detector: align.Detector | None, settings: Settings)
     return (found if cropped else found._replace(crop=align.middle_square(size))), cropped
 
 
-def _find_largest(rgb: np.ndarray, detector: align.Detector, settings: Settings) -> align.Aligned:
+def _find_largest(
+    rgb: np.ndarray, detector: align.Detector, settings: Settings, photographs: PhotoFaces | None
+) -> align.Aligned:
     from models.faces.landmarks import LandmarkNet
 
     if isinstance(detector, LandmarkNet):
-        return _find_in_any(rgb, detector, settings)
+        return _find_in_any(rgb, detector, settings, photographs)
 
     def find(faces: str) -> align.Aligned:
         own = settings.align.model_copy(update=ANY_FACE | {"faces": faces})
@@ -108,7 +118,9 @@ def _find_largest(rgb: np.ndarray, detector: align.Detector, settings: Settings)
         return _tell_several(find("largest"), several.faces)
 
 
-def _find_in_any(rgb: np.ndarray, detector: LandmarkNet, settings: Settings) -> align.Aligned:
+def _find_in_any(
+    rgb: np.ndarray, detector: LandmarkNet, settings: Settings, photographs: PhotoFaces | None
+) -> align.Aligned:
     """Find the face of a picture that may be a procedural head or a photograph, of which this detector knows nothing.
 
     Where the detector of photographs sees no face at the points that this one found, they are not a face's.
@@ -120,7 +132,7 @@ def _find_in_any(rgb: np.ndarray, detector: LandmarkNet, settings: Settings) -> 
         points = align.detect(detector, rgb, settings)
     except align.Unusable as error:
         reason = error
-    faces = [face for face in zoo.load("faces", "embedded").find(rgb) if face.clear]
+    faces = [face for face in (photographs or zoo.load("faces", "embedded")).find(rgb) if face.clear]
     if faces and (points is None or not any(_is_of(points, face) for face in faces)):
         return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces))
     if points is None:
