@@ -1,10 +1,12 @@
 """A run carries out a plan: failures stay where they are, a second run has nothing to do."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from mlflow import MlflowClient
@@ -12,6 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
+from prefect.events.worker import EventsWorker
 
 from data_catalog.care.mend import damaged_places
 from data_catalog.care.verify import note_damage, verify
@@ -191,14 +194,25 @@ def states(start: Start, prefect_api: None) -> Callable[..., dict[str, State[Any
             run.conclude()
 
         flow_run_state = draw_and_count(return_state=True)
-        with get_client(sync_client=True) as client:
-            runs = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id={"any_": [flow_run_state.state_details.flow_run_id]})
-            )
-        found = {task_run.name: task_run.state for task_run in runs if task_run.state is not None}
-        return {"flow": flow_run_state, **found}
+        EventsWorker.drain_all()  # the server learns of task runs by events
+        return {"flow": flow_run_state, **read_states(flow_run_state.state_details.flow_run_id)}
 
     return run_flow
+
+
+def read_states(flow_run_id: UUID | None, patience_s: float = 60.0) -> dict[str, State[Any]]:
+    """The final states of a flow run's tasks, once the server shows the same ones twice in a second."""
+    before: dict[str, State[Any]] = {}
+    end = time.monotonic() + patience_s
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < end:
+            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
+            found = {each.name: each.state for each in runs if each.state is not None and each.state.is_final()}
+            if found and len(found) == len(runs) and found.keys() == before.keys():
+                break
+            before = found
+            time.sleep(1.0)
+    return before
 
 
 def test_task_runs_say_stage_style_and_what_came_out(states: Callable[..., dict[str, State[Any]]]) -> None:
