@@ -121,7 +121,6 @@ class PromptsSettings(Section):
     max_tokens: int = Field(2000, ge=1)  # tokens of one answer
     train: int = Field(8, ge=1)  # prompts per style
     test: int = Field(5, ge=0)  # prompts per style
-    max_rouge: float = Field(0.7, gt=0.0, le=1.0)  # ROUGE-L from which two prompts count as the same
     # CLIP text cosine from which two prompts count as the same; null: not computed. The embedded CLIP tells styles
     # apart, not sentences: all prompts of a style have the same features.
     max_clip_text: float | None = Field(None, gt=0.0, le=1.0)
