@@ -265,11 +265,11 @@ def find_faces(detector: Detector, rgb: np.ndarray, settings: Settings) -> Seque
 
 def detect(detector: Detector, rgb: np.ndarray, settings: Settings) -> np.ndarray:
     """Detect landmarks (5, 2), raw px, of the single face; our own detector runs again in the crop if larger there."""
-    find_faces = getattr(detector, "faces", None)
-    if find_faces is not None:
+    find_meshes = getattr(detector, "faces", None)  # MediaPipe's
+    if find_meshes is not None:
         from models.faces.landmark_layouts import to_five
 
-        faces = find_faces(rgb)
+        faces = find_meshes(rgb)
         if len(faces) != 1:
             raise SeveralFaces(len(faces)) if faces else Unusable("no face found")
         return to_five(faces[0])

@@ -9,12 +9,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from data_catalog.config.settings import DatasetSettings, Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
 from data_catalog.products.snapshot import write_snapshot_files
-from data_catalog.samples.tables import Table
+from data_catalog.samples.tables import Row, Table
 from data_catalog.store.stage import Input, Need, Partition, Stage, Summary, Work
 from tasks.tables.edits import EDITS, GIVEN, Edit
 from tasks.tables.faces import FACES, Face
@@ -29,7 +29,6 @@ from tasks.teach import SHARD
 MADE_FROM = ("portraits", "align", "prompts", "edit", "score", "select", "teach")
 
 EDIT_COLUMNS = (*(field.name for field in fields(Edit)), "pseudo_label_digest")
-Row = TypeVar("Row")
 
 
 def run(work: Work) -> Summary:

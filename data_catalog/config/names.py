@@ -24,11 +24,12 @@ def check_slug(name: str, what: str = "a style's name") -> None:
 
 
 def nearest_slug(name: str) -> str:
-    """Return a name in the letters of a slug; it may still start with a digit, or be empty."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:SLUG_MAX].rstrip("-")
+    """Return a name in the letters of a slug, cut after a word; it may still start with a digit, or be empty."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return slug if len(slug) <= SLUG_MAX else slug[: SLUG_MAX + 1].rpartition("-")[0] or slug[:SLUG_MAX]
 
 
-def allowed_name(name: str) -> str:
-    """Return the nearest slug to any text."""
+def allowed_name(name: str, prefix: str = "my") -> str:
+    """Return the nearest slug to any text, with a prefix where it would be none."""
     slug = nearest_slug(name)
-    return slug if is_slug(slug) else nearest_slug(f"my-{slug}")
+    return slug if is_slug(slug) else nearest_slug(f"{prefix}-{slug}")

@@ -8,34 +8,14 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from data_catalog.config.addresses import check_address
 from data_catalog.config.errors import UserError
 
 PROCEDURAL = "procedural"  # portraits.source of the heads that are rendered from seeds
-
-
-def check_address(url: str, name: str) -> None:
-    """Refuse an address of a server that is none, or that holds a secret: settings go into records and reports."""
-    # A UserError does not quote the value, a ValueError would.
-    try:
-        parts = urlsplit(url)
-        plain = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and "@" not in parts.netloc
-        )
-        plain = plain and parts.port != 0 and not re.search(r"[\s#]", url)
-    except ValueError:  # a port that is no number, a bracket that is open
-        parts, plain = None, False
-    if not plain:
-        secret = "the key goes into OPENAI_API_KEY"
-        has_secret = "@" in url or "?" in url or "://" in url or parts is None
-        raise UserError(
-            f"{name} is not the plain address of a server",
-            expected="http:// or https://, host, port and path, without a password or a query",
-            hint=secret if has_secret else f"write http://{url}, or https://{url}",
-        )
+LARGEST = 2**63 - 1  # generators, tables and records hold no larger number
 
 
 def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
@@ -46,9 +26,6 @@ def reject_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
         if any(isinstance(each, bool) for each in given):
             raise ValueError("a number is expected, not yes, no, true or false")
     return value
-
-
-LARGEST = 2**63 - 1  # generators, tables and records hold no larger number
 
 
 class Section(BaseModel):
@@ -121,7 +98,6 @@ class PromptsSettings(Section):
     max_tokens: int = Field(2000, ge=1)  # tokens of one answer
     train: int = Field(8, ge=1)  # prompts per style
     test: int = Field(5, ge=0)  # prompts per style
-    max_rouge: float = Field(0.7, gt=0.0, le=1.0)  # ROUGE-L from which two prompts count as the same
     # CLIP text cosine from which two prompts count as the same; null: not computed. The embedded CLIP tells styles
     # apart, not sentences: all prompts of a style have the same features.
     max_clip_text: float | None = Field(None, gt=0.0, le=1.0)

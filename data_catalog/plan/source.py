@@ -25,6 +25,8 @@ FORMAT = 1  # of the remembered analysis; raised when the normalisation changes
 # Modules that cannot change what a stage computes, each with the reason. Their imports are not followed.
 WITHOUT_EFFECT = {
     "data_catalog.config.errors": "messages",
+    "data_catalog.config.disk_errors": "messages",
+    "data_catalog.config.addresses": "refuses a value, changes none",
     "data_catalog.config.places": "where files lie, not what they hold",
     "data_catalog.config.settings": "the values that a stage reads are in its fingerprint",
     "data_catalog.config.profiles": "as the settings",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 # Suffixes of a folder's pictures; those that are not read are named, each with the next step.
 _READ = ".png .jpg .jpeg .jpe .jfif .webp .avif .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm"
 _UNREAD = ".heic .heif .hif .jxl .jp2 .j2k .psd .svg .exr .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw"
-_SUFFIXES = frozenset((_READ + " " + _UNREAD).split())
+SUFFIXES = frozenset((_READ + " " + _UNREAD).split())
 
 CONVERT = "convert it, for example: magick in.{0} out.png"
 RAW_HINT = "develop it to PNG or JPEG, for example with darktable, RawTherapee or: dcraw -w -T FILE"
@@ -27,7 +27,7 @@ class Foreign(NamedTuple):
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of a folder counts as a picture; hidden ones do not."""
-    return not name.startswith(".") and PurePath(name).suffix.lower() in _SUFFIXES
+    return not name.startswith(".") and PurePath(name).suffix.lower() in SUFFIXES
 
 
 def _unread(name: str, hint: str = "") -> Foreign:
@@ -64,28 +64,12 @@ _STARTS: tuple[tuple[bytes, Foreign], ...] = (
     (b"\0\0\x01\0", _unread("ICO")),
     (b"icns", _unread("ICNS")),
     (b"\xd7\xcd\xc6\x9a", _unread("WMF")),
-    (b"FUJIFILMCCD-RAW", _RAW),
-    (b"IIRO", _RAW),
-    (b"IIRS", _RAW),
-    (b"MMOR", _RAW),
-    (b"IIU\0", _RAW),
-    (b"FOVb", _RAW),
-    (b"\0MRM", _RAW),
-    (b"\x1a\x45\xdf\xa3", _VIDEO),
-    (b"FLV\x01", _VIDEO),
-    (b"\0\0\x01\xba", _VIDEO),
-    (b"\0\0\x01\xb3", _VIDEO),
-    (b"OggS", _VIDEO),
-    (b"PK\x03\x04", _ARCHIVE),
-    (b"\x1f\x8b", _ARCHIVE),
-    (b"7z\xbc\xaf", _ARCHIVE),
-    (b"Rar!", _ARCHIVE),
+    *((start, _RAW) for start in (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")),
+    *((start, _VIDEO) for start in (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"OggS")),
+    *((start, _ARCHIVE) for start in (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")),
     (b"version https://git-lfs", Foreign("a pointer of Git LFS, not the picture", "git lfs pull")),
     (b"/annex/objects/", Foreign("a pointer of git-annex, not the picture", "git annex get FILE")),
-    (
-        b"\0\x05\x16\x07",
-        Foreign("macOS's notes about a file, not the picture", "take the file without ._"),
-    ),
+    (b"\0\x05\x16\x07", Foreign("macOS's notes about a file, not the picture", "take the file without ._")),
 )
 # Brands of the ISO container, by their beginnings.
 _BRANDS: tuple[tuple[bytes, Foreign | None], ...] = (

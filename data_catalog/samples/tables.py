@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Row = TypeVar("Row")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class Table(Generic[Row]):
     def read(self, folder: Path) -> list[Row]:
         """All rows, in their order. A column that an older file lacks has its default."""
         table = pq.read_table(folder / self.file)
-        have_default = {field.name for field in fields(self.kind) if field.default is not MISSING}  # type: ignore[arg-type]
-        absent = have_default - {*table.column_names}
+        absent = {field.name for field in fields(self.kind) if field.default is not MISSING} - {*table.column_names}
         names = [name for name in schema_of(self.kind).names if name not in absent]
         return [self.kind(**row) for row in table.select(names).to_pylist()]
 

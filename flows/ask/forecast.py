@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from tasks.evaluation.operations import ENCODE, RENDER, STUDENT, UNET, VAE_DECODE, VAE_ENCODE
 
@@ -51,6 +52,17 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "evaluate": Forecast(evaluation_seconds(settings, tested), 50e6),
     }
     return by_stage[stage]
+
+
+def with_count(settings: Settings) -> Settings:
+    """Return the settings with the number of portraits that there are; as they are where the source is missing."""
+    from tasks.portraits import count_portraits
+
+    try:
+        count = count_portraits(settings)
+    except UserError:
+        return settings
+    return settings.model_copy(update={"portraits": settings.portraits.model_copy(update={"count": count})})
 
 
 def count_tested(settings: Settings, portraits: float, styles: int) -> int:
@@ -113,7 +125,7 @@ def operations(stage: str, read: Mapping[str, Any]) -> float:
 
 def keep_note(settings: Settings) -> str | None:
     """Tell the yield at which the portraits give `select.keep`, and how many it takes at half of that; None without."""
-    own, keep = settings.portraits, settings.select.keep
+    own, keep = with_count(settings).portraits, settings.select.keep
     if keep is None or own.count is None:
         return None
     learned = 1.0 - own.val_fraction - own.test_fraction

@@ -9,7 +9,7 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import list_styles
 from data_catalog.store.stage import Stage
-from flows.ask.forecast import SPEED, count_tested, forecast, keep_note
+from flows.ask.forecast import SPEED, count_tested, forecast, keep_note, with_count
 from flows.ask.price import Price
 
 PORTRAITS = (
@@ -110,7 +110,7 @@ def _forecast_rows(settings: Settings, reason: str) -> list[dict[str, Any]]:
     """Return the rows of a plan with nothing made, one a stage."""
     from tasks.stages import STAGES
 
-    styles = list_styles(settings)
+    settings, styles = with_count(settings), list_styles(settings)
     return [_forecast_row(stage, settings, styles, reason) for stage in STAGES]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.names import SLUG_MAX, check_slug
+from data_catalog.config.names import allowed_name, check_slug
 from data_catalog.config.places import shown_path
 from data_catalog.config.styles import (
     StyleFile,
@@ -71,9 +71,7 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
 def slug_of(instruction: str) -> str:
     """Return a slug for an instruction: `porcelain-doll` for "make her a porcelain doll"."""
     phrase = re.sub(r"^(?:an?|the|his|her|their)\s+", "", parse(instruction).phrase, flags=re.IGNORECASE)
-    slug = re.sub(r"[^a-z0-9]+", "-", phrase.lower()).strip("-")
-    slug = slug if slug[:1].isalpha() and slug != "all" else f"style-{slug}".strip("-")
-    return slug if len(slug) <= SLUG_MAX else slug[: SLUG_MAX + 1].rpartition("-")[0] or slug[:SLUG_MAX]
+    return allowed_name(phrase, prefix="style")
 
 
 def _open_plan(workspace: Workspace) -> tuple[Plan | None, str]:

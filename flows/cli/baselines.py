@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.cli import screen
-from flows.cli.completion import complete_dataset, complete_style
-from flows.cli.options import Force, Json, Overrides, Profile, StudentName
+from flows.cli.completion import complete_style
+from flows.cli.options import Force, Json, OtherDataset, Overrides, Profile, StudentName
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,13 +22,7 @@ def baselines(
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="STYLE...", help="Further styles.")] = None,
     student: StudentName = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or digest of a dataset of other portraits.  [default: the student's]",
-            autocompletion=complete_dataset,
-        ),
-    ] = None,
+    dataset: OtherDataset = None,
     yes: Annotated[bool, typer.Option("--yes", help="Go on without a GPU in the paper world.")] = False,
     force: Force = None,
     profile: Profile = "demo",

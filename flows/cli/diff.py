@@ -137,8 +137,7 @@ def _table(*columns: str, numbers: bool = False) -> Table:
     """Return a table whose first column is a name; with `numbers`, the others are right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 1 if numbers else 2, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
-        justify = "right" if numbers and index else "left"
-        table.add_column(name, overflow="fold", no_wrap=index == 0, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, overflow="fold", no_wrap=index == 0, justify="right" if numbers and index else "left")
     return table
 
 

@@ -57,6 +57,14 @@ DatasetName = Annotated[
         autocompletion=completion.complete_dataset,
     ),
 ]
+OtherDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Name or digest of a dataset of other portraits.  [default: the student's]",
+        autocompletion=completion.complete_dataset,
+    ),
+]
 AdaptedStyle = Annotated[
     str | None,
     typer.Option(

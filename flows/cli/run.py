@@ -6,8 +6,7 @@ import typer
 from rich.console import Console
 
 from flows.cli import screen
-from flows.cli.completion import complete_dataset
-from flows.cli.options import Cluster, DatasetName, Force, Json, Overrides, Profile, StudentName
+from flows.cli.options import Cluster, DatasetName, Force, Json, OtherDataset, Overrides, Profile, StudentName
 from flows.cli.screen import Document, fields, make_table
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
@@ -50,13 +49,7 @@ def distill(
 @app.command()
 def evaluate(
     student: StudentName = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or digest of a dataset of other portraits.  [default: the student's]",
-            autocompletion=complete_dataset,
-        ),
-    ] = None,
+    dataset: OtherDataset = None,
     force: Force = None,
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -96,9 +96,9 @@ def parse_json(text: str) -> Any:
         return None
 
 
-def start_of(text: str) -> str:
+def start_of(text: str, letters: int = SAID) -> str:
     """Return the beginning of a text on one line, as it may be printed."""
-    return printable(" ".join(text[: 4 * SAID].split()))[:SAID]
+    return printable(" ".join(text[: 20 * letters].split()))[:letters]
 
 
 def _text_of(content: Any) -> str:

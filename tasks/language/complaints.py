@@ -6,8 +6,7 @@ import html
 import re
 from typing import Any
 
-from data_catalog.config.plain_text import printable
-from tasks.language.answers import first_choice, parse_json
+from tasks.language.answers import first_choice, parse_json, start_of
 
 SHOWN = 300  # characters of a server's sentence
 FEWEST_TOKENS = 100  # an answer with fewer holds no list of prompts
@@ -80,7 +79,8 @@ def sentence(given: Any, depth: int = 6) -> str:
     if isinstance(given, str):
         return _of_text(given, depth)
     if isinstance(given, list) and depth:
-        return one_line("; ".join(dict.fromkeys(said for each in given if (said := sentence(each, depth - 1)))))
+        told = (said for each in given if (said := sentence(each, depth - 1)))
+        return start_of("; ".join(dict.fromkeys(told)), SHOWN)
     if not isinstance(given, dict) or not depth:
         return ""
     lowered = {str(key).lower(): value for key, value in given.items()}
@@ -92,20 +92,15 @@ def sentence(given: Any, depth: int = 6) -> str:
     more += [
         ".".join(str(part) for part in where) if isinstance(where, list) else where if isinstance(where, str) else ""
     ]
-    return one_line(": ".join([said, *(each for each in more if each and each not in said)])) if said else ""
+    return start_of(": ".join([said, *(each for each in more if each and each not in said)]), SHOWN) if said else ""
 
 
 def start_of_body(text: str) -> str:
     """Return the beginning of a body that is no error in JSON; of a page its title and text."""
     if not re.search(r"<(?:!doctype|html|head|body)\b", text[:2000], re.IGNORECASE):
-        return one_line(text)
+        return start_of(text, SHOWN)
     plain = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)|<[^>]*>", " ", text[:100_000], flags=re.DOTALL | re.IGNORECASE)
-    return one_line(f"a page came, not an answer: {html.unescape(plain)}")
-
-
-def one_line(text: str) -> str:
-    """Return the beginning of a text on one line, as it may be printed."""
-    return printable(" ".join(text[: 20 * SHOWN].split()))[:SHOWN]
+    return start_of(f"a page came, not an answer: {html.unescape(plain)}", SHOWN)
 
 
 def objected_to(said: str, sent: dict[str, Any]) -> str | None:
@@ -153,4 +148,5 @@ def _of_text(text: str, depth: int) -> str:
     """Return a text, or the sentence in the JSON that it holds."""
     begin = min((position for mark in "{[" if (position := text.find(mark)) >= 0), default=-1)
     inner = parse_json(text[begin:]) if begin >= 0 and depth else None
-    return one_line(text[:begin] + said) if (said := sentence(inner, depth - 1)) else one_line(text)
+    said = sentence(inner, depth - 1)
+    return start_of(text[:begin] + said if said else text, SHOWN)

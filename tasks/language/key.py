@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
@@ -18,6 +19,11 @@ SHORT = 8  # characters; a shorter key, such as "none" or "ollama" for a local s
 # What the client sends beside the key.
 _HEADER_VARIABLES = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
+_UNSENT: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("a quotation mark", _QUOTES.__contains__),
+    ("a control character", lambda letter: ord(letter) < 32 or ord(letter) == 127),
+    ("a character that is not ASCII", lambda letter: ord(letter) > 127),
+)
 
 
 def read_key() -> str:
@@ -31,13 +37,8 @@ def read_key() -> str:
         )
     for variable in (KEY_VARIABLE, *_HEADER_VARIABLES):
         value = os.environ.get(variable, "").strip()
-        kinds = {
-            "a quotation mark": _QUOTES.__contains__,
-            "a control character": lambda c: ord(c) < 32 or ord(c) == 127,
-        }
-        kinds["a character that is not ASCII"] = lambda c: ord(c) > 127
         for position, letter in enumerate(value, start=1):
-            kind = next((name for name, belongs in kinds.items() if belongs(letter)), None)
+            kind = next((name for name, belongs in _UNSENT if belongs(letter)), None)
             if kind is not None:
                 raise UserError(
                     f"{variable} cannot be sent: it holds {kind}",

@@ -20,11 +20,12 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from data_catalog.config.addresses import check_address
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import LlmSettings, check_address
+from data_catalog.config.settings import LlmSettings
 from tasks.language.answers import parse_json
 from tasks.language.budget import Budget, most_tokens, used_tokens
-from tasks.language.complaints import failure, said_by, status_of
+from tasks.language.complaints import SHOWN, failure, said_by, status_of
 from tasks.language.key import read_key, without_key
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PATIENCE_S = 120.0  # seconds; a server that asks for a longer wait is given up
 LONGEST_ANSWER = 1_000_000  # bytes
 URL_VARIABLE = "OPENAI_BASE_URL"
 BUILTIN = "--set prompts.backend=builtin"
+NO_TLS = ("WRONG_VERSION", "RECORD LAYER")  # in OpenSSL's words about an answer in plain HTTP
 HINTS = {
     401: "check OPENAI_API_KEY",
     403: "check what the key may do",
@@ -165,14 +167,11 @@ class Server:
     def _unreachable(self, error: Exception) -> Failed:
         from openai import APITimeoutError
 
+        cause, hint = error.__cause__ or error, ""
+        said = without_key(f"{type(cause).__name__}: {cause}")[:SHOWN]
         if isinstance(error, APITimeoutError | TimeoutError):
-            said, hint = f"no whole answer within llm.timeout_s = {self.settings.timeout_s:g} s", ""
-        else:
-            cause = error.__cause__ or error
-            said, hint = without_key(f"{type(cause).__name__}: {cause}")[:300], ""
-        if self.base_url.startswith("https:") and any(
-            words in said.upper() for words in ("WRONG_VERSION", "RECORD LAYER")
-        ):
+            said = f"no whole answer within llm.timeout_s = {self.settings.timeout_s:g} s"
+        elif self.base_url.startswith("https:") and any(word in said.upper() for word in NO_TLS):
             plain = self.base_url.replace("https:", "http:", 1)
             hint = f"the server does not speak https: --set prompts.base_url={plain}"
         proxy = None if _is_here(self.base_url) else _proxy_of(self.base_url)

@@ -9,8 +9,8 @@ from pathlib import Path
 from data_catalog.config.disk_errors import disk_mistake
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import shown_path
+from data_catalog.samples.formats import SUFFIXES as PICTURES
 from tasks.sources.memory import remembered
-from tasks.sources.names import PICTURES
 
 UTF8_NAMES = 0x800  # flag of a member whose name is UTF-8
 UNPACK = "unpack it, and name the folder"
@@ -86,6 +86,6 @@ def _name_kind(path: Path, start: bytes) -> tuple[str, str | None]:
         return "is a tar archive, no zip", UNPACK
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "is a web page, no zip", "the address gave a page instead of the file: " + AGAIN
-    if path.suffix.lower().removeprefix(".") in PICTURES:
+    if path.suffix.lower() in PICTURES:
         return "is a single picture: neither a folder nor a zip file", f"portraits.source={shown_path(path.parent)}"
     return "is neither a folder nor a zip file", None

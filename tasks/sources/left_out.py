@@ -21,7 +21,8 @@ def find_left_out(settings: Settings) -> list[LeftOut]:
     """
     if settings.portraits.source == PROCEDURAL:
         return []
-    source, given = open_source(settings.portraits), read_given(open_source(settings.portraits))
+    source = open_source(settings.portraits)
+    given = read_given(source)
     points, poses = find_landmarks(settings), find_reconstructions(settings)
     beyond = tuple(sorted({*source.listing.names} - {*source.names}))
     said = f"{counted(len(beyond), 'picture', len(source.listing.names))} left out: portraits.count={len(source.names)}"

@@ -101,8 +101,7 @@ def iterate_object(stream: TextIO) -> Iterator[tuple[str, Any]]:
 
 def _next_entry(decoder: json.JSONDecoder, text: str, at: int) -> tuple[tuple[str, Any] | None, int]:
     """Parse the entry at a position. Returns it with its end, past its comma; (None, end) at the end of the object."""
-    gap = re.compile(r"[\s,]*")
-    start = gap.match(text, at).end()  # type: ignore[union-attr]
+    start = _after_gap(text, at)
     if text[start : start + 1] == "}":
         return None, start
     key, end = decoder.raw_decode(text, start)
@@ -112,4 +111,10 @@ def _next_entry(decoder: json.JSONDecoder, text: str, at: int) -> tuple[tuple[st
     value, end = decoder.raw_decode(text, colon.end())
     if not isinstance(value, dict):
         raise ValueError(f"an object is expected as the value of {key!r}")
-    return (key, value), gap.match(text, end).end()  # type: ignore[union-attr]
+    return (key, value), _after_gap(text, end)
+
+
+def _after_gap(text: str, at: int) -> int:
+    gap = re.compile(r"[\s,]*").match(text, at)
+    assert gap is not None  # it may be empty
+    return gap.end()

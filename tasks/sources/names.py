@@ -13,10 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-PICTURES = frozenset(
-    ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff", "gif", "ppm", "heic", "heif", "avif", "jxl"]
-)
-SUFFIXES = PICTURES | {"txt", "mat", "json", "npy", "npz"}  # a further dot, as in face.1, belongs to the name
+from data_catalog.samples.formats import SUFFIXES as PICTURES
+
+SUFFIXES = PICTURES | {".txt", ".mat", ".json", ".npy", ".npz"}  # a further dot, as in face.1, belongs to the name
 HIDDEN = (".", "__MACOSX")  # beginnings of folders and files that systems add
 
 
@@ -51,7 +50,7 @@ def plain(name: str) -> str:
 def without_suffix(name: str) -> str:
     """Return a name without the suffix of a picture or of a file about one, in any case."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in SUFFIXES and stem and not stem.endswith("/") else name
+    return stem if f"{dot}{suffix.lower()}" in SUFFIXES and stem and not stem.endswith("/") else name
 
 
 def is_hidden(name: str) -> bool:
@@ -61,7 +60,7 @@ def is_hidden(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Whether a name has the suffix of a picture."""
-    return name.rpartition(".")[2].lower() in PICTURES
+    return f".{name.rpartition('.')[2].lower()}" in PICTURES
 
 
 def join(given: Iterable[str], pictures: Iterable[str], ends: bool = True) -> dict[str, str]:

@@ -11,8 +11,8 @@ from data_catalog.store.catalog import INDEX
 from tasks.sources.names import LeftOut, counted
 
 # Folders and files of a data root, in a source that holds one: results of earlier runs are no portraits.
-OWN = {"store", "catalog", "datasets", "mlflow", "prefect", "runs", "answers", "page", "video", "pretrain", "ablation"}
-OWN |= {"claims", "names.json", "exports.json"}
+OWN = {"store", "catalog", "datasets", "mlflow", "prefect", "runs", "answers", "unusable-answers", "page", "video"}
+OWN |= {"baselines", "pretrain", "ablation", "claims", "names.json", "exports.json", "edited.mp4"}
 
 _walks: dict[Path, Walk] = {}  # of this process, by the mtimes of their folders: a plan asks once for every block
 

@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 
 from data_catalog.config.places import PROJECT
+from data_catalog.products.names import EXPORTS, NAMES
 from data_catalog.samples.encoding import encode_png
+from data_catalog.store.catalog import INDEX
+from flows import baselines
+from flows.ask import left_out
+from flows.lab import ablate, claims
+from flows.run import active
+from flows.track.mlflow_database import FOLDER as MLFLOW
 from models import procedural
+from tasks.language.llm import UNUSABLE
+from tasks.prompts import ANSWERS
+from tasks.sources import walk
 from tests.tasks.test_portraits import picture
 
 STYLE = ["prompts.styles=[zombie]", "edit.steps=1", "teach.views=1", "run.workers=1", "select.min_yield=0"]
@@ -82,3 +92,9 @@ def test_no_style_at_all_is_an_error_before_the_work(command: str, photos: Path)
     ended = stillroom(photos, command, "--set", f"portraits.source={photos}", "--set", "prompts.styles=[]")
     assert ended.returncode == 1
     assert "error: prompts.styles=[] leaves no style" in ended.stderr
+
+
+def test_every_folder_that_a_command_makes_below_the_data_root_is_known_as_its_own() -> None:
+    folders = [Path(INDEX), Path(MLFLOW), Path(ANSWERS), Path(UNUSABLE), active.FOLDER, left_out.FILE]
+    folders += [Path(module.FOLDER) for module in (baselines, ablate, claims)]
+    assert {NAMES, EXPORTS, *(folder.parts[0] for folder in folders)} <= walk.OWN

@@ -11,6 +11,8 @@ from data_catalog.config.profiles import load_settings
 from flows.ask.forecast import count_tested, forecast, keep_note, taught_bytes, training_seconds
 from flows.ask.missing import find_missing, outlook
 from flows.cli import app
+from tests.tasks.sources.test_portrait_sources import write
+from tests.tasks.test_portraits import picture
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,17 @@ def test_the_forecast_says_how_many_portraits_the_wanted_samples_take(overrides:
     assert document is not None
     assert note in document["notes"]
     assert keep_note(load_settings("demo")) is None
+
+
+@pytest.mark.parametrize("count", ["null", "1000"])
+def test_the_forecast_counts_the_portraits_that_there_are(count: str, tmp_path: Path) -> None:
+    for number in range(30):
+        write(tmp_path / "portraits", f"{number}.png", picture(number))
+    document = outlook("paper", [f"portraits.source={tmp_path / 'portraits'}", f"portraits.count={count}"])
+    assert document is not None
+    stages = {row["stage"]: row for row in document["stages"]}
+    assert [stages[name]["price"]["samples"] for name in ("portraits", "edit")] == [30, 20 * 30]
+    assert "one attempt at 30 portraits" in document["notes"][0]
 
 
 def test_with_all_files_there_a_plan_that_knows_no_records_is_priced_by_the_forecast(
