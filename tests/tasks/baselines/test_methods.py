@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from models.three_d.eg3d import Seen
 from models.zoo import zoo
 from tasks.baselines import inversion, ip2p_live3d, live3d_styleclip, ours, protocol, pti_styleclip, spi_nada, styleclip
 from tasks.baselines.protocol import Diverged, Edited, Networks, Portrait, Prompt, optimise
-from tests.worlds.pupil import network
+from tasks.student.user_portrait import Portrait as AlignedPortrait
+from tests.worlds.pupil import network, student_with_encoders
 
 LABEL = orbit_label(0.25, 0.05)
 Loss = Callable[[int], Tensor]
@@ -114,6 +116,19 @@ def test_every_method_edits_by_words_and_by_a_picture_and_leaves_the_shared_netw
         assert edited.unedited is not None
         plain = edited.unedited.model.render(edited.unedited.triplane, portrait.label).image
         assert float((seen.image[:1] - plain).abs().mean()) > 1e-3  # something was edited
+
+
+@pytest.mark.parametrize("kind", ["text", "picture"])
+def test_a_student_with_encoders_of_its_own_reads_the_prompt_by_them(
+    kind: str, networks: Networks, portrait: Portrait, zombie: Prompt
+) -> None:
+    prompt, student = TEXT if kind == "text" else zombie, student_with_encoders()
+    edited = ours.edit(replace(networks, student=student.network, mae=None), portrait, prompt, SETTINGS)
+    asked = student.read_prompt(prompt.text, prompt.picture)
+    aligned = AlignedPortrait(portrait.picture, portrait.camera, "given", False)
+    assert torch.equal(edited.triplane, student.edit_aligned(aligned, asked).triplane)
+    frozen = ours.edit(networks, portrait, prompt, SETTINGS)
+    assert not torch.allclose(edited.triplane, frozen.triplane, atol=1e-3)
 
 
 def test_pivotal_tuning_leaves_the_pivot_nearer_to_the_portrait_than_the_encoder(
