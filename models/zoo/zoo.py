@@ -236,11 +236,15 @@ def _load_own(name: str, folder: Path, device: str) -> Any:
         from models.judges.perceptual import Perceptual
 
         return Perceptual.load(folder).to(device)
+    network: torch.nn.Module
     if name == "identity":
-        from models.judges.identity import IdentityNet as Network
+        from models.judges.identity import IdentityNet
+
+        network = IdentityNet()
     else:
-        from models.faces.landmarks import LandmarkNet as Network  # type: ignore[assignment]
-    network = Network()
+        from models.faces.landmarks import LandmarkNet
+
+        network = LandmarkNet()
     network.load_state_dict(state(f"{name}.safetensors"))
     return network.eval().requires_grad_(False).to(device)
 

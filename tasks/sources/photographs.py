@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from data_catalog.config.settings import PROCEDURAL, AlignSettings, Settings
-from models.faces import alignment
 from tasks.sources.cropping import SeveralFaces, Unusable
 
 if TYPE_CHECKING:
@@ -88,8 +87,3 @@ def measure_blur(rgb: np.ndarray, crop: np.ndarray) -> float:
     side = 1 / float(np.hypot(*middle[0, :2]))
     picture = sample(rgb, middle, int(np.clip(side, 32, SHARP_PX)))
     return float(blur_effect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), h_size=EDGE_PX))
-
-
-def corners_of(crop: np.ndarray) -> np.ndarray:
-    """Corners (4, 2) px of a crop in its picture, in order around it."""
-    return alignment.apply_affine(alignment.invert_affine(crop), [[0, 0], [1, 0], [1, 1], [0, 1]])
