@@ -21,7 +21,7 @@ from models.checkpoints import WeightsError, file_digest
 
 if TYPE_CHECKING:
     from models.faces.recognition import Recogniser
-    from models.three_d.eg3d import Generator, LatentEncoder
+    from models.three_d.eg3d import Inverter
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
@@ -289,9 +289,7 @@ def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
     return teacher.eval().requires_grad_(False)
 
 
-def _load_inverter(
-    folder: Path, state: dict[str, Any], encoder_state: dict[str, Any], device: str
-) -> tuple[Generator, LatentEncoder]:
+def _load_inverter(folder: Path, state: dict[str, Any], encoder_state: dict[str, Any], device: str) -> Inverter:
     """The generator, and its encoder to w+, which the public one lacks."""
     from models.three_d.eg3d import Generator, GeneratorConfig, LatentEncoder
 
