@@ -79,7 +79,7 @@ class Pose(NamedTuple):
         forward = centred_rotation(self.camera)[:, 2]
         yaw, pitch = np.arctan2(-forward[0], -forward[2]), np.arcsin(np.clip(-forward[1], -1, 1))
         roll = -np.arctan2(self.crop[0, 1], self.crop[0, 0])
-        return tuple(float(np.rad2deg(angle)) for angle in (yaw, pitch, roll))  # type: ignore[return-value]
+        return float(np.rad2deg(yaw)), float(np.rad2deg(pitch)), float(np.rad2deg(roll))
 
 
 class PhotoFaces:

@@ -220,6 +220,9 @@ class LatentEncoder(nn.Module):
         return w_avg + self.base(hidden)[:, None] + offsets
 
 
+Inverter = tuple[Generator, LatentEncoder | None]  # the public generator has no encoder
+
+
 def normalise_second_moment(x: Tensor) -> Tensor:
     """x: (B, D), scaled to a mean square of 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()

@@ -26,12 +26,13 @@ from models.zoo.zoo import files_digest
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+VOCABULARY = 49408  # tokens of CLIP
 TEXT_TOWER = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
-    "vocab_size": 49408,
+    "vocab_size": VOCABULARY,
     "max_position_embeddings": 77,
     "projection_dim": 768,
     "hidden_act": "quick_gelu",
@@ -185,7 +186,7 @@ def write_tokenizer(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    words = (f"word{number}</w>" for number in range(TEXT_TOWER["vocab_size"] - len(tokens) - 2))  # type: ignore[operator]
+    words = (f"word{number}</w>" for number in range(VOCABULARY - len(tokens) - 2))
     vocabulary = {token: number for number, token in enumerate([*tokens, *words, START, END])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")

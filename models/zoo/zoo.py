@@ -21,7 +21,7 @@ from models.checkpoints import WeightsError, file_digest
 
 if TYPE_CHECKING:
     from models.faces.recognition import Recogniser
-    from models.three_d.eg3d import Generator, LatentEncoder
+    from models.three_d.eg3d import Inverter
     from models.three_d.live3d import Live3D
     from models.three_d.mae import Mae
 
@@ -236,11 +236,15 @@ def _load_own(name: str, folder: Path, device: str) -> Any:
         from models.judges.perceptual import Perceptual
 
         return Perceptual.load(folder).to(device)
+    network: torch.nn.Module
     if name == "identity":
-        from models.judges.identity import IdentityNet as Network
+        from models.judges.identity import IdentityNet
+
+        network = IdentityNet()
     else:
-        from models.faces.landmarks import LandmarkNet as Network  # type: ignore[assignment]
-    network = Network()
+        from models.faces.landmarks import LandmarkNet
+
+        network = LandmarkNet()
     network.load_state_dict(state(f"{name}.safetensors"))
     return network.eval().requires_grad_(False).to(device)
 
@@ -285,9 +289,7 @@ def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
     return teacher.eval().requires_grad_(False)
 
 
-def _load_inverter(
-    folder: Path, state: dict[str, Any], encoder_state: dict[str, Any], device: str
-) -> tuple[Generator, LatentEncoder]:
+def _load_inverter(folder: Path, state: dict[str, Any], encoder_state: dict[str, Any], device: str) -> Inverter:
     """The generator, and its encoder to w+, which the public one lacks."""
     from models.three_d.eg3d import Generator, GeneratorConfig, LatentEncoder
 

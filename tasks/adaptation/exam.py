@@ -18,8 +18,8 @@ from torch import Tensor
 from data_catalog.config.settings import Settings
 from models import procedural
 from models.pixels import signed
-from tasks.evaluation.methods import portrait_camera
 from tasks.evaluation.metrics import render_views, true_heads
+from tasks.evaluation.scene import portrait_camera
 from tasks.pictures.sheets import caption, contact_sheet, write_png
 from tasks.training.data import SampleRef, read_fields
 from tasks.training.reading import text_tokens

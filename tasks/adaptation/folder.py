@@ -24,12 +24,19 @@ from data_catalog.samples.seeds import derive
 from data_catalog.samples.shards import Sample
 from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.adaptation.pairs import HELD_OUT, LEARNED, write_pairs
-from tasks.align import find_detector
 from tasks.portraits import content_digest
 from tasks.prompts import ANSWERS, make_book
 from tasks.sources.cropping import Unusable, cut_edit
 from tasks.student.companions import tell_without
-from tasks.student.user_portrait import Portrait, cut_out, locate, read_picture
+from tasks.student.user_portrait import (
+    Detectors,
+    Portrait,
+    cut_out,
+    detector_names,
+    find_detectors,
+    locate,
+    read_picture,
+)
 from tasks.tables.samples import SampleRow
 from tasks.teach import NETWORKS, SHARD, Teachers, draw_view_cameras, encode_lesson, load_teachers, teach_sample
 
@@ -95,7 +102,7 @@ STAGE = Stage(
     split_by=("style",),
     reads=reads,
     sources=sources,
-    models=lambda settings: NETWORKS,
+    models=lambda settings: tuple(dict.fromkeys((*NETWORKS, *detector_names(settings)))),
     run=run,
 )
 
@@ -144,8 +151,8 @@ def _shorten(names: list[str]) -> str:
 
 def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> list[AlignedPair]:
     """Cut each pair, by key, with its split and its prompt.  book: as of the stage prompts."""
-    detector = find_detector(settings)
-    tell_without(detector, settings)
+    detectors = find_detectors(settings)
+    tell_without(detectors.own, settings)
     names = sorted((pair.name for pair in pairs), key=lambda name: derive("pairs", settings.adapt.seed, name))
     spare = len(pairs) - settings.adapt.pairs
     held_out = min(settings.adapt.held_out, max(spare, len(pairs) // SHARE_HELD_OUT, 1))
@@ -155,7 +162,7 @@ def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> 
     for place, name in enumerate([*names[:held_out], *learned]):
         pair = next(pair for pair in pairs if pair.name == name)
         split = HELD_OUT if place < held_out else LEARNED
-        portrait, edited = cut_pair(pair, detector, settings)
+        portrait, edited = cut_pair(pair, detectors, settings)
         portrait_id = f"p{content_digest(portrait.rgb)[:10]}"
         if portrait_id in taken:
             raise UserError("two pairs have the same portrait", first=taken[portrait_id], second=name)
@@ -179,10 +186,10 @@ def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> 
     return [chosen[key] for key in sorted(chosen)]
 
 
-def cut_pair(pair: Pair, detector: Any, settings: Settings) -> tuple[Portrait, np.ndarray]:
+def cut_pair(pair: Pair, detectors: Detectors, settings: Settings) -> tuple[Portrait, np.ndarray]:
     """The aligned portrait and its edited picture (H, W, 3) uint8, cut at the same place in any resolution."""
     rgb, edited = read_picture(pair.input, settings), read_picture(pair.edited, settings)
-    found, cropped = locate(rgb, detector, settings)
+    found, cropped = locate(rgb, detectors, settings)
     camera = np.asarray(found.camera, dtype=np.float32)
     portrait = Portrait(cut_out(rgb, found.crop, settings), camera, found.camera_source, cropped)
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 from data_catalog.config.settings import BaselinesSettings
 from models.camera import mirror_label, orbit_label, split_label
 from models.judges.perceptual import Perceptual
-from models.three_d.eg3d import Generator, Seen
+from models.three_d.eg3d import Generator, Inverter, Seen
 from models.three_d.live3d import Render
 from models.three_d.rendering import sample_rays
 from tasks.baselines.protocol import Edited, Networks, Portrait, optimise
@@ -40,10 +40,9 @@ class Inverted:
             return Edited(Seen(self.generator, self.ws), self.generator.planes(self.ws), unedited)
 
 
-def start(networks: Networks, portrait: Portrait) -> Inverted:
+def start(inverter: Inverter, portrait: Portrait) -> Inverted:
     """Start from the latent of the encoder, or from the mean one."""
-    assert networks.inverter is not None
-    generator, encoder = networks.inverter
+    generator, encoder = inverter
     w_avg = generator.backbone.mapping.w_avg
     if encoder is None:
         return Inverted(generator, w_avg.expand(1, generator.config.styles, -1))
@@ -52,41 +51,45 @@ def start(networks: Networks, portrait: Portrait) -> Inverted:
 
 
 def invert(
-    networks: Networks, portrait: Portrait, own: BaselinesSettings, steps: int, mirrored: bool = False
+    inverter: Inverter,
+    lpips: Perceptual,
+    portrait: Portrait,
+    own: BaselinesSettings,
+    steps: int,
+    mirrored: bool = False,
 ) -> Inverted:
     """Optimise the latent until the portrait's view is the portrait; `mirrored`: its mirror image counts as well."""
-    found = start(networks, portrait)
-    single = networks.inverter is not None and networks.inverter[1] is None
-    latent = (found.ws[:, :1] if single else found.ws).clone().requires_grad_()
+    found = start(inverter, portrait)
+    latent = (found.ws[:, :1] if inverter[1] is None else found.ws).clone().requires_grad_()
     image, label, generator = portrait.image, portrait.label, found.generator
 
     def loss(step: int) -> Tensor:
         ws = latent.expand(-1, generator.config.styles, -1)
         triplane = generator.planes(ws)
-        value = distance(networks.lpips, own.lpips_weight, generator.render(triplane, ws, label).image, image)
+        value = distance(lpips, own.lpips_weight, generator.render(triplane, ws, label).image, image)
         if mirrored:
             seen = generator.render(triplane, ws, mirror_label(label))
-            value = value + MIRROR_WEIGHT * _mirror_distance(networks, own, portrait, generator, triplane, ws, seen)
+            value = value + MIRROR_WEIGHT * _mirror_distance(lpips, own, portrait, generator, triplane, ws, seen)
         return value
 
     optimise([latent], loss, steps, own.invert_rate, "inversion", ramp=True)
     return Inverted(generator, latent.detach().expand(-1, generator.config.styles, -1))
 
 
-def tune(networks: Networks, portrait: Portrait, own: BaselinesSettings, pivot: Inverted) -> Inverted:
+def tune(lpips: Perceptual, portrait: Portrait, own: BaselinesSettings, pivot: Inverted) -> Inverted:
     """PTI: tune a copy of the generator until the pivot's view is the portrait."""
     generator = copy.deepcopy(pivot.generator)
     image, label = portrait.image, portrait.label
 
     def loss(step: int) -> Tensor:
         triplane = generator.planes(pivot.ws)
-        return distance(networks.lpips, own.lpips_weight, generator.render(triplane, pivot.ws, label).image, image)
+        return distance(lpips, own.lpips_weight, generator.render(triplane, pivot.ws, label).image, image)
 
     _tuning(generator, loss, own.pti_steps, own.tune_rate, "pivotal tuning")
     return Inverted(generator, pivot.ws)
 
 
-def tune_symmetric(networks: Networks, portrait: Portrait, own: BaselinesSettings, pivot: Inverted) -> Inverted:
+def tune_symmetric(lpips: Perceptual, portrait: Portrait, own: BaselinesSettings, pivot: Inverted) -> Inverted:
     """SPI: tune with pseudo views: portrait and mirror image warped by the pivot's depth, which is kept."""
     generator = copy.deepcopy(pivot.generator)
     image, label, ws = portrait.image, portrait.label, pivot.ws
@@ -99,7 +102,7 @@ def tune_symmetric(networks: Networks, portrait: Portrait, own: BaselinesSetting
 
     def loss(step: int) -> Tensor:
         triplane = generator.planes(ws)
-        value = distance(networks.lpips, own.lpips_weight, generator.render(triplane, ws, label).image, image)
+        value = distance(lpips, own.lpips_weight, generator.render(triplane, ws, label).image, image)
         side = orbit_label(float(yaws[step]), 0.0).to(label)
         seen = generator.render(triplane, ws, side)
         with torch.no_grad():
@@ -120,7 +123,9 @@ def invert_and_tune(networks: Networks, portrait: Portrait, own: BaselinesSettin
     """PTI of a portrait, once for all its prompts."""
 
     def make() -> Inverted:
-        return tune(networks, portrait, own, invert(networks, portrait, own, own.invert_steps))
+        assert networks.inverter is not None
+        pivot = invert(networks.inverter, networks.lpips, portrait, own, own.invert_steps)
+        return tune(networks.lpips, portrait, own, pivot)
 
     return portrait.once("pti", make)
 
@@ -129,8 +134,9 @@ def invert_symmetric(networks: Networks, portrait: Portrait, own: BaselinesSetti
     """SPI of a portrait, once for all its prompts."""
 
     def make() -> Inverted:
-        pivot = invert(networks, portrait, own, own.spi_invert_steps, mirrored=True)
-        return tune_symmetric(networks, portrait, own, pivot)
+        assert networks.inverter is not None
+        pivot = invert(networks.inverter, networks.lpips, portrait, own, own.spi_invert_steps, mirrored=True)
+        return tune_symmetric(networks.lpips, portrait, own, pivot)
 
     return portrait.once("spi", make)
 
@@ -162,7 +168,7 @@ def warp(image: Tensor, label: Tensor, source: Render, target: Render, camera: T
 
 
 def _mirror_distance(
-    networks: Networks,
+    lpips: Perceptual,
     own: BaselinesSettings,
     portrait: Portrait,
     generator: Generator,
@@ -179,7 +185,7 @@ def _mirror_distance(
         small = F.interpolate(flipped, warped.shape[-2:], mode="area")
         conflict = visible * (warped - small).abs().mean(dim=1, keepdim=True).clamp(0, 1)
         weight = F.interpolate(1 - conflict, image.shape[-2:], mode="nearest")
-    return distance(networks.lpips, own.lpips_weight, seen.image * weight, flipped * weight)
+    return distance(lpips, own.lpips_weight, seen.image * weight, flipped * weight)
 
 
 def _tuning(generator: Generator, loss: Callable[[int], Tensor], steps: int, rate: float, what: str) -> None:

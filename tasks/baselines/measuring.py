@@ -20,7 +20,7 @@ from data_catalog.config.styles import list_styles, read_style, style_path
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import BASELINE, Need, Partition, Stage, Summary, Work
 from tasks.evaluate import choose_references, training_poses
-from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Truth, Views, look, measure, summarise
+from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Asked, Truth, Views, look, measure, summarise
 from tasks.language.paraphrase import captions
 from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields, read_samples
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.baselines.protocol import Edit, Edited, Networks, Portrait, Prompt
-    from tasks.evaluation.methods import Evaluation
+    from tasks.evaluation.metrics import Judges
+    from tasks.evaluation.scene import Scene
 
 ROWS, PICTURES = "per_sample.parquet", "views"
 TEXT, IMAGE = "text", "image"  # kinds of prompt
@@ -102,7 +103,7 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     """Edit and measure the portraits of the partition's style; write a row and a strip of views for each edit."""
     from tasks.baselines.protocol import Diverged
 
-    evaluation, networks = load(work, method)
+    scene, judges, networks = load(work, method)
     tested, references = choose_edits(work)
     (work.folder / PICTURES).mkdir()
     rows: list[Row] = []
@@ -111,26 +112,23 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     for place, sample in enumerate(tested):
         fields = read_fields(sample)
         portrait = portrait_of(sample, fields, work.settings)
-        truth = evaluation.find_truths([sample]).get(sample.key)
+        truth = scene.find_truths([sample]).get(sample.key)
         for kind, prompt in prompts_of(sample, references).items():
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method.name}
             own |= {"kind": kind, "prompt": sample.prompt}
             try:
                 edited, seconds = timed(edit, networks, portrait, prompt, work.settings)
-                views = look(edited.model, edited.triplane, evaluation.all_cameras(sample))
+                views = look(edited.model, edited.triplane, scene.all_cameras(sample))
                 if not np.isfinite(views.depth).all():
                     raise Diverged(f"{method.title}: the edited head is not finite")
             except Diverged as error:
                 rejected[str(error)] += 1
                 continue
-            values = judge(evaluation, views, sample, fields, truth, prompt)
+            values = judge(judges, views, scene.ask(sample, fields), truth, prompt)
             rows.append(
-                {**own, "truth": truth is not None}
-                | values
-                | reconstruction(evaluation, edited, portrait)
-                | {"seconds": seconds}
+                {**own, "truth": truth is not None} | values | reconstruction(edited, portrait) | {"seconds": seconds}
             )
-            shown = views.part(slice(len(evaluation.cameras(sample))))
+            shown = views.part(slice(len(scene.cameras(sample))))
             write_strip(work.folder / PICTURES / f"{sample.key}-{kind}.png", shown)
         done = place + 1
         left = (time.monotonic() - started) / done * (len(tested) - done)
@@ -141,14 +139,14 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     return Summary(samples=len(rows), rejected=dict(rejected), metrics=means)
 
 
-def load(work: Work, method: Method) -> tuple[Evaluation, Networks]:
-    """Load the networks of a method and of the measures."""
+def load(work: Work, method: Method) -> tuple[Scene, Judges, Networks]:
+    """Load the networks of the measures and of a method, and set the scene."""
     from models.judges.captioner import Retrieval
     from models.three_d.inference import for_use
     from models.zoo import zoo
     from tasks.baselines.protocol import Networks
-    from tasks.evaluation.methods import Evaluation, Models
     from tasks.evaluation.metrics import Judges
+    from tasks.evaluation.scene import Scene
     from tasks.training.student_files import load_student
 
     settings = work.settings
@@ -166,10 +164,8 @@ def load(work: Work, method: Method) -> tuple[Evaluation, Networks]:
         mae=mae, student=student, inverter=found.get("generator"), captioner=captioner,
     )  # fmt: skip
     judges = Judges(zoo.load_recogniser(world, device), found["clip"], found["lpips"])
-    # Only its cameras and true heads are used here: no method of its own, so no student, editor or MAE.
-    models = Models(student, found["teacher"], editor, found["clip"], mae, judges)  # type: ignore[arg-type]
     poses = training_poses(read_samples(work.input("dataset").folder, work.root))
-    return Evaluation(models, settings, {}, {}, poses), networks
+    return Scene(settings, poses, found["teacher"].config.renderer.resolution), judges, networks
 
 
 def choose_edits(work: Work) -> tuple[list[SampleRef], dict[str, SampleRef]]:
@@ -194,7 +190,7 @@ def choose_edits(work: Work) -> tuple[list[SampleRef], dict[str, SampleRef]]:
 def portrait_of(sample: SampleRef, fields: Fields, settings: Settings) -> Portrait:
     """The portrait with its camera, the true one where it is known, as the measures use it."""
     from tasks.baselines.protocol import Portrait
-    from tasks.evaluation.methods import portrait_camera
+    from tasks.evaluation.scene import portrait_camera
 
     seed = derive("baselines", settings.baselines.seed, sample.portrait_id) % 2**31
     return Portrait(fields.portrait, portrait_camera(sample), settings.run.device, seed)
@@ -220,17 +216,13 @@ def timed(
     return edited, time.perf_counter() - started + portrait.spared - spared
 
 
-def judge(
-    evaluation: Evaluation, views: Views, sample: SampleRef, fields: Fields, truth: Truth | None, prompt: Prompt
-) -> dict[str, float | None]:
+def judge(judges: Judges, views: Views, asked: Asked, truth: Truth | None, prompt: Prompt) -> dict[str, float | None]:
     """The measures of `evaluate`; `clip` is the paper's CLIP_r: to the prompt as it was given, words or picture."""
-    judges = evaluation.models.judges
-    values = measure(judges, views, evaluation.ask(sample, fields), truth, prompt.picture)
-    seen = judges.clip.embed_images(views.pictures[:1])
-    return values | {"clip": float((seen * prompt.features(judges.clip)).sum())}
+    values = measure(judges, views, asked, truth, prompt.picture)
+    return values if prompt.picture is None else values | {"clip": values["clip_image"]}
 
 
-def reconstruction(evaluation: Evaluation, edited: Edited, portrait: Portrait) -> dict[str, float | None]:
+def reconstruction(edited: Edited, portrait: Portrait) -> dict[str, float | None]:
     """PSNR in dB of the method's own unedited head at the portrait's camera."""
     if edited.unedited is None:
         return {"reconstruction_psnr": None}

@@ -13,7 +13,7 @@ from PIL import Image
 from data_catalog.config.settings import Settings
 from tasks.baselines.measuring import IMAGE, PICTURES, TEXT, editor_steps
 from tasks.baselines.methods import METHODS, OURS
-from tasks.baselines.table import COLUMNS, PAPER_SECONDS, Row
+from tasks.baselines.table import PAPER_SECONDS, Row
 from tasks.templates import render
 from tasks.training.data import SampleRef, read_fields
 
@@ -26,8 +26,8 @@ def write_page(folder: Path, command: str, document: Row, settings: Settings, ab
     """Write the page.  absent: methods that did not run, and why."""
     text = render(
         "table1.md.j2",
-        command=command, document=document, settings=settings, columns=COLUMNS, paper=PAPER_SECONDS, ours=OURS,
-        absent=absent, sheet=SHEET, steps=editor_steps(settings), steered=[m.title for m in METHODS if m.steered],
+        command=command, document=document, settings=settings, paper=PAPER_SECONDS, ours=OURS,
+        absent=absent, sheet=SHEET, steps=editor_steps(settings),
     )  # fmt: skip
     path = folder / PAGE
     path.write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.judges.clip import Clip
     from models.judges.identity import IdentityNet
     from models.judges.perceptual import Perceptual
-    from models.three_d.eg3d import Generator, LatentEncoder
+    from models.three_d.eg3d import Inverter
     from models.three_d.live3d import Live3D, Render
     from models.three_d.mae import Mae
 
@@ -125,7 +125,7 @@ class Networks:
     editor: Editor | None = None
     mae: Mae | None = None
     student: Any = None
-    inverter: tuple[Generator, LatentEncoder | None] | None = None
+    inverter: Inverter | None = None
     captioner: Captioner | None = None
 
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from data_catalog.config.settings import Settings
-from data_catalog.samples.seeds import derive
 from data_catalog.store.fingerprint import digest_json
-from models.camera import orbit_label
 from models.pixels import signed
-from tasks.evaluation.metrics import WITHOUT_TARGET, Asked, Judges, Truth, Views, look, measure, true_heads
+from tasks.evaluation.metrics import WITHOUT_TARGET, Judges, Truth, Views, look, measure
+from tasks.evaluation.scene import Scene
 from tasks.evaluation.table import IMAGE_PROMPT, METHODS, NO_EDIT, SEEN_PROMPT, STUDENT, TEACHERS, TRUE_HEAD
 from tasks.progress import report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields
@@ -44,7 +43,7 @@ class Models:
     judges: Judges
 
 
-class Evaluation:
+class Evaluation(Scene):
     """Views of all methods on all samples; shared parts (a portrait, its truth) are made once."""
 
     def __init__(
@@ -59,8 +58,8 @@ class Evaluation:
 
         training_poses: (N, 25), of which pairs of views are drawn.
         """
-        self.models, self.settings, self.references, self.learned = models, settings, references, learned
-        self.training_poses = training_poses
+        super().__init__(settings, training_poses, models.teacher.config.renderer.resolution)
+        self.models, self.references, self.learned = models, references, learned
         self._plain: dict[str, Views] = {}
         self._kept: dict[str, dict[str, Views]] = {}
         self._truths: dict[str, Truth] = {}
@@ -96,11 +95,6 @@ class Evaluation:
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method}
             rows.append(own | {"prompt": sample.prompt, "truth": truth is not None} | values)
         return rows
-
-    def ask(self, sample: SampleRef, fields: Fields) -> Asked:
-        """Return the inputs of a sample's edit, and its cameras."""
-        cameras, poses = self.cameras(sample).numpy(), self.poses(sample)
-        return Asked(fields.portrait, sample.prompt, fields.pseudo_label, cameras, poses)
 
     def views(self, sample: SampleRef, fields: Fields, cameras: Tensor) -> dict[str, Views]:
         """Return the views of each method from cameras (V, 25)."""
@@ -149,39 +143,10 @@ class Evaluation:
             return self.encode(fields.pseudo_label)
         return torch.from_numpy(fields.triplane)[None].to(self.settings.run.device)
 
-    def cameras(self, sample: SampleRef) -> Tensor:
-        """(1 + novel_views, 25): the portrait's camera, the true one where it is known, then those around the front."""
-        own = self.settings.evaluate
-        angle = torch.arange(own.novel_views) * (2 * torch.pi / own.novel_views)
-        around = orbit_label(-own.view_yaw * torch.cos(angle), own.view_pitch * torch.sin(angle))
-        return torch.cat([torch.from_numpy(portrait_camera(sample))[None], around])
-
-    def poses(self, sample: SampleRef) -> np.ndarray:
-        """(2 * pose_pairs, 25) float32: pairs of cameras of training portraits, drawn for each test portrait.
-
-        Every style and method of a portrait is seen from the same ones.
-        """
-        own, known = self.settings.evaluate, self.training_poses
-        rng = np.random.default_rng(derive("poses", own.seed, sample.portrait_id))
-        pairs = [rng.choice(len(known), 2, replace=len(known) < 2) for _ in range(own.pose_pairs)]
-        return known[np.concatenate(pairs)]
-
-    def all_cameras(self, sample: SampleRef) -> Tensor:
-        """The cameras, and those of the pairs."""
-        return torch.cat([self.cameras(sample), torch.from_numpy(self.poses(sample))])
-
     def find_truths(self, tested: Sequence[SampleRef]) -> dict[str, Truth]:
-        """The true styled heads by key, in the procedural world."""
-        known = {s.key: s.portrait_seed for s in tested if s.true_camera is not None and s.portrait_seed is not None}
-        truths = {key: self._truths[key] for key in known if key in self._truths}
-        unknown = [sample for sample in tested if sample.key in known and sample.key not in truths]
-        for samples in group_samples(unknown, "portrait_id").values():
-            first, styles = samples[0], [sample.style for sample in samples]
-            size = self.settings.align.size
-            rays = self.models.teacher.config.renderer.resolution
-            cameras, poses = self.cameras(first).numpy(), self.poses(first)
-            heads = true_heads(known[first.key], cameras, size, styles, rays, poses)
-            truths |= {sample.key: heads[sample.style] for sample in samples if sample.style in heads}
+        """Return the true styled heads by key, those of kept samples from the cache."""
+        known = {sample.key: self._truths[sample.key] for sample in tested if sample.key in self._truths}
+        truths = known | super().find_truths([sample for sample in tested if sample.key not in known])
         self._truths |= {key: truth for key, truth in truths.items() if key in self._kept}
         return truths
 
@@ -193,8 +158,3 @@ class Evaluation:
     def _edit(self, fields: Fields, tokens: Tensor, kind: Any) -> Tensor:
         with torch.no_grad():
             return self.models.student.encode(signed(fields.portrait[None], self.settings.run.device), tokens, kind)
-
-
-def portrait_camera(sample: SampleRef) -> np.ndarray:
-    """(25,) float32: the portrait's true camera where it is known, else the estimated one."""
-    return sample.camera if sample.true_camera is None else sample.true_camera

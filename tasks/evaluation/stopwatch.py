@@ -14,7 +14,8 @@ import torch
 
 from data_catalog.config.settings import Settings
 from models.pixels import signed
-from tasks.evaluation.methods import Models, portrait_camera
+from tasks.evaluation.methods import Models
+from tasks.evaluation.scene import portrait_camera
 from tasks.evaluation.table import NO_EDIT, STUDENT, TEACHERS, TEACHERS_AS_EDITED
 from tasks.training.data import SampleRef, read_fields
 from tasks.training.reading import text_tokens

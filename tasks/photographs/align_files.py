@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from data_catalog.samples.encoding import encode_json, encode_png
 from data_catalog.samples.images import Rejected, read_image
 from data_catalog.store.fingerprint import digest_json, write_atomically
 from models.faces.alignment import apply_affine
+from models.zoo import zoo
 from tasks import align
 from tasks.photographs.drawing import draw_photograph, draw_portrait
 from tasks.pictures.inline import data_uri, encode_webp
@@ -65,8 +65,6 @@ class Job:
 
     def made_of(self) -> str:
         """Digest of all that decides on the results: the file, the settings and the networks."""
-        from models.zoo import zoo
-
         status = self.path.stat()
         own = {"align": self.settings.align.model_dump(), "max_pixels": self.settings.portraits.max_pixels}
         file = [str(self.path), status.st_size, status.st_mtime_ns]
@@ -130,7 +128,7 @@ def _align_faces(job: Job, rgb: np.ndarray, row: Row) -> None:
     """Fill in the row of a photograph (H, W, 3) uint8, and write its pictures."""
     drawn: list[tuple[np.ndarray, bool]] = []
     try:
-        places = align.find_faces(_detector(), rgb, job.settings)
+        places = align.find_faces(zoo.load("faces", "embedded"), rgb, job.settings)
     except align.Unusable as reason:
         places = [reason]
     for number, place in enumerate(places, start=1):
@@ -173,13 +171,6 @@ def _describe(name: str, place: align.Aligned) -> Row:
         "residual": round(pose.residual, 4),
         "blur": round(blur, 3),
     }
-
-
-@cache
-def _detector() -> Any:
-    from models.zoo import zoo
-
-    return zoo.load("faces", "embedded")
 
 
 def _start() -> None:

@@ -36,7 +36,7 @@ from tasks.student.companions import (
     tell_without,
 )
 from tasks.student.portrait3d import Portrait3D
-from tasks.student.user_portrait import Picture, Portrait, align_picture, read_picture
+from tasks.student.user_portrait import Detectors, Picture, Portrait, align_picture, read_picture
 from tasks.templates import TEMPLATES
 from tasks.training.reading import image_tokens, text_tokens
 from tasks.training.student_files import WEIGHTS as STORED_WEIGHTS
@@ -167,8 +167,7 @@ class Student(
 
     def align(self, image: Picture) -> Portrait:
         """Cut the portrait out of a picture as for training, and find its camera."""
-        known = self.companions
-        return align_picture(read_picture(image, self.settings), known.landmarks, self.settings, known.photographs)
+        return align_picture(read_picture(image, self.settings), self.companions.detectors, self.settings)
 
     def read_prompt(self, text: str | None, reference: Picture | None) -> Prompt:
         """Either a text or a picture as a prompt."""
@@ -203,7 +202,7 @@ class Student(
         size = self.settings.align.size
         grey = np.full((size, size, 3), 127, np.uint8)
         head, _ = self._compute_triplane(grey.tobytes(), grey.shape, Prompt("a portrait"))
-        portrait = align_picture(grey, None, self.settings)
+        portrait = align_picture(grey, Detectors(None), self.settings)
         Portrait3D(self.network, head, portrait, 0.0).look(0.0, 0.0)
         if self.companions.landmarks is not None:
             self.companions.landmarks.detect(grey[None])

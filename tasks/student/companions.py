@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_json
-from tasks.align import find_detector
+from tasks.student.user_portrait import Detectors, find_detectors
 
 if TYPE_CHECKING:
     from models.faces.mediapipe_faces import MediaPipeFaces
@@ -35,17 +35,18 @@ class Companions(NamedTuple):
     clip: Clip
     mae: Mae | None  # None in the export of a student that has its own
     landmarks: Detector | None  # None where no detector knows the faces: portraits then count as aligned
-    photographs: PhotoFaces | None = None  # beside a detector of procedural faces, for pictures of other ones
+    photographs: PhotoFaces | None = None  # as in `Detectors`
+
+    @property
+    def detectors(self) -> Detectors:
+        return Detectors(self.landmarks, self.photographs)
 
 
 def find_companions(settings: Settings) -> Companions:
     """Return the networks that the registry names for the settings' world."""
-    from models.faces.landmarks import LandmarkNet
     from models.zoo import zoo
 
-    detector = find_detector(settings)
-    photographs = zoo.load("faces", settings.world) if isinstance(detector, LandmarkNet) else None
-    return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), detector, photographs)
+    return Companions(zoo.load("clip", settings.world), zoo.load("mae", settings.world), *find_detectors(settings))
 
 
 def tell_without(detector: Detector | None, settings: Settings) -> None:

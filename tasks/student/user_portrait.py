@@ -14,9 +14,9 @@ from data_catalog.config.settings import Settings
 from data_catalog.samples.images import Rejected, decode_image, decode_picture, read_image
 from models.faces import alignment
 from tasks import align
+from tasks.sources.photographs import DETECTOR, detector_name, looks_for_faces
 
 if TYPE_CHECKING:
-    from models.faces.landmarks import LandmarkNet
     from models.faces.photo_faces import PhotoFace, PhotoFaces
 
 # A portrait that a user asks for is cut whatever its size and blur.
@@ -27,6 +27,13 @@ ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its 
 Picture = str | Path | bytes | np.ndarray | Image.Image
 
 log = logging.getLogger(__name__)
+
+
+class Detectors(NamedTuple):
+    """Detectors of the faces in a user's pictures."""
+
+    own: align.Detector | None  # None: every picture counts as aligned
+    photographs: PhotoFaces | None = None  # beside a detector of procedural heads, which knows nothing of other faces
 
 
 class Portrait(NamedTuple):
@@ -61,14 +68,25 @@ def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
     return image.rgb
 
 
-def align_picture(
-    rgb: np.ndarray, detector: align.Detector | None, settings: Settings, photographs: PhotoFaces | None = None
-) -> Portrait:
-    """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned.
+def detector_names(settings: Settings) -> tuple[str, ...]:
+    """Names of the networks of `find_detectors`."""
+    if not looks_for_faces(settings):
+        return ()
+    own = detector_name(settings)
+    return (own,) if own == DETECTOR or settings.world == "paper" else (own, DETECTOR)
 
-    photographs: as in `locate`.
-    """
-    found, cropped = locate(rgb, detector, settings, photographs)
+
+def find_detectors(settings: Settings) -> Detectors:
+    """Return the detector of the settings' faces and, beside that of procedural heads, that of photographs."""
+    from models.zoo import zoo
+
+    further = [zoo.load(name, settings.world) for name in detector_names(settings)[1:]]
+    return Detectors(align.find_detector(settings), *further)
+
+
+def align_picture(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> Portrait:
+    """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
+    found, cropped = locate(rgb, detectors, settings)
     return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped, found.faces)
 
 
@@ -80,19 +98,16 @@ def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
     return [detector.pose(face).crop for face in detector.find(rgb) if face.clear]
 
 
-def locate(
-    rgb: np.ndarray, detector: align.Detector | None, settings: Settings, photographs: PhotoFaces | None = None
-) -> tuple[align.Aligned, bool]:
+def locate(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> tuple[align.Aligned, bool]:
     """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
 
     Of several faces in a photograph it is the largest; a warning says so.
-    photographs: detector for pictures of which the embedded `detector` knows nothing; None: the project's own.
     """
     size = (rgb.shape[1], rgb.shape[0])
     found = align.assume_frontal(size)
-    if detector is not None:
+    if detectors.own is not None:
         try:
-            found = _find_largest(rgb, detector, settings, photographs)
+            found = _find_largest(rgb, detectors.own, detectors.photographs, settings)
         except align.Unusable as reason:
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
@@ -101,12 +116,10 @@ def locate(
 
 
 def _find_largest(
-    rgb: np.ndarray, detector: align.Detector, settings: Settings, photographs: PhotoFaces | None
+    rgb: np.ndarray, detector: align.Detector, photographs: PhotoFaces | None, settings: Settings
 ) -> align.Aligned:
-    from models.faces.landmarks import LandmarkNet
-
-    if isinstance(detector, LandmarkNet):
-        return _find_in_any(rgb, detector, settings, photographs)
+    if photographs is not None:
+        return _find_in_any(rgb, detector, photographs, settings)
 
     def find(faces: str) -> align.Aligned:
         own = settings.align.model_copy(update=ANY_FACE | {"faces": faces})
@@ -119,20 +132,18 @@ def _find_largest(
 
 
 def _find_in_any(
-    rgb: np.ndarray, detector: LandmarkNet, settings: Settings, photographs: PhotoFaces | None
+    rgb: np.ndarray, detector: align.Detector, photographs: PhotoFaces, settings: Settings
 ) -> align.Aligned:
     """Find the face of a picture that may be a procedural head or a photograph, of which this detector knows nothing.
 
     Where the detector of photographs sees no face at the points that this one found, they are not a face's.
     """
-    from models.zoo import zoo
-
     points, reason = None, align.Unusable("no face found")
     try:
         points = align.detect(detector, rgb, settings)
     except align.Unusable as error:
         reason = error
-    faces = [face for face in (photographs or zoo.load("faces", "embedded")).find(rgb) if face.clear]
+    faces = [face for face in photographs.find(rgb) if face.clear]
     if faces and (points is None or not any(_is_of(points, face) for face in faces)):
         return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces))
     if points is None:

@@ -28,9 +28,9 @@ from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.distill import make_student
 from tasks.evaluate import choose_references, choose_tested, evaluate, training_poses
-from tasks.evaluation import methods
+from tasks.evaluation import scene
 from tasks.evaluation.figure import list_lines
-from tasks.evaluation.methods import Evaluation, Models
+from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import (
     MEASURES,
     TRUE_MEASURES,
@@ -99,7 +99,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     heads = mock.Mock(wraps=true_heads)
     told = listening(lambda progress: known.append((progress.step, heads.call_count)))
     edit = mock.Mock(wraps=models.editor.edit)
-    with told, mock.patch.object(methods, "true_heads", heads), mock.patch.object(models.editor, "edit", edit):
+    with told, mock.patch.object(scene, "true_heads", heads), mock.patch.object(models.editor, "edit", edit):
         summary = evaluate(work, models)
     steps = [call.args[3] for call in edit.call_args_list]
     assert steps == [EVALUATE.timed_editor_steps, settings.edit.steps] * 2  # in each of two turns
@@ -283,10 +283,10 @@ def test_pairs_of_views_are_poses_of_the_training_portraits(tmp_path: Path) -> N
     assert len(known) == taught.SPLITS.count("train")  # a portrait counts once, whatever its styles
     assert len(training_poses([sample for sample in samples if sample.split == "test"])) == taught.SPLITS.count("test")
     settings = Settings(evaluate=EvaluateSettings(pose_pairs=3))
-    evaluation = Evaluation(mock.Mock(), settings, {}, {}, known)
+    seen_by = scene.Scene(settings, known, rays=32)
     drawn: dict[str, np.ndarray] = {}
     for sample in (sample for sample in samples if sample.split == "test"):
-        poses = evaluation.poses(sample)
+        poses = seen_by.poses(sample)
         assert poses.shape == (6, 25)
         assert all((known == pose).all(axis=1).any() for pose in poses)
         assert all((one != other).any() for one, other in poses.reshape(3, 2, 25))

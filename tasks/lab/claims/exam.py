@@ -25,6 +25,7 @@ from models.three_d.student import Features
 from tasks.evaluate import choose_tested, training_poses
 from tasks.evaluation.methods import Evaluation, Models
 from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Judges, Truth, Views, look, measure
+from tasks.evaluation.scene import Scene
 from tasks.evaluation.stopwatch import time_all
 from tasks.evaluation.table import STUDENT, TEACHERS
 from tasks.pictures.sheets import contact_sheet
@@ -88,7 +89,7 @@ def make_bench(folder: Path, root: Path, settings: Settings, models: Models) -> 
         raise UserError("the dataset has none of the chosen styles", styles=", ".join(styles or []))
     check_no_leakage(samples)
     tested, poses = choose_tested(samples, settings.evaluate), training_poses(samples)
-    truths = Evaluation(models, settings, {}, {}, poses).find_truths(tested)
+    truths = Scene(settings, poses, models.teacher.config.renderer.resolution).find_truths(tested)
     return Bench(models, settings, samples, tested, {s.key: read_fields(s) for s in tested}, truths, poses)
 
 

@@ -18,10 +18,10 @@ from flows.run.engine import read_parameters
 from models.procedural.photo import raw_photo
 from models.three_d.adaptation import read_delta
 from tasks.adaptation import folder as adapt_folder
-from tasks.adaptation.folder import cut_pair, find_pairs
+from tasks.adaptation.folder import STAGE, cut_pair, find_pairs
 from tasks.adaptation.pairs import read_pairs
-from tasks.align import find_detector
 from tasks.student.api import Student
+from tasks.student.user_portrait import Detectors, find_detectors
 from tasks.training.data import read_fields
 from tests.worlds import pupil
 
@@ -62,10 +62,18 @@ def test_a_folder_that_will_not_do_is_one_message(tmp_path: Path) -> None:
 def test_an_edited_picture_is_cut_where_its_input_is(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, photos(3))
     settings = settings_of(folder)
-    portrait, edited = cut_pair(find_pairs(folder)[0], find_detector(settings), settings)
+    portrait, edited = cut_pair(find_pairs(folder)[0], find_detectors(settings), settings)
     assert portrait.cropped
     assert portrait.rgb.shape == edited.shape == (64, 64, 3)
     assert np.abs(portrait.rgb.astype(int) + edited - 255).max() <= 2
+
+
+def test_the_stage_names_every_network_that_looks_for_the_faces(tmp_path: Path) -> None:
+    own = settings_of(tmp_path)
+    photographs = own.model_copy(update={"portraits": own.portraits.model_copy(update={"source": str(tmp_path)})})
+    assert {"landmarks", "faces"} <= {*STAGE.models(own)}
+    assert "faces" in STAGE.models(photographs)
+    assert len(set(STAGE.models(own))) == len(STAGE.models(own))
 
 
 def test_an_edited_picture_may_have_another_resolution(tmp_path: Path) -> None:
@@ -73,7 +81,7 @@ def test_an_edited_picture_may_have_another_resolution(tmp_path: Path) -> None:
     twice = {name: picture.repeat(2, axis=0).repeat(2, axis=1) for name, picture in inputs.items()}
     folder = write_folder(tmp_path, inputs, twice)
     settings = settings_of(folder)
-    portrait, edited = cut_pair(find_pairs(folder)[0], find_detector(settings), settings)
+    portrait, edited = cut_pair(find_pairs(folder)[0], find_detectors(settings), settings)
     assert portrait.cropped
     assert np.abs(portrait.rgb.astype(int) - edited).mean() < 2
 
@@ -93,7 +101,7 @@ def test_pictures_of_two_shapes_and_a_portrait_that_comes_twice_are_refused(tmp_
     low = {name: picture[:-2] for name, picture in inputs.items()}
     folder = write_folder(tmp_path / "sizes", inputs, low)
     with pytest.raises(UserError, match="'photo_0' differ in shape") as raised:
-        cut_pair(find_pairs(folder)[0], None, settings_of(folder))
+        cut_pair(find_pairs(folder)[0], Detectors(None), settings_of(folder))
     assert raised.value.fields["edited"] == "128 x 126"
     assert "crop" in str(raised.value.hint)
     twice = settings_of(write_folder(tmp_path / "twice", inputs | {"again": inputs["photo_1"]}))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from models.three_d.eg3d import Seen
 from models.zoo import zoo
 from tasks.baselines import inversion, ip2p_live3d, live3d_styleclip, ours, protocol, pti_styleclip, spi_nada, styleclip
 from tasks.baselines.protocol import Diverged, Edited, Networks, Portrait, Prompt, optimise
-from tests.worlds.pupil import network
+from tasks.student.user_portrait import Portrait as AlignedPortrait
+from tests.worlds.pupil import network, student_with_encoders
 
 LABEL = orbit_label(0.25, 0.05)
 Loss = Callable[[int], Tensor]
@@ -116,13 +118,27 @@ def test_every_method_edits_by_words_and_by_a_picture_and_leaves_the_shared_netw
         assert float((seen.image[:1] - plain).abs().mean()) > 1e-3  # something was edited
 
 
+@pytest.mark.parametrize("kind", ["text", "picture"])
+def test_a_student_with_encoders_of_its_own_reads_the_prompt_by_them(
+    kind: str, networks: Networks, portrait: Portrait, zombie: Prompt
+) -> None:
+    prompt, student = TEXT if kind == "text" else zombie, student_with_encoders()
+    edited = ours.edit(replace(networks, student=student.network, mae=None), portrait, prompt, SETTINGS)
+    asked = student.read_prompt(prompt.text, prompt.picture)
+    aligned = AlignedPortrait(portrait.picture, portrait.camera, "given", False)
+    assert torch.equal(edited.triplane, student.edit_aligned(aligned, asked).triplane)
+    frozen = ours.edit(networks, portrait, prompt, SETTINGS)
+    assert not torch.allclose(edited.triplane, frozen.triplane, atol=1e-3)
+
+
 def test_pivotal_tuning_leaves_the_pivot_nearer_to_the_portrait_than_the_encoder(
     networks: Networks, portrait: Portrait
 ) -> None:
-    start = inversion.start(networks, portrait)
+    assert networks.inverter is not None
+    start = inversion.start(networks.inverter, portrait)
     own = BaselinesSettings(pti_steps=30)
-    pivot = inversion.invert(networks, portrait, own, 40)
-    tuned = inversion.tune(networks, portrait, own, pivot)
+    pivot = inversion.invert(networks.inverter, networks.lpips, portrait, own, 40)
+    tuned = inversion.tune(networks.lpips, portrait, own, pivot)
     encoded, found, final = (psnr(each.edited(), portrait) for each in (start, pivot, tuned))
     assert encoded < found < final
     assert torch.equal(tuned.ws, pivot.ws)
@@ -131,10 +147,9 @@ def test_pivotal_tuning_leaves_the_pivot_nearer_to_the_portrait_than_the_encoder
 
 def test_without_an_encoder_the_latent_is_one_w_from_the_mean(networks: Networks, portrait: Portrait) -> None:
     assert networks.inverter is not None
-    bare = Networks(
-        networks.teacher, networks.clip, networks.identity, networks.lpips, inverter=(networks.inverter[0], None)
-    )
-    start, found = inversion.start(bare, portrait), inversion.invert(bare, portrait, SETTINGS.baselines, 5)
+    bare = (networks.inverter[0], None)
+    start = inversion.start(bare, portrait)
+    found = inversion.invert(bare, networks.lpips, portrait, SETTINGS.baselines, 5)
     assert torch.equal(start.ws[0, 3], networks.inverter[0].backbone.mapping.w_avg)
     assert torch.equal(found.ws[:, :1].expand_as(found.ws), found.ws)
     assert not torch.equal(found.ws, start.ws)
@@ -165,9 +180,10 @@ def test_nada_trains_the_synthesis_and_neither_mapping_nor_image_layers(networks
 
 
 def test_tuning_leaves_the_mapping_as_it_is(networks: Networks, portrait: Portrait) -> None:
-    pivot = inversion.start(networks, portrait)
+    assert networks.inverter is not None
+    pivot = inversion.start(networks.inverter, portrait)
     for tune in (inversion.tune, inversion.tune_symmetric):
-        tuned = tune(networks, portrait, SETTINGS.baselines, pivot)
+        tuned = tune(networks.lpips, portrait, SETTINGS.baselines, pivot)
         before, after = pivot.generator.state_dict(), tuned.generator.state_dict()
         changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
         assert {key.split(".")[0] for key in changed} >= {"backbone", "decoder", "superresolution"}
@@ -210,9 +226,10 @@ def test_a_picture_warps_onto_itself_and_hides_what_lies_behind(networks: Networ
 def test_the_mirrored_view_of_a_turned_head_counts(
     networks: Networks, portrait: Portrait, values: dict[str, list[float]]
 ) -> None:
-    single = inversion.invert(networks, portrait, SETTINGS.baselines, 1)
+    assert networks.inverter is not None
+    single = inversion.invert(networks.inverter, networks.lpips, portrait, SETTINGS.baselines, 1)
     alone = values["inversion"][0]
-    inversion.invert(networks, portrait, SETTINGS.baselines, 1, mirrored=True)
+    inversion.invert(networks.inverter, networks.lpips, portrait, SETTINGS.baselines, 1, mirrored=True)
     assert values["inversion"][0] > alone
     assert torch.equal(mirror_label(mirror_label(LABEL)), LABEL)
     assert single.ws.shape[1] == single.generator.config.styles

@@ -15,7 +15,7 @@ from tasks import align
 from tasks.sources.photographs import kind_of_faces
 from tasks.student.api import Student
 from tasks.student.companions import find_companions
-from tasks.student.user_portrait import align_picture, locate
+from tasks.student.user_portrait import align_picture, find_detectors, locate
 from tasks.video.source import open_clip
 from tasks.video.track import track
 from tests.tasks.test_align_photographs import head, photograph, two
@@ -32,15 +32,15 @@ def test_the_largest_face_of_a_group_on_its_side_is_cut_upright(
 ) -> None:
     group = np.ascontiguousarray(np.rot90(two()))
     with caplog.at_level(logging.WARNING):
-        portrait = align_picture(group, align.find_detector(settings), settings)
+        portrait = align_picture(group, find_detectors(settings), settings)
     assert (portrait.cropped, portrait.faces) == (True, 2)
     assert portrait.camera_source == ("pnp" if settings is PROCEDURAL else "mesh")
     assert "2 faces were found: the largest is taken" in caplog.text
     # Upright, as from the group upright.
-    upright = align_picture(two(), align.find_detector(settings), settings)
+    upright = align_picture(two(), find_detectors(settings), settings)
     assert np.abs(portrait.rgb.astype(float) - upright.rgb).mean() < 8
     assert np.abs(portrait.rgb[::-1].astype(float) - upright.rgb).mean() > 15
-    found, _ = locate(group, align.find_detector(settings), settings)
+    found, _ = locate(group, find_detectors(settings), settings)
     middle = alignment.apply_affine(alignment.invert_affine(found.crop), [0.5, 0.5])
     assert middle == pytest.approx([230, 700], abs=60), "the larger of the two"
 
@@ -50,14 +50,14 @@ def test_a_procedural_head_keeps_the_points_of_its_own_detector() -> None:
     for seed in range(4):
         rgb = procedural.raw_photo(seed).rgb
         own = align.fit_portrait(align.detect(detector, rgb, PROCEDURAL), PROCEDURAL)
-        found, _ = locate(rgb, detector, PROCEDURAL)
+        found, _ = locate(rgb, find_detectors(PROCEDURAL), PROCEDURAL)
         assert np.array_equal(found.camera, own.camera)
 
 
 def test_a_picture_without_a_face_says_that_it_counts_as_frontal(caplog: pytest.LogCaptureFixture) -> None:
     for settings in (PROCEDURAL, PHOTOGRAPHS):
         caplog.clear()
-        portrait = align_picture(data.coffee(), align.find_detector(settings), settings)
+        portrait = align_picture(data.coffee(), find_detectors(settings), settings)
         assert portrait.camera_source == "assumed_frontal"
         assert "taken as aligned and frontal: " in caplog.text
 
@@ -69,14 +69,14 @@ def test_an_exported_student_of_photographs_finds_the_same_face(tmp_path: Path) 
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     assert (kind_of_faces(again.settings), kind_of_faces(PROCEDURAL)) == ("paper", "embedded")
     first, second = (
-        align_picture(data.astronaut(), each.companions.landmarks, each.settings) for each in (student, again)
+        align_picture(data.astronaut(), each.companions.detectors, each.settings) for each in (student, again)
     )
     assert (first.camera == second.camera).all()
     assert second.camera_source == "mesh"
 
 
 def test_a_small_or_blurred_face_is_cut_all_the_same() -> None:
-    portrait = align_picture(photograph((head(44), 200, 200)), align.find_detector(PHOTOGRAPHS), PHOTOGRAPHS)
+    portrait = align_picture(photograph((head(44), 200, 200)), find_detectors(PHOTOGRAPHS), PHOTOGRAPHS)
     assert portrait.camera_source == "mesh"
 
 

@@ -22,7 +22,7 @@ from models.zoo import zoo
 from tasks import align
 from tasks.adaptation import folder as own_pairs
 from tasks.student.companions import NO_DETECTOR, Companions, find_companions, load_companions, save_companions
-from tasks.student.user_portrait import Portrait, align_picture
+from tasks.student.user_portrait import Detectors, Portrait, align_picture, find_detectors
 from tasks.training.student_files import save_student
 from tasks.video.source import open_clip
 from tasks.video.track import track
@@ -85,12 +85,11 @@ def photograph() -> np.ndarray:
 
 
 def test_a_photograph_is_cut_where_the_registry_s_detector_finds_the_face(paper: Settings) -> None:
-    detector = align.find_detector(paper)
-    found = align_picture(photograph(), detector, paper)
+    found = align_picture(photograph(), find_detectors(paper), paper)
     assert (found.camera_source, found.cropped) == ("pnp", True)
     expected = align.fit_portrait(FIVE, paper)
     assert np.allclose(found.camera, expected.camera)
-    middle = align_picture(photograph(), None, paper)
+    middle = align_picture(photograph(), Detectors(None), paper)
     assert middle.camera_source == "assumed_frontal"
     assert not np.array_equal(found.rgb, middle.rgb)
 
@@ -122,7 +121,7 @@ def test_an_export_carries_the_detector_s_model_and_finds_the_same_face(
     save_companions(Companions(small.clip, small.mae, align.find_detector(paper)), tmp_path / "out")
     assert (tmp_path / "out" / "landmarks" / "face_landmarker.task").read_bytes() == b"model of the landmarker"
     (tmp_path / "face.task").unlink()  # the export needs nothing of the machine that wrote it
-    again = load_companions(tmp_path / "out").landmarks
+    again = load_companions(tmp_path / "out").detectors
     assert align_picture(photograph(), again, paper).camera_source == "pnp"
     monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", None)
     assert load_companions(tmp_path / "out").landmarks is None

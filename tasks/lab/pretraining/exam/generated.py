@@ -14,7 +14,7 @@ from models.pixels import signed, to_bytes, to_levels
 from models.three_d.eg3d import Generator, LatentEncoder, Seen
 from models.zoo import zoo
 from tasks.baselines.inversion import Inverted, invert, start
-from tasks.baselines.protocol import Networks, Portrait
+from tasks.baselines.protocol import Portrait
 from tasks.lab.pretraining.marks import Examined, Sheet, grade, mean_of
 from tasks.lab.pretraining.networks.generator import latents
 from tasks.lab.pretraining.pictures import SIZE_PX, VALIDATION_SEEDS, Pictures
@@ -57,9 +57,9 @@ def _invert(
 ) -> tuple[float, float, float]:
     """PSNR in dB of the encoder's head, then of the optimised one, at the portrait's camera and from both sides."""
     lpips, plain = zoo.load("lpips", "embedded"), procedural.portrait(VALIDATION_SEEDS + person)
-    networks = Networks(teacher=None, clip=None, identity=None, lpips=lpips, inverter=(generator, encoder))  # type: ignore[arg-type]
+    inverter = (generator, encoder)
     portrait = Portrait(pictures.crops[person, 0], pictures.crop_cameras[person])
-    encoded, inverted = start(networks, portrait), invert(networks, portrait, BaselinesSettings(), STEPS)
+    encoded, inverted = start(inverter, portrait), invert(inverter, lpips, portrait, BaselinesSettings(), STEPS)
     sides = [
         _psnr(inverted, label, signed(to_levels(procedural.render(plain, label[0], SIZE_PX).rgb)[None]))
         for label in (orbit_label(-YAW, 0.0), orbit_label(YAW, 0.0))
