@@ -21,7 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show the state: partitions, snapshots, the last runs, services."""
+    """Show what is made, the yields, the last runs, services."""
     from flows.care.status import describe_status
 
     screen.show(describe_status(Workspace.open(profile, overrides)), as_json, status_table)
@@ -29,7 +29,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Hash every file of every live record again and check keys, fields and splits."""
+    """Hash every file again; check keys, fields and splits."""
     from flows.care.verify import verify_store
 
     document = verify_store(Workspace.open(profile, overrides))
@@ -40,7 +40,7 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Verify, make exactly the damaged partitions again, and rebuild the index."""
+    """Make exactly the damaged partitions again. Verifies before, and rebuilds the index."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -66,7 +66,7 @@ def gc(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """List folders that nothing refers to, and delete them: with --yes or, on a terminal, after a question."""
+    """List what nothing uses any more, and ask before deleting it. With --yes it does not ask."""
     from flows.care import collect
 
     workspace = Workspace.open(profile, overrides)
@@ -101,7 +101,7 @@ def doctor(
         bool, typer.Option("--random-weights", help="Rehearse with random networks of the paper's size.")
     ] = False,
 ) -> None:
-    """Check this machine: packages, device, weights, disk, services."""
+    """Check this machine: packages, device, weights, disk."""
     if rehearse or random_weights:
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through

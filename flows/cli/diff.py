@@ -55,7 +55,7 @@ def diff(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show the differences between two datasets: samples, scores by style, settings."""
+    """Compare two datasets: samples, scores by style, settings."""
     from flows.ask.dataset_comparison import diff_datasets
 
     screen.show(diff_datasets(a, b, page, Workspace.open(profile, overrides)), as_json, diff_table)

@@ -25,7 +25,7 @@ def plan(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show what would run, why, and what it costs, without running anything."""
+    """Show what would run, why, and at what price; run nothing."""
     from flows.ask.missing import outlook
     from flows.ask.plan import describe_plan
 
@@ -42,7 +42,7 @@ def why(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show why one partition would run: each input of its fingerprint, then and now."""
+    """Show why one partition would run: each input, then and now."""
     from flows.ask.why import explain_partition
 
     screen.show(explain_partition(partition, Workspace.open(profile, overrides)), as_json, why_table)
@@ -55,7 +55,7 @@ def accept(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Declare a stage's partitions valid for its changed code, as after a refactoring."""
+    """Keep the partitions of a stage whose code changed. They count as made by it, as after a refactoring."""
     from flows.ask.why import accept_stage
 
     screen.show(accept_stage(stage, Workspace.open(profile, overrides)), as_json, accepted_lines)

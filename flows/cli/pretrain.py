@@ -22,7 +22,7 @@ def pretrain(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the embedded networks from the procedural world, examine them, and write their card and a report."""
+    """Train the embedded networks again, and examine them. Writes their card and a report."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 

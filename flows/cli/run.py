@@ -26,7 +26,7 @@ def build(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Build the dataset in this process, from portraits to a snapshot; only outdated partitions are computed."""
+    """Build the dataset: make what is missing or outdated. It runs in this process, from portraits to a snapshot."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -42,7 +42,7 @@ def distill(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the student from a dataset, unless it exists."""
+    """Train the student from the dataset, unless it exists."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -59,7 +59,7 @@ def evaluate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a student on held-out portraits and prompts against its teachers."""
+    """Measure a student against its teachers. Portraits and prompts are held out."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -83,7 +83,7 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Trigger a flow's Prefect deployment of the profile (the server must be up: make up)."""
+    """Trigger a flow's Prefect deployment; make up starts the server."""
     with screen.only_results_on_stdout():
         from flows.run.engine import trigger
 
@@ -95,7 +95,7 @@ def run(
 
 @app.command()
 def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Run only the failed partitions of this profile's last run, and those that waited for them."""
+    """Run what failed in the last run, and what waited for it. Other partitions stay as they are."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 

@@ -21,7 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the students: names, settings that differ from the profile, measures, uses."""
+    """List the students: names, measures, settings, uses. Settings are those that differ from the profile."""
     from flows.ask.shelf import describe_students
 
     screen.show(describe_students(Workspace.open(profile, overrides)), as_json, students_table)
@@ -29,7 +29,7 @@ def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
 
 @app.command()
 def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the datasets: settings that differ from the profile, samples, students that learned from them."""
+    """List the datasets: samples, styles, settings, students. Settings are those that differ from the profile."""
     from flows.ask.shelf import describe_datasets
 
     screen.show(describe_datasets(Workspace.open(profile, overrides)), as_json, datasets_table)
@@ -48,7 +48,7 @@ def promote(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Give a student a name for --student, and for --dataset, where it stands for the student's dataset."""
+    """Give a student a name. For --dataset it stands for the student's dataset."""
     with screen.only_results_on_stdout():
         from flows.ask.shelf import promote as give_name
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data_catalog.config.places import data_root
+from data_catalog.products.names import names_of
 from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import (
@@ -49,7 +51,7 @@ def edit(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Edit portraits with a student: the edited portrait, novel views, a turntable, a mesh."""
+    """Edit portraits: the picture, other views, a turntable, a mesh."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from tasks.student.edit_files import Products, edit_portraits
@@ -72,7 +74,7 @@ def export(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Write a student as a self-contained folder, or a dataset in the layout of EG3D or 3DPE."""
+    """Write a student, or a dataset, for use elsewhere. A student is a self-contained folder."""
     if form not in ("hf", "eg3d", "3dpe"):
         raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
@@ -94,7 +96,7 @@ def import_student(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Put the student that the paper's authors published into the store, where it is used like one of ours."""
+    """Take in the student that the paper's authors published. It is then used like one of ours."""
     with screen.only_results_on_stdout():
         from tasks.student import importing
 
@@ -114,11 +116,12 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
     """Print the document of `edit_portraits`: the student first, the pictures last."""
     for image in document["rejected"]:
         say(f"not edited: {image['reason']}", console)
+    names = "".join(f", named {name}" for name in names_of(data_root(), document["student"]))
     aligned, camera = document["aligned_here"], document["camera_source"]
     camera += "" if document["detects"] else ", for there is no face detector"
     adapted = f", adapted to {document['style']}" if document["style"] else ""
     rows = {
-        "student": f"{shown(document['student'])}{adapted}",
+        "student": f"{shown(document['student'])}{names}{adapted}",
         "portraits": f"{document['portraits']} edited, {aligned} aligned on the way",
         "camera": camera,
         "portrait to picture": f"{document['seconds']:.3g} s",

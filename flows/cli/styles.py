@@ -17,7 +17,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def styles(
     context: typer.Context, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
 ) -> None:
-    """List the styles of the profile: prompts, state, samples kept and their share; or add one, or check them."""
+    """List the styles; add one, or check them. Prompts, state, samples kept and their share."""
     if context.invoked_subcommand is not None:
         return
     from flows.ask.styles import describe_styles
