@@ -156,6 +156,8 @@ def status_table(document: Document, console: Console) -> None:
         console.print()
         funnel_table(document["funnels"], console)
         console.print()
+    for key, message in document["failed"].items():
+        console.print(f"failed: {key}: {message}", soft_wrap=True)
     for state in ("running", "killed"):
         for run in document[state]:
             place = f"at {run['stage'] or 'its start'}, since {run['began']}, process {run['pid']} on {run['host']}"

@@ -52,6 +52,9 @@ def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json
 
 def styles_table(document: Document, console: Console) -> None:
     show_rows(document["styles"], ("style", "state", "train", "test", "kept", "yield", "seed_prompt"), console)
+    for row in document["styles"]:
+        if row["problem"]:
+            console.print(f"failed: {row['problem']}", soft_wrap=True)
     if "note" in document:
         console.print(document["note"])
 
