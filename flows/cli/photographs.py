@@ -46,7 +46,7 @@ def align(
 def show_align(document: dict[str, Any], console: "Console") -> None:
     """Print the document of `align_photographs`."""
     for path in document["files"]:
-        console.print(path, soft_wrap=True)
+        screen.line(path, console)
     reasons = "".join(f"; {count} {reason}" for reason, count in document["left_out"].items())
     rows = {
         "photographs": document["photographs"],

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
@@ -36,10 +35,9 @@ def pretrain(
 
 def show_exam(document: dict[str, Any], console: Console) -> None:
     """Print the numbers that reach their bar, and the rest."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("network", "number", "bar", "reached", "the worst"):
-        table.add_column(column)
-    for row in document["bars"]:
-        table.add_row(row["network"], row["title"], row["bar"], f"{row['reached']} of {row['of']}", row["worst"])
-    console.print(table)
+    rows = [
+        [row["network"], row["title"], row["bar"], f"{row['reached']} of {row['of']}", row["worst"]]
+        for row in document["bars"]
+    ]
+    screen.show_table(("network", "number", "bar", "reached", "the worst"), rows, console)
     screen.fields({"report": document["report"], "mlflow_run_id": document["mlflow_run_id"]}, console)

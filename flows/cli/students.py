@@ -18,6 +18,7 @@ from flows.cli.options import (
     StudentName,
     check_one_asks,
 )
+from flows.cli.screen import fields, line, say, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +83,7 @@ def export(
             outcome = export_student(path, student, Workspace.open(profile, overrides))
         else:
             outcome = export_dataset(form, path, dataset, Workspace.open(profile, overrides))
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, show_export)
 
 
 @app.command("import-student")
@@ -101,24 +102,35 @@ def import_student(
     screen.show(outcome, as_json, screen.fields)
 
 
+def show_export(document: dict[str, Any], console: "Console") -> None:
+    """Print what was exported, with its size in MB, and the files last."""
+    told = {name: value for name, value in document.items() if name not in ("bytes", "files")}
+    if "bytes" in document:
+        told["size"] = f"{document['bytes'] / 1e6:.1f} MB"
+    fields(told | {"files": document.get("files", [])}, console)
+
+
 def show_edit(document: dict[str, Any], console: "Console") -> None:
-    """Print the document of `edit_portraits`."""
-    files = document["files"]
-    for path in files[:FILES_SHOWN]:
-        console.print(path, soft_wrap=True)
-    if len(files) > FILES_SHOWN:
-        console.print(f"and {len(files) - FILES_SHOWN} files more")
+    """Print the document of `edit_portraits`: the student first, the pictures last."""
     for image in document["rejected"]:
-        console.print(f"not edited: {image['reason']}", soft_wrap=True)
+        say(f"not edited: {image['reason']}", console)
     aligned, camera = document["aligned_here"], document["camera_source"]
     camera += "" if document["detects"] else ", for there is no face detector"
     adapted = f", adapted to {document['style']}" if document["style"] else ""
     rows = {
-        "student": f"{document['student']}{adapted}",
-        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way, camera: {camera}",
-        "portrait to picture": f"{document['seconds']} s",
-        "triplane": f"{document['seconds_triplane']} s, once for a portrait and prompt",
-        "another view": f"{document['seconds_view']} s, only rendered",
+        "student": f"{shown(document['student'])}{adapted}",
+        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way",
+        "camera": camera,
+        "portrait to picture": f"{document['seconds']:.3g} s",
+        "triplane": f"{document['seconds_triplane']:.3g} s, once for a portrait and prompt",
+        "another view": f"{document['seconds_view']:.3g} s, only rendered",
     }
+    width = max(map(len, rows))
     for name, text in rows.items():
-        console.print(f"{name:<20} {text}", soft_wrap=True)
+        line(f"{name:<{width}}  {text}", console)
+    console.print()
+    files = document["files"]
+    for path in files[:FILES_SHOWN]:
+        line(path, console)
+    if len(files) > FILES_SHOWN:
+        console.print(f"and {len(files) - FILES_SHOWN} files more")

@@ -69,7 +69,7 @@ def edit_video(
 def show_video(document: dict[str, Any], console: "Console") -> None:
     """Print the outcome of the flow."""
     for path in document["files"]:
-        console.print(path, soft_wrap=True)
+        screen.line(path, console)
     faces = document["faces"] if document["detects"] else "not looked for, for there is no face detector"
     made = document["frames"] - document["resumed_at"]
     rows = {
