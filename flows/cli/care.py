@@ -158,6 +158,8 @@ def status_table(document: Document, console: Console) -> None:
     if document["funnels"]:
         funnel_table(document["funnels"], console)
         console.print()
+    for key, message in document["failed"].items():
+        say(f"failed: {key}: {message}", console)
     runs = [
         [run["flow"], state, screen.when(run["began"]), "", f"at {run['stage'] or 'its start'}"]
         for state in ("running", "killed")

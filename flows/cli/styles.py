@@ -61,7 +61,8 @@ def styles_table(document: Document, console: Console) -> None:
         ]
         for row in document["styles"]
     ]
-    show_table(("style", "state", "train", "test", "kept", "yield", "prompt"), rows, console)
+    below = [{"failed": row["problem"]} if row["problem"] else {} for row in document["styles"]]
+    show_table(("style", "state", "train", "test", "kept", "yield", "prompt"), rows, console, below)
     if "note" in document:
         say(document["note"], console)
 
