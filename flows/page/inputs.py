@@ -12,6 +12,7 @@ from data_catalog.config.settings import Settings
 from flows.page import examples, figures
 from tasks.photographs.drawing import draw_photograph
 from tasks.sources.cropping import cut
+from tasks.sources.photographs import HEADS_ONLY
 from tasks.student.companions import NO_DETECTOR
 from tasks.student.user_portrait import find_crops, read_picture
 
@@ -170,7 +171,15 @@ def tell_notes(editor: "Student", prompt: str | None) -> list[str]:
 
 
 def tell_alignment(portrait: "Portrait", detects: bool) -> str:
-    """Describe in a sentence how a portrait was aligned.  detects: whether there is a face detector."""
+    """Describe how a portrait was aligned, and whether it is a photograph that the networks do not know.
+
+    detects: whether there is a face detector.
+    """
+    strange = f" {HEADS_ONLY[0].upper()}{HEADS_ONLY[1:]}." if portrait.strange else ""
+    return f"{_tell_cut(portrait, detects)}{strange}"
+
+
+def _tell_cut(portrait: "Portrait", detects: bool) -> str:
     if not detects:
         return f"{NO_DETECTOR}."
     if portrait.camera_source == "assumed_frontal":
