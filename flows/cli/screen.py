@@ -139,9 +139,9 @@ def show_table(
     numeric = [all(NUMBER.fullmatch(row[place].plain) for row in cells) for place in range(len(columns))]
     own = [max((row[place].cell_len for row in cells), default=0) for place in range(len(columns))]
     widths = [max(pair) for pair in zip(own, map(len, columns), strict=True)]
-    for lines in (2, 3):  # of a head
+    for most in (2, 3):  # lines of a head
         if sum(widths) + GAP * (len(widths) - 1) > console.width:
-            widths = [max(width, _narrowest(head, lines)) for width, head in zip(own, columns, strict=True)]
+            widths = [max(width, _narrowest(head, most)) for width, head in zip(own, columns, strict=True)]
     blocks = _blocks(widths, numeric, console.width)
     heads = [_lines(Text(head, "bold"), width) for head, width in zip(columns, widths, strict=True)]
     deep = max(map(len, heads))
