@@ -33,12 +33,23 @@ from flows.cli import (
     video,
 )
 from flows.mistakes import saying_mistakes
-from flows.run.signals import EXIT_CODES, ending_by_signal
+from flows.run.signals import EXIT_CODES, LeftRunning, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
-    *("accelerate", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
-    *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+    *(
+        "accelerate",
+        "coolname",
+        "dask",
+        "diffusers",
+        "distributed",
+        "fastapi",
+        "httpx",
+        "lpips",
+        "matplotlib",
+        "mlflow",
+    ),
+    *("coolname", "openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
 }
 
 app = typer.Typer(
@@ -70,6 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
         with saying_mistakes(), ending_by_signal(), _needing_packages():
             check_checkout()
             app(args=arguments)
+    except LeftRunning as error:
+        sys.stderr.write(f"{error.said}\n")
+        raise
     except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
         if error.code in EXIT_CODES:
             sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
