@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
@@ -17,8 +17,11 @@ from data_catalog.samples.encoding import encode_json
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.ask.price import Price, Prices
+from flows.run.form import Force, OtherDataset, Overrides, Profile, StudentName, listed, shown
 from flows.run.products import find_student, name_inputs
 from flows.run.run import FlowRun, open_run
+from flows.track.flow_run_names import name_run
+from flows.track.prefect_pages import show_table
 from models.zoo import zoo
 from tasks import dataset as dataset_stage
 from tasks import distill
@@ -34,21 +37,20 @@ FOLDER = "baselines"  # below the data root
 log = logging.getLogger(__name__)
 
 
-@flow(name="baselines", flow_run_name="baselines {profile}", validate_parameters=True)
+@flow(name="baselines", flow_run_name=name_run, validate_parameters=True)
 def baselines(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    student: str | None = None,
-    dataset: str | None = None,
-    portraits: int | None = None,
-    styles: list[str] | None = None,
-    yes: bool = False,
-    force: list[str] | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    student: StudentName = None,
+    dataset: OtherDataset = None,
+    portraits: Annotated[int | None, shown("integer", "Number of test portraits; empty: that of the settings.")] = None,
+    styles: Annotated[list[str] | None, listed("Styles to edit with; empty: all of the settings.")] = None,
+    yes: Annotated[bool, shown("boolean", "Go on without a GPU in the paper world.")] = False,
+    force: Force = None,
 ) -> dict[str, Any]:
     """Make Table 1 and Figure 4 with every method: PTI, SPI and Live3D steered by CLIP, IP2P + Live3D, and ours.
 
-    `portraits`: number of test portraits.  `styles`: all of the settings if none is named.  `yes`: go on without a GPU
-    in the paper world. What is made is kept by method and style; a method without its weights is left out.
+    What is made is kept by method and style; a method without its weights is left out.
     """
     given = [] if portraits is None else [f"baselines.portraits={portraits}"]
     workspace = Workspace.open(profile, overrides).with_overrides(*given)
@@ -148,6 +150,7 @@ def publish(run: FlowRun, workspace: Workspace, names: Sequence[str], absent: di
     page = write_page(folder, tell_command(workspace, document), document, run.settings, absent)
     name_inputs(run)
     run.tracker.table(document["table"], "table.json")
+    show_table("baselines", document["table"], "Table 1 of the paper, on held-out portraits and prompts")
     for row in document["table"]:
         values = {key: value for key, value in row.items() if isinstance(value, float)}
         method = row["method"].replace(" + ", "_").replace(" ", "_")
