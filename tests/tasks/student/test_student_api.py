@@ -110,6 +110,13 @@ def test_mistakes_are_messages(student: Student, tmp_path: Path) -> None:
     assert "heif-convert" in str(raised.value.hint)
     with pytest.raises(UserError, match="the array is not a picture"):
         student.edit(rgb[..., 0], "as a zombie")
+    for level in (0, 127, 255):
+        nothing = np.full((90, 70, 3), level, np.uint8)
+        with pytest.raises(UserError, match="the picture shows nothing") as raised:
+            student.edit(nothing, "as a zombie")
+        assert raised.value.fields["found"] == f"one colour, RGB {level}, {level}, {level}"
+        with pytest.raises(UserError, match="the picture shows nothing"):
+            student.edit(rgb, reference=Image.fromarray(nothing))
     with pytest.raises(UserError, match="there is no student here"):
         Student.load(tmp_path)
 
