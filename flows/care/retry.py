@@ -6,9 +6,10 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from flows.run.engine import run_here
 from flows.run.history import RunNote, last_runs
+from flows.track.labels import Labels
 
 
-def retry(profile: str, overrides: list[str]) -> dict[str, Any]:
+def retry(profile: str, overrides: list[str], labels: Labels | None = None) -> dict[str, Any]:
     """Repeat the failed partitions of the profile's last failed run, with its settings and then `overrides`.
 
     Partitions that became outdated for other reasons are left to the next `build`.
@@ -17,7 +18,7 @@ def retry(profile: str, overrides: list[str]) -> dict[str, Any]:
     parameters = dict(note.parameters)
     if note.flow == "build-dataset":  # the other flows are one partition each
         parameters["only"] = sorted([*note.failed, *note.blocked])
-    outcome = run_here(note.flow, profile, [*note.overrides, *overrides], **parameters)
+    outcome = run_here(note.flow, profile, [*note.overrides, *overrides], labels, **parameters)
     return {"flow": note.flow, "retried": sorted(note.failed), **outcome}
 
 

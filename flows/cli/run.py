@@ -6,8 +6,21 @@ import typer
 from rich.console import Console
 
 from flows.cli import screen
-from flows.cli.options import Cluster, DatasetName, Force, Json, OtherDataset, Overrides, Profile, StudentName
+from flows.cli.options import (
+    Cluster,
+    DatasetName,
+    Force,
+    Json,
+    OtherDataset,
+    Overrides,
+    Profile,
+    RunName,
+    RunNote,
+    RunTags,
+    StudentName,
+)
 from flows.cli.screen import Document, fields, make_table
+from flows.track.labels import read_labels
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
 
@@ -18,6 +31,9 @@ app = typer.Typer(rich_markup_mode=None)
 def build(
     force: Force = None,
     cluster: Cluster = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -26,7 +42,14 @@ def build(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
+        outcome = run_here(
+            "build-dataset",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            cluster=cluster,
+            force=force,
+        )
     screen.show(outcome, as_json, build_table)
 
 
@@ -34,6 +57,9 @@ def build(
 def distill(
     dataset: DatasetName = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -42,7 +68,9 @@ def distill(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
+        outcome = run_here(
+            "distill", profile, overrides or [], labels=read_labels(name, note, tags), dataset=dataset, force=force
+        )
     screen.show(outcome, as_json, screen.fields)
 
 
@@ -51,6 +79,9 @@ def evaluate(
     student: StudentName = None,
     dataset: OtherDataset = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -59,7 +90,15 @@ def evaluate(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("evaluate", profile, overrides or [], student=student, dataset=dataset, force=force)
+        outcome = run_here(
+            "evaluate",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            student=student,
+            dataset=dataset,
+            force=force,
+        )
     screen.show(outcome, as_json, evaluation_table)
 
 
@@ -90,12 +129,19 @@ def run(
 
 
 @app.command()
-def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+def retry(
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
     """Run only the failed partitions of this profile's last run, and those that waited for them."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
-        outcome = try_again(profile, overrides or [])
+        outcome = try_again(profile, overrides or [], read_labels(name, note, tags))
     screen.show(outcome, as_json, evaluation_table if "per_style" in outcome else screen.fields)
 
 

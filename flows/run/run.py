@@ -19,6 +19,7 @@ from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, stage_rows
+from flows.ask.shelf import recorded_settings
 from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
@@ -251,7 +252,7 @@ def open_run(
     show_plan(stage_rows(plan))
     with (
         Workers(settings.run, root) as workers,
-        tracked(workspace, flow, parameters) as (tracker, note),
+        tracked(workspace, flow, parameters, recorded_settings(workspace, pins or {})) as (tracker, note),
     ):
         recording = Recording(plan, tracker, note)
         run = FlowRun(plan, recording, FanOut(workers, root), only)
