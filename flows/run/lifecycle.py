@@ -82,7 +82,7 @@ def title_of(flow: str, parameters: Mapping[str, Any], settings: Settings, made_
     sections = [*type(settings).model_fields]
     found = compare_with_profile(told, load_settings(settings.profile))
     found.sort(key=lambda each: -sections.index(each["setting"].partition(".")[0]))  # the last stage first
-    words += [f"{each['setting']}={each['value']}" for each in found[:DIFFERENCES]]
+    words += [f"{each['setting'].removeprefix('distill.')}={each['value']}" for each in found[:DIFFERENCES]]
     if len(found) > DIFFERENCES:
         words.append(f"and {len(found) - DIFFERENCES} more settings")
     return " ".join([flow, *(word if len(word) <= LONGEST else f"{word[: LONGEST - 3]}..." for word in words)])
