@@ -9,8 +9,21 @@ from rich.console import Console
 from data_catalog.config.places import data_root, shown_path
 from flows.cli import screen
 from flows.cli.adapt import adapted_table
-from flows.cli.options import Cluster, DatasetName, Force, Json, OtherDataset, Overrides, Profile, StudentName
+from flows.cli.options import (
+    Cluster,
+    DatasetName,
+    Force,
+    Json,
+    OtherDataset,
+    Overrides,
+    Profile,
+    RunName,
+    RunNote,
+    RunTags,
+    StudentName,
+)
 from flows.cli.screen import Document, fields, line, next_steps, say, show_table
+from flows.track.labels import read_labels
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
 EXAMPLE = "docs/portrait.png"  # portrait that comes with the project
@@ -22,6 +35,9 @@ app = typer.Typer(rich_markup_mode=None)
 def build(
     force: Force = None,
     cluster: Cluster = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -30,7 +46,14 @@ def build(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
+        outcome = run_here(
+            "build-dataset",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            cluster=cluster,
+            force=force,
+        )
     screen.show(outcome, as_json, build_table)
 
 
@@ -38,6 +61,9 @@ def build(
 def distill(
     dataset: DatasetName = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -46,7 +72,9 @@ def distill(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
+        outcome = run_here(
+            "distill", profile, overrides or [], labels=read_labels(name, note, tags), dataset=dataset, force=force
+        )
     screen.show(outcome, as_json, student_table)
 
 
@@ -55,6 +83,9 @@ def evaluate(
     student: StudentName = None,
     dataset: OtherDataset = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -63,7 +94,15 @@ def evaluate(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("evaluate", profile, overrides or [], student=student, dataset=dataset, force=force)
+        outcome = run_here(
+            "evaluate",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            student=student,
+            dataset=dataset,
+            force=force,
+        )
     screen.show(outcome, as_json, evaluation_table)
 
 
@@ -94,12 +133,19 @@ def run(
 
 
 @app.command()
-def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+def retry(
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
     """Run what failed in the last run, and what waited for it. Other partitions stay as they are."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
-        outcome = try_again(profile, overrides or [])
+        outcome = try_again(profile, overrides or [], read_labels(name, note, tags))
     screen.show(outcome, as_json, outcome_table)
 
 
