@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 
-from data_catalog.config.plain_text import printable
+from data_catalog.config.plain_text import fitted, printable
 
 OURS = ("data_catalog", "flows", "models", "tasks")
 QUIET = {
@@ -16,10 +16,10 @@ QUIET = {
 
 
 class PrintableFormatter(logging.Formatter):
-    """Format of a log line: its message, control characters as escapes."""
+    """Format of a log line: its message, control characters as escapes, wrapped at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return fitted(printable(super().format(record)))
 
 
 def for_a_person(record: logging.LogRecord) -> bool:

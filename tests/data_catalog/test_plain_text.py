@@ -67,3 +67,15 @@ def test_a_word_has_at_most_a_hundred_letters() -> None:
 )  # fmt: skip
 def test_markup_is_found(text: str, found: str) -> None:
     assert markup_in(text)[0] == found
+
+
+def test_a_message_is_wrapped_between_words_and_a_command_and_a_path_stay_whole() -> None:
+    path, command = "/data/" + "long/" * 20 + "file.png", "stillroom build " + "--set a.b=1 " * 8
+    error = UserError("the stage stopped, and " * 5 + "so on", places="one two three " * 8, file=path, hint=command)
+    lines = fitted(f"error: {error}", width=60).splitlines()
+    assert [line for line in lines if len(line) > 60] == [f"  file      {path}", f"  hint      {command}"]
+    assert lines[1].startswith("  ")
+    places = next(number for number, line in enumerate(lines) if line.startswith("  places"))
+    assert lines[places + 1].index("one") == lines[places].index("one") == len("  places    ") or "two" in lines[places + 1]
+    assert fitted("short\nlines") == "short\nlines"
+    assert fitted("x " * 200) == "x " * 200  # not at a terminal
