@@ -348,6 +348,7 @@ class RunSettings(Section):
     device: str = "cpu"  # cpu, cuda, cuda:N for one of several, mps or xpu
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
+    wait: bool = True  # until no other flow run is in work on the data root; false: run beside it
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
 
     @field_validator("device")

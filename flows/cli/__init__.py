@@ -35,12 +35,23 @@ from flows.cli.help import EXIT_CODES as SAID_CODES
 from flows.cli.help import Grouped, stillroom
 from flows.cli.interrupted import told
 from flows.mistakes import saying_mistakes
-from flows.run.signals import EXIT_CODES, ending_by_signal
+from flows.run.signals import EXIT_CODES, LeftRunning, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
-    *("accelerate", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
-    *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+    *(
+        "accelerate",
+        "coolname",
+        "dask",
+        "diffusers",
+        "distributed",
+        "fastapi",
+        "httpx",
+        "lpips",
+        "matplotlib",
+        "mlflow",
+    ),
+    *("coolname", "openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
 }
 
 app = typer.Typer(
@@ -69,6 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
         with saying_mistakes(), ending_by_signal(), _needing_packages():
             check_checkout()
             app(args=arguments, prog_name="stillroom")
+    except LeftRunning as error:
+        sys.stderr.write(f"{error.said}\n")
+        raise
     except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
         if error.code in EXIT_CODES:
             # A terminal's cursor stands behind ^C or a bar.

@@ -4,13 +4,9 @@ Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a serv
 again, unless `--leave-up` is given or it was up before.
 """
 
-import os
-import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +17,22 @@ from flows.run import server
 from flows.run.engine import trigger
 from flows.run.history import last_run
 from flows.run.processes import find_service
-from flows.run.signals import ending_by_signal
+from flows.run.signals import LeftRunning, ending_by_signal
 
 FLOWS = ("build-dataset", "distill", "evaluate")
 MEASURES = {"ID": "id", "CLIP": "clip", "3D": "three_d", "LPIPS": "lpips", "s / image": "seconds_per_image"}
-OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
 
 
 def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
     """Start `<flow>/<profile>` and wait for its end, repeating its lines. Returns the seconds it took."""
     started = time.monotonic()
     say(f"\n{flow}")
-    with following(log):
-        ended = trigger(flow, profile, [], watch=True, force=[])
+    ended = trigger(flow, profile, [], watch=True, force=[], say=lambda line: say(f"  {line}"))
     if ended["state"] != "COMPLETED":
         hint = "fix the cause, then run: make demo    (what is finished is kept)"
         says = str(ended["message"]).partition("\n")[0]
         raise UserError(f"the flow {flow}/{profile} did not complete", says=says, log=log, hint=hint)
     return time.monotonic() - started
-
-
-@contextmanager
-def following(log: Path) -> Iterator[None]:
-    """Repeat our code's lines of a growing log; Prefect's own lines stay there."""
-    ended = threading.Event()
-
-    def repeat() -> None:
-        with log.open(errors="replace") as lines:
-            lines.seek(0, os.SEEK_END)
-            while True:
-                last = ended.is_set()
-                for line in lines:
-                    if ours := OUR_LINE.search(line):
-                        say(f"  {ours.group(1)}")
-                if last:
-                    return
-                ended.wait(0.5)
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    if not log.exists():
-        yield
-        return
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=5)
 
 
 def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
@@ -90,6 +55,9 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
         if leave_up:
             server.start_mlflow(root)
         summarise(root, seconds)
+    except LeftRunning as left:
+        say(left.said if stays else "interrupted; finished partitions are kept: make demo goes on from there")
+        raise
     finally:
         if not stays:
             server.down(root)

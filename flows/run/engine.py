@@ -4,7 +4,7 @@ import importlib
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -160,8 +160,9 @@ def trigger(
     force: list[str],
     given: Sequence[str] = (),
     take_over: bool = False,
+    say: Callable[[str], None] = log.info,
 ) -> dict[str, Any]:
-    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
+    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, say what it does until its end.
 
     given: further parameters of the flow, each `name=value`.  take_over: if another checkout serves the
     deployments, end that and serve them from here.
@@ -181,9 +182,13 @@ def trigger(
     check_will_run(f"{name}/{profile}", root, api_url, take_over)
     parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
     parameters |= read_parameters(name, given)
-    started: Any = run_deployment(
-        f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0, poll_interval=2
-    )
+    started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=0)
+    page = f"{shown(api_url).removesuffix('/api')}/runs/flow-run/{started.id}"
+    if watch:
+        from flows.run.watching import watch as watch_run
+
+        say(page)
+        started = watch_run(started.id, page, say)
     state = started.state
     return {
         "flow": name,
@@ -191,5 +196,5 @@ def trigger(
         "flow_run_id": str(started.id),
         "state": str(state.type.value) if state else "SCHEDULED",
         "message": state.message if state else None,
-        "page": f"{shown(api_url).removesuffix('/api')}/runs/flow-run/{started.id}",
+        "page": page,
     }

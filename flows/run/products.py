@@ -17,6 +17,7 @@ from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.workspace import Workspace
 from flows.run.history import maker_of, note_maker
+from flows.track.prefect_pages import show_table
 from tasks.datasets.made import dataset_of, is_own, student_of
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     rows = found["table"]
     name_inputs(run)
     run.tracker.table(rows, "table.json")
+    show_table("evaluation", rows, "The student and its teachers, on held-out portraits and prompts")
     for row in rows:
         values = {k: v for k, v in row.items() if isinstance(v, int | float)}
         method = row["method"].replace("+", "_").replace(" ", "_")
