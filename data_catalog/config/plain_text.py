@@ -42,9 +42,10 @@ def fitted(text: str, width: int | None = None) -> str:
 
 
 def _fitted_line(line: str, width: int) -> str:
-    if len(line) <= width or _COMMAND.match(line):
-        return line
     field = _FIELD.match(line)
+    is_one_word = field is not None and " " not in line[field.end() :]
+    if len(line) <= width or is_one_word or _COMMAND.match(line):
+        return line
     indent = " " * (field.end() if field else len(line) - len(line.lstrip()) + 2)
     whole = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(whole.wrap(line))
