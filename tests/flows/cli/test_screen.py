@@ -67,9 +67,9 @@ def test_next_commands_stay_within_the_line() -> None:
 
 def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
     lines = printed(
-        show_table, ["style", "kept", "share"], [["zombie", "7", "100 %"], ["neon", "112", "-"]]
+        show_table, ["style", "kept", "share"], [["zombie", "7", "(~100)"], ["neon", "112", "-"]]
     ).splitlines()
-    assert lines == ["style   kept  share", "zombie     7  100 %", "neon     112      -"]
+    assert lines == ["style   kept   share", "zombie     7  (~100)", "neon     112       -"]
 
 
 def test_a_person_gets_four_digits_the_beginning_of_a_digest_and_no_json() -> None:
@@ -89,7 +89,8 @@ def test_a_person_gets_four_digits_the_beginning_of_a_digest_and_no_json() -> No
 
 
 def row_of(stage: str, **changed: Any) -> dict[str, Any]:
-    price = {"partitions": 32, "samples": 896, "seconds": 24.0, "bytes": 10**6, "unknown": [], "llm_tokens": 0}
+    price = {"partitions": 32, "samples": 896, "seconds": 24.0, "bytes": 10**6, "llm_tokens": 0}
+    price |= {"unknown": [], "scaled": []}
     row = {"stage": stage, "partitions": 32, "cached": 0, "run": 32, "maybe": 0, "reasons": [REASON]}
     return row | {"price": price, "price_maybe": {**price, "partitions": 0}} | changed
 
