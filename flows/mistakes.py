@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data_catalog.config.disk_errors import disk_mistake
 from data_catalog.config.errors import UserError
-from data_catalog.config.plain_text import fitted, printable
+from data_catalog.config.plain_text import printable
+from flows.lines import fitted
 from models.zoo.zoo import WeightsError
 
 MISTAKES = (UserError, WeightsError)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sys
-import textwrap
 import unicodedata
 from typing import Any
 
 LONGEST_WORD = 100  # letters
-_FIELD = re.compile(r"  \w+ {2,}")  # of an error: its name, then its value
-_COMMAND = re.compile(r"  hint +(stillroom|make|pip) ")  # stays one line, to be copied
 _KEPT = "\n\t"
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 # Tags of HTML and XML, emphasis and code of Markdown, tags of Rich.
@@ -27,28 +22,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter in _KEPT or not _is_control(letter) else _escape(letter) for letter in text)
-
-
-def fitted(text: str, width: int | None = None) -> str:
-    """Wrap the lines of a message between words, further ones below the first word of a field's value.
-
-    width: characters of a line; None for those of stderr if that is a terminal, and no wrapping elsewhere.
-    """
-    if width is None:
-        if not sys.stderr.isatty():
-            return text
-        width = shutil.get_terminal_size().columns
-    return "\n".join(_fitted_line(line, width) for line in text.split("\n"))
-
-
-def _fitted_line(line: str, width: int) -> str:
-    field = _FIELD.match(line)
-    is_one_word = field is not None and " " not in line[field.end() :]
-    if len(line) <= width or is_one_word or _COMMAND.match(line):
-        return line
-    indent = " " * (field.end() if field else len(line) - len(line.lstrip()) + 2)
-    whole = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(whole.wrap(line))
 
 
 def printable_document(value: Any) -> Any:

@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 
-from data_catalog.config.plain_text import fitted, printable
+from data_catalog.config.plain_text import printable
+from flows.lines import fitted
 
 OURS = ("data_catalog", "flows", "models", "tasks")
 QUIET = {

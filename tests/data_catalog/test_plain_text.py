@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_catalog.config.errors import UserError
-from data_catalog.config.plain_text import fitted, markup_in, not_plain, printable, printable_document
+from data_catalog.config.plain_text import markup_in, not_plain, printable, printable_document
 from data_catalog.samples.encoding import encode_json
 
 ANY = st.text(st.characters(exclude_categories=()))  # lone surrogates too
@@ -68,16 +67,3 @@ def test_a_word_has_at_most_a_hundred_letters() -> None:
 )  # fmt: skip
 def test_markup_is_found(text: str, found: str) -> None:
     assert markup_in(text)[0] == found
-
-
-def test_a_message_is_wrapped_between_words_and_a_command_and_a_path_stay_whole() -> None:
-    path, command = "/data/" + "long/" * 20 + "file.png", "stillroom build " + "--set a.b=1 " * 8
-    error = UserError("the stage stopped, and " * 5 + "so on", places="one two three " * 8, file=path, hint=command)
-    lines = fitted(f"error: {error}", width=60).splitlines()
-    assert [line for line in lines if len(line) > 60] == [f"  file      {path}", f"  hint      {command}"]
-    assert lines[1].startswith("  ")
-    place = next(number for number, each in enumerate(lines) if each.startswith("  places"))
-    assert lines[place + 1].startswith("            ")
-    assert " ".join(" ".join(lines).split()) == " ".join(f"error: {error}".split())  # nothing is lost
-    assert fitted("short\nlines") == "short\nlines"
-    assert fitted("x " * 200) == "x " * 200  # not at a terminal
