@@ -1,5 +1,6 @@
 """Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,10 @@ from flows.cli import screen
 from flows.cli.adapt import adapted_table
 from flows.cli.options import Cluster, DatasetName, Force, Json, OtherDataset, Overrides, Profile, StudentName
 from flows.cli.screen import Document, fields, line, next_steps, say, show_table
+from flows.lines import fitted
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
+PREFECT_SAYS = re.compile(r"^Flow run encountered an exception: (UserError: )?")
 EXAMPLE = "docs/portrait.png"  # portrait that comes with the project
 
 app = typer.Typer(rich_markup_mode=None)
@@ -88,7 +91,7 @@ def run(
         from flows.run.engine import trigger
 
         outcome = trigger(flow, profile, overrides or [], watch, force or [], parameters or [], take_over)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, run_lines)
     if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
         raise typer.Exit(1)
 
@@ -101,6 +104,14 @@ def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json 
 
         outcome = try_again(profile, overrides or [])
     screen.show(outcome, as_json, outcome_table)
+
+
+def run_lines(document: Document, console: Console) -> None:
+    """Print the state and the page of a triggered run, and what ended it without Prefect's words before it."""
+    fields({name: document[name] for name in ("deployment", "state", "page")}, console)
+    message = PREFECT_SAYS.sub("", document["message"] or "")
+    for each in message.splitlines():
+        line(fitted(each, console.width), console)
 
 
 def outcome_table(document: Document, console: Console) -> None:

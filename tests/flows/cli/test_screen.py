@@ -12,6 +12,7 @@ from flows.cli.adapt import adapted_table
 from flows.cli.care import doctor_table, status_table, verify_table
 from flows.cli.models import models_table
 from flows.cli.plan import accepted_lines, outlook_table, plan_table, why_table
+from flows.cli.run import run_lines
 from flows.cli.screen import fields, next_steps, plain_console, say, show_table
 from flows.cli.students import show_export
 
@@ -154,6 +155,17 @@ def test_accept_adapt_and_export_are_lines_for_a_person() -> None:
     text = printed(show_export, {"folder": PATH, "student": DIGEST, "files": ["a.json"], "bytes": 9_123_456})
     assert f"{PATH}\n" in text
     assert "9.1 MB" in text
+
+
+def test_a_failed_deployment_says_its_error_once_and_in_our_words() -> None:
+    message = "Flow run encountered an exception: UserError: there is no student yet\n  hint      stillroom distill"
+    document = {"flow": "adapt-style", "deployment": "adapt-style/demo", "flow_run_id": "1", "state": "FAILED"}
+    text = printed(run_lines, document | {"message": message, "page": "http://127.0.0.1/runs/1"})
+    assert text.endswith("\nthere is no student yet\n  hint      stillroom distill\n")
+    assert "exception" not in text
+    assert "http://127.0.0.1/runs/1\n" in printed(
+        run_lines, document | {"message": None, "page": "http://127.0.0.1/runs/1"}
+    )
 
 
 def test_why_says_what_differs_and_each_value_once() -> None:
