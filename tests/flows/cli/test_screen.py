@@ -2,6 +2,8 @@
 
 import io
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from flows.ask.missing import outlook
 from flows.cli.adapt import adapted_table
 from flows.cli.care import doctor_table, status_table, verify_table
 from flows.cli.models import models_table
+from flows.cli.options import same_settings
 from flows.cli.plan import accepted_lines, outlook_table, plan_table, why_table
-from flows.cli.run import run_lines
+from flows.cli.run import build_table, run_lines
 from flows.cli.screen import fields, next_steps, plain_console, say, show_table
 from flows.cli.students import show_export
 
@@ -155,6 +158,17 @@ def test_accept_adapt_and_export_are_lines_for_a_person() -> None:
     text = printed(show_export, {"folder": PATH, "student": DIGEST, "files": ["a.json"], "bytes": 9_123_456})
     assert f"{PATH}\n" in text
     assert "9.1 MB" in text
+
+
+def test_the_next_commands_have_the_settings_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    chosen = same_settings("demo", ["edit.steps=3", "prompts.styles=[zombie, clown]"])
+    assert chosen == " --set edit.steps=3 --set 'prompts.styles=[zombie, clown]'"
+    assert (same_settings("demo", None), same_settings("paper", [])) == ("", " --profile paper")
+    document = {"dataset": DIGEST, "samples": 7, "rejected": 1, "partitions_run": 8, "partitions_cached": 0}
+    text = printed(partial(build_table, chosen=" --profile paper"), document)
+    assert f"{tmp_path}/datasets/{DIGEST[:16]}/report.html\n" in text
+    assert "  stillroom distill --profile paper   #" in text
 
 
 def test_a_failed_deployment_says_its_error_once_and_in_our_words() -> None:
