@@ -38,7 +38,7 @@ def adapt(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Teach a student one more style from a few pairs. A minute; the result is a small file beside the student."""
+    """Teach a student one more style from a few pairs. It makes a small file beside the student in a minute."""
     if prompt is not None and pairs is None:
         raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
     check_slug(style)
@@ -60,7 +60,7 @@ def ablate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how many styles a student should know. And how many pairs a new one needs; writes a page, takes long."""
+    """Measure how many styles and pairs a student needs. Writes a page; takes long."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 

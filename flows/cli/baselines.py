@@ -33,7 +33,7 @@ def baselines(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the student with the paper's other systems. Table 1 and Figure 4, all rows; minutes to hours."""
+    """Compare the student with the paper's other systems. It makes Table 1 and Figure 4 in minutes to hours."""
     named = [*(styles or []), *(more or [])] or None
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here

@@ -1,5 +1,6 @@
 """Options shared by many commands."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,13 @@ AdaptedStyle = Annotated[
         autocompletion=completion.complete_style,
     ),
 ]
+
+
+def same_settings(profile: str, overrides: list[str] | None) -> str:
+    """Return the options that give another command the same settings, each behind a space."""
+    chosen = [] if profile == "demo" else ["--profile", profile]
+    chosen += [word for each in overrides or [] for word in ("--set", each)]
+    return "".join(f" {shlex.quote(word)}" for word in chosen)
 
 
 def check_one_asks(prompt: str | None, reference: Path | None) -> None:

@@ -32,6 +32,7 @@ from flows.run.processes import (
     stop_service,
     wait_until,
 )
+from flows.run.signals import saying_interruption
 from flows.track.addresses import check_prefect, host_of, shown
 from flows.track.mlflow_client import SQLITE, database_uri
 from flows.track.mlflow_database import newest_experiment
@@ -362,7 +363,8 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    with saying_mistakes():
+    kept = f"what was started or ended so far stays so\ngo on with: make {given.action}"
+    with saying_interruption(kept), saying_mistakes():
         root = data_root()
         match given.action:
             case "up":
