@@ -330,9 +330,10 @@ class BaselinesSettings(Section):
     live3d_rate: float = Field(0.05, gt=0.0)
     styleclip_leash: float = Field(8e-3, ge=0.0)
     styleclip_identity: float = Field(5e-3, ge=0.0)
-    # StyleGAN-NADA: steps and learning rate of the synthesis.
+    # StyleGAN-NADA: steps and learning rate of the synthesis; heads of a step: the portrait's, and others drawn.
     nada_steps: int = Field(40, ge=0)
     nada_rate: float = Field(2e-3, gt=0.0)
+    nada_batch: int = Field(3, ge=1)
     seed: int = Field(0, ge=0)
 
 

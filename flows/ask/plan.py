@@ -20,6 +20,7 @@ from data_catalog.store.store import Store
 from flows.ask.forecast import keep_note
 from flows.ask.funnels import read_funnels
 from flows.ask.left_out import list_left_out
+from flows.ask.own import OwnRecords
 from flows.ask.price import Price, Prices
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
@@ -68,6 +69,7 @@ def open_plan(
         model_modules=lambda name: zoo.modules(name, settings.world),
         force=force,
         pins=pins,
+        own=OwnRecords(root, settings.profile),
     )
 
 
@@ -112,6 +114,7 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
         "cached": states["cached"],
         "run": states["run"],
         "maybe": states["maybe"],
+        "failed": sum(bool(step.failure) for step in steps),
         "samples": sum(step.entry.samples for step in steps if step.made and step.entry),
         "reasons": [
             reason if count == 1 else f"{reason} ({count} partitions)"

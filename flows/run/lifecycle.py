@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.workspace import Workspace
 from flows.run import active
 from flows.run.active import ActiveNote, ActiveRun, Turn
+from flows.run.first_look import work_begins
 from flows.run.history import RunNote, last_runs, note_run
 from flows.run.processes import find_service
 from flows.track.addresses import shown
@@ -45,6 +46,7 @@ def tracked(
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
+    work_begins()
     root = workspace.root
     tracker = Tracker(root, workspace.settings, flow, flow_run_id())
     own = None if tracker.is_own else shown(tracker.uri)

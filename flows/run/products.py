@@ -156,7 +156,8 @@ def log_pictures(run: "FlowRun", folder: Path) -> None:
 def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     """Log the table and the pictures, and renew the dataset's report with them.
 
-    Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup.
+    Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup; and the
+    paths of the dataset's report and of the sheet of pictures.
     """
     from tasks.reports.dataset import dataset_documents
 
@@ -175,5 +176,6 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder), as_latest=False)
     run.tracker.file(snapshot.folder / "report.html")
     log_pictures(run, folder)
+    places = {"report": str(snapshot.folder / "report.html"), "sheet": str(folder / "evaluation.png")}
     shown = {name: value for name, value in found.items() if name != "pictures"}
-    return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown}
+    return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown, **places}

@@ -22,6 +22,7 @@ from flows.ask.plan import PlanShape, open_plan, stage_rows
 from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
+from flows.run.first_look import work_begins
 from flows.run.lifecycle import make_turn, tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
 from flows.run.runner import Outcome, Workers
@@ -269,6 +270,7 @@ def open_run(
     check_device(settings.run)
     chosen, turn = shape(settings) if shape else None, make_turn(workspace, flow)
     plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)
+    work_begins()
     with (
         Workers(settings.run, root) as workers,
         tracked(workspace, flow, parameters, turn) as (tracker, note),

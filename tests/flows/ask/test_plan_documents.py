@@ -1,5 +1,6 @@
 """Documents and effects of `plan`, `why` and `accept`, on the real stages as declared."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,14 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from data_catalog.workspace import Workspace
-from flows.ask.plan import describe_plan
+from flows.ask.plan import describe_plan, stage_rows
 from flows.ask.price import Price, Prices
+from flows.ask.styles import describe_styles
 from flows.ask.why import accept_stage, explain_partition
+from flows.care.status import describe_status
+from flows.cli.care import status_table
+from flows.cli.screen import plain_console
+from flows.cli.styles import styles_table
 from tests.tasks.test_what_runs_again import change_a_helper
 from tests.worlds.declared import BY_NAME, Workshop
 
@@ -186,6 +192,53 @@ def test_why_names_every_input_then_and_now(shop: Workshop, monkeypatch: pytest.
     assert (later["state"], later["changed"][0]["what"]) == ("maybe", "upstream edit/zombie/0001 runs")
     (unknown,) = [row for row in later["inputs"] if row["what"] == "upstream edit/zombie/0001"]
     assert unknown["now"] == "(not known yet)"
+
+
+def test_an_experiment_is_no_reason_for_what_runs_next(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    shop.publish()
+    shop.overrides = ["edit.steps=8"]
+    shop.build()
+    own = ["portraits.count=4", "portraits.block_size=2", f"prompts.styles_dir={shop.styles}"]
+    workspace = Workspace.open("demo", [*own, "edit.steps=50"])
+    edit = f"setting steps: {STEPS} -> 50"
+    rows = {row["stage"]: row["reasons"] for row in describe_plan("demo", workspace.overrides)["stages"]}
+    assert edit in rows["edit"][0]
+    assert rows["dataset"][0] == f"setting recipe.edit.steps: {STEPS} -> 50"
+    assert rows["evaluate"][0] == f"setting edit.steps: {STEPS} -> 50"
+    told = explain_partition("edit/zombie/0000", workspace)
+    assert told["changed"][0] == {"what": "setting steps", "then": str(STEPS), "now": "50"}
+
+
+def test_a_failed_style_says_so_in_styles_plan_and_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Workshop(tmp_path)
+    shop.build(until="score")
+    plan, said = shop.plan(), "style zombie keeps 0% of its samples"
+    for step in plan.by_stage["prompts"]:
+        assert step.entry is not None
+        (plan.catalog.folder(step.entry) / "prompts.json").write_text('{"train": [], "test": []}')
+    for job in plan.resolve("select"):
+        if job.partition.style == "zombie":
+            plan.fail(job.partition, f"{said}\n  hint  loosen a gate")
+    plan.save()
+    for place in ("styles", "why"):
+        monkeypatch.setattr(f"flows.ask.{place}.open_plan", lambda settings, root: shop.plan())
+    monkeypatch.setattr("flows.care.status.open_plan", lambda settings, root: shop.plan())
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    workspace = Workspace.open("demo", [f"prompts.styles_dir={shop.styles}"])
+    listed = describe_styles(workspace)
+    rows = {row["style"]: row for row in listed["styles"]}
+    assert (rows["zombie"]["state"], rows["zombie"]["problem"]) == ("failed", f"select/zombie: {said}")
+    assert (rows["red-hair"]["state"], rows["red-hair"]["problem"]) == ("outdated", None)
+    assert explain_partition("select/zombie", workspace)["changed"][0]["what"] == f"failed: {said}"
+    (row,) = [row for row in stage_rows(shop.plan()) if row["stage"] == "select"]
+    assert (row["run"], row["failed"], row["reasons"]) == (2, 1, ["new", f"failed: {said}"])
+    status = describe_status(workspace)
+    assert status["failed"] == {"select/zombie": said}
+    for table, document in ((styles_table, listed), (status_table, status)):
+        screen = io.StringIO()
+        table(document, plain_console(file=screen, width=80))
+        assert f"failed: select/zombie: {said}\n" in screen.getvalue()
 
 
 def test_plan_lists_every_partition_when_asked(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

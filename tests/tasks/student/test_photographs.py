@@ -149,4 +149,4 @@ def test_a_student_without_a_detector_says_so_when_it_is_loaded_and_when_it_has_
     document |= dict.fromkeys(("portraits", "aligned_here", "seconds", "seconds_triplane", "seconds_view"), 1)
     screen = io.StringIO()
     show_edit({**document, "camera_source": "assumed_frontal"}, Console(file=screen, width=120))
-    assert "camera: assumed_frontal, for there is no face detector" in screen.getvalue()
+    assert "assumed_frontal, for there is no face detector" in screen.getvalue()
