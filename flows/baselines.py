@@ -9,11 +9,14 @@ from typing import Annotated, Any
 from prefect import flow
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
+from data_catalog.plan.plan import Plan
 from data_catalog.samples.encoding import encode_json
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
+from flows.ask.price import Price, Prices
 from flows.run.form import Force, OtherDataset, Overrides, Profile, StudentName, listed, shown
 from flows.run.products import find_student, name_inputs
 from flows.run.run import FlowRun, open_run
@@ -26,6 +29,7 @@ from tasks.baselines.methods import METHODS, STAGES
 from tasks.baselines.page import SHEET, TABLE, draw_sheet, write_page
 from tasks.baselines.table import make_table, read_rows
 from tasks.evaluate import choose_references
+from tasks.progress import tell_left
 from tasks.training.data import read_samples
 
 FOLDER = "baselines"  # below the data root
@@ -64,15 +68,19 @@ def baselines(
 
 
 def make_all(run: FlowRun, names: Sequence[str]) -> None:
-    """Make the missing partitions of each method, and say how long the others may take."""
-    spent: list[float] = []
+    """Make the missing partitions of each method, and say how long the others will take, if records tell it."""
     for place, name in enumerate(names, start=1):
-        result = run.stage(STAGES[name].name)
-        if result.tally.made:
-            spent.append(result.seconds)
-        if spent and place < len(names):
-            left = sum(spent) / len(spent) * (len(names) - place)
-            log.info("baselines  %d of %d methods, about %.0f s left", place, len(names), left)
+        run.stage(STAGES[name].name)
+        if place < len(names):
+            left = tell_left(seconds_left(run.plan, names[place:]))
+            log.info("baselines  %d of %d methods%s", place, len(names), left)
+
+
+def seconds_left(plan: Plan, names: Sequence[str]) -> float | None:
+    """Price of methods by their own records: one takes a hundred times as long as another. None without a record."""
+    prices = Prices(plan)
+    price = sum((prices.price(STAGES[name], state) for name in names for state in ("run", "maybe")), Price())
+    return None if price.unknown else price.seconds
 
 
 def choose_styles(settings: Settings, styles: Sequence[str] | None) -> list[str]:
@@ -155,4 +163,4 @@ def publish(run: FlowRun, workspace: Workspace, names: Sequence[str], absent: di
 def tell_command(workspace: Workspace, document: dict[str, Any]) -> str:
     """Write the command that makes the table again."""
     parts = ["stillroom baselines --styles", *document["styles"], *(f"--set '{each}'" for each in workspace.overrides)]
-    return " ".join([*parts, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])
+    return with_profile(" ".join(parts), workspace.profile)

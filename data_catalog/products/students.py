@@ -31,6 +31,7 @@ class AdaptedStyle:
     base: str
     folder: Path
     created: str
+    prompt: str = ""  # the first that it was adapted with
 
 
 def list_students(catalog: Catalog) -> list[Entry]:
@@ -120,4 +121,5 @@ def adapted_style(catalog: Catalog, name: str, base: str | None = None) -> Adapt
 def _describe(catalog: Catalog, entry: Entry) -> AdaptedStyle:
     folder = catalog.folder(entry)
     document = json.loads((folder / ADAPTED).read_text(encoding="utf-8"))
-    return AdaptedStyle(document["style"], entry.digest, document["student"], folder, entry.created)
+    prompt = next(iter(document.get("prompts", [])), document["style"].replace("-", " "))
+    return AdaptedStyle(document["style"], entry.digest, document["student"], folder, entry.created, prompt)

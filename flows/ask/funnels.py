@@ -62,4 +62,7 @@ def kept_line(funnels: list[Document]) -> str:
         more = f" in {attempts} attempts" if attempts > 1 else ""
         star = "" if funnel["current"] else "*"
         words.append(f"{funnel['style']}{star} {funnel['steps'][-1]['left']} of {funnel['steps'][0]['left']}{more}")
+    counts = {word.partition(" ")[2] for word in words}
+    if len(words) > 1 and len(counts) == 1 and all(funnel["current"] for funnel in funnels):
+        return f"kept of made: {counts.pop()} in each of {len(words)} styles"
     return f"kept of made: {', '.join(words)}"

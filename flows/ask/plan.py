@@ -22,6 +22,7 @@ from flows.ask.funnels import read_funnels
 from flows.ask.left_out import list_left_out
 from flows.ask.own import OwnRecords
 from flows.ask.price import Price, Prices
+from flows.ask.unknown import tell_unknown
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
@@ -87,7 +88,7 @@ def describe_plan(
         run, maybe = run + own[0], maybe + own[1]
     document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
     left_out = list_left_out(plan.settings)
-    notes = [*(each["line"] for each in left_out), *_notes(plan)]
+    notes = [*(each["line"] for each in left_out), *tell_unknown(plan.settings), *_notes(plan)]
     document |= {"device": plan.settings.run.device, "notes": notes, "funnels": read_funnels(plan)}
     document["left_out"] = left_out
     if partitions:

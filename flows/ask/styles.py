@@ -64,7 +64,7 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
     listed = chosen is None or slug in chosen
     following = "stillroom build" if listed else f"name it in prompts.styles, which lists {', '.join(chosen or [])}"
     document = {"style": slug, "seed_prompt": text, "file": shown_path(path), "next": following}
-    notes = [f"{note}; the editor may make something else of it" for note in read_notes(settings.world)(text)]
+    notes = read_notes(settings.world)(text)
     return document | ({"note": "; ".join(notes)} if notes else {})
 
 

@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise
     except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
         if error.code in EXIT_CODES:
-            sys.stderr.write(told(sys.argv[1:] if arguments is None else arguments))
+            # A terminal's cursor stands behind ^C or a bar.
+            sys.stderr.write("\n" * sys.stderr.isatty() + told(sys.argv[1:] if arguments is None else arguments))
         raise
 
 

@@ -72,7 +72,8 @@ def adapted_table(document: screen.Document, console: Console) -> None:
         told["LPIPS"] = f"{passed}, to the {document['lpips_to']}"
     told |= {"size": f"{document['delta_bytes'] / 1e6:.1f} MB"}
     screen.fields(told | {name: document[name] for name in ("mlflow_run_id", "seconds") if name in document}, console)
-    for path in document["files"]:
-        screen.line(f"  {shown_path(Path(path))}", console)
+    files = [Path(path) for path in document["files"]]
+    for name, path in [("picture", path) for path in files if path.suffix == ".png"] + [("folder", files[0].parent)]:
+        screen.line(f"{name:<{screen.LABEL}} {shown_path(path)}", console)
     edit = f"stillroom edit IMAGE --style {document['style']} --prompt TEXT"
     screen.next_steps(console, {edit: "use it", "stillroom students": "students and their styles"})

@@ -11,6 +11,7 @@ KEPT = {
     "edit-video": "the frames that were edited are kept",
     "align": "the photographs that were aligned are kept",
     "models": "what was fetched is kept",
+    "serve": "the page is closed",
 }
 
 

@@ -122,12 +122,16 @@ def _reasons(stages: list[Document], console: Console) -> None:
 
 
 def _price_cells(row: dict[str, Any]) -> list[str]:
-    """Return samples, seconds and MB of the partitions that run; those that may run are in brackets."""
+    """Return samples, seconds and MB of the partitions that run; those that may run are in brackets.
+
+    A `~` marks what was measured with other settings.
+    """
     price, maybe = row["price"], row["price_maybe"]
     shown, form = (price, "{}") if price["partitions"] else (maybe, "({})")
     if not shown["partitions"]:
         return ["", "", ""]
-    cells = [str(shown["samples"]), _seconds(shown), f"{shown['bytes'] / 1e6:.1f}"]
+    about = "~" if shown["scaled"] else ""
+    cells = [str(shown["samples"]), f"{about}{_seconds(shown)}", f"{about}{shown['bytes'] / 1e6:.1f}"]
     return [form.format("?" if number and shown["unknown"] else cell) for number, cell in enumerate(cells)]
 
 
@@ -147,7 +151,7 @@ def _price(price: dict[str, Any]) -> str:
     guessed = price.get("forecast")
     unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
     scaled = price.get("scaled")
-    unknown += f" ({', '.join(scaled)}: from records of other settings, by their operations)" if scaled else ""
+    unknown += f" (~ {', '.join(scaled)}: measured with other settings, scaled by their work)" if scaled else ""
     return ", ".join(words) + unknown
 
 

@@ -145,7 +145,7 @@ def student_table(document: Document, console: Console) -> None:
 def _end(document: Document, told: Document, console: Console) -> None:
     """Print these fields and, below them, those of every run that it has."""
     names = ("reasons", "rejected_list", "left_out", "left_out_list", "mlflow_run_id", "seconds")
-    fields(told | {name: document[name] for name in names if name in document}, console)
+    fields(told | {name: document[name] for name in names if document.get(name) is not None}, console)
 
 
 def evaluation_table(document: Document, console: Console) -> None:
@@ -159,7 +159,10 @@ def evaluation_table(document: Document, console: Console) -> None:
         for row in document["table"]
     ]
     cells = show_difference(document["difference"], shown)
-    rows.append(["difference *", *(cell["text"] + "?" * bool(cell["text"] and not cell["sure"]) for cell in cells)])
+    unsure = [bool(cell["text"]) and not cell["sure"] for cell in cells]
+    rows = [[row[0], *(text + " " * doubt for text, doubt in zip(row[1:], unsure, strict=True))] for row in rows]
+    marked = [cell["text"] + "?" * doubt for cell, doubt in zip(cells, unsure, strict=True)]
+    rows.append(["difference *", *marked])
     show_table(("method", *(measure.title for measure in shown)), rows, console)
     say("* of the student, edit by edit; ? where its 95 % interval contains 0", console)
     console.print()

@@ -22,7 +22,7 @@ WORDS_LEAST = 24  # narrowest column of words, characters; a narrower one goes i
 LABEL = 18  # characters of a field's name
 SHORT = 16  # characters of a digest for a person; all commands take it, and it names the folder
 DIGEST = re.compile(r"[0-9a-f]{64}")
-NUMBER = re.compile(r"[-+(]?[\d.,]+( ?%)?[)?]?|[-?]|")
+NUMBER = re.compile(r"[-+(]?[\d.,]+( ?%)?[)?]? ?|[-?]| ?")
 
 
 def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:
@@ -94,7 +94,9 @@ def _field(name: str, value: Any, console: Console, indent: int) -> None:
 def next_steps(console: Console, commands: dict[str, str]) -> None:
     """Print commands that go on from here, each with what it does."""
     console.print("\nnext")
-    width = max(len(command) for command in commands)
+    width = max(map(len, commands))
+    if width + max(map(len, commands.values())) + len("     # ") > console.width:
+        width = 0
     for command, does in commands.items():
         line(f"  {command:<{width}}   # {does}", console)
 
@@ -137,8 +139,9 @@ def show_table(
     numeric = [all(NUMBER.fullmatch(row[place].plain) for row in cells) for place in range(len(columns))]
     own = [max((row[place].cell_len for row in cells), default=0) for place in range(len(columns))]
     widths = [max(pair) for pair in zip(own, map(len, columns), strict=True)]
-    if sum(widths) + GAP * (len(widths) - 1) > console.width:
-        widths = [max(width, *map(len, head.split())) for width, head in zip(own, columns, strict=True)]
+    for most in (2, 3):  # lines of a head
+        if sum(widths) + GAP * (len(widths) - 1) > console.width:
+            widths = [max(width, _narrowest(head, most)) for width, head in zip(own, columns, strict=True)]
     blocks = _blocks(widths, numeric, console.width)
     heads = [_lines(Text(head, "bold"), width) for head, width in zip(columns, widths, strict=True)]
     deep = max(map(len, heads))
@@ -153,6 +156,12 @@ def show_table(
             for name, text in (below[place] if below and number == len(blocks) - 1 else {}).items():
                 if text:
                     say(f"{name}: {text}", console, indent=4)
+
+
+def _narrowest(head: str, lines: int) -> int:
+    """Return the width of a head that is broken between words into so many lines at most."""
+    least = max(map(len, head.split()), default=0)
+    return next(width for width in range(least, len(head) + 1) if len(_wrapped(head, max(width, 1))) <= lines)
 
 
 def _blocks(widths: list[int], numeric: list[bool], room: int) -> list[list[int]]:

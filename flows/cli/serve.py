@@ -7,7 +7,7 @@ import typer
 
 from data_catalog.workspace import Workspace
 from flows.cli import screen
-from flows.cli.options import Json, Overrides, Profile
+from flows.cli.options import Json, Overrides, Profile, StudentName
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -18,6 +18,7 @@ def serve(
         str, typer.Option(help="Address to listen on; anything but loopback is reachable from other machines.")
     ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; without it, 7860 or a free one.")] = None,
+    student: StudentName = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -26,8 +27,8 @@ def serve(
     from flows.page.serving import prepare, serve
 
     workspace = Workspace.open(profile, overrides)
-    document = prepare(host, port, workspace)
+    document = prepare(host, port, workspace, student)
     screen.show(document, as_json, screen.fields)
     sys.stdout.flush()  # a reader of the pipe waits for it
     with screen.only_results_on_stdout():
-        serve(host, document["port"], workspace)
+        serve(host, document["port"], workspace, student)

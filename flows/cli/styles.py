@@ -80,3 +80,5 @@ def style_check_table(document: Document, console: Console) -> None:
     console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors")
     if document["problems"]:
         show_rows(document["problems"], ("style", "level", "what"), console)
+    if document["known"]:
+        console.print(document["known"], soft_wrap=True)

@@ -2,15 +2,25 @@
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 
-from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import figures
-from flows.page.inputs import QUIET, build_inputs, read_wish, tell_alignment, tell_notes, turn_sliders
+from flows.page.answers import answered, unchanged
+from flows.page.inputs import (
+    NO_PORTRAIT,
+    QUIET,
+    build_inputs,
+    read_wish,
+    tell_alignment,
+    tell_notes,
+    turn_sliders,
+    warn_of_no_face,
+)
 from flows.page.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -23,30 +33,32 @@ def build_compare_tab(shelf: Shelf, settings: Settings, tab: gr.Tab) -> None:
     """Lay the tab out and connect it."""
     options = shelf.options()
     with gr.Row(elem_classes="tab"):
-        with gr.Column(scale=5, min_width=320, elem_classes="inputs"):
-            inputs = build_inputs(settings, "compare", "Compare")
-        with gr.Column(scale=8, min_width=480):
-            with gr.Row():
+        with gr.Column(scale=5, min_width=280, elem_classes="inputs"):
+            inputs = build_inputs(shelf, settings, "compare", "Compare")
+        with gr.Column(scale=8, min_width=320, elem_classes="outcome"):
+            with gr.Row(elem_classes="students"):
                 students = [
                     gr.Dropdown(options, value=options[min(place, len(options) - 1)][1], label=f"Student {side}",
                                 elem_id=f"compare-student-{side.lower()}")
                     for place, side in enumerate(SIDES)
                 ]  # fmt: skip
+            warned = gr.HTML(elem_id="compare-warned")
             sheet = gr.HTML(elem_id="sheet")
             yaw, pitch = turn_sliders("compare")
             facts = gr.HTML(elem_id="compare-facts")
     heads, stills = gr.State(None), gr.State(None)
 
-    def compare(*asked: Any) -> tuple[Any, ...]:
-        return compare_students(shelf, *asked)
-
     asked = [*students, *inputs.all, yaw, pitch]
-    shown = [heads, stills, sheet, facts, inputs.problem]
-    inputs.when_changed(compare, asked, shown)
+    shown = [heads, stills, sheet, facts, warned, inputs.problem]
+    compare = answered(partial(compare_students, shelf), unchanged(len(shown) - 1))
+    inputs.when_changed(compare, asked, shown, sheet)
     for student in students:
-        student.input(compare, asked, shown, show_progress_on=sheet, api_visibility="private")
+        student.input(compare, asked, shown, show_progress_on=sheet, show_progress="minimal", api_visibility="private")
+    inputs.when_student_changes([tab.select, *(student.input for student in students)], students)
+    turned = [sheet, inputs.problem]
     for slider in (yaw, pitch):
-        slider.input(turn_both, [heads, stills, yaw, pitch], sheet, trigger_mode="always_last", queue=False, **QUIET)
+        turn = answered(lambda *given: (turn_both(*given), gr.skip()), unchanged(1))
+        slider.input(turn, [heads, stills, yaw, pitch], turned, trigger_mode="always_last", queue=False, **QUIET)
     tab.select(compare, asked, shown, **QUIET)
     tab.select(lambda: [gr.Dropdown(shelf.options())] * len(SIDES), None, students, **QUIET)
 
@@ -62,28 +74,27 @@ def compare_students(
     yaw_deg: float,
     pitch_deg: float,
 ) -> tuple[Any, ...]:
-    """Return both students' edits; for a mistake, only the message."""
-    try:
-        prompt, example = read_wish(way, text, reference)
-        if picture is None:
-            raise UserError("there is no portrait yet", expected="pick one, or drop one of your own")
-        heads, stills, seconds = [], [], []
-        for key in (a, b):
-            editor = shelf.open(key)
-            started = time.perf_counter()
-            heads.append(editor.edit(picture, prompt, reference=example))
-            stills.append(np.asarray(heads[-1].own_view()))
-            seconds.append(time.perf_counter() - started)
-    except UserError as error:
-        return *[gr.skip()] * 4, figures.problem(error)
+    """Return both students' edits. Without a portrait, nothing of an earlier one stays."""
+    if picture is None:
+        return None, None, figures.note(NO_PORTRAIT), "", "", ""
+    prompt, example = read_wish(way, text, reference)
+    heads, stills, seconds = [], [], []
+    for key in (a, b):
+        editor = shelf.open(key)
+        started = time.perf_counter()
+        heads.append(editor.edit(picture, prompt, reference=example))
+        stills.append(np.asarray(heads[-1].own_view()))
+        seconds.append(time.perf_counter() - started)
     apart = np.abs(stills[0].astype(int) - stills[1]).mean() / 255
     told = ", ".join(f"{side} {taken:.2f} s" for side, taken in zip(SIDES, seconds, strict=True))
     told = f"Portrait to picture: {told}. The edited portraits differ by {apart:.3f} in the mean (0 to 1)."
-    told += f" {tell_alignment(heads[0].portrait, editor.companions.landmarks is not None)}"
+    detects = editor.companions.landmarks is not None
+    told += f" {tell_alignment(heads[0].portrait, detects)}"
     told = " ".join([told, *tell_notes(editor, prompt)])
     if a == b:
         told += " Both are the same student: choose another, or train one with stillroom distill."
-    return heads, stills, turn_both(heads, stills, yaw_deg, pitch_deg), figures.note(told), ""
+    warned = warn_of_no_face(heads[0].portrait, detects)
+    return heads, stills, turn_both(heads, stills, yaw_deg, pitch_deg), figures.note(told), warned, ""
 
 
 def turn_both(

@@ -1,4 +1,4 @@
-"""Examples: portraits and pictures of styles from the procedural world, made when the page starts."""
+"""Examples: portraits and pictures of styles from the procedural world, made when they are first shown."""
 
 from functools import cache
 
@@ -9,14 +9,16 @@ from data_catalog.config.styles import list_styles, read_style, style_path
 
 # Seeds of people in no profile's training (which counts from 0), chosen to differ.
 PEOPLE, PHOTOS = (100_005, 100_001, 100_012, 100_003, 100_017), (100_004,)
-REFERENCE_STYLES = ("bronze-statue", "neon", "red-hair", "zombie")
 REFERENCE_PERSON = 100_013
-PROMPTS_SHOWN = 8
+REFERENCES_SHOWN = 6
+
+
+Example = tuple[np.ndarray, str]  # picture (H, W, 3) uint8, and its name for a screen reader
 
 
 @cache
-def portraits() -> list[np.ndarray]:
-    """Return portraits, the last ones as from a hand-held camera; (128, 128, 3) uint8."""
+def portraits() -> list[Example]:
+    """Return portraits, the last ones as from a hand-held camera; 128 px."""
     from models import procedural
     from models.camera import orbit_label
     from models.pixels import to_levels
@@ -26,19 +28,21 @@ def portraits() -> list[np.ndarray]:
     for number, seed in enumerate(PEOPLE):
         label = orbit_label(0.12 * (-1) ** number, 0.03)[0]
         people.append(to_levels(procedural.render(procedural.portrait(seed), label, RAW_SIZE_PX).rgb))
-    return people + [raw_photo(seed).rgb for seed in PHOTOS]
+    people += [raw_photo(seed).rgb for seed in PHOTOS]
+    return [(rgb, f"person {number}") for number, rgb in enumerate(people, start=1)]
 
 
 @cache
-def references(size: int) -> list[np.ndarray]:
-    """Pictures (size, size, 3) uint8 of one person in several styles."""
+def references(size: int, styles: tuple[str, ...]) -> list[Example]:
+    """Pictures of `size` px of one person in the first of these styles that the procedural world can draw."""
     from models import procedural
     from models.camera import orbit_label
     from models.pixels import to_levels
 
     person = procedural.portrait(REFERENCE_PERSON)
-    drawn = procedural.render_styles(person, orbit_label(0.0, 0.0)[0], size, list(REFERENCE_STYLES))
-    return [to_levels(picture.rgb) for picture in drawn]
+    known = [style for style in styles if style in procedural.STYLES][:REFERENCES_SHOWN]
+    drawn = procedural.render_styles(person, orbit_label(0.0, 0.0)[0], size, [*known])
+    return [(to_levels(picture.rgb), style) for picture, style in zip(drawn, known, strict=True)]
 
 
 def fit(settings: Settings) -> bool:
@@ -46,6 +50,6 @@ def fit(settings: Settings) -> bool:
     return settings.portraits.source == PROCEDURAL
 
 
-def prompts(settings: Settings) -> list[str]:
-    """Return the first prompts of the profile's styles."""
-    return [read_style(style_path(settings, slug)).prompts[0] for slug in list_styles(settings)][:PROMPTS_SHOWN]
+def prompts(settings: Settings) -> dict[str, str]:
+    """Return the first prompt of each of the profile's styles, for a student of which no styles are known."""
+    return {slug: read_style(style_path(settings, slug)).seed_prompt for slug in list_styles(settings)}

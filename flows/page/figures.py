@@ -1,4 +1,4 @@
-"""Pieces of HTML for the tabs: pictures with captions, notes, a video. All text is escaped."""
+"""Pieces of HTML for the tabs: pictures with captions, notes, files to save. All text is escaped."""
 
 import base64
 from html import escape
@@ -7,6 +7,8 @@ import numpy as np
 
 from data_catalog.config.errors import UserError
 from tasks.pictures.inline import embed_picture
+
+KINDS = {".png": "image/png", ".zip": "application/zip", ".mp4": "video/mp4", ".glb": "model/gltf-binary"}
 
 
 def figure(picture: np.ndarray, caption: str, name: str = "") -> str:
@@ -19,6 +21,11 @@ def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
+def warning(text: str) -> str:
+    """Return a sentence that nobody should miss, about a result that is there."""
+    return f'<p class="problem warning" role="status">{escape(text)}</p>'
+
+
 def problem(error: UserError) -> str:
     """Return the mistake, the expected input and the next step, for the page's user."""
     details = [text for text in (error.fields.get("expected"), error.fields.get("detail"), error.hint) if text]
@@ -27,8 +34,14 @@ def problem(error: UserError) -> str:
     return f'<p class="problem" role="alert">{escape(text)}.{more}</p>'
 
 
-def video(data: bytes, name: str) -> str:
-    """An MP4 that plays in a loop, with a link that saves it."""
-    uri = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
-    link = f'<a class="save" href="{uri}" download="{escape(name)}">Download {escape(name)}</a>'
-    return f'<div class="turntable"><video src="{uri}" autoplay loop muted playsinline></video>{link}</div>'
+def file(data: bytes, name: str) -> str:
+    """A link that saves a file, below its film where it is one."""
+    kind = KINDS[name[name.rindex(".") :]]
+    uri = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    film = f'<video src="{uri}" autoplay loop muted playsinline></video>' if kind.startswith("video/") else ""
+    link = f'<a class="save" href="{uri}" download="{escape(name)}">{escape(name)}</a>'
+    return f'<div class="saved">{film}<p class="note">Saved as {link}, {_size(len(data))}</p></div>'
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"

@@ -18,6 +18,11 @@ STYLE_SHEET = Path(__file__).parent / "page.css"
 CLEAN_EVERY_S, KEEP_FILES_S = 600, 3600  # uploads
 WORKERS = 2  # handlers of one kind at a time; each keeps a core busy
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif")  # the reader's own
+# Gradio gives every drop zone the same name for a screen reader, each time that it is drawn.
+NAME_DROPS = """() => { const name = () => { for (const drop of document.querySelectorAll('.drop')) {
+  const button = drop.querySelector('button'), label = drop.querySelector('label');
+  if (button && label && button.ariaLabel !== label.innerText) button.ariaLabel = label.innerText; } };
+  name(); new MutationObserver(name).observe(document.body, {childList: true, subtree: true}); }"""
 NO_STUDENT = "There is no student here yet. `stillroom distill` trains one; load this page again then."
 
 
@@ -30,18 +35,19 @@ def build_page(shelf: Shelf) -> gr.Blocks:
             "<p>Pick a portrait, say what to change, and look at the edited head from any side.</p></header>"
         )
         with gr.Tabs():
-            with gr.Tab("Edit a portrait", id="edit"):
+            with gr.Tab("Edit", id="edit"):
                 if students:
                     build_edit_tab(shelf, settings, page)
                 else:
                     gr.Markdown(NO_STUDENT)
-            with gr.Tab("Browse datasets", id="browse") as browse:
+            with gr.Tab("Browse", id="browse") as browse:
                 build_browse_tab(shelf.workspace.root, browse)
-            with gr.Tab("Compare students", id="compare") as compare:
+            with gr.Tab("Compare", id="compare") as compare:
                 if students:
                     build_compare_tab(shelf, settings, compare)
                 else:
                     gr.Markdown(NO_STUDENT)
+        page.load(None, None, None, js=NAME_DROPS)
     page.queue(default_concurrency_limit=WORKERS, max_size=64)
     return page
 

@@ -42,14 +42,15 @@ QUIET = {
 log = logging.getLogger(__name__)
 
 
-def prepare(host: str, port: int | None, workspace: Workspace) -> dict[str, Any]:
+def prepare(host: str, port: int | None, workspace: Workspace, student: str | None = None) -> dict[str, Any]:
     """Describe what will be served, and where. Warns if other machines can reach it.
 
-    Raises UserError if there is nothing to show or the address cannot be used.
+    student: the one to show first, by the names of `Student.load`; None for the one of the settings.
+    Raises UserError if there is nothing to show, no such student, or the address cannot be used.
     """
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
-    choices, datasets = Shelf(workspace).choices(), len(list_snapshots(workspace.root))
+    choices, datasets = Shelf(workspace, student).choices(), len(list_snapshots(workspace.root))
     if not choices and not datasets:
         raise UserError("there is no student and no dataset yet", root=workspace.root, hint="make demo")
     address, port = resolve(host), port or free_port(PORT)
@@ -61,26 +62,26 @@ def prepare(host: str, port: int | None, workspace: Workspace) -> dict[str, Any]
         )
     check_port(address, port)
     shown = f"[{host}]" if ":" in host else host
-    student = choices[0].student if choices and choices[0].own else None
-    if student is None:
+    first = choices[0].student if choices and (choices[0].own or student is not None) else None
+    if first is None:
         log.warning("there is no student of these settings; the page shows those of other settings")
-    counts = {"student": student, "students": len(choices), "datasets": datasets}
+    counts = {"student": first, "students": len(choices), "datasets": datasets}
     return {"url": f"http://{shown}:{port}", "host": host, "port": port, **counts}
 
 
-def serve(host: str, port: int, workspace: Workspace) -> None:
+def serve(host: str, port: int, workspace: Workspace, student: str | None = None) -> None:
     """Show the page until interrupted."""
     with own_folder(workspace.root):
         import uvicorn
 
-        app = make_app(workspace)
+        app = make_app(workspace, student)
         # uvicorn ends the page in good order, then raises the signal again: the folder must be removed before.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         log.info("ready; Ctrl+C ends it")
         uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
-def make_app(workspace: Workspace) -> "FastAPI":
+def make_app(workspace: Workspace, student: str | None = None) -> "FastAPI":
     """Build the page as an application behind its filter. Gradio's folder for files comes from `own_folder`."""
     from fastapi import FastAPI
 
@@ -88,7 +89,7 @@ def make_app(workspace: Workspace) -> "FastAPI":
     from flows.page.layout import mount_page
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app = mount_page(app, Shelf(workspace))
+    app = mount_page(app, Shelf(workspace, student))
     app.add_middleware(Doors)
     return app
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import PROCEDURAL, RunSettings, Settings
+from data_catalog.config.profiles import with_profile
+from data_catalog.config.settings import RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Catalog, Entry
@@ -19,6 +20,7 @@ from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, stage_rows
+from flows.ask.unknown import tell_unknown
 from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
@@ -36,16 +38,6 @@ log = logging.getLogger(__name__)
 FAILURES_SHOWN = 10
 ASKING = ("run", "maybe")  # states of a step that is still to be made
 SAMPLED = ("portraits", "align", "edit", "score", "select", "teach", "dataset")  # stages that must leave a sample
-HEADS_ONLY = (
-    "photographs in the embedded world: they are aligned, exported and measured for real, but edited by networks that "
-    "know procedural heads only"
-)
-
-
-def tell_world(settings: Settings) -> None:
-    """Say at the start of a build what its networks do not know."""
-    if settings.world == "embedded" and settings.portraits.source != PROCEDURAL:
-        log.warning("%s", HEADS_ONLY)
 
 
 class FlowRun:
@@ -69,7 +61,8 @@ class FlowRun:
         with self.recording.stage(name) as recorded:
             if name == "portraits":
                 self._tell_left_out()
-                tell_world(self.settings)
+                for line in tell_unknown(self.settings):
+                    log.warning("%s", line)
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
             before = {step.key for step in steps if step.state == "cached"}
             self._carry_out(stage, jobs, recorded)
@@ -196,7 +189,8 @@ class FlowRun:
         failures = f"{len(failed)} {'partition' if len(failed) == 1 else 'partitions'} failed{more}"
         it = "it" if len(failed) == 1 else "them"
         message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for {it}"
-        hint = "fix the cause, then run: stillroom retry    (what is finished is kept)"
+        again = with_profile("stillroom retry", self.settings.profile)
+        hint = f"fix the cause, then run: {again}    (what is finished is kept)"
         raise UserError(message, hint=hint, **listed)
 
 
@@ -268,9 +262,10 @@ def open_run(
     settings, root = workspace.settings, workspace.root
     check_writable(root)
     check_device(settings.run)
-    chosen, turn = shape(settings) if shape else None, make_turn(workspace, flow)
+    chosen = shape(settings) if shape else None
     plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)
     work_begins()
+    turn = make_turn(workspace, flow)
     with (
         Workers(settings.run, root) as workers,
         tracked(workspace, flow, parameters, turn) as (tracker, note),

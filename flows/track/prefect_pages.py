@@ -36,6 +36,7 @@ from prefect.types import DateTime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 from flows.mistakes import MISTAKES
+from tasks.progress import Pace
 
 PROGRESS_SECONDS = 3.0  # seconds between two updates of a progress artifact; each costs the server some 20 ms
 CAUSES_SHOWN = 3  # of a task run's failed partitions
@@ -282,18 +283,17 @@ class ProgressBar:
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self._logged = time.monotonic()
-        self._first: tuple[float, int] | None = None  # time and progress of the first message
+        self._pace = Pace()
         self._artifact: UUID | None = None
         self._told = 0.0
         self._active = flow_run_id() is not None
 
     def update(self, done: int, total: int) -> None:
         """Report `done` of `total` steps; the last one is always reported."""
-        now = time.monotonic()
-        began, before = self._first = self._first or (now, done)  # earlier progress tells nothing about the pace
-        if before < done < total and now - self._logged >= LOG_SECONDS:
-            self._logged, left = now, (now - began) * (total - done) / (done - before)
-            log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
+        now, told = time.monotonic(), self._pace.told(done, total)
+        if done < total and now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            log.info("%-10s %s", self.stage, told)
         if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
             return
         self._told, percent = now, 100 * done / max(total, 1)

@@ -22,12 +22,14 @@ from data_catalog.config.places import expand
 from data_catalog.config.plain_text import bad_character
 from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.products.names import read_names
-from data_catalog.products.students import student_entry
+from data_catalog.products.students import DELTA, AdaptedStyle, adapted_style, student_entry
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.workspace import Workspace
 from tasks.distill import TRAINING
-from tasks.language.encoder import prompt_notes
+from tasks.language.encoder import KNOWN, prompt_notes, shorten
+from tasks.score import is_constant
+from tasks.sources.photographs import HEADS_ONLY
 from tasks.student.companions import (
     Companions,
     find_companions,
@@ -35,6 +37,7 @@ from tasks.student.companions import (
     save_companions,
     tell_without,
 )
+from tasks.student.known_prompts import known_prompts
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Detectors, Picture, Portrait, align_picture, read_picture
 from tasks.templates import TEMPLATES
@@ -89,7 +92,9 @@ class Student(
         self.encoder: Network | CpuStudent = network  # the form of the encoder that edits
         self.companions = companions
         self.settings = settings
+        self._met_strange = False  # a photograph, and it was said what that means
         self.origin = ""  # digest of the student in the store, or the folder that it was read from
+        self.prompts: dict[str, str] = {}  # one to try for each style that it learned; empty where that is not known
         # One triplane per (portrait, prompt): a second look at the same edit costs a rendering only.
         self._triplane = functools.lru_cache(HEADS_KEPT)(self._compute_triplane)
         # Warnings about a text prompt, logged once: a part that is not read, words that are not known.
@@ -121,35 +126,33 @@ class Student(
     ) -> Self:
         """Load a student as `load` does, with settings and data root that are open already."""
         settings, catalog = workspace.settings, workspace.catalog
-        if student is not None and adapted is None and _is_folder(student, workspace.root):
+        if student is not None and adapted is None and is_folder(student, workspace.root):
             return cls._load_folder(Path(student), settings)
         entry = find_student(catalog, student, settings)
         _check_world(catalog.folder(entry), settings)
         check_device(settings.run.device)
         network = load_student(catalog.folder(entry), settings.run.device)
         _warn_of_other_weights(catalog, entry, settings, network.config.own_encoders)
-        if adapted is not None:
-            _adapt(network, catalog, adapted, entry)
+        style = None if adapted is None else adapted_style(catalog, adapted, entry.digest)
+        if style is not None:
+            _adapt(network, style)
         loaded = cls(network, find_companions(settings), settings)
-        loaded.origin = entry.digest
+        loaded.origin, loaded.prompts = entry.digest, known_prompts(catalog, entry, settings, style)
         return loaded._told()
 
     @classmethod
     def _load_folder(cls, folder: Path, settings: Settings) -> Self:
         """Load an export, or the files of a student as the store has them."""
+        check_folder(folder)
         if (folder / WEIGHTS).is_file():
             return cls._load_export(folder)
-        if not (folder / STORED_WEIGHTS).is_file():
-            raise UserError("there is no student here", folder=folder, hint="stillroom export FOLDER")
         loaded = cls(load_student(folder, settings.run.device), find_companions(settings), settings)
         loaded.origin = str(folder)
         return loaded._told()
 
     @classmethod
     def _load_export(cls, folder: Path) -> Self:
-        loaded = cls.from_pretrained(folder)
-        loaded.origin = str(folder)
-        return loaded._told()
+        return cls.from_pretrained(folder)._told()
 
     def _told(self) -> Self:
         """Say on the screen if portraits will not be searched for a face."""
@@ -167,14 +170,18 @@ class Student(
 
     def align(self, image: Picture) -> Portrait:
         """Cut the portrait out of a picture as for training, and find its camera."""
-        return align_picture(read_picture(image, self.settings), self.companions.detectors, self.settings)
+        portrait = align_picture(read_shown(image, self.settings), self.companions.detectors, self.settings)
+        if portrait.strange and not self._met_strange:
+            self._met_strange = True
+            log.warning("%s", HEADS_ONLY)
+        return portrait
 
     def read_prompt(self, text: str | None, reference: Picture | None) -> Prompt:
         """Either a text or a picture as a prompt."""
         if (text is None) == (reference is None):
             raise UserError("an edit needs either a text or a reference picture, and not both")
         if reference is not None:
-            rgb = read_picture(reference, self.settings)
+            rgb = read_shown(reference, self.settings)
             return Prompt(None, rgb.tobytes(), rgb.shape)
         assert text is not None
         text = " ".join(text.split())
@@ -234,7 +241,7 @@ class Student(
         }
         if self.settings.portraits.source != PROCEDURAL:
             settings["portraits"]["source"] = "photographs"  # what faces it knows; the path itself is of this machine
-        document = {"student": self.network.config.to_dict(), "stillroom": settings}
+        document = {"student": self.network.config.to_dict(), "stillroom": settings, "prompts": self.prompts}
         (save_directory / CONFIG).write_bytes(encode_json(document))
         for path in save_directory.rglob("*.safetensors"):
             # As the umask has it: safetensors creates files readable by their owner alone.
@@ -251,7 +258,9 @@ class Student(
         folder = expand(name)
         if not folder.exists():
             folder = download(name, **{key: given[key] for key in OF_THE_HUB if key in given})
-        return super().from_pretrained(str(folder), **given)
+        loaded: Self = super().from_pretrained(str(folder), **given)
+        loaded.origin = name
+        return loaded
 
     @classmethod
     def _from_pretrained(
@@ -277,15 +286,19 @@ class Student(
         network = Student(StudentConfig.from_dict(document["student"]))
         network.load_state_dict(load_file(folder / WEIGHTS))
         settings = Settings.model_validate(document["stillroom"] | {"run": {"device": device}})
-        return cls(network.to(device).eval().requires_grad_(False), load_companions(folder), settings)
+        loaded = cls(network.to(device).eval().requires_grad_(False), load_companions(folder), settings)
+        loaded.prompts = document.get("prompts", {})
+        return loaded
 
     def _warn(self, text: str) -> list[str]:
         clip = self.companions.clip
         length = int(clip.model.config.text_config.max_position_embeddings)
         tokens = clip.tokenizer(text, add_special_tokens=False, verbose=False).tokens()
         notes = prompt_notes(tokens, length, len(clip.tokenizer))
-        for note in notes:
+        for note in shorten(notes):
             log.warning("%s: %s", note, text[:SHOWN_PROMPT])
+        if shorten(notes) != notes:
+            log.warning("%s", KNOWN)
         return notes
 
     def _compute_triplane(self, pixels: bytes, shape: tuple[int, ...], prompt: Prompt) -> tuple[Tensor, float]:
@@ -312,11 +325,29 @@ class Student(
         return image_tokens(self.network, self.companions.mae, picture)
 
 
-def _is_folder(student: str | Path, root: Path) -> bool:
+def is_folder(student: str | Path, root: Path) -> bool:
     """Whether this is a student's folder, and not the name of a student that a folder has by chance, too."""
     folder = Path(student)
-    held = any((folder / name).is_file() for name in (WEIGHTS, STORED_WEIGHTS))
-    return held or (folder.is_dir() and str(student) not in read_names(root))
+    return _holds_student(folder) or (folder.is_dir() and str(student) not in read_names(root))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError unless the folder is an export, or holds the files of a student as the store has them."""
+    if not _holds_student(folder):
+        raise UserError("there is no student here", folder=folder, hint="stillroom export FOLDER")
+
+
+def _holds_student(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (WEIGHTS, STORED_WEIGHTS))
+
+
+def read_shown(picture: Picture, settings: Settings) -> np.ndarray:
+    """Read a picture as `read_picture` does, and refuse one that shows nothing: a black, white or grey one."""
+    rgb = read_picture(picture, settings)
+    if is_constant(rgb, settings.score):
+        level = ", ".join(str(round(value)) for value in rgb.mean(axis=(0, 1)))
+        raise UserError("the picture shows nothing", found=f"one colour, RGB {level}", expected="a picture of a face")
+    return rgb
 
 
 def check_device(device: str) -> None:
@@ -373,14 +404,12 @@ def _check_world(folder: Path, settings: Settings) -> None:
         )
 
 
-def _adapt(network: Network, catalog: Catalog, adapted: str, base: Entry) -> None:
+def _adapt(network: Network, style: AdaptedStyle) -> None:
     from safetensors.torch import load_file
 
-    from data_catalog.products.students import DELTA, adapted_style
     from models.three_d.adaptation import apply_delta
 
-    found = adapted_style(catalog, adapted, base.digest)
-    apply_delta(network, load_file(found.folder / DELTA))
+    apply_delta(network, load_file(style.folder / DELTA))
 
 
 def _warn_of_other_weights(catalog: Catalog, student: Entry, settings: Settings, own: Sequence[PromptKind]) -> None:

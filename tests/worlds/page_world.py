@@ -17,11 +17,13 @@ from models.three_d.adaptation import read_delta
 from tasks.tables.samples import LOST, LostRow
 from tests.worlds import pupil, taught
 
+KNOWN = ("bronze-statue", "lost-style", "red-hair", "zombie")  # of the newest student; one has no file any more
+
 
 def make(root: Path) -> Path:
     """Returns the root."""
-    for seed in (1, 0):
-        pupil.store_student(root, seed)
+    for seed, styles in ((1, ("neon",)), (0, KNOWN)):
+        pupil.store_student(root, seed, styles)
     folder = taught.write_dataset(root, taught.untrained_teacher())
     table = pq.read_table(folder / SAMPLES)
     place = table.schema.get_field_index("score_identity")

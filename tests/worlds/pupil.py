@@ -1,5 +1,6 @@
 """A student that is quick to make: the shipped teacher's head and companions, its prompt encoder untrained but felt."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -90,7 +91,8 @@ def store_dataset(root: Path) -> Record:
     if (found := store.find(partition, fingerprint)) is not None:
         return found
     folder = store.begin(partition, fingerprint)
-    write_snapshot_files(folder, pa.table({"key": pa.array([], pa.string())}), {"samples": 0})
+    row = {"key": "a", "style": "lost-style", "prompt_number": 0, "prompt": "make her look lost"}
+    write_snapshot_files(folder, pa.Table.from_pylist([row]), {"samples": 1})
     record = Record(
         partition=partition.key,
         stage="dataset",
@@ -103,7 +105,7 @@ def store_dataset(root: Path) -> Record:
     return store.commit(folder, record)
 
 
-def store_student(root: Path, seed: int = 0) -> Record:
+def store_student(root: Path, seed: int = 0, styles: Sequence[str] = ("zombie",)) -> Record:
     """The student as the stage distill leaves it in the store of a data root. Another seed is another student."""
     store, partition = Store(root), Partition("distill")
     weights = {name: zoo.digest(name, "embedded") for name in ("clip", "mae")}
@@ -113,7 +115,7 @@ def store_student(root: Path, seed: int = 0) -> Record:
     folder = store.begin(partition, digest_json(inputs))
     save_student(network(seed), folder)
     settings = Settings().distill.model_dump(mode="json")
-    (folder / "training.json").write_bytes(encode_json({"settings": settings, "styles": ["zombie"]}))
+    (folder / "training.json").write_bytes(encode_json({"settings": settings, "styles": list(styles)}))
     record = Record(
         partition=partition.key,
         stage="distill",

@@ -82,6 +82,9 @@ def test_further_attempts_are_told(shop: Workshop) -> None:
     screen = io.StringIO()
     funnel_table([funnel], plain_console(file=screen, width=120))
     assert "zombie made in 2 attempts: 10 + 3" in screen.getvalue()
+    assert kept_line([funnel, {**funnel, "style": "clown"}]) == (
+        "kept of made: 6 of 10 in 2 attempts in each of 2 styles"
+    )
     assert kept_line([funnel]) == "kept of made: zombie 6 of 10 in 2 attempts"
 
 

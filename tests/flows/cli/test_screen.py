@@ -12,7 +12,7 @@ from flows.cli.adapt import adapted_table
 from flows.cli.care import doctor_table, status_table, verify_table
 from flows.cli.models import models_table
 from flows.cli.plan import accepted_lines, outlook_table, plan_table, why_table
-from flows.cli.screen import fields, plain_console, say, show_table
+from flows.cli.screen import fields, next_steps, plain_console, say, show_table
 from flows.cli.students import show_export
 
 DIGEST = "9f2c41d0" * 8
@@ -43,6 +43,26 @@ def test_words_of_a_last_column_wrap_between_words_and_a_path_stays_whole() -> N
     assert lines[2].index(PATH[:5]) == lines[0].index("found")
     assert "one sentence about the place" in text
     assert PATH in printed(say, f"a sentence with {PATH} in it, that goes on for more than a line of a terminal")
+
+
+def test_heads_break_only_as_far_as_the_table_needs() -> None:
+    heads = ["method", "ID", "CLIP", "3D", "LPIPS", "L1 of the edit", "vs no edit", "s / image"]
+    row = ["editor+teacher", "0.583", "0.859", "0.881 ", "1.710", "0.0512", "75 %", "1.5583"]
+    lines = printed(show_table, heads, [row, ["difference *", *["+0.027?"] * 7]]).splitlines()
+    assert len(lines) == 4
+    assert lines[0].split() == ["L1", "of", "vs", "no", "s", "/"]
+    assert lines[2].index("0.881") + len("0.881") == lines[3].index("?", 40)  # the doubt stands beside the digits
+
+
+def test_next_commands_stay_within_the_line() -> None:
+    edit = 'stillroom edit docs/portrait.png --prompt "make him a clown"'
+    lines = printed(
+        lambda console: next_steps(console, {"stillroom evaluate": "measure it", edit: "use it"})
+    ).splitlines()
+    assert lines == ["", "next", "  stillroom evaluate" + " " * 42 + "   # measure it", f"  {edit}   # use it"]
+    long = "measure it against its teachers"
+    lines = printed(lambda console: next_steps(console, {"stillroom evaluate": long, edit: "use it"})).splitlines()
+    assert lines[2] == f"  stillroom evaluate   # {long}"
 
 
 def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
@@ -124,9 +144,12 @@ def test_accept_adapt_and_export_are_lines_for_a_person() -> None:
     assert "stillroom plan" in text
     curve = [{"seconds": 0.0, "lpips": 2.123456789}, {"seconds": 61.23456, "lpips": 1.5}]
     document = {"style": "my-look", "base": DIGEST, "pairs": 10, "curve": curve, "lpips_to": "edited picture"}
-    text = printed(adapted_table, document | {"delta_bytes": 2_000_000, "seconds": 70.5, "files": [PATH]})
+    picture = f"{PATH}.png"
+    document |= {"delta_bytes": 2_000_000, "seconds": 70.5, "files": [PATH, picture]}
+    text = printed(adapted_table, document)
     assert "2.123 -> 1.500 after 61 s, to the edited picture" in text
-    assert f"  {PATH}\n" in text
+    assert f"picture            {picture}\n" in text
+    assert f"folder             {PATH.rpartition('/')[0]}\n" in text
     text = printed(show_export, {"folder": PATH, "student": DIGEST, "files": ["a.json"], "bytes": 9_123_456})
     assert f"{PATH}\n" in text
     assert "9.1 MB" in text

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_catalog.config.places import PROJECT
 from data_catalog.samples.encoding import encode_png
@@ -142,8 +144,13 @@ def keep(page: Any, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
+def drop(page: Any, where: str, data: bytes) -> None:
+    """Choose a file for a drop zone."""
+    page.set_input_files(f"{where} input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": data})
+
+
 def open_tab(page: Any, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
+    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def choose(page: Any, where: str, text: "str | re.Pattern[str]") -> None:
@@ -153,7 +160,7 @@ def choose(page: Any, where: str, text: "str | re.Pattern[str]") -> None:
 
 
 def say(page: Any, prompt: str) -> None:
-    open_tab(page, "Edit a portrait")
+    open_tab(page, "Edit")
     page.locator("#edit-way").get_by_label("In words").check()
     page.fill("#edit-prompt textarea", prompt)
     page.press("#edit-prompt textarea", "Enter")
@@ -209,7 +216,7 @@ def test_a_group_photograph_on_its_side_shows_its_faces_and_lets_one_be_chosen(p
 @pytest.mark.browser
 @needs_browser
 def test_dragging_a_slider_turns_the_head_and_edits_nothing(page: Any) -> None:
-    open_tab(page, "Edit a portrait")
+    open_tab(page, "Edit")
     still, facts, slider = (
         source(page, "#still"),
         page.inner_text("#facts"),
@@ -237,27 +244,94 @@ def test_another_student_makes_another_picture(page: Any) -> None:
 
 @pytest.mark.browser
 @needs_browser
-def test_mistakes_are_said_and_change_nothing(page: Any) -> None:
-    becomes_another(page, "#still", lambda: say(page, "give her a beard"))
-    still = source(page, "#still")
+def test_the_styles_that_a_student_knows_are_offered(page: Any) -> None:
+    open_tab(page, "Edit")
+    known = ["turn her into a bronze statue", "make her look lost", "give her red hair", "turn him into a zombie"]
+    assert page.locator("#edit-chips button").all_inner_texts() == known
+    becomes_another(page, "#still", lambda: choose(page, "#edit-student", re.compile("^student")))
+    page.wait_for_function("() => document.querySelectorAll('#edit-chips button').length === 1")
+    assert page.inner_text("#edit-chips button") == "turn her into a glowing neon sign"
+    becomes_another(page, "#still", lambda: page.click("#edit-chips button"))
+    page.locator("#edit-way").get_by_label("By a picture").check()
+    page.wait_for_function("() => document.querySelectorAll('#edit-references img').length === 1")
+    becomes_another(page, "#still", lambda: choose(page, "#edit-student", re.compile("^newest")))
+    page.wait_for_function("() => document.querySelectorAll('#edit-references img').length === 3")
+    page.locator("#edit-way").get_by_label("In words").check()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_refused_picture_takes_the_place_of_the_earlier_one_and_the_reason_stands_below_it(page: Any) -> None:
     for data, said in (
         (b"no picture at all", "not an image"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC is not read"),
         (encode_png(pupil.aligned_portrait())[:500], "truncated|corrupt"),
         (huge_png(60_000), "too large"),
+        (encode_png(np.zeros((64, 64, 3), np.uint8)), "shows nothing"),
+        (encode_png(np.full((900, 700, 3), 255, np.uint8)), "shows nothing"),
     ):
-        page.set_input_files(
-            "#edit-portrait input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": data}
-        )
+        page.click("#edit-portraits button >> nth=0")
+        page.wait_for_selector("#still img")
+        drop(page, "#edit-portrait", data)
         page.wait_for_function(
-            "(said) => new RegExp(said).test(document.querySelector('#edit-problem').innerText)", arg=said
+            "(said) => new RegExp(said).test(document.querySelector('#edit-portrait-problem').innerText)", arg=said
         )
+        page.wait_for_function("() => !document.querySelector('#still img, #view img, #depth img, #edit-seen img')")
+        assert "There is no portrait" in page.inner_text("#view")
     keep(page, "bad-upload")
+    page.locator("#edit-way").get_by_label("By a picture").check()
+    drop(page, "#edit-reference", encode_png(pupil.aligned_portrait(3)))
+    page.wait_for_selector("#edit-taken img")
+    drop(page, "#edit-reference", b"no picture at all")
+    page.wait_for_selector("#edit-reference-problem .problem")
+    page.wait_for_function("() => !document.querySelector('#edit-taken img')")
+    page.click("#edit-portraits button >> nth=0")
+    page.wait_for_function(
+        "() => document.querySelector('#edit-problem').innerText.includes('no picture of the style')"
+    )
+    say(page, "as a statue")
+    page.wait_for_selector("#still img")
+    assert page.locator("#edit-portrait-problem .problem, #edit-problem .problem").count() == 0
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_picture_without_a_face_is_edited_under_a_warning(page: Any) -> None:
+    becomes_another(page, "#still", lambda: say(page, "as a sad clown"))
+    stripes = np.tile(np.linspace(0, 255, 96, dtype=np.uint8)[:, None, None], (1, 96, 3))
+    becomes_another(page, "#still", lambda: drop(page, "#edit-portrait", encode_png(stripes)))
+    page.wait_for_selector("#edit-warned .warning")
+    assert page.inner_text("#edit-warned").startswith("No face was found")
+    keep(page, "no-face")
+    becomes_another(page, "#still", lambda: page.click("#edit-portraits button >> nth=0"))
+    page.wait_for_function("() => !document.querySelector('#edit-warned .warning')")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_wrong_prompt_is_said_and_changes_nothing(page: Any) -> None:
+    becomes_another(page, "#still", lambda: say(page, "give her a beard"))
+    still = source(page, "#still")
     say(page, "   ")
     page.wait_for_function("() => document.querySelector('#edit-problem').innerText.includes('prompt is empty')")
     assert source(page, "#still") == still
-    becomes_another(page, "#still", lambda: say(page, "as a statue"))
+    becomes_another(page, "#still", lambda: say(page, "as a sad statue"))
     assert page.locator("#edit-problem .problem").count() == 0
+
+
+@pytest.mark.browser
+@needs_browser
+def test_an_error_of_the_server_is_said_below_the_buttons_which_work_afterwards(page: Any, server: Server) -> None:
+    becomes_another(page, "#still", lambda: say(page, "as a happy statue"))
+    (folder,) = server.root.glob("page/run-*")
+    away = folder.rename(folder.parent / "away")
+    page.click("#save-turntable")
+    page.wait_for_function("() => document.querySelector('#edit-saved').innerText.includes('server could not do this')")
+    away.rename(folder)
+    with page.expect_download() as download:
+        page.click("#save-picture")
+    assert download.value.suggested_filename == "edited.png"
+    assert page.locator("#edit-saved .problem").count() == 0
 
 
 @pytest.mark.browser
@@ -281,23 +355,99 @@ def turn(page: Any, yaw: str) -> None:
 
 @pytest.mark.browser
 @needs_browser
-def test_the_turntable_is_a_video_to_download(page: Any) -> None:
+def test_picture_views_turntable_and_mesh_are_saved_with_one_press(page: Any, tmp_path: Path) -> None:
     import av
+    import trimesh
 
-    open_tab(page, "Edit a portrait")
-    page.click("#film")
-    with page.expect_download() as download:
-        page.click("#turntable a.save")
-    assert download.value.suggested_filename == "turntable.mp4"
-    shown = b64decode(page.get_attribute("#turntable video", "src").partition(",")[2])
-    with av.open(io.BytesIO(shown)) as video:
+    becomes_another(page, "#still", lambda: say(page, "as a marble statue"))
+    saved = {}
+    for name in ("picture", "views", "turntable", "mesh"):
+        with page.expect_download() as download:
+            page.click(f"#save-{name}")
+        saved[name] = tmp_path / download.value.suggested_filename
+        download.value.save_as(saved[name])
+    assert [path.name for path in saved.values()] == ["edited.png", "views.zip", "turntable.mp4", "head.glb"]
+    shown = io.BytesIO(b64decode(source(page, "#still").partition(",")[2]))
+    edited = np.asarray(Image.open(saved["picture"]), float)
+    assert np.abs(edited - np.asarray(Image.open(shown).convert("RGB"), float)).mean() < 8  # shown as WebP
+    with zipfile.ZipFile(saved["views"]) as archive:
+        assert archive.namelist() == [f"view_{number:02d}.png" for number in range(4)]
+        views = [np.asarray(Image.open(archive.open(name))) for name in archive.namelist()]
+    assert len({view.tobytes() for view in views}) == 4
+    with av.open(saved["turntable"]) as video:
         assert sum(1 for _ in video.decode(video=0)) == 72
+    assert len(trimesh.load(saved["mesh"], force="mesh").faces) > 1000
+    keep(page, "saved")
+
+
+@pytest.mark.browser
+@needs_browser
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_the_page_fits_its_screen_and_the_sliders_lie_below_the_head(visits: Callable[[], Any], width: int) -> None:
+    page = visits()
+    page.set_viewport_size({"width": width, "height": 844})
+    for tab, shown in (("Edit", "#depth img"), ("Browse", "#browse-rows article"), ("Compare", "#sheet img")):
+        open_tab(page, tab)
+        page.wait_for_selector(shown)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") == width, tab
+        assert page.evaluate(BEYOND) == [], tab
+        assert page.evaluate(SMALL) == [], tab
+        keep(page, f"{tab.lower()}-{width}")
+    open_tab(page, "Edit")
+    head, yaw, pitch = (page.locator(each).bounding_box() for each in ("#view img", "#edit-yaw", "#edit-pitch"))
+    for slider in (yaw, pitch):
+        assert slider["y"] >= head["y"] + head["height"]
+        assert slider["y"] + slider["height"] - head["y"] < 700
+        assert head["x"] - 1 <= slider["x"] < head["x"] + head["width"]
+    assert min(each["width"] for each in boxes(page, "#edit-portraits img")) >= 36
+    if width == 390:
+        page.click("#edit-go")
+        page.wait_for_function("() => document.querySelector('#view').getBoundingClientRect().top < 60")
+
+
+# Elements that a visitor sees beyond the screen's sides, and texts too small to read.
+BEYOND = """() => [...document.querySelectorAll('body *')].filter(each => {
+  const box = each.getBoundingClientRect();
+  return box.width && box.height && getComputedStyle(each).visibility != 'hidden'
+    && (box.right > innerWidth + 1 || box.left < -1); }).map(each => each.outerHTML.slice(0, 80))"""
+SMALL = """() => [...document.querySelectorAll('body *')].filter(each => each.checkVisibility()
+  && [...each.childNodes].some(node => node.nodeType == 3 && node.textContent.trim())
+  && getComputedStyle(each).visibility != 'hidden' && parseFloat(getComputedStyle(each).fontSize) < 12
+  ).map(each => each.outerHTML.slice(0, 80))"""
+
+
+def boxes(page: Any, where: str) -> list[dict[str, float]]:
+    return [each.bounding_box() for each in page.locator(where).all()]
+
+
+@pytest.mark.browser
+@needs_browser
+def test_every_control_has_a_name_and_shows_when_it_has_the_focus(visits: Callable[[], Any]) -> None:
+    page = visits()
+    assert page.locator("img:not([alt]), main img[alt='']").count() == 0
+    seen = {}
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement == document.body"):
+            break
+        name, outline = page.evaluate(FOCUSED)
+        seen[name] = outline
+    named = {"Edit", "Prompt", "Student", "Picture", "Mesh", "number input for Turn left or right"}
+    assert named | {"Or drop a picture of yours here, or click to choose one"} <= set(seen)
+    assert [name for name, outline in seen.items() if outline != "solid 2px"] == []
+    assert "" not in seen
+
+
+FOCUSED = """() => { const it = document.activeElement, style = getComputedStyle(it);
+  const name = it.ariaLabel || [...(it.labels ?? [])].map(each => each.innerText.trim()).join() || it.innerText.trim();
+  return [name, `${style.outlineStyle} ${style.outlineWidth}`]; }"""
 
 
 @pytest.mark.browser
 @needs_browser
 def test_datasets_are_browsed_by_style_split_and_score_and_the_rejected_have_reasons(page: Any) -> None:
-    open_tab(page, "Browse datasets")
+    open_tab(page, "Browse")
     page.wait_for_selector("#browse-rows article")
     counted = "(text) => document.querySelector('#browse-count').innerText.includes(text)"
     page.wait_for_function(counted, arg="1 to 8 of 14")
@@ -325,7 +475,7 @@ def test_datasets_are_browsed_by_style_split_and_score_and_the_rejected_have_rea
 @pytest.mark.browser
 @needs_browser
 def test_two_students_are_compared_on_the_same_portrait_and_prompt(page: Any) -> None:
-    open_tab(page, "Compare students")
+    open_tab(page, "Compare")
     page.wait_for_selector("#sheet img")
     pictures = page.eval_on_selector_all("#sheet img", "all => all.map(each => each.src)")
     assert len(set(pictures)) == len(pictures) == 5
