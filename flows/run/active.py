@@ -111,7 +111,7 @@ class Turn:
         from filelock import FileLock
 
         while True:
-            with FileLock(root / FOLDER / "turn.lock"):  # no other run begins between the look and the note
+            with FileLock(root / FOLDER.parent / "turn.lock"):  # no other run begins between the look and the note
                 before = next((other for other in running(root) if self._waits_for(other)), None)
                 if before is None:
                     run.began = now()
