@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
@@ -120,8 +121,10 @@ def make_turn(workspace: Workspace, flow: str) -> Turn:
 
 def mlflow_page(tracker: Tracker) -> str | None:
     """Return the address of the run's page; None where MLflow's pages are not up."""
-    base = shown(tracker.uri) if tracker.uri.startswith("http") else None
-    if base is None and tracker.is_own:
+    parts, base = urlsplit(tracker.uri), None
+    if parts.scheme in ("http", "https"):  # a link without the password
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    elif tracker.is_own:
         service = find_service(tracker.root / "mlflow", "ui")
         base = service.url if service is not None else None
     return base and f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
