@@ -4,6 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
+# One line of the terminal: what pip is at. Its errors go to stderr, past this.
+PROGRESS := awk '/^(Collecting|Obtaining|Installing)|Downloading/ { printf "\r%-79.79s", $$0; fflush() } \
+  END { printf "\r%-79s\r", "" }'
+
 .PHONY: setup demo test quick lint up down bench bench-orchestrator docs
 
 setup: .venv/.installed
@@ -18,11 +22,12 @@ endif
 
 # The CPU build of torch is taken where the package index offers one: installed first, the rest keeps it.
 .venv/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pipeline,serve,dev]'
-	$(BIN)/python -m pip check
-	touch $@
+	@echo "Setting up .venv: about 2 minutes and 3 GB of disk, more with a CUDA build of torch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install torch==2.13.0 | $(PROGRESS)
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[pipeline,serve,dev]' | $(PROGRESS)
+	@$(BIN)/python -m pip check
+	@touch $@
 
 demo: setup
 	$(BIN)/python -m flows.run.demo $(if $(TAKE_OVER),--take-over)

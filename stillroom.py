@@ -1,6 +1,11 @@
-"""The Python interface: `from stillroom import Student`."""
+"""The Python interface: `from stillroom import Student`. As a program, `python -m stillroom`, the command line."""
 
-from tasks.student.api import Student
-from tasks.student.portrait3d import Portrait3D
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
 
-__all__ = ["Portrait3D", "Student"]
+    main()
+else:
+    from tasks.student.api import Student
+    from tasks.student.portrait3d import Portrait3D
+
+    __all__ = ["Portrait3D", "Student"]

@@ -74,8 +74,8 @@ def commands_page() -> str:
     parts = [
         NOTE,
         "# Commands",
-        "Every command exits with 0, with 1 after one message that says what to do, or with 2 for wrong usage. "
-        "All of them take:",
+        "Every command exits with 0, with 1 after one message that says what to do, with 2 for wrong usage, or "
+        "with 130 where it was interrupted (143: by SIGTERM). All of them take:",
         "\n".join(_options(listed[0][1], "stillroom plan", common=True)),
         "`stillroom --install-completion` lets the shell complete commands and options.",
         "\n".join(["| command | does |", "| --- | --- |", *overview]),
@@ -85,7 +85,8 @@ def commands_page() -> str:
 
 
 def _walk(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.commands[name]
         yield f"{prefix} {name}", command
         if hasattr(command, "commands"):
             yield from _walk(command, f"{prefix} {name}")

@@ -1,30 +1,31 @@
 """Flow adapt-style: from a student and a few pairs to a small delta for one more style."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
 from data_catalog.workspace import Workspace
 from flows.run.adaptation import adapt_settings, adapt_shape, make_samples, publish_adapted
+from flows.run.form import Force, Overrides, Profile, StudentName, shown
 from flows.run.products import find_student
 from flows.run.run import open_run
+from flows.track.flow_run_names import name_run
+
+PAIRS = "Folder of your own pairs: input/ and edited/ pictures of equal names; empty: pairs are made."
+PROMPT = "What the edit does, in words, where the style has no file."
 
 
-@flow(name="adapt-style", flow_run_name="adapt-style {style} {profile}", validate_parameters=True)
+@flow(name="adapt-style", flow_run_name=name_run, validate_parameters=True)
 def adapt_style(
-    style: str,
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    student: str | None = None,
-    pairs: str | None = None,
-    prompt: str | None = None,
-    force: list[str] | None = None,
+    style: Annotated[str, shown("string", "A file of the styles folder by its name, or the name of the new style.")],
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    student: StudentName = None,
+    pairs: Annotated[str | None, shown("string", PAIRS)] = None,
+    prompt: Annotated[str | None, shown("string", PROMPT)] = None,
+    force: Force = None,
 ) -> dict[str, Any]:
-    """Adapt the student of these settings, or a named one, to a style file or to the user's own pairs.
-
-    `style` names a file in the styles folder, or the new style.  `pairs` is a folder with input/ and edited/ pictures
-    of equal names; `prompt` says in words what was done to them, where the style has no file.
-    """
+    """Adapt the student of these settings, or a named one, to a style file or to the user's own pairs."""
     workspace = Workspace.open(profile, adapt_settings(overrides or [], pairs, prompt))
     parameters = {"style": style, "student": student, "pairs": pairs, "prompt": prompt}
     shape, pins = adapt_shape(style), find_student(student, workspace)

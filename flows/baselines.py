@@ -4,18 +4,24 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles
+from data_catalog.plan.plan import Plan
 from data_catalog.samples.encoding import encode_json
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
+from flows.ask.price import Price, Prices
+from flows.run.form import Force, OtherDataset, Overrides, Profile, StudentName, listed, shown
 from flows.run.products import find_student, name_inputs
 from flows.run.run import FlowRun, open_run
+from flows.track.flow_run_names import name_run
+from flows.track.prefect_pages import show_table
 from models.zoo import zoo
 from tasks import dataset as dataset_stage
 from tasks import distill
@@ -23,6 +29,7 @@ from tasks.baselines.methods import METHODS, STAGES
 from tasks.baselines.page import SHEET, TABLE, draw_sheet, write_page
 from tasks.baselines.table import make_table, read_rows
 from tasks.evaluate import choose_references
+from tasks.progress import tell_left
 from tasks.training.data import read_samples
 
 FOLDER = "baselines"  # below the data root
@@ -30,21 +37,20 @@ FOLDER = "baselines"  # below the data root
 log = logging.getLogger(__name__)
 
 
-@flow(name="baselines", flow_run_name="baselines {profile}", validate_parameters=True)
+@flow(name="baselines", flow_run_name=name_run, validate_parameters=True)
 def baselines(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    student: str | None = None,
-    dataset: str | None = None,
-    portraits: int | None = None,
-    styles: list[str] | None = None,
-    yes: bool = False,
-    force: list[str] | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    student: StudentName = None,
+    dataset: OtherDataset = None,
+    portraits: Annotated[int | None, shown("integer", "Number of test portraits; empty: that of the settings.")] = None,
+    styles: Annotated[list[str] | None, listed("Styles to edit with; empty: all of the settings.")] = None,
+    yes: Annotated[bool, shown("boolean", "Go on without a GPU in the paper world.")] = False,
+    force: Force = None,
 ) -> dict[str, Any]:
     """Make Table 1 and Figure 4 with every method: PTI, SPI and Live3D steered by CLIP, IP2P + Live3D, and ours.
 
-    `portraits`: number of test portraits.  `styles`: all of the settings if none is named.  `yes`: go on without a GPU
-    in the paper world. What is made is kept by method and style; a method without its weights is left out.
+    What is made is kept by method and style; a method without its weights is left out.
     """
     given = [] if portraits is None else [f"baselines.portraits={portraits}"]
     workspace = Workspace.open(profile, overrides).with_overrides(*given)
@@ -62,15 +68,19 @@ def baselines(
 
 
 def make_all(run: FlowRun, names: Sequence[str]) -> None:
-    """Make the missing partitions of each method, and say how long the others may take."""
-    spent: list[float] = []
+    """Make the missing partitions of each method, and say how long the others will take, if records tell it."""
     for place, name in enumerate(names, start=1):
-        result = run.stage(STAGES[name].name)
-        if result.tally.made:
-            spent.append(result.seconds)
-        if spent and place < len(names):
-            left = sum(spent) / len(spent) * (len(names) - place)
-            log.info("baselines  %d of %d methods, about %.0f s left", place, len(names), left)
+        run.stage(STAGES[name].name)
+        if place < len(names):
+            left = tell_left(seconds_left(run.plan, names[place:]))
+            log.info("baselines  %d of %d methods%s", place, len(names), left)
+
+
+def seconds_left(plan: Plan, names: Sequence[str]) -> float | None:
+    """Price of methods by their own records: one takes a hundred times as long as another. None without a record."""
+    prices = Prices(plan)
+    price = sum((prices.price(STAGES[name], state) for name in names for state in ("run", "maybe")), Price())
+    return None if price.unknown else price.seconds
 
 
 def choose_styles(settings: Settings, styles: Sequence[str] | None) -> list[str]:
@@ -140,6 +150,7 @@ def publish(run: FlowRun, workspace: Workspace, names: Sequence[str], absent: di
     page = write_page(folder, tell_command(workspace, document), document, run.settings, absent)
     name_inputs(run)
     run.tracker.table(document["table"], "table.json")
+    show_table("baselines", document["table"], "Table 1 of the paper, on held-out portraits and prompts")
     for row in document["table"]:
         values = {key: value for key, value in row.items() if isinstance(value, float)}
         method = row["method"].replace(" + ", "_").replace(" ", "_")
@@ -152,4 +163,4 @@ def publish(run: FlowRun, workspace: Workspace, names: Sequence[str], absent: di
 def tell_command(workspace: Workspace, document: dict[str, Any]) -> str:
     """Write the command that makes the table again."""
     parts = ["stillroom baselines --styles", *document["styles"], *(f"--set '{each}'" for each in workspace.overrides)]
-    return " ".join([*parts, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])
+    return with_profile(" ".join(parts), workspace.profile)

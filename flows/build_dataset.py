@@ -5,24 +5,21 @@ from typing import Any
 from prefect import flow
 
 from data_catalog.workspace import Workspace
+from flows.run.form import Cluster, Force, Only, Overrides, Profile
 from flows.run.products import publish_dataset
 from flows.run.run import on_cluster, open_run
+from flows.track.flow_run_names import name_run
 
 
-@flow(name="build-dataset", flow_run_name="build-dataset {profile}", validate_parameters=True)
+@flow(name="build-dataset", flow_run_name=name_run, validate_parameters=True)
 def build_dataset(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    cluster: str | None = None,
-    force: list[str] | None = None,
-    only: list[str] | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    cluster: Cluster = None,
+    force: Force = None,
+    only: Only = None,
 ) -> dict[str, Any]:
-    """Make what is missing of a profile's dataset and publish a snapshot named by its digest.
-
-    `overrides` are settings as on the command line: `edit.steps=30`; `cluster` names a file of configs/clusters.
-    `force` names stages, stage/style or partitions to make again, `only` the partitions that may be made
-    (`stillroom retry` names those that failed and those that waited for them); null for all.
-    """
+    """Make what is missing of a profile's dataset and publish a snapshot named by its digest."""
     workspace = Workspace.open(profile, on_cluster(overrides, cluster))
     with open_run("build-dataset", workspace, force=force or [], only=only) as run:
         run.stage("portraits")  # take in, check, identify by content, split

@@ -5,16 +5,18 @@ from typing import Any
 from prefect import flow
 
 from data_catalog.workspace import Workspace
+from flows.run.form import DatasetName, Force, Overrides, Profile
 from flows.run.products import find_dataset, register_student
 from flows.run.run import open_run
+from flows.track.flow_run_names import name_run
 
 
-@flow(name="distill", flow_run_name="distill {profile}", validate_parameters=True)
+@flow(name="distill", flow_run_name=name_run, validate_parameters=True)
 def distill(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    dataset: str | None = None,
-    force: list[str] | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    dataset: DatasetName = None,
+    force: Force = None,
 ) -> dict[str, Any]:
     """Train the student from the dataset of these settings, or from a named one, and register it as a model."""
     workspace = Workspace.open(profile, overrides)

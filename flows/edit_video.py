@@ -2,14 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
 from data_catalog.config.errors import UserError
 from data_catalog.store.store import check_writable
 from data_catalog.workspace import Workspace
+from flows.run.form import Overrides, Profile, StudentName, shown
 from flows.run.lifecycle import tracked
+from flows.track.flow_run_names import name_run
 from flows.track.prefect_pages import ProgressBar, log_plainly
 from tasks.progress import Progress, listening
 from tasks.student.api import Student
@@ -18,24 +20,24 @@ from tasks.video.example import write_example
 from tasks.video.source import Clip, open_clip
 
 EXAMPLE_SEED, EXAMPLE_FRAMES = 3, 72
+VIDEO = "A video, or a folder of pictures; empty: a head of the embedded world that talks and turns."
 
 
-@flow(name="edit-video", flow_run_name="edit-video {profile}", validate_parameters=True)
+@flow(name="edit-video", flow_run_name=name_run, validate_parameters=True)
 def edit_video(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    video: str | None = None,
-    prompt: str | None = None,
-    reference: str | None = None,
-    out: str | None = None,
-    views: bool = False,
-    student: str | None = None,
-    style: str | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    video: Annotated[str | None, shown("string", VIDEO)] = None,
+    prompt: Annotated[str | None, shown("string", "What to change, in words.")] = None,
+    reference: Annotated[str | None, shown("string", "Picture of the change, instead of a prompt.")] = None,
+    out: Annotated[str | None, shown("string", "File to write; empty: edited.mp4 in the data root.")] = None,
+    views: Annotated[bool, shown("boolean", "Write the views from the side as well.")] = False,
+    student: StudentName = None,
+    style: Annotated[str | None, shown("string", "A style that the student was adapted to.")] = None,
 ) -> dict[str, Any]:
     """Edit every frame of a video (a file, or a folder of pictures) by a text or a reference picture.
 
-    Without a video, a head of the embedded world that talks and turns; without `out`, edited.mp4 in the data root.
-    `style`: one that the student was adapted to. Sound and times stay. After an interruption, the same call resumes.
+    Sound and times stay. After an interruption, the same call resumes.
     """
     log_plainly()
     workspace = Workspace.open(profile, overrides)

@@ -5,22 +5,21 @@ from typing import Any
 from prefect import flow
 
 from data_catalog.workspace import Workspace
+from flows.run.form import Force, OtherDataset, Overrides, Profile, StudentName
 from flows.run.products import find_student, publish_evaluation
 from flows.run.run import open_run
+from flows.track.flow_run_names import name_run
 
 
-@flow(name="evaluate", flow_run_name="evaluate {profile}", validate_parameters=True)
+@flow(name="evaluate", flow_run_name=name_run, validate_parameters=True)
 def evaluate(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    student: str | None = None,
-    dataset: str | None = None,
-    force: list[str] | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    student: StudentName = None,
+    dataset: OtherDataset = None,
+    force: Force = None,
 ) -> dict[str, Any]:
-    """Evaluate the student of these settings, or a named one, on held-out portraits and prompts; renew the report.
-
-    `dataset`: a dataset of other portraits to do it on instead of the student's own.
-    """
+    """Evaluate the student of these settings, or a named one, on held-out portraits and prompts; renew the report."""
     workspace = Workspace.open(profile, overrides)
     pins, parameters = find_student(student, workspace, dataset), {"student": student, "dataset": dataset}
     with open_run("evaluate", workspace, pins, force or [], parameters=parameters) as run:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -21,7 +21,7 @@ from tasks.tables.faces import FACES, Face
 from tasks.tables.lessons import LESSONS, TEACHER_SCORES
 from tasks.tables.portraits import LICENCE, PORTRAITS, Portrait, photograph_id
 from tasks.tables.samples import LOST, SAMPLE_ROWS, LostRow, SampleRow
-from tasks.tables.scores import MEASURES, SCORE_COLUMNS, SCORES
+from tasks.tables.scores import MEASURES, PHOTO_MEASURES, SCORE_COLUMNS, SCORES
 from tasks.tables.selection import SELECTION
 from tasks.teach import SHARD
 
@@ -36,13 +36,19 @@ def run(work: Work) -> Summary:
     taught = join_samples(work.inputs)
     reasons = {row.key: teacher_verdict(row, work.settings.dataset) for row in taught}
     rows = [row for row in taught if not reasons[row.key]]
-    known = [group for group in (LICENCE, GIVEN) if any(getattr(row, group[0]) is not None for row in rows)]
-    further = [name for group in known for name in group]
-    write_snapshot_files(work.folder, SAMPLE_ROWS.of(rows, further), make_manifest(rows, work))
-    LOST.write(work.folder, list_rejected(work.inputs, reasons))
+    lost = list_rejected(work.inputs, reasons)
+    write_snapshot_files(
+        work.folder, SAMPLE_ROWS.of(rows, known(rows, LICENCE, GIVEN, PHOTO_MEASURES)), make_manifest(rows, work)
+    )
+    LOST.write(work.folder, lost, known(lost, PHOTO_MEASURES))
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     metrics = {f"samples_{split}": float(count) for split, count in splits.items()}
     return Summary(samples=len(rows), metrics=metrics)
+
+
+def known(rows: Sequence[object], *groups: Sequence[str]) -> list[str]:
+    """Return the columns of each group whose first one has a value in some row."""
+    return [name for group in groups if any(getattr(row, group[0]) is not None for row in rows) for name in group]
 
 
 def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def chosen_settings(settings: Settings) -> dict[str, Any]:
 
 STAGE = Stage(
     name="dataset",
-    version=2,
+    version=3,
     needs=tuple(Need(name) for name in MADE_FROM),
     reads=reads,
     run=run,
@@ -95,7 +101,7 @@ def join_samples(inputs: dict[str, list[Input]]) -> list[SampleRow]:
             samples.append(
                 SampleRow(
                     **_some(edit, (*EDIT_COLUMNS, *GIVEN)),
-                    **_some(scores[row.key], SCORE_COLUMNS),
+                    **_some(scores[row.key], (*SCORE_COLUMNS, *PHOTO_MEASURES)),
                     **_some(row, TEACHER_SCORES),
                     **_some(photograph, LICENCE),
                     block=made.partition.block,
@@ -160,7 +166,7 @@ def list_rejected(inputs: dict[str, list[Input]], gated: dict[str, str]) -> list
                 reason=edit.reason or reason,
                 picture=f"{stored_at(made)}/pseudo_labels/{key}.png" if scores[key].decodes else None,
                 portrait=portraits[edit.portrait_id],
-                **_some(scores[key], MEASURES),
+                **_some(scores[key], (*MEASURES, *PHOTO_MEASURES)),
             )
         )
     return lost

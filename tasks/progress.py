@@ -1,14 +1,21 @@
-"""Progress of a running stage: steps done, curve points, pictures.
+"""Progress of a running stage: steps done, curve points, pictures; and the time left.
 
 A stage knows neither Prefect nor MLflow; the flow that runs it listens and passes the reports on. Without a listener
 the calls cost nothing. Only stages inside the flow's own process (distill, evaluate) are heard live.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from tqdm import tqdm
+
+MARK_S, MARKS = 1.0, 60  # seconds between two marks of a pace, at least; the marks that it looks back on
 
 
 @dataclass(frozen=True)
@@ -45,3 +52,58 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+class Pace:
+    """Pace of counted steps, without the time before the first: workers start and networks load in it."""
+
+    def __init__(self, start: int = 0) -> None:
+        """start: steps of earlier attempts."""
+        self._done = start
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
+        self._step_s: float | None = None
+
+    def step_seconds(self, done: int) -> float | None:
+        """Note that so many steps are done. Returns the seconds of a step; None while they are not known."""
+        if done <= self._done:
+            return self._step_s
+        self._done, now = done, monotonic()
+        if self._marks and now - self._marks[0][0] >= MARK_S:
+            began, before = self._marks[0]
+            self._step_s = (now - began) / (done - before)
+        if not self._marks or now - self._marks[-1][0] >= MARK_S:
+            self._marks.append((now, done))
+        return self._step_s
+
+    def seconds_left(self, done: int, total: int) -> float | None:
+        """Note that so many steps are done. Returns the seconds that the others will take; None if not known."""
+        step_s = self.step_seconds(done)
+        return None if step_s is None else step_s * (total - done)
+
+    def told(self, done: int, total: int) -> str:
+        """Return `12 of 40`, and the time left once it is known."""
+        return f"{done} of {total}{tell_left(self.seconds_left(done, total) if done < total else None)}"
+
+
+def tell_left(seconds: float | None) -> str:
+    """Return `, about 40 s left`, in minutes or hours where there are many; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f", about {seconds / size:.0f} {unit} left"
+    return f", about {seconds:.0f} s left"
+
+
+class Bar(tqdm):
+    """Bar of tqdm whose time left is that of a pace."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._pace = Pace(options.get("initial", 0))
+        super().__init__(*args, **options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Return the values to show: without a pace, no time left."""
+        step_s = self._pace.step_seconds(self.n)
+        return {**super().format_dict, "rate": 1 / step_s if step_s else 0.0}

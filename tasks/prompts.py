@@ -23,7 +23,6 @@ from data_catalog.store.stage import Partition, Stage, Summary, Work
 from tasks.language import llm
 from tasks.language.checks import changes_identity, not_face_safe
 from tasks.language.collection import Collection, Embed, Prompt
-from tasks.language.encoder import read_notes
 from tasks.language.paraphrase import captions, paraphrases
 from tasks.language.wording import normalise
 
@@ -38,8 +37,6 @@ def run(work: Work) -> Summary:
     """Write prompts.json of a style, and llm.json with the language model's requests and answers."""
     (path,) = work.sources.values()
     style = read_style(path)
-    for note in read_notes(work.settings.world)(style.seed_prompt):
-        log.warning("style %s: %s; the editor may make something else of it", style.slug, note)
     book, exchanges = make_book(style, work.settings, work.root / ANSWERS)
     (work.folder / "prompts.json").write_bytes(encode_json(book))
     if exchanges:

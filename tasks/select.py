@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import shown_path
+from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import SelectSettings, Settings
-from data_catalog.config.styles import style_gates
+from data_catalog.config.styles import read_style, style_gates, style_path
 from data_catalog.samples.encoding import encode_json
 from data_catalog.samples.keys import key_portrait
 from data_catalog.store.fingerprint import digest_json
@@ -35,7 +38,8 @@ from tasks.gating.gates import (
     calibration_pool,
     verdict,
 )
-from tasks.gating.shortfall import ask_for_more
+from tasks.gating.shortfall import Advise, ask_for_more
+from tasks.language.encoder import read_notes
 from tasks.sources.edits import given_style
 from tasks.tables.scores import SCORES
 from tasks.tables.selection import SELECTION, Selected
@@ -51,10 +55,11 @@ def run(work: Work) -> Summary:
     rows = read_scores(work)
     limits = Limits.of(rows, settings)
     judged = judge(rows, limits)
-    if not check_yield(style, count_funnel(judged), settings):
+    advise = partial(find_advice, style, settings, work.settings)
+    if not check_yield(style, count_funnel(judged), settings, advise):
         judged = leave_out(judged)
     funnel = count_funnel(judged)
-    more = ask_for_more(style, judged, settings, repeatable=given_style(work.settings, style) is None)
+    more = ask_for_more(style, judged, settings, advise, repeatable=given_style(work.settings, style) is None)
     if settings.calibration != "none" and not more:
         from tasks.gating.calibration import write_calibration
 
@@ -140,7 +145,7 @@ def leave_out(judged: list[Candidate]) -> list[Candidate]:
     return [replace(row, step=LEFT_OUT, reason=LOW_YIELD, rank=None) if row.kept else row for row in judged]
 
 
-def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings) -> bool:
+def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings, advise: Advise) -> bool:
     """Tell whether a style keeps enough to learn from. Raises UserError where `select.on_low_yield` is stop."""
     if funnel["yield"] >= settings.min_yield:
         return True
@@ -159,9 +164,33 @@ def check_yield(style: str, funnel: dict[str, Any], settings: SelectSettings) ->
         reasons=", ".join(f"{reason} {count}" for reason, count in funnel["reasons"].items()) or "none",
         medians=medians or "none",
         expected=f"at least {settings.min_yield:.0%}",
-        hint="loosen the gate that took most (--set select.<gate>=null opens it), or mend the style's prompt; "
-        "--set select.on_low_yield=leave_out goes on without the style",
+        hint="\n".join(advise(funnel["reasons"], 0, 0)),
     )
+
+
+def find_advice(
+    style: str, settings: SelectSettings, given: Settings, lost: Mapping[str, int], keep: int, attempts: int
+) -> list[str]:
+    """List hints about a style that keeps too little, the likeliest cause first; the commands can be typed as they are.
+
+    settings: with the gates of the style's file.  given: without them.  lost: samples by the reason of their loss.
+    keep, attempts: values of `select` that would be enough; 0 for none.
+    """
+    again, hints = with_profile("stillroom retry", given.profile), []
+    if given_style(given, style) is None:
+        path = style_path(given, style)
+        unknown = read_notes(given.world)(read_style(path).seed_prompt)
+        hints += [f"another prompt in {shown_path(path)}: {'; '.join(unknown)}; then {again}"] if unknown else []
+    if keep:
+        hints.append(f"{again} --set select.keep={keep}    (takes what there is)")
+    if attempts:
+        hints.append(f"{again} --set select.attempts={attempts}    (makes more)")
+    most = max((gate.name for gate in GATES if lost.get(gate.name)), key=lambda name: lost[name], default=None)
+    if most is not None and getattr(settings, most) != getattr(given.select, most):
+        hints.append(f"a looser {most}, which took most, in the style's file; then {again}")
+    elif most is not None:
+        hints.append(f"{again} --set select.{most}=null    (opens the gate that took most)")
+    return [*hints, f"{again} --set select.on_low_yield=leave_out    (goes on without styles that keep too little)"]
 
 
 def block_digests(judged: list[Candidate]) -> dict[str, str]:

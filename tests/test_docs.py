@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pydantic import Field, create_model
 
 from data_catalog.config.places import PROJECT
@@ -75,6 +76,14 @@ def test_every_picture_is_shown_on_a_page() -> None:
         (page.parent / link).resolve() for page in PAGES for link in LINK.findall(page.read_text(encoding="utf-8"))
     }
     assert set((PROJECT / "docs").rglob("*.png")) <= shown
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_first_edit_of_a_page_names_a_portrait_that_ships(page: str) -> None:
+    (name,) = re.findall(r"^stillroom edit (\S+)", (PROJECT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert (PROJECT / name).stat().st_size <= 60_000
+    with Image.open(PROJECT / name) as portrait:
+        assert portrait.size == (256, 256)
 
 
 def test_the_readme_stays_short() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 class UserError(Exception):
     """Mistake that the user can fix.
 
-    `fields` are shown one a line below the message, `hint` is the next step::
+    `fields` are shown one a line below the message, `hint` is the next step; each may have several lines::
 
         error: shard 12 of edit/bronze-statue is not the file its record describes
           file      data/store/edit/bronze-statue/0012/71aa0be3/00012.tar
@@ -26,7 +26,9 @@ class UserError(Exception):
     def __str__(self) -> str:
         rows = list(self.fields.items()) + ([("hint", self.hint)] if self.hint else [])
         width = max([8, *(len(name) for name, _ in rows)])
-        return "\n".join([self.message, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+        below = "\n" + " " * (width + 4)
+        told = (f"  {name:<{width}}  {value}".replace("\n", below) for name, value in rows)
+        return "\n".join([self.message, *told])
 
 
 def _rebuild(message: str, hint: str | None, fields: dict[str, str]) -> UserError:

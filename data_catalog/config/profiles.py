@@ -69,6 +69,11 @@ def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PR
         raise _bad_value(error, origins, shown_path(path)) from None
 
 
+def with_profile(command: str, profile: str) -> str:
+    """Return a command as it is typed for a profile."""
+    return command if profile == Settings().profile else f"{command} --profile {profile}"
+
+
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file; an empty file is an empty mapping."""
     try:

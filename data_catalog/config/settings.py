@@ -330,9 +330,10 @@ class BaselinesSettings(Section):
     live3d_rate: float = Field(0.05, gt=0.0)
     styleclip_leash: float = Field(8e-3, ge=0.0)
     styleclip_identity: float = Field(5e-3, ge=0.0)
-    # StyleGAN-NADA: steps and learning rate of the synthesis.
+    # StyleGAN-NADA: steps and learning rate of the synthesis; heads of a step: the portrait's, and others drawn.
     nada_steps: int = Field(40, ge=0)
     nada_rate: float = Field(2e-3, gt=0.0)
+    nada_batch: int = Field(3, ge=1)
     seed: int = Field(0, ge=0)
 
 
@@ -347,6 +348,7 @@ class RunSettings(Section):
     device: str = "cpu"  # cpu, cuda, cuda:N for one of several, mps or xpu
     compile: bool = False  # compile the editor's UNet: takes minutes, pays on a GPU with many edits
     cluster: str | None = None  # a file of configs/clusters; null: processes of this machine
+    wait: bool = True  # until no other flow run is in work on the data root; false: run beside it
     mlflow_uri: str | None = None  # null: MLFLOW_TRACKING_URI, or sqlite under the data root
 
     @field_validator("device")

@@ -4,12 +4,15 @@
 
 A partition is cached where a whole record carries the fingerprint of what would make it now. While an upstream digest
 is not known, a record that agrees in all the rest may still turn out to match: `maybe`.
+
+The reasons compare with the nearest record: the one with the fewest different inputs. Among equals, that is the one in
+the newest dataset of the profile's own settings, else the newest: so an experiment with `--set` is no reason later.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +24,7 @@ from data_catalog.store.store import RECORD
 
 State = Literal["cached", "run", "maybe", "done", "failed", "blocked"]
 FAULTS_SHOWN = 3  # of one partition's files
+FAILED = "failed: "  # begins the reason of a partition whose last attempt failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Verdict:
 
     `entry` is what is made, when `cached` or `done`. For a `run`, it is the record under the same fingerprint
     that is not good enough, if any. `near` is the record that the reasons compare with: the one that matches or
-    may match (then it `fits`), else the newest. `done`, `failed` and `blocked` (an input failed) come while running.
+    may match (then it `fits`), else the nearest. `done`, `failed` and `blocked` (an input failed) come while running.
     """
 
     state: State = "maybe"
@@ -66,7 +70,11 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Records of one partition. `forced`: none of them will do. `keep`: those of other code will."""
+    """Records of one partition. `forced`: none of them will do. `keep`: those of other code will.
+
+    own: whether a record is in the newest dataset of the profile's own settings.  failure: fingerprint and message of
+    the last attempt, where it failed.
+    """
 
     key: str
     stage: str
@@ -74,6 +82,17 @@ class Past:
     code: StageCode
     forced: bool
     keep: bool
+    own: Callable[[Entry], bool]
+    failure: tuple[str, str] | None
+
+    def history(self) -> list[Entry]:
+        """List the records, the profile's own first, then the newest."""
+        return sorted(self.catalog.history(self.key), key=lambda entry: not self.own(entry))
+
+    def failed(self, fingerprint: str) -> tuple[Reason, ...]:
+        """Say that the last attempt at the same failed."""
+        same = self.failure is not None and self.failure[0] == fingerprint
+        return (Reason(f"{FAILED}{self.failure[1]}"),) if self.failure is not None and same else ()
 
 
 def judge(now: Inputs, past: Past) -> Verdict:
@@ -85,10 +104,9 @@ def judge(now: Inputs, past: Past) -> Verdict:
     if entry is not None:
         faults, note = _faults(past, entry)
         return Verdict("run" if faults else "cached", faults, fingerprint, entry, entry, True, note)
-    history = past.catalog.history(past.key)
-    if not history:
-        return Verdict("run", (Reason("new"),), fingerprint)
-    return Verdict("run", _changes(past, history[0], now.recorded({})), fingerprint, near=history[0])
+    failed, near = past.failed(fingerprint), _nearest(past.history(), past.catalog, now)
+    changes = _changes(past, near, now.recorded({})) if near is not None else () if failed else (Reason("new"),)
+    return Verdict("run", (*failed, *changes), fingerprint, near=near)
 
 
 def made_from(catalog: Catalog, entry: Entry) -> dict[str, Any]:
@@ -100,24 +118,36 @@ def made_from(catalog: Catalog, entry: Entry) -> dict[str, Any]:
 
 def _judge_early(now: Inputs, past: Past) -> Verdict:
     """Judge with upstream digests unknown: `maybe`, if they could turn out so that a record matches."""
-    history = past.catalog.history(past.key)
-    if not history:
-        return Verdict("run", (Reason("new"),))
-    named = now.with_unknown()
+    history, named = past.history(), now.with_unknown()
     for entry in history:
         if same_but_inputs(made_from(past.catalog, entry), named, now.known):
             faults, note = _faults(past, entry)
             reasons = faults or _upstream(now.unknown, "runs", "run")
             return Verdict("run" if faults else "maybe", reasons, near=entry, fits=True, note=note)
 
-    # Compare with the newest record as if the upstream partitions that it knows came out as they were.
-    newest = history[0]
-    then = made_from(past.catalog, newest).get("inputs", {})
+    near = _nearest(history, past.catalog, now)
+    if near is None:
+        return Verdict("run", (Reason("new"),))
+    then = made_from(past.catalog, near).get("inputs", {})
     as_before, added = [key for key in now.unknown if key in then], [key for key in now.unknown if key not in then]
-    still = now.recorded({key: then[key] for key in as_before})
-    changes = _changes(past, newest, still, expected=bool(added))
+    changes = _changes(past, near, _as_before(then, now), expected=bool(added))
     reasons = (*changes, *_upstream(added, "is new", "are new"), *_upstream(as_before, "runs", "run"))
-    return Verdict("run", reasons, near=newest)
+    return Verdict("run", reasons, near=near)
+
+
+def _nearest(history: Sequence[Entry], catalog: Catalog, now: Inputs) -> Entry | None:
+    """Return the record with the fewest inputs that differ, the first among equals; None without a record."""
+
+    def distance(entry: Entry) -> int:
+        then = made_from(catalog, entry)
+        return len(differences(then, _as_before(then.get("inputs", {}), now)))
+
+    return min(history, key=distance, default=None) if len(history) != 1 else history[0]
+
+
+def _as_before(then: Mapping[str, str], now: Inputs) -> dict[str, Any]:
+    """Return the inputs as if the upstream partitions that a record knows came out as they were."""
+    return now.recorded({key: then[key] for key in now.unknown if key in then})
 
 
 def _faults(past: Past, entry: Entry) -> tuple[tuple[Reason, ...], str]:

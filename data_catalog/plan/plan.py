@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from data_catalog.config.errors import UserError
@@ -23,6 +24,7 @@ from data_catalog.plan.stage_code import StageCode
 from data_catalog.plan.steps import Step, Steps, digest_for, named
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.execute import Job
+from data_catalog.store.failures import Failures
 from data_catalog.store.fingerprint import FileDigests
 from data_catalog.store.record import Record
 from data_catalog.store.stage import Input, Partition, Stage
@@ -41,6 +43,7 @@ class Plan:
         model_modules: Callable[[str], Iterable[str]] | None,
         source: SourceReader | None,
         force: Sequence[str] = (),
+        own: Callable[[Catalog, Entry], bool] | None = None,
     ) -> None:
         self.stages = tuple(stages)
         self.settings = settings
@@ -51,6 +54,8 @@ class Plan:
         self._steps = Steps(stages)
         self.steps, self.by_stage = self._steps.by_key, self._steps.by_stage
         self._declared = {stage.name: stage for stage in stages}
+        self._own = own or (lambda catalog, entry: False)
+        self._failures = Failures(store.root)
         self._files = FileDigests(store.root / "catalog" / "files.json")
         self._weights_digest = weights_digest
         self._weights: dict[str, dict[str, str]] = {}
@@ -102,12 +107,15 @@ class Plan:
         """Note that a job's partition is made. Where it asks for further attempts, it then waits for them."""
         step, entry = self.steps[record.partition], self.catalog.add(record)
         step.verdict = replace(step.verdict, state="done", entry=entry, fingerprint=record.fingerprint)
+        self._failures.forget(step.key, record.fingerprint)
         self._take_attempts(step)
 
     def fail(self, partition: Partition, message: str) -> None:
         """Note that a job failed: what depends on it is blocked, all else goes on."""
         step = self.steps[partition.key]
         step.verdict = replace(step.verdict, state="failed", note=message)
+        if step.fingerprint is not None:
+            self._failures.note(step.key, step.fingerprint, message)
 
     def save(self) -> None:
         """Write the index and what was learned about files and code, all of which can be found out again."""
@@ -115,6 +123,7 @@ class Plan:
             self.catalog.save()
             self._files.save()
             self.code.save()
+            self._failures.save()
 
     def source(self, stage_name: str) -> SourceDigest:
         """Digest of the code behind a stage: of its module, and of the modules of its models."""
@@ -145,6 +154,8 @@ class Plan:
             code=self.code,
             forced=bool(named(step.key, self._force)),
             keep=self.settings.on_code_change == "keep",
+            own=partial(self._own, self.catalog),
+            failure=self._failures.find(step.key),
         )
         return judge(self._inputs(step), past)
 
@@ -250,13 +261,15 @@ def make_plan(
     force: Sequence[str] = (),
     pins: Mapping[str, str] | None = None,
     source: SourceReader | None = None,
+    own: Callable[[Catalog, Entry], bool] | None = None,
 ) -> Plan:
     """Judge every partition of the stages, which come in order of their needs.
 
     `force` names stages, stage/style or whole partitions to make again. `pins` fixes partitions to an earlier
-    digest (its beginning is enough), whatever the settings say now: `{"dataset/all": "71aa0be3"}`.
+    digest (its beginning is enough), whatever the settings say now: `{"dataset/all": "71aa0be3"}`. `own` tells which
+    records the profile's own settings made; the reasons compare with those first.
     """
-    plan = Plan(stages, settings, store, weights_digest, model_modules, source, force)
+    plan = Plan(stages, settings, store, weights_digest, model_modules, source, force, own)
     for stage in stages:
         plan.add_stage(stage, sorted(styles), sorted(blocks), pins or {})
     plan.check_force()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data_catalog.plan.judge import State, Verdict
+from data_catalog.plan.judge import FAILED, State, Verdict
 from data_catalog.plan.reasons import Reason
 from data_catalog.store.catalog import Entry
 from data_catalog.store.stage import Need, Partition, Stage
@@ -48,6 +48,14 @@ class Step:
     @property
     def fits(self) -> bool:
         return self.verdict.fits
+
+    @property
+    def failure(self) -> str:
+        """Return the message of its last attempt, in this run or an earlier one, if that failed; else nothing."""
+        if self.state == "failed":
+            return self.note
+        told = [reason.what for reason in self.reasons if reason.what.startswith(FAILED)]
+        return told[0].removeprefix(FAILED) if told else ""
 
     @property
     def note(self) -> str:

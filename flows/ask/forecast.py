@@ -7,20 +7,16 @@ a stage has records on the present kind of device, these replace the forecast.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
-from tasks.evaluation.operations import ENCODE, RENDER, STUDENT, UNET, VAE_DECODE, VAE_ENCODE
+from flows.ask.work import SHAPES, edited, measured, stored, taught, trained
 
 CLIP_IMAGE = 0.16  # TFLOP of a picture
-BACKWARD = 3  # forward and backward together, in forward passes
 EDITOR_TFLOPS, OTHER_TFLOPS = 40.0, 20.0  # sustained
 CODING_S = 0.15  # seconds for PNG, JPEG and quantisation of a taught sample on one core
-PNG_BYTES, JPEG_BYTES = 460e3, 122e3  # bytes of a picture of 512x512
-PLANES, RAYS = 96 * 256 * 256, 128 * 128
+PNG_BYTES = SHAPES["paper"].png
 STUDENT_BYTES, ENCODERS_BYTES = 0.35e9, 0.84e9  # without E_p's own encoders, and these
 SPEED = f"{EDITOR_TFLOPS:.0f} TFLOP/s in the editor, {OTHER_TFLOPS:.0f} elsewhere, about an A100's"
 
@@ -37,21 +33,21 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
     """Return the cost of a stage of the world `paper` on one GPU.  tested: samples that are evaluated."""
     if settings.world != "paper":
         return None
-    edited = operations("edit", settings.edit.model_dump()) / EDITOR_TFLOPS
-    taught = operations("teach", settings.teach.model_dump()) / OTHER_TFLOPS
+    edit_s = edited(settings.edit.model_dump()) / EDITOR_TFLOPS
+    teach_s = taught(settings.teach.model_dump()) / OTHER_TFLOPS
     by_stage = {
         "portraits": Forecast(0.1, PNG_BYTES),
         "align": Forecast(0.1, PNG_BYTES),
         "prompts": Forecast(1.5, 1e3),
-        "edit": Forecast(edited if settings.edit.source == "editor" else CODING_S, PNG_BYTES),
+        "edit": Forecast(edit_s if settings.edit.source == "editor" else CODING_S, PNG_BYTES),
         "score": Forecast(4 * CLIP_IMAGE / OTHER_TFLOPS + 0.05, 200.0),
         "select": Forecast(0.001, 100.0),
-        "teach": Forecast(taught + CODING_S, taught_bytes(settings)),
+        "teach": Forecast(teach_s + CODING_S, taught_bytes(settings)),
         "dataset": Forecast(60.0, 20e6),
         "distill": Forecast(training_seconds(settings), student_bytes(settings)),
         "evaluate": Forecast(evaluation_seconds(settings, tested), 50e6),
     }
-    return by_stage[stage]
+    return by_stage.get(stage)
 
 
 def with_count(settings: Settings) -> Settings:
@@ -75,11 +71,10 @@ def count_tested(settings: Settings, portraits: float, styles: int) -> int:
 def evaluation_seconds(settings: Settings, tested: int) -> float:
     """Return the seconds of measuring so many samples by five methods, and of timing the editor."""
     own, edit = settings.evaluate, settings.edit
-    views = 1 + own.novel_views + 2 * own.pose_pairs
-    measured = (ENCODE + 3 * STUDENT + 5 * views * RENDER) / OTHER_TFLOPS + 0.1
-    timed = [operations("edit", edit.model_dump() | {"steps": steps})
+    each = measured(own.model_dump()) / OTHER_TFLOPS + 0.1
+    timed = [edited(edit.model_dump() | {"steps": steps})
              for steps in {edit.steps, own.timed_editor_steps or edit.steps}]  # fmt: skip
-    return tested * measured + (1 + own.timing_repeats) * sum(timed) / EDITOR_TFLOPS
+    return tested * each + (1 + own.timing_repeats) * sum(timed) / EDITOR_TFLOPS
 
 
 def student_bytes(settings: Settings) -> float:
@@ -89,38 +84,12 @@ def student_bytes(settings: Settings) -> float:
 
 def taught_bytes(settings: Settings) -> float:
     """Return the bytes of one sample in a shard."""
-    own = settings.teach
-    planes = {"none": 0.0, "q8": PLANES * (1 + 8 / 1024), "fp16": PLANES * 2.0}[own.triplane]
-    view = JPEG_BYTES if own.view_format == "jpg" else 512 * 512 * 3.0
-    return planes + 2 * PNG_BYTES + (own.views + 1) * view + 4.0 * RAYS * (own.views + 1)
+    return stored(settings.teach.model_dump(), SHAPES[settings.world])
 
 
 def training_seconds(settings: Settings) -> float:
     """Return the seconds on one GPU; several GPUs share them."""
-    return operations("distill", settings.distill.model_dump()) / OTHER_TFLOPS
-
-
-def operations(stage: str, read: Mapping[str, Any]) -> float:
-    """Count the operations of a sample (of the whole stage where it has one partition) at the paper's size, TFLOP.
-
-    read: the settings that the stage reads. Stages whose work follows from no setting count as 1.
-    """
-    try:
-        if stage == "edit":
-            text, image = read["guidance_scale"], read["image_guidance_scale"]
-            first, last = read["guidance_interval"]
-            guided = (image != text) + (image != 1.0) if text > 1.0 else 0  # branches beside the first one
-            return float((1 + guided * (last - first)) * UNET * read["steps"] + VAE_ENCODE + VAE_DECODE)
-        if stage == "teach":
-            return float(ENCODE + (read["views"] + 1) * RENDER)
-        if stage == "distill":
-            planes = STUDENT - 0.15  # the frozen branches run once a portrait
-            seen = read["iterations"] - read["triplane_iterations"]
-            views = seen * (read["views_per_sample"] + 1) * RENDER
-            return float(read["batch_size"] * BACKWARD * (read["iterations"] * planes + max(views, 0.0)))
-    except KeyError:  # a record of other settings: edits that came with the portraits
-        pass
-    return 1.0
+    return trained(settings.distill.model_dump()) / OTHER_TFLOPS
 
 
 def keep_note(settings: Settings) -> str | None:

@@ -12,12 +12,11 @@ Document = dict[str, Any]
 
 
 def read_funnels(plan: "Plan") -> list[Document]:
-    """Read the funnel of each style's newest selection; `current` tells whether it belongs to these settings."""
+    """Read the funnel of each style's nearest selection; `current` tells whether it belongs to these settings."""
     rows = []
     for step in plan.by_stage.get("select", []):
         current = step.made and step.entry is not None
-        entries = [step.entry] if current else plan.catalog.history(step.key)[:1]
-        for entry in filter(None, entries):
+        for entry in filter(None, [step.entry if current else step.near]):
             path = plan.catalog.folder(entry) / FUNNEL
             if path.is_file():
                 funnel = json.loads(path.read_text(encoding="utf-8"))["funnel"]
@@ -63,4 +62,7 @@ def kept_line(funnels: list[Document]) -> str:
         more = f" in {attempts} attempts" if attempts > 1 else ""
         star = "" if funnel["current"] else "*"
         words.append(f"{funnel['style']}{star} {funnel['steps'][-1]['left']} of {funnel['steps'][0]['left']}{more}")
+    counts = {word.partition(" ")[2] for word in words}
+    if len(words) > 1 and len(counts) == 1 and all(funnel["current"] for funnel in funnels):
+        return f"kept of made: {counts.pop()} in each of {len(words)} styles"
     return f"kept of made: {', '.join(words)}"

@@ -122,7 +122,7 @@ def _forecast_row(stage: Stage, settings: Settings, styles: list[str], reason: s
     assert each is not None
     units = samples if stage.split_by else 1
     price = Price(partitions, samples, each.seconds * units, round(each.bytes * units))
-    counts = {"partitions": partitions, "cached": 0, "run": partitions, "maybe": 0, "samples": 0}
+    counts = {"partitions": partitions, "cached": 0, "run": partitions, "maybe": 0, "failed": 0, "samples": 0}
     prices = {"price": price.document(), "price_maybe": Price().document()}
     return {"stage": stage.name, "version": stage.version, **counts, "reasons": [reason], **prices}
 

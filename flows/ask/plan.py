@@ -20,7 +20,9 @@ from data_catalog.store.store import Store
 from flows.ask.forecast import keep_note
 from flows.ask.funnels import read_funnels
 from flows.ask.left_out import list_left_out
+from flows.ask.own import OwnRecords
 from flows.ask.price import Price, Prices
+from flows.ask.unknown import tell_unknown
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
@@ -68,6 +70,7 @@ def open_plan(
         model_modules=lambda name: zoo.modules(name, settings.world),
         force=force,
         pins=pins,
+        own=OwnRecords(root, settings.profile),
     )
 
 
@@ -85,7 +88,7 @@ def describe_plan(
         run, maybe = run + own[0], maybe + own[1]
     document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
     left_out = list_left_out(plan.settings)
-    notes = [*(each["line"] for each in left_out), *_notes(plan)]
+    notes = [*(each["line"] for each in left_out), *tell_unknown(plan.settings), *_notes(plan)]
     document |= {"device": plan.settings.run.device, "notes": notes, "funnels": read_funnels(plan)}
     document["left_out"] = left_out
     if partitions:
@@ -112,6 +115,7 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
         "cached": states["cached"],
         "run": states["run"],
         "maybe": states["maybe"],
+        "failed": sum(bool(step.failure) for step in steps),
         "samples": sum(step.entry.samples for step in steps if step.made and step.entry),
         "reasons": [
             reason if count == 1 else f"{reason} ({count} partitions)"

@@ -2,21 +2,24 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from statistics import fmean
-from typing import Any
+from statistics import fmean, median
+from typing import Any, NamedTuple
 
 from data_catalog.config.errors import UserError
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Entry
-from data_catalog.store.stage import Stage
-from flows.ask.forecast import count_tested, forecast, operations
+from data_catalog.store.stage import BASELINE, Stage
+from flows.ask.forecast import count_tested, forecast
+from flows.ask.work import work_of
 
 RECENT = 200  # newest records of a stage that are used
 LOOKED_INTO = 40  # records that are read, to find those made with the same settings
+FIRST = 2.0  # times the usual seconds of a partition; one that took longer was the first of its worker
+KINDS = 2  # edits of a portrait by another system: by words and by a picture
 TOKENS_PER_REQUEST, TOKENS_PER_PROMPT = 250, 25  # estimates for as long as no record holds the tokens of a style
 
 
@@ -31,7 +34,7 @@ class Price:
     llm_tokens: int = 0
     unknown: tuple[str, ...] = ()
     forecast: tuple[str, ...] = ()  # stages without a record that are priced by counted operations
-    scaled: tuple[str, ...] = ()  # stages priced by records of other settings, with the operations as the scale
+    scaled: tuple[str, ...] = ()  # stages priced by records of other settings, scaled by their work
 
     def __add__(self, other: "Price") -> "Price":
         return Price(
@@ -64,9 +67,22 @@ class _Rate:
     """Cost of one sample of a stage, or of one partition where a stage has only one."""
 
     seconds: float
+    start: float  # of a worker, seconds
     bytes: float
-    samples: float  # of a partition, in the mean
-    scaled: bool = False  # from records of other settings, by the operations that these and those take
+    scaled: bool = False  # from records of other settings, by the work that these and those make
+
+
+class _Made(NamedTuple):
+    """Record of a stage, beside the present settings.
+
+    work, bytes: how many times as much these make.  alike: also in what is not counted.  same: the same work.
+    """
+
+    entry: Entry
+    work: float
+    bytes: float
+    alike: bool
+    same: bool
 
 
 class Prices:
@@ -94,7 +110,7 @@ class Prices:
         return Price(
             len(steps),
             samples,
-            rate.seconds * units / workers,
+            rate.start + rate.seconds * units / workers,
             round(rate.bytes * units),
             tokens,
             forecast=(stage.name,) if guess is not None else (),
@@ -105,7 +121,7 @@ class Prices:
         """Forecast by counted operations, for networks of the paper's size, where nothing was ever measured."""
         settings = self.plan.settings
         guess = forecast(stage.name, settings, count_tested(settings, self._portraits, self._styles))
-        return None if guess is None else _Rate(guess.seconds, guess.bytes, 0.0)
+        return None if guess is None else _Rate(guess.seconds, 0.0, guess.bytes)
 
     @cached_property
     def _portraits(self) -> int:
@@ -132,15 +148,19 @@ class Prices:
             return max(0, min(size, self._portraits - (step.partition.block or 0) * size))
         if stage.name == "prompts":
             return settings.prompts.train + settings.prompts.test
-        if step.near is not None:
-            return step.near.samples
-        inputs = [self._expected_inputs(step, need.stage) for need in stage.needs if need.stage != "prompts"]
-        if inputs:
-            # A partition holds at most as many samples as its inputs; rejections are not foreseen.
-            by_editor = stage.name == "edit" and settings.edit.source == "editor"
-            return max(inputs) * (settings.edit.prompts_per_portrait if by_editor else 1)
-        rate = self._rate(stage)
-        return round(rate.samples) if rate is not None else 0
+        if stage.name == "evaluate":
+            return count_tested(settings, self._portraits, self._styles)
+        if stage.name.startswith(BASELINE):
+            return KINDS * settings.baselines.portraits
+        near = step.near
+        upstream = [need.stage for need in stage.needs if need.stage != "prompts"]
+        if near is not None and (stage.name == "distill" or not upstream):
+            return near.samples
+        # The last of its needs says most. Without a past of its own, rejections are not foreseen.
+        by_editor = stage.name == "edit" and settings.edit.source == "editor"
+        given = self._expected_inputs(step, upstream[-1]) * (settings.edit.prompts_per_portrait if by_editor else 1)
+        tried = near.samples + near.rejected if near is not None else 0
+        return round(given * near.samples / tried) if near is not None and tried else given
 
     def _expected_inputs(self, step: Step, upstream: str) -> int:
         """Samples upstream of a partition; of an input that has more than the partition's block, its share."""
@@ -157,35 +177,58 @@ class Prices:
 
     def _rate(self, stage: Stage) -> _Rate | None:
         if stage.name not in self._rates:
-            past = self._past(stage)
-            units = sum(e.samples + e.rejected for e, _ in past) if stage.split_by else len(past)
-            samples = fmean(e.samples for e, _ in past) if past else 0.0
-            seconds, size = sum(e.seconds * scale for e, scale in past), sum(e.bytes for e, _ in past)
-            scaled = any(scale != 1.0 for _, scale in past)
-            rate = _Rate(seconds / max(units, 1), size / max(units, 1), samples, scaled) if past else None
-            self._rates[stage.name] = rate
+            self._rates[stage.name] = self._measure(stage)
         return self._rates[stage.name]
 
-    def _past(self, stage: Stage) -> list[tuple[Entry, float]]:
-        """The newest records on this kind of device, of those with the present settings if there are any.
+    def _measure(self, stage: Stage) -> _Rate | None:
+        """Rate of the records that are the most like the partitions that wait."""
+        past = self._past(stage)
+        if not past:
+            return None
+        each = [(made, made.entry.samples + made.entry.rejected if stage.split_by else 1) for made in past]
+        rates = [made.entry.seconds * made.work / count for made, count in each if count]
+        seconds = median(rates) if rates else 0.0
+        # The first partition of a worker has its start in it, which no setting makes longer.
+        first = [made.entry.seconds - seconds * count / made.work for made, count in each
+                 if made.work and made.entry.seconds * made.work > FIRST * seconds * count]  # fmt: skip
+        size = sum(made.entry.bytes * made.bytes for made in past) / max(1, sum(count for _, count in each))
+        return _Rate(seconds, median(first) if first else 0.0, size, any(not made.same for made in past))
 
-        Each comes with the operations of the present settings, as a multiple of those that it took.
-        """
-        found = self._entries.get(stage.name, [])
-        found = sorted(found, key=lambda entry: entry.created, reverse=True)[:RECENT]
-        same, other = [], []
-        for entry in found[:LOOKED_INTO]:
-            step = self.plan.steps.get(entry.partition)
-            try:
-                then = self.plan.made_from(entry).get("settings") or {}
-            except (OSError, ValueError, UserError):
-                continue  # only an estimate: a record deleted meanwhile is skipped
-            now = json.loads(json.dumps(stage.reads(self.plan.settings, step.partition))) if step is not None else then
-            if step is not None and then == now:
-                same.append((entry, 1.0))
-            else:
-                other.append((entry, operations(stage.name, now) / operations(stage.name, then)))
-        return same or other
+    def _past(self, stage: Stage) -> list["_Made"]:
+        """The newest records on this kind of device: those of the same work, else of the same kind, else all."""
+        found = sorted(self._entries.get(stage.name, []), key=lambda entry: entry.created, reverse=True)[:RECENT]
+        made = [each for entry in found[:LOOKED_INTO] if (each := self._compare(stage, entry)) is not None]
+        alike = [each for each in made if each.alike]
+        return [each for each in alike if each.same] or alike or made
+
+    def _compare(self, stage: Stage, entry: Entry) -> "_Made | None":
+        """Compare the work of a record with that of the present settings; None where it cannot be read."""
+        work, settings = work_of(stage.name), self.plan.settings
+        step = self.plan.steps.get(entry.partition) or self.plan.by_stage[stage.name][0]
+        try:
+            then, now = self.plan.made_from(entry), self.plan.now(step)
+            area = (settings.align.size / self._side(then)) ** 2
+            before = max(1, entry.samples)
+            samples = before if stage.split_by else max(1, self.expected(step, stage))
+            ratio = work.ratio(now["settings"], then["settings"], (samples, before), area)
+            unchanged = work.ratio(now["settings"], then["settings"], (before, before), area) == 1.0
+            size = work.bytes_ratio(now["settings"], then["settings"], settings.world, area)
+        except (OSError, ValueError, KeyError, TypeError, UserError):
+            return None  # only an estimate: a record deleted meanwhile, or of an older version, is skipped
+        alike = work.same_kind(now["settings"], then["settings"]) and now.get("weights") == then.get("weights")
+        return _Made(entry, ratio, size, alike, alike and unchanged and size == 1.0)
+
+    def _side(self, then: Mapping[str, Any]) -> int:
+        """Side of the portraits that a record was made of, px: its own setting, or that of its input."""
+        if "size" in then["settings"]:
+            return int(then["settings"]["size"])
+        for key, digest in then.get("inputs", {}).items():
+            if key.startswith("align/"):
+                known = self.plan.catalog.entries.get(key, {}).values()
+                entry = next((entry for entry in known if entry.digest == digest), None)
+                if entry is not None:
+                    return int(self.plan.made_from(entry)["settings"]["size"])
+        return self.plan.settings.align.size  # not known: taken as the present one
 
     @cached_property
     def _entries(self) -> dict[str, list[Entry]]:
@@ -203,14 +246,16 @@ class Prices:
         if settings.backend != "openai":
             return 0
         past = [count for entry in self._entries.get("prompts", [])[:RECENT] if (count := self._used(entry))]
+        wanted = settings.train + settings.test
         if past:
-            return round(fmean(past) * len(steps))
-        return len(steps) * (TOKENS_PER_REQUEST + (settings.train + settings.test) * TOKENS_PER_PROMPT)
+            return round(fmean(past) * wanted * len(steps))
+        return len(steps) * (TOKENS_PER_REQUEST + wanted * TOKENS_PER_PROMPT)
 
-    def _used(self, entry: Entry) -> int:
-        """Return the tokens that one style's prompts took; 0 without a language model."""
+    def _used(self, entry: Entry) -> float:
+        """Return the tokens that a prompt of a style took; 0 without a language model."""
         try:
             text = (self.plan.catalog.folder(entry) / "llm.json").read_text(encoding="utf-8")
-            return sum(int(each["tokens_in"]) + int(each["tokens_out"]) for each in json.loads(text))
+            tokens = sum(int(each["tokens_in"]) + int(each["tokens_out"]) for each in json.loads(text))
         except (OSError, ValueError, KeyError, TypeError):
             return 0  # only an estimate
+        return tokens / max(1, entry.samples)

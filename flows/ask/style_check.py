@@ -15,7 +15,7 @@ from data_catalog.samples.images import Rejected, read_image
 from data_catalog.workspace import Workspace
 from tasks.language.checks import changes_identity, not_face_safe, people_named
 from tasks.language.collection import MAX_WORDS
-from tasks.language.encoder import read_notes
+from tasks.language.encoder import KNOWN, read_notes, shorten
 from tasks.language.wording import normalise
 from tasks.prompts import ANSWERS, make_book
 
@@ -55,11 +55,13 @@ def check_styles(workspace: Workspace) -> dict[str, Any]:
     for slug, findings in _shared(sound, books).items():
         add(slug, findings)
     errors = sum(problem["level"] == "error" for problem in problems)
+    strange = any(KNOWN in note for style in styles.values() for line in _lines(style) for note in notes(line))
     return {
         "profile": workspace.profile,
         "folder": shown_path(folder),
         "checked": len(styles),
         "problems": problems,
+        "known": KNOWN if strange else None,
         "ok": errors == 0,
     }
 
@@ -99,9 +101,9 @@ def _strays(folder: Path, styles: dict[str, StyleFile]) -> list[str]:
 def _file_findings(
     style: StyleFile, path: Path, settings: Settings, notes: Callable[[str], list[str]]
 ) -> list[Finding]:
-    lines = list(dict.fromkeys((*style.prompts, *style.train, *style.test)))
+    lines = _lines(style)
     findings = [finding for line in lines for finding in line_problems(line, style)]
-    findings += [(f"{note}: {line}", "note") for line in lines for note in notes(line)]
+    findings += [(f"{note}: {line}", "note") for line in lines for note in shorten(notes(line))]
     twice = [words for words, count in Counter(normalise(line) for line in lines).items() if count > 1]
     findings += [(f"two lines are one prompt: {words}", "note") for words in twice]
     both = {normalise(text) for text in style.train} & {normalise(text) for text in style.test}
@@ -114,6 +116,10 @@ def _file_findings(
         image = read_image(path.parent / name)
         findings += [(f"{name}: {image}", "error")] if isinstance(image, Rejected) else []
     return findings
+
+
+def _lines(style: StyleFile) -> list[str]:
+    return list(dict.fromkeys((*style.prompts, *style.train, *style.test)))
 
 
 def _book_of(style: StyleFile, workspace: Workspace) -> tuple[Book | None, list[Finding]]:

@@ -64,7 +64,7 @@ def add_style(instruction: str, name: str | None, workspace: Workspace) -> dict[
     listed = chosen is None or slug in chosen
     following = "stillroom build" if listed else f"name it in prompts.styles, which lists {', '.join(chosen or [])}"
     document = {"style": slug, "seed_prompt": text, "file": shown_path(path), "next": following}
-    notes = [f"{note}; the editor may make something else of it" for note in read_notes(settings.world)(text)]
+    notes = read_notes(settings.world)(text)
     return document | ({"note": "; ".join(notes)} if notes else {})
 
 
@@ -84,24 +84,25 @@ def _open_plan(workspace: Workspace) -> tuple[Plan | None, str]:
 
 def _style_row(style: StyleFile, path: Path, plan: Plan | None) -> dict[str, Any]:
     row: dict[str, Any] = {"style": style.slug, "seed_prompt": style.seed_prompt, "given": len(set(_lines(style)))}
-    row |= dict.fromkeys(("train", "test", "state", "cached", "partitions", "kept", "yield"))
+    row |= dict.fromkeys(("train", "test", "state", "cached", "partitions", "problem", "kept", "yield"))
     if plan is not None:
         row |= _state(plan, style.slug)
     return row | {"licence": style.licence, "file": shown_path(path)}
 
 
 def _state(plan: Plan, slug: str) -> dict[str, Any]:
-    """Return a style's state (`made`, `new` or `outdated`), and its prompts and yield when last made."""
+    """Return a style's state (`made`, `failed`, `new` or `outdated`), and prompts and yield of its nearest records."""
     steps = [step for step in plan.steps.values() if step.partition.style == slug]
-    made = sum(step.made for step in steps)
-    known = any(plan.catalog.history(step.key) for step in steps)
-    row: dict[str, Any] = {"state": "made" if made == len(steps) else "outdated" if known else "new"}
-    row |= {"cached": made, "partitions": len(steps)}
-    for entry in plan.catalog.history(f"prompts/{slug}")[:1]:
-        book = json.loads((plan.catalog.folder(entry) / "prompts.json").read_text(encoding="utf-8"))
+    made, known = sum(step.made for step in steps), any(step.near is not None for step in steps)
+    problem = next((f"{step.key}: {step.failure}" for step in steps if step.failure), None)
+    state = "made" if made == len(steps) else "failed" if problem else "outdated" if known else "new"
+    row: dict[str, Any] = {"state": state, "cached": made, "partitions": len(steps), "problem": problem}
+    prompts, selected = (plan.steps[f"{stage}/{slug}"].near for stage in ("prompts", "select"))
+    if prompts is not None:
+        book = json.loads((plan.catalog.folder(prompts) / "prompts.json").read_text(encoding="utf-8"))
         row |= {split: len(book[split]) for split in ("train", "test")}
-    for entry in plan.catalog.history(f"select/{slug}")[:1]:
-        row |= {"kept": entry.samples, "yield": plan.catalog.read(entry).metrics.get("yield")}
+    if selected is not None and not plan.steps[f"select/{slug}"].failure:
+        row |= {"kept": selected.samples, "yield": plan.catalog.read(selected).metrics.get("yield")}
     return row
 
 

@@ -21,6 +21,7 @@ def fetch_models(names: Sequence[str], workspace: Workspace) -> dict[str, Any]:
     """Fetch the named models of the profile's world, or all. Returns a row for each.
 
     `state` is ready (it was there, or is now), by hand (no public address: `get` says where it is from) or failed.
+    Raises UserError, before anything is fetched, where none of the addresses answers.
     """
     from models.zoo import zoo
 
@@ -29,8 +30,39 @@ def fetch_models(names: Sequence[str], workspace: Workspace) -> dict[str, Any]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(f"there is no model '{unknown[0]}' in the world {world}", models=", ".join(known))
-    rows = [_fetch(known[name], world) for name in names or known]
+    wanted = [known[name] for name in names or known]
+    _check_network([row for row in wanted if row["state"] != "ready"])
+    rows = [_fetch(row, world) for row in wanted]
     return {"profile": workspace.profile, "world": world, "models": rows}
+
+
+def _check_network(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise UserError where no address of these models answers; models without an address do not count."""
+    import httpx
+    from huggingface_hub import constants
+
+    addresses = {
+        row["name"]: constants.ENDPOINT if row["hub"] else row["url"] for row in rows if row["hub"] or row["url"]
+    }
+    hosts = {httpx.URL(address).copy_with(path="/", query=None) for address in addresses.values()}
+    causes = {}
+    for host in sorted(hosts, key=str):
+        if constants.HF_HUB_OFFLINE and str(host).startswith(constants.ENDPOINT):
+            causes[host.host] = "HF_HUB_OFFLINE is set"
+            continue
+        try:
+            httpx.head(host, timeout=TIMEOUT_S)
+        except httpx.HTTPError as error:
+            causes[host.host] = str(error) or type(error).__name__
+            continue
+        return
+    if causes:
+        raise UserError(
+            f"no weights can be fetched: {', '.join(causes)} cannot be reached",
+            cause="; ".join(dict.fromkeys(causes.values())),
+            models=", ".join(addresses),
+            hint="on a machine with a network: the same command; then copy its HF_HOME and models/weights/fetched",
+        )
 
 
 def _fetch(row: dict[str, Any], world: str) -> dict[str, Any]:

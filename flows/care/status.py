@@ -44,6 +44,7 @@ def describe_status(workspace: Workspace) -> dict[str, Any]:
         "student": student,
         "stages": rows,
         "funnels": read_funnels(plan),
+        "failed": {step.key: step.failure for step in plan.steps.values() if step.failure},
         "running": [asdict(run) for run in active.running(root)],
         "killed": [asdict(run) for run in active.killed(root)],
         "runs": [asdict(note) for note in last_runs(root)],

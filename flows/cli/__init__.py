@@ -4,7 +4,6 @@ Flows are imported inside their commands, so that `--help` and `plan` start with
 """
 
 import io
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import typer
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
-from data_catalog.config.plain_text import printable
 from flows.cli import (
     adapt,
     baselines,
@@ -32,28 +30,44 @@ from flows.cli import (
     styles,
     video,
 )
+from flows.cli.chatter import quiet_libraries
+from flows.cli.help import EXIT_CODES as SAID_CODES
+from flows.cli.help import Grouped, stillroom
+from flows.cli.interrupted import told
 from flows.mistakes import saying_mistakes
-from flows.run.signals import EXIT_CODES, ending_by_signal
+from flows.run.signals import EXIT_CODES, LeftRunning, ending_by_signal
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
-    *("accelerate", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib", "mlflow"),
-    *("openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+    *(
+        "accelerate",
+        "coolname",
+        "dask",
+        "diffusers",
+        "distributed",
+        "fastapi",
+        "httpx",
+        "lpips",
+        "matplotlib",
+        "mlflow",
+    ),
+    *("coolname", "openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
 }
 
 app = typer.Typer(
     name="stillroom",
-    help="Distil a 2D diffusion editor and a 3D portrait reconstructor into one real-time student.",
+    cls=Grouped,
+    callback=stillroom,
+    epilog=SAID_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (plan, run, baselines, adapt, shelf, students, photographs, video, serve):  # in the order of `--help`
+for group in (plan, run, baselines, adapt, shelf, students, photographs, video, serve, diff, regen, pretrain, care):
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 app.add_typer(models.app, name="models")
-for group in (diff, regen, pretrain, care):
-    app.add_typer(group.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,26 +75,19 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # An encoding without a letter shows it as an escape.
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("httpx", "distributed", "alembic", "mlflow"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    quiet_libraries()
     try:
         with saying_mistakes(), ending_by_signal(), _needing_packages():
             check_checkout()
-            app(args=arguments)
+            app(args=arguments, prog_name="stillroom")
+    except LeftRunning as error:
+        sys.stderr.write(f"{error.said}\n")
+        raise
     except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
         if error.code in EXIT_CODES:
-            sys.stderr.write("interrupted; finished partitions are kept, the same command goes on from there\n")
+            # A terminal's cursor stands behind ^C or a bar.
+            sys.stderr.write("\n" * sys.stderr.isatty() + told(sys.argv[1:] if arguments is None else arguments))
         raise
-
-
-class PrintableFormatter(logging.Formatter):
-    """Format of a log line: its message, control characters as escapes."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
 
 
 def check_checkout() -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from data_catalog.config.names import check_slug
+from data_catalog.config.places import shown_path
 from flows.cli import screen
 from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, Overrides, Profile, StudentName
@@ -32,7 +34,7 @@ def adapt(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Teach a student one more style from a few pairs, in a minute; the result is a small file beside the student."""
+    """Teach a student one more style from a few pairs. A minute; the result is a small file beside the student."""
     if prompt is not None and pairs is None:
         raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
     check_slug(style)
@@ -41,7 +43,7 @@ def adapt(
 
         given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
         outcome = run_here("adapt-style", profile, overrides or [], **given)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, adapted_table)
 
 
 @app.command()
@@ -54,9 +56,24 @@ def ablate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how many styles a student should know and how many pairs a new one needs; write a page. Takes long."""
+    """Measure how many styles a student should know. And how many pairs a new one needs; writes a page, takes long."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
         outcome = run_here("ablate", profile, overrides or [], style=style, seeds=seeds)
     screen.show(outcome, as_json, screen.fields)
+
+
+def adapted_table(document: screen.Document, console: Console) -> None:
+    """Print the adapted style: its distance before and after, its size, its files."""
+    told = {"style": document["style"], "student": document["base"], "pairs": document["pairs"]}
+    if curve := document["curve"]:
+        passed = f"{curve[0]['lpips']:.3f} -> {curve[-1]['lpips']:.3f} after {curve[-1]['seconds']:.0f} s"
+        told["LPIPS"] = f"{passed}, to the {document['lpips_to']}"
+    told |= {"size": f"{document['delta_bytes'] / 1e6:.1f} MB"}
+    screen.fields(told | {name: document[name] for name in ("mlflow_run_id", "seconds") if name in document}, console)
+    files = [Path(path) for path in document["files"]]
+    for name, path in [("picture", path) for path in files if path.suffix == ".png"] + [("folder", files[0].parent)]:
+        screen.line(f"{name:<{screen.LABEL}} {shown_path(path)}", console)
+    edit = f"stillroom edit IMAGE --style {document['style']} --prompt TEXT"
+    screen.next_steps(console, {edit: "use it", "stillroom students": "students and their styles"})

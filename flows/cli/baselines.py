@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from flows.cli import screen
 from flows.cli.completion import complete_style
@@ -29,7 +29,7 @@ def baselines(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the student with the paper's other systems: Table 1 and Figure 4, all rows. Takes minutes to hours."""
+    """Compare the student with the paper's other systems. Table 1 and Figure 4, all rows; minutes to hours."""
     named = [*(styles or []), *(more or [])] or None
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
@@ -41,19 +41,20 @@ def baselines(
 
 def show_table(document: dict[str, Any], console: Console) -> None:
     """Print the rows; CLIP is grey where a method optimises it."""
-    table = screen.make_table("method", "ID_t", "CLIP_r", "3D", "LPIPS", "before, dB", "s / edit", "edits", "rejected")
+    heads = ("method", "ID_t", "CLIP_r", "3D", "LPIPS", "before, dB", "s / edit", "edits", "rejected")
+    rows = []
     for row in document["table"]:
         clip = _number(row["clip"])
-        table.add_row(
-            escape(row["method"]), _number(row["id"]), f"[dim]({clip})[/dim]" if row["steered"] else clip,
+        rows.append([
+            row["method"], _number(row["id"]), Text(f"({clip})", "dim") if row["steered"] else clip,
             _number(row["three_d"]), _number(row["lpips"]), _number(row["reconstruction_psnr"], 1),
             _number(row["seconds_per_image"], 2), str(row["edits"]), str(row["rejected"]),
-        )  # fmt: skip
-    console.print(table)
+        ])  # fmt: skip
+    screen.show_table(heads, rows, console)
     for judged in document["order"]:
-        console.print(f"ours first by {judged['column']}: {judged['verdict']}", markup=False, highlight=False)
+        screen.say(f"ours first by {judged['column']}: {judged['verdict']}", console)
     for method, why in document["absent"].items():
-        console.print(f"{method} did not run: {why}", markup=False, highlight=False)
+        screen.say(f"{method} did not run: {why}", console)
     shown = ("files", "partitions_run", "partitions_cached", "rejected", "mlflow_run_id", "seconds")
     screen.fields({name: document[name] for name in shown}, console)
 

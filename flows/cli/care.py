@@ -2,11 +2,11 @@
 
 import sys
 from functools import partial
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from data_catalog.workspace import Workspace
@@ -14,14 +14,14 @@ from flows.ask.funnels import Document, told_reasons
 from flows.cli import screen
 from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
-from flows.cli.screen import fields, make_table, show_rows
+from flows.cli.screen import fields, line, say, show_rows, show_table
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
 def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show the state: partitions, snapshots, the last runs, services."""
+    """Show what is made, the yields, the last runs, services."""
     from flows.care.status import describe_status
 
     screen.show(describe_status(Workspace.open(profile, overrides)), as_json, status_table)
@@ -29,7 +29,7 @@ def status(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Hash every file of every live record again and check keys, fields and splits."""
+    """Hash every file again; check keys, fields and splits."""
     from flows.care.verify import verify_store
 
     document = verify_store(Workspace.open(profile, overrides))
@@ -40,7 +40,7 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 
 @app.command()
 def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Verify, make exactly the damaged partitions again, and rebuild the index."""
+    """Make exactly the damaged partitions again. Verifies before, and rebuilds the index."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -66,7 +66,7 @@ def gc(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """List folders that nothing refers to, and delete them: with --yes or, on a terminal, after a question."""
+    """List what nothing uses any more, and ask before deleting it. With --yes it does not ask."""
     from flows.care import collect
 
     workspace = Workspace.open(profile, overrides)
@@ -101,7 +101,7 @@ def doctor(
         bool, typer.Option("--random-weights", help="Rehearse with random networks of the paper's size.")
     ] = False,
 ) -> None:
-    """Check this machine: packages, device, weights, disk, services."""
+    """Check this machine: packages, device, weights, disk."""
     if rehearse or random_weights:
         with screen.only_results_on_stdout():
             from flows.care.rehearsal import rehearse as take_portraits_through
@@ -119,27 +119,28 @@ def doctor(
 
 
 def funnel_table(funnels: list[Document], console: Console) -> None:
-    """Print a row for each style. Steps that lost nothing are dim; the most frequent reasons follow at the end."""
+    """Print a row for each style, a column for each check that lost a sample; the most frequent reasons follow."""
     steps = list(dict.fromkeys(each["step"] for funnel in funnels for each in funnel["steps"]))
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("style", no_wrap=True)
-    for name in [*steps, "yield"]:
-        table.add_column(name, justify="right")
-    for funnel in funnels:
-        left = {each["step"]: each["left"] for each in funnel["steps"]}
-        cells = [_count(left.get(name), left.get(before)) for before, name in zip(["", *steps], steps, strict=False)]
+    left = [{each["step"]: each["left"] for each in funnel["steps"]} for funnel in funnels]
+    pairs = pairwise(steps[:-1])
+    idle = [name for before, name in pairs if all(counts.get(name) == counts.get(before) for counts in left)]
+    shown = [name for name in steps if name not in idle]
+    rows = []
+    for funnel, counts in zip(funnels, left, strict=True):
+        cells = [_count(counts.get(name), counts.get(before)) for before, name in pairwise(["", *shown])]
         name = funnel["style"] + ("" if funnel["current"] else " *")
-        table.add_row(name, *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold"))
-    console.print(table)
+        rows.append([name, *cells, Text(f"{100 * funnel['yield']:.0f} %", style="bold")])
+    show_table(("style", *shown, "yield"), rows, console)
+    if idle:
+        say(f"no sample was lost by: {', '.join(idle)}", console)
     for funnel in funnels:
         if len(funnel.get("attempts", [])) > 1:
             made = " + ".join(str(count) for count in funnel["attempts"])
-            console.print(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}")
+            say(f"{funnel['style']} made in {len(funnel['attempts'])} attempts: {made}", console)
         if funnel["reasons"]:
-            lost = f"{funnel['style']} lost: {told_reasons(funnel)}"
-            console.print(lost, soft_wrap=True)
+            say(f"{funnel['style']} lost: {told_reasons(funnel)}", console)
     if not all(funnel["current"] for funnel in funnels):
-        console.print("* of an earlier selection; stillroom plan says what is to be made again")
+        say("* of an earlier selection; stillroom plan says what is to be made again", console)
 
 
 def _count(left: int | None, before: int | None) -> Text:
@@ -147,29 +148,57 @@ def _count(left: int | None, before: int | None) -> Text:
 
 
 def status_table(document: Document, console: Console) -> None:
-    table = make_table("stage", "partitions", "cached", "samples", "rejected", "MB")
+    """Print stages, the yield of each style, runs, and where everything is."""
+    rows = []
     for row in document["stages"]:
         counts = [str(row[name]) for name in ("partitions", "cached", "samples", "rejected")]
-        table.add_row(row["stage"], *counts, f"{row['bytes'] / 1e6:.1f}")
-    console.print(table)
+        rows.append([row["stage"], *counts, f"{row['bytes'] / 1e6:.1f}"])
+    show_table(("stage", "partitions", "cached", "samples", "rejected", "MB"), rows, console)
+    console.print()
     if document["funnels"]:
-        console.print()
         funnel_table(document["funnels"], console)
         console.print()
-    for state in ("running", "killed"):
-        for run in document[state]:
-            place = f"at {run['stage'] or 'its start'}, since {run['began']}, process {run['pid']} on {run['host']}"
-            console.print(f"{run['flow']:<14} {state:<10} {place}", soft_wrap=True)
-    for note in document["runs"]:
-        place = f"  at {note['stage']}" if note["stage"] else ""
-        console.print(f"{note['flow']:<14} {note['state']:<10} {note['ended']}  {note['seconds']:.0f} s{place}")
-    fields({name: document[name] for name in ("data_root", "dataset", "student", "services")}, console)
+    for key, message in document["failed"].items():
+        say(f"failed: {key}: {message}", console)
+    runs = [
+        [run["flow"], state, screen.when(run["began"]), "", f"at {run['stage'] or 'its start'}"]
+        for state in ("running", "killed")
+        for run in document[state]
+    ]
+    runs += [
+        [run["flow"], run["state"], screen.when(run["ended"]), f"{run['seconds']:.0f}", run["stage"] or ""]
+        for run in document["runs"]
+    ]
+    below = [
+        {"process": f"{run['pid']} on {run['host']}"} for state in ("running", "killed") for run in document[state]
+    ] + [{} for _ in document["runs"]]
+    if runs:
+        show_table(("last run", "state", "time", "seconds", "stage"), runs, console, below)
+        console.print()
+    up = {name: url for name, url in document["services"].items() if url}
+    found = {
+        "data root": document["data_root"],
+        "dataset": document["dataset"] or "none of these settings yet: stillroom build",
+        "student": document["student"] or "none of these settings yet: stillroom distill",
+        "services": up or "none is up: make up",
+    }
+    fields(found, console)
 
 
 def verify_table(document: Document, console: Console) -> None:
+    """Print the counts, and each damaged partition with its files below."""
     console.print(f"{document['checked']} partitions checked, {len(document['damaged'])} damaged")
+    _damage(document["damaged"], console)
     if document["damaged"]:
-        show_rows(document["damaged"], tuple(document["damaged"][0]), console)
+        screen.next_steps(console, {"stillroom repair": "make exactly these again"})
+
+
+def _damage(rows: list[Document], console: Console) -> None:
+    for row in rows:
+        say(f"{row['partition']}: {row['problem']}", console)
+        for name in ("folder", "file"):
+            if row.get(name):
+                line(f"    {row[name]}", console)
 
 
 def repair_table(document: Document, console: Console) -> None:
@@ -177,10 +206,10 @@ def repair_table(document: Document, console: Console) -> None:
     fields({"checked": document["checked"], **counts, "seconds": document["seconds"]}, console)
     for key in [*document["repaired"], *document["snapshots"]]:
         changed = "   (other bytes than before: what depends on it runs with the next build)"
-        console.print(f"made again  {key}{changed if key in document['changed'] else ''}")
+        say(f"made again  {key}{changed if key in document['changed'] else ''}", console)
     if document["left"]:
-        console.print("left, because these settings do not make it: repair with those that did, or remove it")
-        show_rows(document["left"], ("partition", "problem", "folder", "file"), console)
+        say("left, because these settings do not make it: repair with those that did, or remove it", console)
+        _damage(document["left"], console)
 
 
 def rehearsal_table(document: Document, console: Console) -> None:
@@ -189,12 +218,15 @@ def rehearsal_table(document: Document, console: Console) -> None:
     show_rows(rows, ("stage", "seconds", "CPU s", "peak GB", "made"), console)
     for row in document["stages"]:
         for problem in row["problems"]:
-            console.print(f"{row['stage']}: {problem}")
+            say(f"{row['stage']}: {problem}", console)
     fields({name: document[name] for name in ("ok", "seconds", "cpu_seconds", "peak_gb")}, console)
 
 
 def doctor_table(document: Document, console: Console) -> None:
-    show_rows(document["checks"], ("check", "state", "found", "hint"), console)
+    """Print a row for each check, and a hint below the row where there is one."""
+    rows = [[row[name] for name in ("check", "state", "found")] for row in document["checks"]]
+    hints = [{"hint": row["hint"] or ""} for row in document["checks"]]
+    show_table(("check", "state", "found"), rows, console, hints)
 
 
 def waste_table(document: Document, console: Console) -> None:
@@ -202,7 +234,7 @@ def waste_table(document: Document, console: Console) -> None:
     _rows(document["items"], console)
     _kept_lines(document["kept"], console)
     if not document["items"]:
-        _line("nothing to delete", console)
+        say("nothing to delete", console)
 
 
 def deleted_table(document: Document, console: Console) -> None:
@@ -215,12 +247,12 @@ def deleted_table(document: Document, console: Console) -> None:
 def deleted_lines(document: Document, console: Console) -> None:
     """Print the numbers of deleted and remaining folders."""
     if not document["items"]:
-        _line("nothing to delete", console)
+        say("nothing to delete", console)
         return
-    _line(f"deleted {document['deleted']} folders with {document['deleted_bytes'] / 1e6:.1f} MB", console)
+    say(f"deleted {document['deleted']} folders with {document['deleted_bytes'] / 1e6:.1f} MB", console)
     left = len(document["items"]) - document["deleted"]
     if left:
-        _line(f"{left} folders were left: they changed meanwhile, or are being worked on", console)
+        say(f"{left} folders were left: they changed meanwhile, or are being worked on", console)
 
 
 def amount(document: Document) -> str:
@@ -236,10 +268,6 @@ def _rows(items: list[Document], console: Console) -> None:
 
 
 def _kept_lines(kept: Document, console: Console) -> None:
-    _line(f"kept: {kept['partitions']} partitions, {kept['bytes'] / 1e6:.1f} MB", console)
+    say(f"kept: {kept['partitions']} partitions, {kept['bytes'] / 1e6:.1f} MB", console)
     for digest in kept["datasets"]:
-        _line(f"dataset {digest[:16]} stays: {'; '.join(kept['why'][digest])}", console)
-
-
-def _line(text: str, console: Console) -> None:
-    console.print(text, soft_wrap=True)
+        say(f"dataset {digest[:16]} stays: {'; '.join(kept['why'][digest])}", console)

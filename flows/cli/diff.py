@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from data_catalog.config.places import shown_path
@@ -13,6 +12,7 @@ from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
+from flows.cli.screen import line, say, show_table
 
 Document = dict[str, Any]
 LARGE_EFFECT = 0.2  # Cohen's d; larger shifts are printed in bold
@@ -55,7 +55,7 @@ def diff(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show the differences between two datasets: samples, scores by style, settings."""
+    """Compare two datasets: samples, scores by style, settings."""
     from flows.ask.dataset_comparison import diff_datasets
 
     screen.show(diff_datasets(a, b, page, Workspace.open(profile, overrides)), as_json, diff_table)
@@ -65,14 +65,12 @@ def diff_table(document: Document, console: Console) -> None:
     """Counts, reasons, and per style the shift of each score."""
     for side in "ab":
         one = document[side]
-        _line(
-            console,
-            f"{side.upper()}  {one['digest'][:16]}  {one['samples']} samples  {shown_path(Path(one['folder']))}",
-        )
-    _line(console, ", ".join(f"{count} {word}" for word, count in document["samples"].items()))
+        line(f"{side.upper()}  {one['digest'][:16]}  {one['samples']} samples", console)
+        line(f"   {shown_path(Path(one['folder']))}", console)
+    say(", ".join(f"{count} {word}" for word, count in document["samples"].items()), console)
     if document["changes"]:
         words = ", ".join(f"{name} {count}" for name, count in document["changes"].items())
-        _line(console, f"changed samples have another: {words}")
+        say(f"changed samples have another: {words}", console)
     settings_table(document["settings"], console)
     _causes(document["causes"], console)
     if sum(count for word, count in document["samples"].items() if word != "unchanged"):
@@ -84,37 +82,33 @@ def settings_table(rows: list[Document], console: Console) -> None:
     """Settings that differ, A beside B."""
     console.print()
     if not rows:
-        _line(console, "no setting differs")
+        say("no setting differs", console)
         return
-    table = _table("setting", "A", "B")
-    for row in rows:
-        table.add_row(row["setting"], row["a"] or "-", row["b"] or "-")
-    console.print(table)
+    show_table(("setting", "A", "B"), [[row["setting"], row["a"] or "-", row["b"] or "-"] for row in rows], console)
 
 
 def _causes(causes: list[Document], console: Console) -> None:
     for cause in causes:
         names = cause["styles"]
         styles = ", ".join(names) if len(names) <= STYLES_SHOWN else f"{len(names)} styles"
-        _line(console, f"{cause['stage']}: {cause['what']} {cause['a'] or '-'} -> {cause['b'] or '-'} ({styles})")
+        say(f"{cause['stage']}: {cause['what']} {cause['a'] or '-'} -> {cause['b'] or '-'} ({styles})", console)
 
 
 def _styles(styles: list[Document], console: Console) -> None:
-    """Print two narrow tables, to fit a terminal of 80 columns."""
-    counts = _table("style", "samples", "added", "removed", "changed", "yield", numbers=True)
+    """Print two tables: counts, and shifts of the scores."""
+    counts = []
     for row in styles:
         changes = [str(row[name]) for name in ("added", "removed", "changed")]
         shares = f"{_percent(row['yield']['a'])} -> {_percent(row['yield']['b'])}"
-        counts.add_row(row["style"], f"{row['samples']['a']} -> {row['samples']['b']}", *changes, shares)
+        counts.append([row["style"], f"{row['samples']['a']} -> {row['samples']['b']}", *changes, shares])
     console.print()
-    console.print(counts)
+    show_table(("style", "samples", "added", "removed", "changed", "yield"), counts, console)
     names = list(dict.fromkeys(name for row in styles for name in row["scores"]))
-    shifts = _table("style", *(SHORT.get(name, name.removeprefix("score_")) for name in names), numbers=True)
-    for row in styles:
-        shifts.add_row(row["style"], *(_shift(row["scores"].get(name)) for name in names))
+    heads = [SHORT.get(name, name.removeprefix("score_")) for name in names]
+    shifts = [[row["style"], *(_shift(row["scores"].get(name)) for name in names)] for row in styles]
     console.print()
-    console.print(shifts)
-    _line(console, f"mean of B - mean of A; bold: more than {LARGE_EFFECT} of the samples' own spread")
+    show_table(("style", *heads), shifts, console)
+    say(f"mean of B - mean of A; bold: more than {LARGE_EFFECT} of the samples' own spread", console)
 
 
 def _percent(share: float | None) -> str:
@@ -130,16 +124,4 @@ def _shift(score: Document | None) -> Text:
 
 def _say_page(document: Document, console: Console) -> None:
     if document["page"]:
-        _line(console, f"page: {document['page']}")
-
-
-def _table(*columns: str, numbers: bool = False) -> Table:
-    """Return a table whose first column is a name; with `numbers`, the others are right-aligned."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1 if numbers else 2, 0, 0), header_style="bold")
-    for index, name in enumerate(columns):
-        table.add_column(name, overflow="fold", no_wrap=index == 0, justify="right" if numbers and index else "left")
-    return table
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True)
+        line(f"page: {document['page']}", console)

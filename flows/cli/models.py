@@ -9,7 +9,7 @@ from rich.console import Console
 from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
-from flows.cli.screen import Document, show_rows
+from flows.cli.screen import Document, line, show_table, shown
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -18,7 +18,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def models(
     context: typer.Context, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
 ) -> None:
-    """List the models of the profile's world, and the state of their weights; or fetch them."""
+    """List the models and their weights, or fetch them. Those of the profile's world."""
     if context.invoked_subcommand is not None:
         return
     from flows.care.status import describe_models
@@ -46,7 +46,12 @@ def models_fetch(
 
 
 def models_table(document: Document, console: Console) -> None:
-    show_rows(document["models"], ("model", "state", "bytes", "digest", "source"), console)
+    """Print a row for each model; `--json` has the whole digests."""
+    rows = []
+    for row in document["models"]:
+        size = f"{row['bytes'] / 1e6:.1f}" if row["bytes"] else "-"
+        rows.append([row["model"], row["state"], size, shown(row["digest"]), shown(row["source"])])
+    show_table(("model", "state", "MB", "digest", "source"), rows, console)
 
 
 def fetched_table(document: Document, console: Console) -> None:
@@ -54,5 +59,5 @@ def fetched_table(document: Document, console: Console) -> None:
     for row in document["models"]:
         console.print(f"{row['model']:<10} {row['state']}")
         told = row["get"] if row["state"] in ("failed", "by hand") else row["where"]
-        for line in told.splitlines():
-            console.print(f"  {line}", soft_wrap=True)
+        for each in told.splitlines():
+            line(f"  {each}", console)

@@ -32,7 +32,10 @@ def align(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Find the faces in photographs: aligned portraits with EG3D cameras. An interrupted run goes on where it ended."""
+    """Find the faces in photographs, cut and pose them. An interrupted run goes on where it ended.
+
+    The portraits have EG3D cameras.
+    """
     if faces not in ("reject", "largest", "all"):
         raise typer.BadParameter(f"'{faces}' is none of reject, largest, all", param_hint="--faces")
     settings = Workspace.open(profile, [f"align.size={size}", f"align.faces={faces}", *(overrides or [])]).settings
@@ -46,7 +49,7 @@ def align(
 def show_align(document: dict[str, Any], console: "Console") -> None:
     """Print the document of `align_photographs`."""
     for path in document["files"]:
-        console.print(path, soft_wrap=True)
+        screen.line(path, console)
     reasons = "".join(f"; {count} {reason}" for reason, count in document["left_out"].items())
     rows = {
         "photographs": document["photographs"],

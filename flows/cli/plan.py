@@ -10,10 +10,9 @@ from flows.ask.funnels import kept_line
 from flows.cli import screen
 from flows.cli.completion import complete_partition, complete_stage
 from flows.cli.options import Force, Json, Overrides, Profile
-from flows.cli.screen import Document, make_table, show_rows
+from flows.cli.screen import Document, say, show_table
 
 REASONS_SHOWN = 2  # of a stage, most frequent first
-
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,7 +25,7 @@ def plan(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show what would run, why, and what it costs, without running anything."""
+    """Show what would run, why, and at what price; run nothing."""
     from flows.ask.missing import outlook
     from flows.ask.plan import describe_plan
 
@@ -43,7 +42,7 @@ def why(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show why one partition would run: each input of its fingerprint, then and now."""
+    """Show why one partition would run: each input, then and now."""
     from flows.ask.why import explain_partition
 
     screen.show(explain_partition(partition, Workspace.open(profile, overrides)), as_json, why_table)
@@ -56,61 +55,92 @@ def accept(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Declare a stage's partitions valid for its changed code, as after a refactoring."""
+    """Keep the partitions of a stage whose code changed. They count as made by it, as after a refactoring."""
     from flows.ask.why import accept_stage
 
-    screen.show(accept_stage(stage, Workspace.open(profile, overrides)), as_json, screen.fields)
+    screen.show(accept_stage(stage, Workspace.open(profile, overrides)), as_json, accepted_lines)
+
+
+def accepted_lines(document: Document, console: Console) -> None:
+    """Print how many partitions stay valid, and the code that changed."""
+    stage, accepted, already = (document[name] for name in ("stage", "accepted", "already_valid"))
+    say(f"{stage}: {accepted} partitions accepted, {already} were valid already", console)
+    for change in document["changed"]:
+        say(change, console, indent=2)
+    screen.next_steps(console, {"stillroom plan": "what is left to make"})
 
 
 def outlook_table(document: Document, console: Console) -> None:
     """Print a forecast, and the files that are missing."""
-    table = make_table("stage", "partitions", "samples", "GPU hours", "GB")
+    rows = []
     for row in document["stages"]:
         price = row["price"]
         hours, size = f"{price['seconds'] / 3600:.2f}", f"{price['bytes'] / 1e9:.2f}"
-        table.add_row(row["stage"], str(price["partitions"]), str(price["samples"]), hours, size)
-    console.print(table)
+        rows.append([row["stage"], str(price["partitions"]), str(price["samples"]), hours, size])
+    show_table(("stage", "partitions", "samples", "GPU hours", "GB"), rows, console)
     total = f"{document['gpu_hours']:.0f} GPU hours and {document['estimate']['bytes'] / 1e9:.0f} GB of disk"
-    console.print(f"in all about {total}, forecast at {document['forecast']}")
+    say(f"in all about {total}, forecast at {document['forecast']}", console)
     for note in document["notes"]:
-        console.print(note)
-    console.print("still missing:")
-    show_rows(document["missing"], ("what", "where", "get"), console)
+        say(note, console)
+    console.print("\nstill missing")
+    for row in document["missing"]:
+        say(row["what"], console, indent=2)
+        say(f"where: {row['where']}", console, indent=4)
+        say(f"get: {row['get']}", console, indent=4)
 
 
 def plan_table(document: dict[str, Any], console: Console) -> None:
-    """Print the stages with their counts and prices, then each partition if wanted, then the sum."""
-    table = screen.make_table("stage", "partitions", "cached", "run", "maybe", "samples", "seconds", "MB", "why")
-    for row in document["stages"]:
-        counts = [str(row[name]) for name in ("partitions", "cached", "run", "maybe")]
-        table.add_row(row["stage"], *counts, *_price_cells(row), "; ".join(row["reasons"][:REASONS_SHOWN]))
-    console.print(table)
+    """Print the stages with their counts and prices, the reasons, then each partition if wanted, then the sum."""
+    rows = [
+        [row["stage"], *(str(row[name]) for name in ("partitions", "cached", "run", "maybe")), *_price_cells(row)]
+        for row in document["stages"]
+    ]
+    show_table(("stage", "partitions", "cached", "run", "maybe", "samples", "seconds", "MB"), rows, console)
+    _reasons(document["stages"], console)
     for step in document.get("partitions", []):
-        why = "; ".join(step["reasons"])
-        console.print(f"{step['state']:<7} {step['partition']:<32} {why}".rstrip())
+        say(f"{step['state']:<7} {step['partition']:<32} {'; '.join(step['reasons'])}", console)
     for note in document.get("notes", []):
-        console.print(note, soft_wrap=True)
+        say(note, console)
     if document.get("funnels"):
-        console.print(kept_line(document["funnels"]))
-    console.print(_sum(document))
+        say(kept_line(document["funnels"]), console)
+    for each in _sum(document):
+        say(each, console)
+
+
+def _reasons(stages: list[Document], console: Console) -> None:
+    """Print the reasons of each stage, and those that several stages share once."""
+    told: dict[str, list[str]] = {}
+    for row in stages:
+        if row["reasons"]:
+            more = len(row["reasons"]) - REASONS_SHOWN
+            words = row["reasons"][:REASONS_SHOWN] + ([f"{more} more (--json)"] if more > 0 else [])
+            told.setdefault("; ".join(words), []).append(row["stage"])
+    if told:
+        console.print("why")
+    for why, names in told.items():
+        say(f"{', '.join(names)}: {why}", console, indent=2)
 
 
 def _price_cells(row: dict[str, Any]) -> list[str]:
-    """Return samples, seconds and MB of the partitions that run; those that may run are in brackets."""
+    """Return samples, seconds and MB of the partitions that run; those that may run are in brackets.
+
+    A `~` marks what was measured with other settings.
+    """
     price, maybe = row["price"], row["price_maybe"]
     shown, form = (price, "{}") if price["partitions"] else (maybe, "({})")
     if not shown["partitions"]:
         return ["", "", ""]
-    cells = [str(shown["samples"]), _seconds(shown), f"{shown['bytes'] / 1e6:.1f}"]
+    about = "~" if shown["scaled"] else ""
+    cells = [str(shown["samples"]), f"{about}{_seconds(shown)}", f"{about}{shown['bytes'] / 1e6:.1f}"]
     return [form.format("?" if number and shown["unknown"] else cell) for number, cell in enumerate(cells)]
 
 
-def _sum(document: dict[str, Any]) -> str:
+def _sum(document: dict[str, Any]) -> list[str]:
     run, most = document["estimate"], document["at_most"]
     if not most["partitions"]:
-        return "nothing to run"
+        return ["nothing to run"]
     more = most["partitions"] > run["partitions"]
-    return f"to run: {_price(run)}" + (f"\nat most, if every maybe runs: {_price(most)}" if more else "")
+    return [f"to run: {_price(run)}", *([f"at most, if every maybe runs: {_price(most)}"] if more else [])]
 
 
 def _price(price: dict[str, Any]) -> str:
@@ -121,7 +151,7 @@ def _price(price: dict[str, Any]) -> str:
     guessed = price.get("forecast")
     unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
     scaled = price.get("scaled")
-    unknown += f" ({', '.join(scaled)}: from records of other settings, by their operations)" if scaled else ""
+    unknown += f" (~ {', '.join(scaled)}: measured with other settings, scaled by their work)" if scaled else ""
     return ", ".join(words) + unknown
 
 
@@ -134,19 +164,19 @@ def why_table(document: dict[str, Any], console: Console) -> None:
     console.print(f"{document['partition']}: {document['state']}")
     for change in document["changed"]:
         pair = "" if change["then"] is None and change["now"] is None else f": {change['then']} -> {change['now']}"
-        console.print(f"  {change['what']}{pair}")
+        say(f"{change['what']}{pair}", console, indent=2)
     if document["note"]:
-        console.print(f"  {document['note']}")
+        say(document["note"], console, indent=2)
     past = document["compared_with"]
     if past is not None:
-        made = f"made {past['created']} on {past['device']} in {past['seconds']:.1f} s: {past['samples']} samples"
-        console.print(f"{made}, {past['bytes']} bytes\n  {past['folder']}", soft_wrap=True)
-    table = screen.make_table("input", "then", "now")
-    for row in document["inputs"]:
-        now = "same" if row["same"] else _shown(row["now"])
-        table.add_row(row["what"], _shown(row["then"]), now)
-    console.print(table)
+        made = f"made {screen.when(past['created'])} on {past['device']} in {past['seconds']:.1f} s"
+        say(f"{made}: {past['samples']} samples, {past['bytes'] / 1e6:.1f} MB", console)
+        screen.line(f"  {past['folder']}", console)
+    console.print()
+    rows = [[row["what"], _value(row)] for row in document["inputs"]]
+    show_table(("input", "value"), rows, console)
 
 
-def _shown(value: str | None) -> str:
-    return "-" if value is None else value
+def _value(row: Document) -> str:
+    then, now = screen.shown(row["then"]), screen.shown(row["now"])
+    return now if row["same"] else f"{then} -> {now}"

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
@@ -23,7 +22,7 @@ def pretrain(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the embedded networks from the procedural world, examine them, and write their card and a report."""
+    """Train the embedded networks again, and examine them. Writes their card and a report."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -36,10 +35,9 @@ def pretrain(
 
 def show_exam(document: dict[str, Any], console: Console) -> None:
     """Print the numbers that reach their bar, and the rest."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("network", "number", "bar", "reached", "the worst"):
-        table.add_column(column)
-    for row in document["bars"]:
-        table.add_row(row["network"], row["title"], row["bar"], f"{row['reached']} of {row['of']}", row["worst"])
-    console.print(table)
+    rows = [
+        [row["network"], row["title"], row["bar"], f"{row['reached']} of {row['of']}", row["worst"]]
+        for row in document["bars"]
+    ]
+    screen.show_table(("network", "number", "bar", "reached", "the worst"), rows, console)
     screen.fields({"report": document["report"], "mlflow_run_id": document["mlflow_run_id"]}, console)

@@ -20,7 +20,7 @@ def regen(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Make one pseudo-label again, alone, and compare its bytes with the stored ones."""
+    """Make one pseudo-label again, and compare its bytes."""
     with screen.only_results_on_stdout():
         from flows.care.regen import regenerate
 

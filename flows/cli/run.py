@@ -1,15 +1,19 @@
 """Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from data_catalog.config.places import data_root, shown_path
 from flows.cli import screen
+from flows.cli.adapt import adapted_table
 from flows.cli.options import Cluster, DatasetName, Force, Json, OtherDataset, Overrides, Profile, StudentName
-from flows.cli.screen import Document, fields, make_table
+from flows.cli.screen import Document, fields, line, next_steps, say, show_table
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
+EXAMPLE = "docs/portrait.png"  # portrait that comes with the project
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,7 +26,7 @@ def build(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Build the dataset in this process, from portraits to a snapshot; only outdated partitions are computed."""
+    """Build the dataset: make what is missing or outdated. It runs in this process, from portraits to a snapshot."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -38,12 +42,12 @@ def distill(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train the student from a dataset, unless it exists."""
+    """Train the student from the dataset, unless it exists."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
         outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, student_table)
 
 
 @app.command()
@@ -55,7 +59,7 @@ def evaluate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a student on held-out portraits and prompts against its teachers."""
+    """Measure a student against its teachers. Portraits and prompts are held out."""
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
@@ -79,7 +83,7 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Trigger a flow's Prefect deployment of the profile (the server must be up: make up)."""
+    """Trigger a flow's Prefect deployment; make up starts the server."""
     with screen.only_results_on_stdout():
         from flows.run.engine import trigger
 
@@ -91,19 +95,57 @@ def run(
 
 @app.command()
 def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """Run only the failed partitions of this profile's last run, and those that waited for them."""
+    """Run what failed in the last run, and what waited for it. Other partitions stay as they are."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
         outcome = try_again(profile, overrides or [])
-    screen.show(outcome, as_json, evaluation_table if "per_style" in outcome else screen.fields)
+    screen.show(outcome, as_json, outcome_table)
+
+
+def outcome_table(document: Document, console: Console) -> None:
+    """Print the outcome of any flow as its own command does."""
+    tables = {"per_style": evaluation_table, "curve": adapted_table, "metrics": student_table, "samples": build_table}
+    table = next((table for name, table in tables.items() if name in document), fields)
+    table(document, console)
 
 
 def build_table(document: Document, console: Console) -> None:
-    """Print a field a line, and each kind of what was left out on a line of its own."""
-    for name, value in document.items():
-        for each in value if isinstance(value, list) else [value]:
-            fields({name: each}, console)
+    """Print the dataset, each kind of what was left out on a line of its own, and where the report is."""
+    made, cached = document["partitions_run"], document["partitions_cached"]
+    told = {
+        "dataset": document["dataset"],
+        "samples": f"{document['samples']}, {document['rejected']} rejected",
+        "partitions": f"{made} made, {cached} up to date",
+    }
+    _end(document, told, console)
+    report = data_root() / "datasets" / document["dataset"][: screen.SHORT] / "report.html"
+    line(f"{'report':<{screen.LABEL}} {shown_path(report)}", console)
+    next_steps(console, {"stillroom distill": "train a student from it", "stillroom styles": "yield of each style"})
+
+
+def student_table(document: Document, console: Console) -> None:
+    """Print a trained student: its measures on the val split, the picture of what it does, where it lies."""
+    from data_catalog.products.students import student_entry
+    from data_catalog.workspace import Workspace
+
+    catalog = Workspace.open().catalog
+    folder = catalog.folder(student_entry(catalog, document["student"]))
+    told = {"student": document["student"], "dataset": document["dataset"]}
+    told |= {name: value for name, value in document["metrics"].items() if name.startswith("val_")}
+    told |= {"training": "made now" if document["partitions_run"] else "up to date"}
+    _end(document, told, console)
+    for name, path in (("pictures", folder / "samples.png"), ("folder", folder)):
+        if path.exists():
+            line(f"{name:<{screen.LABEL}} {shown_path(path)}", console)
+    edit = f'stillroom edit {EXAMPLE} --prompt "make him a clown"'
+    next_steps(console, {"stillroom evaluate": "measure it against its teachers", edit: "use it"})
+
+
+def _end(document: Document, told: Document, console: Console) -> None:
+    """Print these fields and, below them, those of every run that it has."""
+    names = ("reasons", "rejected_list", "left_out", "left_out_list", "mlflow_run_id", "seconds")
+    fields(told | {name: document[name] for name in names if document.get(name) is not None}, console)
 
 
 def evaluation_table(document: Document, console: Console) -> None:
@@ -112,34 +154,42 @@ def evaluation_table(document: Document, console: Console) -> None:
     from tasks.reports.evaluation import MEASURES, format_value, show_difference
 
     shown = [measure for measure in MEASURES if measure.name in EVALUATION_COLUMNS]
-    table = make_table("method", *(measure.title for measure in shown))
-    for row in document["table"]:
-        table.add_row(row["method"], *(format_value(row.get(measure.name), measure) for measure in shown))
+    rows = [
+        [row["method"], *(format_value(row.get(measure.name), measure) for measure in shown)]
+        for row in document["table"]
+    ]
     cells = show_difference(document["difference"], shown)
-    for column, cell in zip(table.columns[1:], cells, strict=True):
-        column.min_width = max(len("0.0000"), len(cell["text"]) + 1)
-    table.add_row("difference *", *(cell["text"] + "?" * bool(cell["text"] and not cell["sure"]) for cell in cells))
-    console.print(table)
-    console.print("* of the student, edit by edit; ? where its 95 % interval contains 0")
+    unsure = [bool(cell["text"]) and not cell["sure"] for cell in cells]
+    rows = [[row[0], *(text + " " * doubt for text, doubt in zip(row[1:], unsure, strict=True))] for row in rows]
+    marked = [cell["text"] + "?" * doubt for cell, doubt in zip(cells, unsure, strict=True)]
+    rows.append(["difference *", *marked])
+    show_table(("method", *(measure.title for measure in shown)), rows, console)
+    say("* of the student, edit by edit; ? where its 95 % interval contains 0", console)
     console.print()
-    styles = make_table("style", f"{STUDENT} vs no edit", f"{TEACHERS} vs no edit")
     gained = next(measure for measure in MEASURES if measure.name == "improvement")
-    for style, rows in sorted(document["per_style"].items()):
-        mine = {row["method"]: format_value(row["improvement"], gained) for row in rows}
-        styles.add_row(style, mine[STUDENT], mine[TEACHERS])
-    console.print(styles)
+    by_style = []
+    for style, methods in sorted(document["per_style"].items()):
+        mine = {row["method"]: format_value(row["improvement"], gained) for row in methods}
+        by_style.append([style, mine[STUDENT], mine[TEACHERS]])
+    show_table(("style", f"{STUDENT} vs no edit", f"{TEACHERS} vs no edit"), by_style, console)
     names = ("speedup", "timed_editor_steps"), ("speedup_as_edited", "edit_steps")
     times = dict.fromkeys((document[ratio], document[steps]) for ratio, steps in names)
     faster = [f"{ratio:.0f} times at {steps} editor steps" for ratio, steps in times]
-    console.print(f"\nas fast as its teachers: {', '.join(faster)}")
+    console.print()
+    say(f"as fast as its teachers: {', '.join(faster)}", console)
     counted = f"{document['counted_speedup']:.0f} to 1 at {document['timed_editor_steps']} editor steps"
-    console.print(f"of the paper's networks, by counted operations: {counted}")
+    say(f"of the paper's networks, by counted operations: {counted}", console)
     if pictured := document["image_prompts"]:
         values = (
             f"CLIP {pictured['clip_image']:.3f} to the picture, ID {pictured['id']:.3f}, 3D {pictured['three_d']:.3f}"
         )
-        console.print(f"asked by a picture: {values}")
+        say(f"asked by a picture: {values}", console)
     console.print()
-    told = {name for pair in names for name in pair}
-    rest = {name: value for name, value in document.items() if name not in told and not isinstance(value, dict | list)}
-    fields(rest, console)
+    names_told = ("student", "dataset", "samples", "lpips_to", "pose_pairs", "mlflow_run_id", "seconds")
+    fields({name: document[name] for name in names_told if name in document}, console)
+    for name in ("report", "sheet"):
+        if name in document:
+            line(f"{name:<{screen.LABEL}} {shown_path(Path(document[name]))}", console)
+    promote = f"stillroom promote {document['student'][: screen.SHORT]} NAME" if "student" in document else ""
+    serve = {"stillroom serve": "try it in the browser"}
+    next_steps(console, serve | ({promote: "give it a name for --student"} if promote else {}))

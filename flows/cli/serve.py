@@ -23,7 +23,7 @@ def serve(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show a page in the browser: edit portraits, browse datasets, compare students."""
+    """Open a page in the browser: edit, browse, compare."""
     from flows.page.serving import prepare, serve
 
     workspace = Workspace.open(profile, overrides)

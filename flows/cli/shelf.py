@@ -5,16 +5,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
 from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.completion import complete_student
 from flows.cli.options import Json, Overrides, Profile
+from flows.cli.screen import SHORT, line, show_table, when
 
 Document = dict[str, Any]
-SHORT = 16  # characters of a digest
 SETTINGS_SHOWN = 8  # settings listed per row
 MEASURES = ("id", "clip", "three_d", "lpips")  # measures of an evaluation, as in the paper's table
 
@@ -23,7 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the students: names, settings that differ from the profile, measures, uses."""
+    """List the students: names, measures, settings, uses. Settings are those that differ from the profile."""
     from flows.ask.shelf import describe_students
 
     screen.show(describe_students(Workspace.open(profile, overrides)), as_json, students_table)
@@ -31,7 +29,7 @@ def students(profile: Profile = "demo", overrides: Overrides = None, as_json: Js
 
 @app.command()
 def datasets(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
-    """List the datasets: settings that differ from the profile, samples, students that learned from them."""
+    """List the datasets: samples, styles, settings, students. Settings are those that differ from the profile."""
     from flows.ask.shelf import describe_datasets
 
     screen.show(describe_datasets(Workspace.open(profile, overrides)), as_json, datasets_table)
@@ -50,7 +48,7 @@ def promote(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Give a student a name for --student, and for --dataset, where it stands for the student's dataset."""
+    """Give a student a name. For --dataset it stands for the student's dataset."""
     with screen.only_results_on_stdout():
         from flows.ask.shelf import promote as give_name
 
@@ -63,7 +61,7 @@ def students_table(document: Document, console: Console) -> None:
     rows = [
         {
             "student": row["digest"][:SHORT],
-            "created": _when(row["created"]),
+            "created": when(row["created"]),
             "dataset": row["imported"] or (row["dataset"] or "gone")[:SHORT],
             "names": ", ".join(row["names"]),
         }
@@ -81,7 +79,7 @@ def datasets_table(document: Document, console: Console) -> None:
     rows = [
         {
             "dataset": row["digest"][:SHORT],
-            "created": _when(row["created"]),
+            "created": when(row["created"]),
             "samples": "-" if row["samples"] is None else str(row["samples"]),
             "names": ", ".join(row["names"]),
         }
@@ -101,33 +99,20 @@ def promoted_lines(document: Document, console: Console) -> None:
         f"{document['name']} was {before[:SHORT]} and is now {digest}" if before else f"{document['name']} is {digest}"
     )
     same = f"{document['name']} is {digest}, as before"
-    for line in (same if before == document["student"] else moved, *document["mlflow"]):
-        console.print(line, soft_wrap=True)
+    for each in (same if before == document["student"] else moved, *document["mlflow"]):
+        line(each, console)
 
 
 def _show(
     rows: list[dict[str, str]], below: list[dict[str, list[str]]], console: Console, profile: str, none: str
 ) -> None:
-    """Print rows under one head, each followed by its non-empty details, indented."""
+    """Print rows under one head, each followed by its details."""
     if not rows:
         console.print(none)
         return
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    console.print(Text(_line({name: name for name in widths}, widths), style="bold"))
-    for row, lines in zip(rows, below, strict=True):
-        console.print(_line(row, widths), soft_wrap=True)
-        for name, words in lines.items():
-            if words:
-                console.print(Padding(f"{name}: {', '.join(words)}", (0, 0, 0, 4)))
+    details = [{name: ", ".join(words) for name, words in lines.items()} for lines in below]
+    show_table(tuple(rows[0]), [list(row.values()) for row in rows], console, details)
     console.print(f"settings: those that differ from the profile {profile}")
-
-
-def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
-    return "  ".join(cells[name].ljust(width) for name, width in widths.items()).rstrip()
-
-
-def _when(created: str) -> str:
-    return created[:16].replace("T", " ")
 
 
 def _settings(rows: list[Document]) -> list[str]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data_catalog.config.places import data_root
+from data_catalog.products.names import names_of
 from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import (
@@ -18,6 +20,7 @@ from flows.cli.options import (
     StudentName,
     check_one_asks,
 )
+from flows.cli.screen import fields, line, say, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +51,7 @@ def edit(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Edit portraits with a student: the edited portrait, novel views, a turntable, a mesh."""
+    """Edit portraits: the picture, other views, a turntable, a mesh."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from tasks.student.edit_files import Products, edit_portraits
@@ -71,7 +74,7 @@ def export(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Write a student as a self-contained folder, or a dataset in the layout of EG3D or 3DPE."""
+    """Write a student, or a dataset, for use elsewhere. A student is a self-contained folder."""
     if form not in ("hf", "eg3d", "3dpe"):
         raise typer.BadParameter(f"'{form}' is none of hf, eg3d, 3dpe", param_hint="--format")
     with screen.only_results_on_stdout():
@@ -82,7 +85,7 @@ def export(
             outcome = export_student(path, student, Workspace.open(profile, overrides))
         else:
             outcome = export_dataset(form, path, dataset, Workspace.open(profile, overrides))
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, show_export)
 
 
 @app.command("import-student")
@@ -93,7 +96,7 @@ def import_student(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Put the student that the paper's authors published into the store, where it is used like one of ours."""
+    """Take in the student that the paper's authors published. It is then used like one of ours."""
     with screen.only_results_on_stdout():
         from tasks.student import importing
 
@@ -101,24 +104,36 @@ def import_student(
     screen.show(outcome, as_json, screen.fields)
 
 
+def show_export(document: dict[str, Any], console: "Console") -> None:
+    """Print what was exported, with its size in MB, and the files last."""
+    told = {name: value for name, value in document.items() if name not in ("bytes", "files")}
+    if "bytes" in document:
+        told["size"] = f"{document['bytes'] / 1e6:.1f} MB"
+    fields(told | {"files": document.get("files", [])}, console)
+
+
 def show_edit(document: dict[str, Any], console: "Console") -> None:
-    """Print the document of `edit_portraits`."""
-    files = document["files"]
-    for path in files[:FILES_SHOWN]:
-        console.print(path, soft_wrap=True)
-    if len(files) > FILES_SHOWN:
-        console.print(f"and {len(files) - FILES_SHOWN} files more")
+    """Print the document of `edit_portraits`: the student first, the pictures last."""
     for image in document["rejected"]:
-        console.print(f"not edited: {image['reason']}", soft_wrap=True)
+        say(f"not edited: {image['reason']}", console)
+    names = "".join(f", named {name}" for name in names_of(data_root(), document["student"]))
     aligned, camera = document["aligned_here"], document["camera_source"]
     camera += "" if document["detects"] else ", for there is no face detector"
     adapted = f", adapted to {document['style']}" if document["style"] else ""
     rows = {
-        "student": f"{document['student']}{adapted}",
-        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way, camera: {camera}",
-        "portrait to picture": f"{document['seconds']} s",
-        "triplane": f"{document['seconds_triplane']} s, once for a portrait and prompt",
-        "another view": f"{document['seconds_view']} s, only rendered",
+        "student": f"{shown(document['student'])}{names}{adapted}",
+        "portraits": f"{document['portraits']} edited, {aligned} aligned on the way",
+        "camera": camera,
+        "portrait to picture": f"{document['seconds']:.3g} s",
+        "triplane": f"{document['seconds_triplane']:.3g} s, once for a portrait and prompt",
+        "another view": f"{document['seconds_view']:.3g} s, only rendered",
     }
+    width = max(map(len, rows))
     for name, text in rows.items():
-        console.print(f"{name:<20} {text}", soft_wrap=True)
+        line(f"{name:<{width}}  {text}", console)
+    console.print()
+    files = document["files"]
+    for path in files[:FILES_SHOWN]:
+        line(path, console)
+    if len(files) > FILES_SHOWN:
+        console.print(f"and {len(files) - FILES_SHOWN} files more")

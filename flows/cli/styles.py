@@ -8,7 +8,7 @@ from rich.console import Console
 from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
-from flows.cli.screen import Document, show_rows
+from flows.cli.screen import Document, fields, say, show_rows, show_table, shown
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -17,7 +17,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def styles(
     context: typer.Context, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
 ) -> None:
-    """List the styles of the profile: prompts, state, samples kept and their share; or add one, or check them."""
+    """List the styles; add one, or check them. Prompts, state, samples kept and their share."""
     if context.invoked_subcommand is not None:
         return
     from flows.ask.styles import describe_styles
@@ -36,7 +36,7 @@ def styles_add(
     """Write the file of a new style."""
     from flows.ask.styles import add_style
 
-    screen.show(add_style(instruction, name, Workspace.open(profile, overrides)), as_json, screen.fields)
+    screen.show(add_style(instruction, name, Workspace.open(profile, overrides)), as_json, added_lines)
 
 
 @app.command("check")
@@ -51,9 +51,28 @@ def styles_check(profile: Profile = "demo", overrides: Overrides = None, as_json
 
 
 def styles_table(document: Document, console: Console) -> None:
-    show_rows(document["styles"], ("style", "state", "train", "test", "kept", "yield", "seed_prompt"), console)
+    """Print a row for each style: state, prompts, samples kept and their share, and its first prompt."""
+    rows = [
+        [
+            row["style"],
+            *(shown(row[name]) for name in ("state", "train", "test", "kept")),
+            "-" if row["yield"] is None else f"{100 * row['yield']:.0f} %",
+            row["seed_prompt"],
+        ]
+        for row in document["styles"]
+    ]
+    below = [{"failed": row["problem"]} if row["problem"] else {} for row in document["styles"]]
+    show_table(("style", "state", "train", "test", "kept", "yield", "prompt"), rows, console, below)
     if "note" in document:
-        console.print(document["note"])
+        say(document["note"], console)
+
+
+def added_lines(document: Document, console: Console) -> None:
+    """Print the new style's file, and the command that makes it."""
+    fields({name: document[name] for name in ("style", "seed_prompt", "file")}, console)
+    for name in ("note", "next"):
+        if name in document:
+            say(f"{name}: {document[name]}", console)
 
 
 def style_check_table(document: Document, console: Console) -> None:
@@ -61,3 +80,5 @@ def style_check_table(document: Document, console: Console) -> None:
     console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors")
     if document["problems"]:
         show_rows(document["problems"], ("style", "level", "what"), console)
+    if document["known"]:
+        console.print(document["known"], soft_wrap=True)

@@ -46,7 +46,7 @@ def edit_video(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Edit a video frame by frame with a student; sound and times stay. An interrupted edit resumes at its frame."""
+    """Edit a video frame by frame. Sound and times stay. An interrupted edit resumes at its frame."""
     check_one_asks(prompt, reference)
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
@@ -69,7 +69,7 @@ def edit_video(
 def show_video(document: dict[str, Any], console: "Console") -> None:
     """Print the outcome of the flow."""
     for path in document["files"]:
-        console.print(path, soft_wrap=True)
+        screen.line(path, console)
     faces = document["faces"] if document["detects"] else "not looked for, for there is no face detector"
     made = document["frames"] - document["resumed_at"]
     rows = {

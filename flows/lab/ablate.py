@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
@@ -18,25 +18,30 @@ from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command
 from flows.run.adaptation import adapt_shape
+from flows.run.form import Overrides, Profile, Seeds, shown
 from flows.run.lifecycle import tracked
+from flows.track.flow_run_names import name_run
 from tasks.adaptation.pairs import count_portraits
 from tasks.lab.ablation import ARM, BASE, PAIRS, Arm, draw_styles, list_arms
 from tasks.lab.ablation_page import LOOKS_PICTURE, PAGE, PICTURE, Result, write_page
 
 FOLDER = "ablation"  # below the data root
+STYLE = "Style to adapt to; empty: the first of prompts.held_out, or one that is drawn."
 MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # further styles that the embedded editor knows
 
 log = logging.getLogger(__name__)
 
 
-@flow(name="ablate", flow_run_name="ablate {profile}", validate_parameters=True)
+@flow(name="ablate", flow_run_name=name_run, validate_parameters=True)
 def ablate(
-    profile: str = "demo", overrides: list[str] | None = None, style: str | None = None, seeds: int = 3
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    style: Annotated[str | None, shown("string", STYLE)] = None,
+    seeds: Seeds = 3,
 ) -> dict[str, Any]:
     """Train bases of 3, 10 and 20 styles, adapt them to one more from 2 to 50 pairs, and write a page of the results.
 
-    Fewer styles make smaller bases. `style`: the style to adapt to; null takes the first of prompts.held_out, or draws
-    one. Results are stored as they are made: a killed run resumes.
+    Fewer styles make smaller bases. Results are stored as they are made: a killed run resumes.
     """
     workspace = Workspace.open(profile, overrides)
     chosen = gather_styles(workspace)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import Settings
 from data_catalog.samples.encoding import encode_json
 from data_catalog.store.fingerprint import digest_json, write_atomically
@@ -119,4 +120,4 @@ def _first_run(run: FlowRun, stage: str) -> str:
 def tell_command(start: str, workspace: Workspace) -> str:
     """Return the command that makes an experiment's page, as the page shows it."""
     told = [start, *(f"--set '{override}'" for override in workspace.overrides)]
-    return " ".join([*told, *([] if workspace.profile == "demo" else [f"--profile {workspace.profile}"])])
+    return with_profile(" ".join(told), workspace.profile)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 from prefect import flow
@@ -12,8 +12,10 @@ from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, Kept, keep_arms, tell_command
+from flows.run.form import DatasetName, Overrides, Profile, Seeds, shown
 from flows.run.lifecycle import tracked
 from flows.run.products import find_dataset
+from flows.track.flow_run_names import name_run
 from tasks import dataset as dataset_stage
 from tasks.lab.claims.arm import CURVE, ROWS, TIMING
 from tasks.lab.claims.claims import Arm, arms_of
@@ -21,22 +23,21 @@ from tasks.lab.claims.page import Trained, write_page
 
 FOLDER = "claims"  # below the data root
 NOVEL_VIEWS = 8
+ITERATIONS = "Steps of the arms that differ in their objective; empty: 400, in the paper world the profile's."
 
 log = logging.getLogger(__name__)
 
 
-@flow(name="claims", flow_run_name="claims {profile}", validate_parameters=True)
+@flow(name="claims", flow_run_name=name_run, validate_parameters=True)
 def claims(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    dataset: str | None = None,
-    seeds: int = 3,
-    iterations: int | None = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    dataset: DatasetName = None,
+    seeds: Seeds = 3,
+    iterations: Annotated[int | None, shown("integer", ITERATIONS)] = None,
 ) -> dict[str, Any]:
     """Train the arms of the claims from a dataset; write table, figure and verdict of each claim.
 
-    `dataset`: null for the one of these settings.  `iterations`: of the arms that differ in their objective; null for
-    400 in the embedded world, and as many as the profile trains in the paper's.
     Results are stored as they are made: a killed run resumes, and runs side by side share the trainings.
     """
     workspace = Workspace.open(profile, overrides)

@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from prefect import flow
 
 from data_catalog.config.errors import UserError
 from data_catalog.workspace import Workspace
+from flows.run.form import Overrides, Profile, listed, shown
 from flows.run.lifecycle import tracked
+from flows.track.flow_run_names import name_run
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import log_plainly
 from tasks.lab.pretraining import recipes
@@ -24,21 +26,20 @@ from tasks.progress import Progress
 
 LANES = 2  # one-thread processes side by side learn faster than one process with two threads
 POLL_SECONDS = 5.0
+INTO = "Folder for other weights, used with STILLROOM_MODELS=<folder>/models.yaml; empty: the project's own."
 
 
-@flow(name="pretrain-embedded", flow_run_name="pretrain-embedded", validate_parameters=True)
+@flow(name="pretrain-embedded", flow_run_name=name_run, validate_parameters=True)
 def pretrain_embedded(
-    profile: str = "demo",
-    overrides: list[str] | None = None,
-    networks: list[str] | str | None = None,
-    steps: int | None = None,
-    into: str | None = None,
-    exam_only: bool = False,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    networks: Annotated[list[str] | str | None, listed("Empty: all.", enum=[*recipes.NEEDS])] = None,
+    steps: Annotated[int | None, shown("integer", "Training steps; empty: those of each recipe.")] = None,
+    into: Annotated[str | None, shown("string", INTO)] = None,
+    exam_only: Annotated[bool, shown("boolean", "Train nothing.")] = False,
 ) -> dict[str, Any]:
     """Train the embedded networks (all, or those named) and examine them: weights, digests, card, report.
 
-    `steps`: instead of the recipes'.  `into`: a folder for a separate set of weights, used with
-    STILLROOM_MODELS=<into>/models.yaml; without, the project's own are replaced.  `exam_only`: train nothing.
     Killed, it continues from the last checkpoints. Delete data/pretrain/<network> to train one again from nothing.
     """
     log_plainly()

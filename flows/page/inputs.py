@@ -15,6 +15,7 @@ from flows.page.answers import Listener, answered, unchanged
 from flows.page.shelf import Shelf
 from tasks.photographs.drawing import draw_photograph
 from tasks.sources.cropping import cut
+from tasks.sources.photographs import HEADS_ONLY
 from tasks.student.api import read_shown
 from tasks.student.companions import NO_DETECTOR
 from tasks.student.user_portrait import find_crops
@@ -215,9 +216,11 @@ def tell_alignment(portrait: "Portrait", detects: bool) -> str:
     return "The portrait was cut out and aligned first." if portrait.cropped else "The portrait was aligned already."
 
 
-def warn_of_no_face(portrait: "Portrait", detects: bool) -> str:
-    """Return a warning for a portrait in which a detector found no face."""
-    return figures.warning(NO_FACE) if detects and portrait.camera_source == "assumed_frontal" else ""
+def warn_of(portrait: "Portrait", detects: bool) -> str:
+    """Return a warning for a picture without a face, or of a kind that the networks do not know."""
+    if detects and portrait.camera_source == "assumed_frontal":
+        return figures.warning(NO_FACE)
+    return figures.warning(f"{HEADS_ONLY[0].upper()}{HEADS_ONLY[1:]}.") if portrait.strange else ""
 
 
 def turn_sliders(name: str) -> tuple[gr.Slider, gr.Slider]:

@@ -7,8 +7,9 @@ has copies of the notes but none of the locks.
 import json
 import os
 import socket
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,11 @@ from typing import Any
 from data_catalog.store.fingerprint import write_atomically
 
 FOLDER = Path("runs") / "active"  # below the data root
+WAIT_SECONDS = 1.0  # seconds between two looks whether the data root is free
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass
@@ -35,7 +41,7 @@ class ActiveRun:
     stage: str | None = None
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
-    began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    began: str = field(default_factory=now)
     ended: str | None = None  # completed | failed | cancelled | killed; Prefect is still to be told
     mlflow_status: str | None = None  # final status that MLflow is still to be told; it was lost during the run
 
@@ -75,14 +81,14 @@ class ActiveNote:
 
 
 @contextmanager
-def noted(root: Path, run: ActiveRun) -> Iterator[ActiveNote]:
-    """Note the run as in work until the block ends."""
+def noted(root: Path, run: ActiveRun, turn: "Turn | None" = None) -> Iterator[ActiveNote]:
+    """Note the run as in work until the block ends, once it is its turn."""
     from filelock import FileLock
 
     path = root / FOLDER / f"{run.flow}-{uuid.uuid4().hex[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(_lock(path)):  # lock first: a note without a held lock means a dead process
-        note = ActiveNote(path, run)
+        note = ActiveNote(path, run) if turn is None else turn.take(root, path, run)
         try:
             yield note
         finally:
@@ -91,10 +97,44 @@ def noted(root: Path, run: ActiveRun) -> Iterator[ActiveNote]:
             _lock(path).unlink(missing_ok=True)
 
 
+class Turn:
+    """Turn of a run that waits for other runs on its data root. One run after another finds the root free.
+
+    waits_for: whether it waits for that run.  tell: called with the run it waits for, and with None once it goes on.
+    """
+
+    def __init__(self, waits_for: Callable[[ActiveRun], bool], tell: Callable[[ActiveRun | None], None]) -> None:
+        self._waits_for, self._tell = waits_for, tell
+        self.waited = False
+
+    def take(self, root: Path, path: Path, run: ActiveRun) -> ActiveNote:
+        """Wait, and write the note of the run."""
+        from filelock import FileLock
+
+        while True:
+            with FileLock(root / FOLDER / "turn.lock"):  # no other run begins between the look and the note
+                before = next((other for other in running(root) if self._waits_for(other)), None)
+                if before is None:
+                    run.began = now()
+                    note = ActiveNote(path, run)
+                    break
+            self.waited = True
+            self._tell(before)
+            time.sleep(WAIT_SECONDS)
+        if self.waited:
+            self._tell(None)
+        return note
+
+
 def running(root: Path) -> list[ActiveRun]:
     """Runs whose processes live, the oldest first."""
     found = [(path, run) for path, run in _read_all(root) if _is_held(path)]
     return [run for _, run in sorted(found, key=lambda each: each[1].began)]
+
+
+def describe(run: ActiveRun) -> str:
+    """Name a run in work, for messages."""
+    return f"{run.flow} {run.profile} at {run.stage or 'its start'}, process {run.pid} on {run.host}"
 
 
 def left_runs(root: Path) -> list[tuple[Path, ActiveRun]]:

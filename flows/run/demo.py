@@ -4,14 +4,11 @@ Uses the Prefect API in PREFECT_API_URL if there is one; otherwise starts a serv
 again, unless `--leave-up` is given or it was up before.
 """
 
-import os
-import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root, shown_path
@@ -20,18 +17,17 @@ from flows.run import server
 from flows.run.engine import trigger
 from flows.run.history import last_run
 from flows.run.processes import find_service
-from flows.run.signals import ending_by_signal
+from flows.run.signals import LeftRunning, ending_by_signal
 
 FLOWS = ("build-dataset", "distill", "evaluate")
-OUR_LINE = re.compile(r"\| (?:flows|tasks|data_catalog)\S* - (.*)")  # as Prefect writes a line of our loggers
+MEASURES = {"ID": "id", "CLIP": "clip", "3D": "three_d", "LPIPS": "lpips", "s / image": "seconds_per_image"}
 
 
 def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
     """Start `<flow>/<profile>` and wait for its end, repeating its lines. Returns the seconds it took."""
     started = time.monotonic()
     say(f"\n{flow}")
-    with following(log):
-        ended = trigger(flow, profile, [], watch=True, force=[])
+    ended = trigger(flow, profile, [], watch=True, force=[], say=lambda line: say(f"  {line}"))
     if ended["state"] != "COMPLETED":
         hint = "fix the cause, then run: make demo    (what is finished is kept)"
         says = str(ended["message"]).partition("\n")[0]
@@ -39,40 +35,12 @@ def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
     return time.monotonic() - started
 
 
-@contextmanager
-def following(log: Path) -> Iterator[None]:
-    """Repeat our code's lines of a growing log; Prefect's own lines stay there."""
-    ended = threading.Event()
-
-    def repeat() -> None:
-        with log.open(errors="replace") as lines:
-            lines.seek(0, os.SEEK_END)
-            while True:
-                last = ended.is_set()
-                for line in lines:
-                    if ours := OUR_LINE.search(line):
-                        say(f"  {ours.group(1)}")
-                if last:
-                    return
-                ended.wait(0.5)
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    if not log.exists():
-        yield
-        return
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=5)
-
-
 def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
     """Run the three flows in their order, and print a summary on stdout."""
     # Services that ran before the demo stay; services that it starts are ended.
     stays = leave_up or find_service(server.prefect_home(root), "deployments") is not None
     started = time.monotonic()
+    say(f"the demo takes about 4 minutes on two cores, 3 GB of memory and 0.5 GB of disk in {shown_path(root)}")
     preparing = threading.Thread(target=prepare_tracking, args=(root,))
     preparing.start()
     try:
@@ -87,14 +55,15 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
         if leave_up:
             server.start_mlflow(root)
         summarise(root, seconds)
+    except LeftRunning as left:
+        say(left.said if stays else "interrupted; finished partitions are kept: make demo goes on from there")
+        raise
     finally:
         if not stays:
             server.down(root)
     if stays:
         for name, url in server.up(root).items():
             say(f"{name:<15} {url}")
-    else:
-        say("Prefect and MLflow pages: `make up`")
 
 
 def prepare_tracking(root: Path) -> None:
@@ -105,7 +74,7 @@ def prepare_tracking(root: Path) -> None:
 
 
 def summarise(root: Path, seconds: dict[str, float]) -> None:
-    """Print the seconds per stage as measured by the stages, then the addresses of the results."""
+    """Print the seconds per stage as measured by the stages, then the measures and the places of the results."""
     say("\nseconds per stage")
     for flow in FLOWS:
         for stage, spent in last_run(root, flow).stage_seconds.items():
@@ -113,8 +82,23 @@ def summarise(root: Path, seconds: dict[str, float]) -> None:
     for flow, spent in seconds.items():
         say(f"{flow:<14} {spent:8.1f}   with Prefect's own time")
     say(f"{'together':<14} {sum(seconds.values()):8.1f}")
-    dataset = root / "datasets" / last_run(root, "build-dataset").outcome["dataset"][:16]
-    say(f"\nreport          {shown_path(dataset / 'report.html')}")
+    tell_evaluation(last_run(root, "evaluate").outcome)
+
+
+def tell_evaluation(outcome: dict[str, Any]) -> None:
+    """Print the measures of each method, the places of the report and the pictures, and commands to go on with."""
+    say(f"\n{'':<16}" + "".join(f"{title:>10}" for title in MEASURES))
+    for row in outcome["table"]:
+        say(f"{row['method']:<16}" + "".join(_cell(row.get(name)) for name in MEASURES.values()))
+    say(f"\nreport          {shown_path(Path(outcome['report']))}")
+    say(f"pictures        {shown_path(Path(outcome['sheet']))}")
+    say("\nnext")
+    say('  .venv/bin/stillroom edit docs/portrait.png --prompt "make him a clown"')
+    say("  make up    # Prefect's and MLflow's pages")
+
+
+def _cell(value: float | None) -> str:
+    return f"{'' if value is None else f'{value:.3f}':>10}"
 
 
 def say(line: str) -> None:

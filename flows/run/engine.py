@@ -4,10 +4,10 @@ import importlib
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -15,6 +15,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root
 from data_catalog.config.profiles import load_settings
 from flows.mistakes import MISTAKES
+from flows.run import first_look
 from flows.run.finished import finished
 from flows.run.history import last_runs
 from flows.track.addresses import shown
@@ -57,7 +58,10 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     # Prefect reads its environment when it is imported, so this comes first.
     os.environ.update(server.without_server(root) if api_url is None else server.environment(root, api_url))
     flow = load_flow(HERE[name])
-    run = getattr(flow, "fn", flow) if api_url is None else flow
+    plain = getattr(flow, "fn", flow)
+    if api_url is not None and name in first_look.LOOKED_AT:
+        first_look.look(plain, profile=profile, overrides=overrides, **parameters)
+    run = plain if api_url is None else flow
     began = datetime.now(UTC).replace(microsecond=0)
     try:
         done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
@@ -96,17 +100,32 @@ def find_outcome(root: Path, name: str, began: datetime, api_url: str, error: Ba
 
 
 def read_parameters(name: str, given: Sequence[str]) -> dict[str, Any]:
-    """Read values of `name=value` as YAML. Raises UserError for unknown or missing parameters of the flow."""
+    """Read values of `name=value` as YAML. Raises UserError for unknown, missing or wrong parameters of the flow."""
+    from prefect.exceptions import ParameterTypeError
+
     flow = load_flow(FLOWS[name])
     known = inspect.signature(getattr(flow, "fn", flow)).parameters
-    values = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in given)}
+    kinds = get_type_hints(getattr(flow, "fn", flow))
+    values = {key: _read(value, kinds.get(key)) for key, _, value in (each.partition("=") for each in given)}
     missing = [key for key, each in known.items() if each.default is each.empty and key not in values]
     unknown = sorted(values.keys() - known.keys())
     if missing or unknown:
         found = {"missing": ", ".join(missing), "unknown": ", ".join(unknown), "parameters": ", ".join(known)}
         hint = f"stillroom run {name} --param {(missing or list(known))[0]}=VALUE"
         raise UserError(f"wrong parameters for the flow {name}", **{k: v for k, v in found.items() if v}, hint=hint)
+    try:
+        flow.validate_parameters(values)
+    except ParameterTypeError as error:
+        wrong = [line.strip(" -") for line in str(error).splitlines()[1:]]
+        hint = f"stillroom run {name} --param NAME=VALUE, the value as YAML: 3, true, [a, b]"
+        raise UserError(f"wrong value of a parameter of the flow {name}", found="; ".join(wrong), hint=hint) from None
     return values
+
+
+def _read(text: str, kind: Any) -> Any:
+    """Read a value as YAML; what is to be a text stays one, were it a digest of digits."""
+    value = yaml.safe_load(text)
+    return value if value is None or str not in (kind, *get_args(kind)) else text
 
 
 def check_will_run(deployment: str, root: Path, api_url: str, take_over: bool) -> None:
@@ -141,8 +160,9 @@ def trigger(
     force: list[str],
     given: Sequence[str] = (),
     take_over: bool = False,
+    say: Callable[[str], None] = log.info,
 ) -> dict[str, Any]:
-    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, wait for its end.
+    """Start the deployment `<name>/<profile>` on the Prefect server; with `watch`, say what it does until its end.
 
     given: further parameters of the flow, each `name=value`.  take_over: if another checkout serves the
     deployments, end that and serve them from here.
@@ -162,9 +182,13 @@ def trigger(
     check_will_run(f"{name}/{profile}", root, api_url, take_over)
     parameters = {"profile": profile, "overrides": overrides} | ({"force": force} if force else {})
     parameters |= read_parameters(name, given)
-    started: Any = run_deployment(
-        f"{name}/{profile}", parameters=parameters, timeout=None if watch else 0, poll_interval=2
-    )
+    started: Any = run_deployment(f"{name}/{profile}", parameters=parameters, timeout=0)
+    page = f"{shown(api_url).removesuffix('/api')}/runs/flow-run/{started.id}"
+    if watch:
+        from flows.run.watching import watch as watch_run
+
+        say(page)
+        started = watch_run(started.id, page, say)
     state = started.state
     return {
         "flow": name,
@@ -172,5 +196,5 @@ def trigger(
         "flow_run_id": str(started.id),
         "state": str(state.type.value) if state else "SCHEDULED",
         "message": state.message if state else None,
-        "page": f"{shown(api_url).removesuffix('/api')}/runs/flow-run/{started.id}",
+        "page": page,
     }

@@ -1,6 +1,7 @@
 """Lifecycle of a run's records: MLflow's run is always ended, however the flow ends."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -9,28 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.workspace import Workspace
 from flows.run import active
-from flows.run.active import ActiveNote, ActiveRun
+from flows.run.active import ActiveNote, ActiveRun, Turn
+from flows.run.first_look import work_begins
 from flows.run.history import RunNote, last_runs, note_run
+from flows.run.processes import find_service
 from flows.track.addresses import shown
 from flows.track.mlflow_client import make_client
 from flows.track.mlflow_database import open_database
 from flows.track.mlflow_runs import Tracker, end_left_run, ending, find_run
-from flows.track.prefect_pages import end_flow_run, flow_run_id, lose_server, server_answers
+from flows.track.prefect_pages import (
+    end_flow_run,
+    flow_run_id,
+    lose_server,
+    server_answers,
+    show_files,
+    show_going_on,
+    show_tracked,
+    show_waiting,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+SHARING = ("ablate", "claims")
+TELL_SECONDS = 60.0  # seconds between two messages about the same wait
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def tracked(
-    workspace: Workspace, flow: str, parameters: dict[str, Any] | None = None
+    workspace: Workspace, flow: str, parameters: dict[str, Any] | None = None, turn: Turn | None = None
 ) -> Iterator[tuple[Tracker, ActiveNote]]:
-    """Open MLflow's run of a flow and note it as active; end both in every case.
+    """Open MLflow's run of a flow and note it as active, once the data root is free; end both in every case.
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
+    work_begins()
     root = workspace.root
     tracker = Tracker(root, workspace.settings, flow, flow_run_id())
     own = None if tracker.is_own else shown(tracker.uri)
@@ -45,10 +61,14 @@ def tracked(
         overrides=list(workspace.overrides),
         parameters=parameters or {},
     )
-    with active.noted(root, run) as note:  # until MLflow knows of the end: a second signal may come before that
+    # Until MLflow knows of the end: a second signal may come before that.
+    with active.noted(root, run, turn or make_turn(workspace, flow)) as note:
         try:
             note.logged_as(tracker.begin(note.id))  # the note first: a run without one would stay for ever
+            page = mlflow_page(tracker)
+            show_tracked(page)
             yield tracker, note
+            show_files(page, tracker.files)
         except BaseException as error:
             try:
                 tracker.finish(ending(error))
@@ -58,6 +78,39 @@ def tracked(
             raise
         tracker.finish()
         _keep_untold(note, tracker, "completed", "FINISHED")
+
+
+def make_turn(workspace: Workspace, flow: str) -> Turn:
+    """Return the turn of a run of this flow: it waits for other runs on the data root unless run.wait is off.
+
+    Runs of one laboratory flow share their arms among them, and do not wait for each other.
+    """
+    told: dict[tuple[str, int], float] = {}
+
+    def waits_for(other: ActiveRun) -> bool:
+        return workspace.settings.run.wait and not (other.flow == flow and flow in SHARING)
+
+    def tell(other: ActiveRun | None) -> None:
+        if other is None:
+            show_going_on()
+            log.info("the data root is free; the run goes on")
+            return
+        said, key = f"waiting for {active.describe(other)}", (other.host, other.pid)
+        if time.monotonic() - told.get(key, -TELL_SECONDS) >= TELL_SECONDS:
+            told[key] = time.monotonic()
+            log.warning("%s; --set run.wait=false runs beside it", said)
+            show_waiting(said)
+
+    return Turn(waits_for, tell)
+
+
+def mlflow_page(tracker: Tracker) -> str | None:
+    """Return the address of the run's page; None where MLflow's pages are not up."""
+    base = shown(tracker.uri) if tracker.uri.startswith("http") else None
+    if base is None and tracker.is_own:
+        service = find_service(tracker.root / "mlflow", "ui")
+        base = service.url if service is not None else None
+    return base and f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
 
 
 def _keep_untold(note: ActiveNote, tracker: Tracker, ended: str, status: str) -> None:

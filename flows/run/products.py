@@ -17,6 +17,7 @@ from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.workspace import Workspace
 from flows.run.history import maker_of, note_maker
+from flows.track.prefect_pages import show_table
 from tasks.datasets.made import dataset_of, is_own, student_of
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def log_pictures(run: "FlowRun", folder: Path) -> None:
 def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     """Log the table and the pictures, and renew the dataset's report with them.
 
-    Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup.
+    Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup; and the
+    paths of the dataset's report and of the sheet of pictures.
     """
     from tasks.reports.dataset import dataset_documents
 
@@ -165,6 +167,7 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     rows = found["table"]
     name_inputs(run)
     run.tracker.table(rows, "table.json")
+    show_table("evaluation", rows, "The student and its teachers, on held-out portraits and prompts")
     for row in rows:
         values = {k: v for k, v in row.items() if isinstance(v, int | float)}
         method = row["method"].replace("+", "_").replace(" ", "_")
@@ -173,5 +176,6 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder), as_latest=False)
     run.tracker.file(snapshot.folder / "report.html")
     log_pictures(run, folder)
+    places = {"report": str(snapshot.folder / "report.html"), "sheet": str(folder / "evaluation.png")}
     shown = {name: value for name, value in found.items() if name != "pictures"}
-    return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown}
+    return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown, **places}

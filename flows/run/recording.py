@@ -1,5 +1,6 @@
 """Record of a running flow: what MLflow, Prefect's pages and the list of last runs are told."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,14 @@ from flows.mistakes import find_mistake
 from flows.run.active import ActiveNote
 from flows.run.history import RunNote, note_run
 from flows.track.mlflow_runs import StageLog, Tracker
-from flows.track.prefect_pages import ProgressBar, Tally, show_funnels, show_work
+from flows.track.prefect_pages import (
+    Mark,
+    ProgressBar,
+    Tally,
+    show_funnels,
+    show_work,
+    show_work_elsewhere,
+)
 from tasks.gating.calibration import PLOT as CALIBRATION_PLOT
 from tasks.progress import Progress
 
@@ -114,9 +122,12 @@ class StageRecording:
         self.recording, self.name = recording, stage_log.stage
         self._log, self._bar = stage_log, ProgressBar(stage_log.stage)
 
-    def work(self, name: str, work: Callable[[], Tally]) -> None:
-        """Do a piece of the work as a task run of this name."""
-        show_work(self.name, name, work)
+    def work(self, name: str, work: Callable[[Mark], Tally], since: float | None) -> None:
+        """Do a piece of the work as a task run of this name. since: when other processes got it; else None."""
+        if since is None:
+            show_work(self.name, name, functools.partial(work, lambda span: None))
+        else:
+            show_work_elsewhere(self.name, name, since, work)
 
     def hear(self, progress: Progress) -> None:
         """Pass on a report of a stage that runs in this process."""

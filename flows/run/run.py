@@ -3,13 +3,14 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from data_catalog.config.errors import UserError
-from data_catalog.config.settings import PROCEDURAL, RunSettings, Settings
+from data_catalog.config.profiles import with_profile
+from data_catalog.config.settings import RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
 from data_catalog.store.catalog import Catalog, Entry
@@ -19,13 +20,17 @@ from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, stage_rows
+from flows.ask.unknown import tell_unknown
 from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
-from flows.run.lifecycle import tracked
+from flows.run.first_look import work_begins
+from flows.run.lifecycle import make_turn, tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
 from flows.run.runner import Outcome, Workers
-from flows.track.prefect_pages import Tally, log_plainly, show_plan
+from flows.track.flow_run_names import name_products
+from flows.track.prefect_pages import Mark, Tally, log_plainly, show_plan
+from tasks.dataset import MADE_FROM
 from tasks.progress import listening
 
 log = logging.getLogger(__name__)
@@ -33,16 +38,6 @@ log = logging.getLogger(__name__)
 FAILURES_SHOWN = 10
 ASKING = ("run", "maybe")  # states of a step that is still to be made
 SAMPLED = ("portraits", "align", "edit", "score", "select", "teach", "dataset")  # stages that must leave a sample
-HEADS_ONLY = (
-    "photographs in the embedded world: they are aligned, exported and measured for real, but edited by networks that "
-    "know procedural heads only"
-)
-
-
-def tell_world(settings: Settings) -> None:
-    """Say at the start of a build what its networks do not know."""
-    if settings.world == "embedded" and settings.portraits.source != PROCEDURAL:
-        log.warning("%s", HEADS_ONLY)
 
 
 class FlowRun:
@@ -66,7 +61,8 @@ class FlowRun:
         with self.recording.stage(name) as recorded:
             if name == "portraits":
                 self._tell_left_out()
-                tell_world(self.settings)
+                for line in tell_unknown(self.settings):
+                    log.warning("%s", line)
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
             before = {step.key for step in steps if step.state == "cached"}
             self._carry_out(stage, jobs, recorded)
@@ -111,16 +107,25 @@ class FlowRun:
     def _carry_out(self, stage: Stage, jobs: dict[str, Job], recorded: StageRecording) -> None:
         ended: list[Outcome] = []
         for piece in self.fan_out.pieces(stage, jobs):
-            recorded.work(piece.name, functools.partial(self._finish_piece, stage, piece, jobs, ended, recorded))
+            work = functools.partial(self._finish_piece, stage, piece, jobs, ended, recorded)
+            recorded.work(piece.name, work, piece.since)
 
     def _finish_piece(
-        self, stage: Stage, piece: Piece, jobs: dict[str, Job], ended: list[Outcome], recorded: StageRecording
+        self,
+        stage: Stage,
+        piece: Piece,
+        jobs: dict[str, Job],
+        ended: list[Outcome],
+        recorded: StageRecording,
+        mark: Mark,
     ) -> Tally:
         """Await the jobs of a piece of work, and note in the plan what became of each."""
         steps = [step for step in self.plan.by_stage[stage.name] if piece.style in (None, step.partition.style)]
         before = {step.key for step in steps if step.state == "cached" or (step.made and not jobs)}
         with listening(recorded.hear):
             for outcome in piece.outcomes:
+                if outcome.span is not None:
+                    mark(outcome.span)
                 self._settle(jobs[outcome.key], outcome)
                 ended.append(outcome)
                 if len(jobs) > 1:
@@ -153,6 +158,7 @@ class FlowRun:
         """Return what the flow returns and the command line prints. Raises UserError if a partition failed."""
         self.check()
         self.recording.outcome = {**outcome, **self.counts()}
+        name_products({kind: outcome[kind] for kind in ("dataset", "student") if kind in outcome})
         return self.recording.outcome
 
     def counts(self) -> dict[str, Any]:
@@ -183,7 +189,8 @@ class FlowRun:
         failures = f"{len(failed)} {'partition' if len(failed) == 1 else 'partitions'} failed{more}"
         it = "it" if len(failed) == 1 else "them"
         message = f"{failures}; {blocked} {'waits' if blocked == 1 else 'wait'} for {it}"
-        hint = "fix the cause, then run: stillroom retry    (what is finished is kept)"
+        again = with_profile("stillroom retry", self.settings.profile)
+        hint = f"fix the cause, then run: {again}    (what is finished is kept)"
         raise UserError(message, hint=hint, **listed)
 
 
@@ -206,6 +213,7 @@ def tally_steps(stage: Stage, steps: Sequence[Step], cached_before: set[str], ca
         asking=sum(bool(step.note) and step.state in ASKING for step in steps),
         what=stage.what,
         reasons=name_reasons(count_reasons(catalog, entries)),
+        causes=[f"{step.key}: {first_line(step.note)}" for step in steps if step.state == "failed" and step.note],
     )
 
 
@@ -228,6 +236,13 @@ def check_device(run: RunSettings) -> None:
         raise UserError(f"run.device: {run.device} cannot be used", found=problem, hint=hint)
 
 
+def own_stages(flow: str, plan: Plan, pins: Mapping[str, str]) -> Collection[str]:
+    """Return the stages of a plan that the flow makes: of the main job, or those that are not pinned."""
+    of_job = {"build-dataset": (*MADE_FROM, "dataset"), "distill": ("distill",), "evaluate": ("evaluate",)}
+    pinned = {key.partition("/")[0] for key in pins}
+    return of_job.get(flow, [stage.name for stage in plan.stages if stage.name not in pinned])
+
+
 @contextmanager
 def open_run(
     flow: str,
@@ -247,12 +262,17 @@ def open_run(
     settings, root = workspace.settings, workspace.root
     check_writable(root)
     check_device(settings.run)
-    plan = open_plan(settings, root, pins=pins, force=force, shape=shape(settings) if shape else None)
-    show_plan(stage_rows(plan))
+    chosen = shape(settings) if shape else None
+    plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)
+    work_begins()
+    turn = make_turn(workspace, flow)
     with (
         Workers(settings.run, root) as workers,
-        tracked(workspace, flow, parameters) as (tracker, note),
+        tracked(workspace, flow, parameters, turn) as (tracker, note),
     ):
+        if turn.waited:  # the runs that it waited for have made some of it
+            plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)
+        show_plan([row for row in stage_rows(plan) if row["stage"] in own_stages(flow, plan, pins or {})])
         recording = Recording(plan, tracker, note)
         run = FlowRun(plan, recording, FanOut(workers, root), only)
         with recording.until_end():

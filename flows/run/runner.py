@@ -36,11 +36,12 @@ VALUE_SECONDS = 60.0  # seconds to wait for a finished job's value before checki
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one job: its value, or the error that ended it."""
+    """Outcome of one job: its value, or the error that ended it; and when a worker was at it, where that is known."""
 
     key: str
     value: Any = None
     error: BaseException | None = None
+    span: tuple[float, float] | None = None  # Unix seconds
 
 
 class Workers:

@@ -5,6 +5,7 @@ root, listens on loopback only, and leaves a Prefect server of the user's own (P
 """
 
 import argparse
+import asyncio
 import logging
 import os
 import shutil
@@ -201,22 +202,32 @@ def drop_unfinished_database(home: Path) -> bool:
 
 
 def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
-    """Serve the deployments of prefect.yaml from a background process, unless this checkout does so already.
+    """Serve the deployments of prefect.yaml from a background process; one that does so already reads the file again.
 
-    Returns a line for the user where the deployments were another checkout's before, else nothing. Raises UserError
-    if another checkout serves them now, unless `take_over` is set.
+    Returns lines for the user: which checkout had them before, which are removed, which keys have no use here. Raises
+    UserError for a mistake in the file, and if another checkout serves them now, unless `take_over` is set.
     """
     home = prefect_home(root)
     use_api(root, api_url)
+    from flows.run.deployments import read_deployments
     from flows.run.lifecycle import end_left_runs
-    from flows.run.serving import check_served_here
+    from flows.run.serving import NOT_TAKEN, check_served_here
 
+    asyncio.run(read_deployments())  # a mistake is said before anything is started
     ready = home / READY
     service = find_here(home, "deployments")
-    if service is not None and service.checkout == str(PROJECT) and service.url == api_url:
+    is_ours = service is not None and service.checkout == str(PROJECT) and service.url == api_url
+    if service is not None and is_ours:
         wait_until(ready.exists, service, seconds=180)
     if check_served_here(root, api_url, take_over):
-        return ""
+        if service is None or not is_ours:  # it is starting, or runs in another way
+            return ""
+        ready.unlink(missing_ok=True)
+        wait_until(ready.exists, service, seconds=180)
+        said = ready.read_text(encoding="utf-8")
+        if said.startswith(NOT_TAKEN):
+            raise UserError(said)
+        return said
     stop_service(home, "deployments")  # its server is gone, or it was just taken over
     end_left_runs(root)
     ready.unlink(missing_ok=True)
@@ -272,7 +283,7 @@ def find_work(root: Path) -> list[str]:
     own = prefect_home(root)
     server = find_service(own, "server")
     found = [
-        f"{run.flow} {run.profile} at {run.stage or 'its start'}, process {run.pid} on {run.host}"
+        active.describe(run)
         for run in active.running(root)
         if run.flow_run_id and (server is not None or run.pid in _children_of_deployments(root))
     ]
@@ -347,7 +358,7 @@ def main(arguments: list[str]) -> None:
         match given.action:
             case "up":
                 for name, url in up(root, given.take_over).items():
-                    sys.stdout.write(f"{name:<8} {url}\n")
+                    sys.stdout.write(f"{name:<8} {url}\n".replace("\n", f"\n{'':9}", url.count("\n")))
                 sys.stdout.write("Stop both with `make down`."[: shutil.get_terminal_size().columns] + "\n")
             case "down":
                 confirm_down(root, given.now)

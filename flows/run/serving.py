@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from flows.run import active
+from flows.run.deployments import read_deployments, tell_left_out
 from flows.run.processes import end_process, find_service, is_alive
 from flows.track.addresses import shown
 
@@ -32,6 +32,7 @@ VARIABLE = "stillroom_serving"  # Prefect variable that names the serving checko
 BEAT_SECONDS = 10.0  # seconds between two renewals
 SILENT_SECONDS = 45.0  # seconds without a renewal from another machine after which it counts as gone
 LOST_BEATS = 6  # failed renewals in a row after which the server counts as gone
+NOT_TAKEN = "prefect.yaml is not taken, and the deployments stay as they were"
 WORKING = ("RUNNING", "PENDING", "CANCELLING")  # states of a flow run that a process should be executing
 
 
@@ -149,7 +150,7 @@ def _remove() -> None:
 def serve(root: Path, ready: Path) -> None:
     """Register the deployments of prefect.yaml and execute their runs, until ended or taken over.
 
-    Writes `ready` once the deployments are registered, with a line for the user if they were another checkout's before.
+    Writes `ready` once the deployments are registered, with lines for the user; and again whenever it is removed.
     """
     asyncio.run(_serve(root, ready))
 
@@ -160,50 +161,103 @@ async def _serve(root: Path, ready: Path) -> None:
     here = Serving.here(root)
     await asyncio.to_thread(_write, here)
     runner = Runner(name="stillroom", pause_on_shutdown=False)
-    ids, earlier = [], set()
-    for entry in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]:
-        deployment_id, path = await register(runner, entry)
-        ids.append(deployment_id)
-        earlier |= {path} - {None, str(PROJECT)}
+    ids, line = await register_all(runner)
     await crash_left_runs(root, ids)
-    places = ", ".join(sorted(map(str, earlier)))
-    line = f"deployments registered for {PROJECT}, no longer for {places}" if earlier else ""
     ready.write_text(line, encoding="utf-8")
-    beat = asyncio.create_task(_renew(here, root, runner))
+    tasks = [asyncio.create_task(_renew(here, root, runner)), asyncio.create_task(_register_anew(runner, ready))]
     try:
         await runner.start()
     finally:
-        beat.cancel()
+        for task in tasks:
+            task.cancel()
         ready.unlink(missing_ok=True)
         with suppress(Exception):  # the server may be gone already
             if here.same_process(await asyncio.to_thread(find_serving, root)):
                 await asyncio.to_thread(_remove)
 
 
-async def register(runner: Any, entry: dict[str, Any]) -> tuple[Any, str | None]:
-    """Register one deployment for this checkout. Returns its id, and the path that it had before."""
+async def _register_anew(runner: Any, ready: Path) -> None:
+    """Register the deployments again, and write `ready` again, whenever it was removed: `make up` does that."""
+    while True:
+        await asyncio.sleep(1)
+        if ready.exists():
+            continue
+        try:
+            _, line = await register_all(runner)
+        except Exception as error:  # those of before go on
+            line = f"{NOT_TAKEN}: {error}"
+        ready.write_text(line, encoding="utf-8")
+
+
+async def register_all(runner: Any) -> tuple[list[Any], str]:
+    """Register what prefect.yaml says, and remove what it no longer says. Returns the ids, and lines for the user."""
+    deployed, ids, earlier, kept = await read_deployments(), [], set(), []
+    for each in deployed:
+        deployment_id, before = await register(runner, each.given)
+        ids.append(deployment_id)
+        if before is not None:
+            earlier |= {before.path} - {None, str(PROJECT)}
+            kept += [each.label] if before.schedules and "schedules" not in each.given else []
+    places, gone = ", ".join(sorted(map(str, earlier))), await remove_others(ids)
+    lines = [
+        f"deployments registered for {PROJECT}, no longer for {places}" * bool(places),
+        f"no longer in prefect.yaml, and removed: {', '.join(gone)}" * bool(gone),
+        f"keeping schedules made on Prefect's pages: {', '.join(kept)}    (schedules: [] removes them)" * bool(kept),
+        tell_left_out(deployed),
+    ]
+    return ids, "\n".join(filter(None, lines))
+
+
+async def register(runner: Any, given: dict[str, Any]) -> tuple[Any, Any]:
+    """Register one deployment for this checkout. Returns its id, and the deployment of before."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentUpdate
-    from prefect.deployments.runner import RunnerDeployment
+    from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
     from prefect.exceptions import ObjectNotFound
 
-    deployment = RunnerDeployment.from_entrypoint(
-        entry["entrypoint"],  # below the working directory, which is the checkout
-        name=entry["name"],
-        parameters=entry.get("parameters"),
-        description=entry.get("description"),
-    )
+    # Its entrypoint is below the working directory, which is the checkout.
+    deployment = RunnerDeployment.from_entrypoint(**given)
     async with get_client() as client:
         try:
-            before = (await client.read_deployment_by_name(deployment.full_name)).path
+            before = await client.read_deployment_by_name(deployment.full_name)
         except ObjectNotFound:
             before = None
-        deployment_id = await runner.aadd_deployment(deployment)
+        if before is not None and "schedules" in given:
+            # Registering again neither removes a schedule that has a slug, nor heeds an empty list.
+            slugs = {each.slug for each in given["schedules"]} - {None}
+            for schedule in before.schedules:
+                if schedule.slug not in slugs:
+                    await client.delete_deployment_schedule(before.id, schedule.id)
+        try:
+            deployment_id = await runner.aadd_deployment(deployment)
+        except DeploymentApplyError as error:
+            raise UserError(f"prefect.yaml, {deployment.full_name}: Prefect refuses it", says=str(error)) from error
         # Registering again does not renew the path, and a deployment without pull steps copies that whole folder
-        # into the working directory before each run.
-        step = {"prefect.deployments.steps.set_working_directory": {"directory": str(PROJECT)}}
-        await client.update_deployment(deployment_id, DeploymentUpdate(path=str(PROJECT), pull_steps=[step]))
+        # into the working directory before each run. A pool would be given the same runs.
+        update = DeploymentUpdate(path=str(PROJECT), pull_steps=[_enter(str(PROJECT))], work_pool_name=None)
+        await client.update_deployment(deployment_id, update)
     return deployment_id, before
+
+
+def _enter(folder: str) -> dict[str, Any]:
+    """Return the step that begins a run of ours. No other tool registers a deployment with this one and no pool."""
+    return {"prefect.deployments.steps.set_working_directory": {"directory": folder}}
+
+
+async def remove_others(ids: Sequence[Any]) -> list[str]:
+    """Remove deployments that this checkout registered and that are not among these. Returns their names.
+
+    Their runs stay on the pages. A schedule without a process would add a late run each time.
+    """
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        flows = {flow.id: flow.name for flow in await client.read_flows()}
+        ours = [each for each in await client.read_deployments() if each.pull_steps == [_enter(str(PROJECT))]]
+        gone = [each for each in ours if each.id not in ids and each.work_pool_name is None]
+        for each in gone:
+            await client.delete_deployment(each.id)
+    return sorted(f"{flows.get(each.flow_id)}/{each.name}" for each in gone)
 
 
 async def crash_left_runs(root: Path, deployment_ids: Sequence[Any]) -> None:

@@ -10,6 +10,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 EXIT_CODES = tuple(128 + number for number in (signal.SIGINT, *SIGNALS))  # of a process that such a signal ended
 
 
+class LeftRunning(SystemExit):
+    """End of a command whose work goes on elsewhere: by a signal or Ctrl-C, with a sentence for the user."""
+
+    def __init__(self, ended: BaseException, said: str) -> None:
+        super().__init__(ended.code if isinstance(ended, SystemExit) else 128 + signal.SIGINT)
+        self.said = said
+
+
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
     """Let SIGTERM and a closed terminal raise SystemExit(128 + number) within the block, as Ctrl-C raises there.

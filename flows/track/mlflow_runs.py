@@ -66,6 +66,7 @@ class Tracker:
         self.run_id = ""  # before `begin`
         self.lost: str | None = None  # MLflow's sentence
         self.missed: Counter[str] = Counter()
+        self.files: list[str] = []  # of this run, not of its child runs
 
     def begin(self, note: str | None = None) -> str:
         """Create the run, tagged with the id of its note as an active run. Returns MLflow's id of it."""
@@ -179,6 +180,8 @@ class Tracker:
 
     def file(self, path: Path, folder: str | None = None, run_id: str | None = None) -> None:
         """Copy a file, for this run or a child run."""
+        if run_id is None and self.lost is None:
+            self.files.append(f"{folder}/{path.name}" if folder else path.name)
         self.tell("files", lambda: self.client.log_artifact(run_id or self.run_id, str(path), folder))
 
     def finish(self, status: str = "FINISHED") -> None:

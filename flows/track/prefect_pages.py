@@ -5,28 +5,41 @@ during a run, the work goes on, and nothing more is shown.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, TypeVar
-from uuid import UUID
+from urllib.parse import quote
+from uuid import UUID, uuid4
 
 import httpx
 from prefect import task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
+from prefect.types import DateTime
+from prefect.utilities.engine import emit_task_run_state_change_event
 
 from flows.mistakes import MISTAKES
+from tasks.progress import Pace
 
 PROGRESS_SECONDS = 3.0  # seconds between two updates of a progress artifact; each costs the server some 20 ms
+CAUSES_SHOWN = 3  # of a task run's failed partitions
 LOG_SECONDS = 15.0  # seconds between two log lines about a running stage
 
 Shown = TypeVar("Shown")
@@ -49,6 +62,7 @@ class Tally:
     asking: int = 0  # made, and judged again once further attempts are made
     what: str = "samples"
     reasons: str = ""  # of the rejected
+    causes: list[str] = field(default_factory=list)  # of the failed
 
     @property
     def text(self) -> str:
@@ -62,6 +76,9 @@ class Tally:
         ):
             words += [f"{count} {word}"] if count else []
         return ", ".join(words)
+
+
+Mark = Callable[[tuple[float, float]], None]  # told of each job of other processes when they were at it
 
 
 def flow_run_id() -> str | None:
@@ -119,6 +136,23 @@ def _show(show: Callable[[], Shown]) -> Shown | None:
         return None
 
 
+def show_waiting(said: str) -> None:
+    """Show that the flow run waits, and for what."""
+    _show(lambda: _set_state(Running(name="Waiting", message=said)))
+
+
+def show_going_on() -> None:
+    """Show that the flow run goes on after it waited."""
+    _show(lambda: _set_state(Running()))
+
+
+def _set_state(state: State[Any]) -> None:
+    run_id = flow_run_id()
+    assert run_id is not None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(run_id), state, force=True)
+
+
 def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
     """Do a piece of work as a task run whose state describes the result. An exception of the work is raised."""
     if flow_run_id() is None:
@@ -142,9 +176,67 @@ def show_work(name: str, run_name: str, work: Callable[[], Tally]) -> None:
         raise error
 
 
+def show_work_elsewhere(name: str, run_name: str, since: float, work: Callable[[Mark], Tally]) -> None:
+    """Await work of other processes as a task run, and show the times at which they were at it in the end.
+
+    Pieces of work are awaited one after another, and overlap in truth: Prefect's own engine would show the waiting.
+
+    since: when all pieces were handed out, in Unix seconds.
+    """
+    run_id = flow_run_id()
+    if run_id is None or run_id in _lost:
+        work(lambda span: None)
+        return
+    bar = TaskRunBar(name, run_name, UUID(run_id), since)
+    try:
+        tally = work(bar.mark)
+    except BaseException as error:
+        bar.end(Failed(message=str(error)) if isinstance(error, Exception) else Cancelled())
+        raise
+    bar.end(_state(tally))
+
+
+class TaskRunBar:
+    """Task run that Prefect's engine does not execute. As the engine does, it tells the server by events."""
+
+    def __init__(self, name: str, run_name: str, run_id: UUID, since: float) -> None:
+        """Begin it. Its first states lie before all work: the server passes over a state older than the last."""
+        key = uuid4()
+        self._run = TaskRun(id=key, name=run_name, flow_run_id=run_id, task_key=name, dynamic_key=key.hex, run_count=1)
+        self._began, self._ended = math.inf, 0.0
+        self._last: State[Any] | None = None
+        self._run.expected_start_time = self._run.start_time = at(time.time())
+        self._tell(Pending(), since - 2e-3)
+        self._tell(Running(), since - 1e-3)
+
+    def mark(self, span: tuple[float, float]) -> None:
+        """Take note of a job that other processes were at, from and to in Unix seconds."""
+        self._began, self._ended = min(self._began, span[0]), max(self._ended, span[1])
+
+    def end(self, state: State[Any]) -> None:
+        """Show how the work ended, from the beginning of its first job to the end of its last."""
+        if self._ended:
+            self._run.start_time, self._run.end_time = at(self._began), at(self._ended)
+        else:  # no job came to an end
+            self._run.end_time = at(time.time())
+        assert self._run.start_time is not None
+        self._run.total_run_time = self._run.end_time - self._run.start_time
+        self._tell(state, self._run.end_time.timestamp())
+
+    def _tell(self, state: State[Any], moment: float) -> None:
+        after = state.model_copy(update={"timestamp": at(moment)})
+        emit_task_run_state_change_event(self._run, self._last, after)
+        self._last = after
+
+
+def at(seconds: float) -> DateTime:
+    """Return a moment of Unix time."""
+    return DateTime.fromtimestamp(seconds, UTC)
+
+
 def _state(tally: Tally) -> State[Any]:
     if tally.failed or tally.blocked:
-        return Failed(message=tally.text)
+        return Failed(message="\n".join([tally.text, *tally.causes[:CAUSES_SHOWN]]))
     busy = tally.made or tally.asking
     return Completed(message=tally.text) if busy else Completed(name="Cached", message=tally.text)
 
@@ -160,24 +252,48 @@ def show_funnels(rows: list[dict[str, Any]]) -> None:
     _show(lambda: create_table_artifact(table=rows, key="funnels", description="Pseudo-labels left after each check"))
 
 
+FIRST_COLUMNS = ("method", "id", "clip", "three_d", "lpips", "seconds_per_image")  # as in the paper's Table 1
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    """Show a table of results on the flow run's page."""
+    ordered = ({**{name: row[name] for name in FIRST_COLUMNS if name in row}, **row} for row in rows)
+    table = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in ordered]
+    _show(lambda: create_table_artifact(table=table, key=key, description=description))
+
+
+def show_tracked(page: str | None) -> None:
+    """Link the flow run's page to its MLflow run."""
+    if page is not None:
+        _show(lambda: create_link_artifact(link=page, link_text=page, key="mlflow-run", description="Its MLflow run"))
+
+
+def show_files(page: str | None, files: Sequence[str]) -> None:
+    """Show which files the run logged to MLflow, with links where its pages are up."""
+    if not files:
+        return
+    lines = [f"- [{name}]({page}/artifacts/{quote(name)})" if page else f"- {name}" for name in dict.fromkeys(files)]
+    said = "\n".join([*lines, *([] if page else ["", "They are in the MLflow run: `make up` shows its pages."])])
+    _show(lambda: create_markdown_artifact(markdown=said, key="results", description="Reports and pictures, in MLflow"))
+
+
 class ProgressBar:
     """Progress of a stage: a log line now and then and, in a flow run, a progress artifact."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self._logged = time.monotonic()
-        self._first: tuple[float, int] | None = None  # time and progress of the first message
+        self._pace = Pace()
         self._artifact: UUID | None = None
         self._told = 0.0
         self._active = flow_run_id() is not None
 
     def update(self, done: int, total: int) -> None:
         """Report `done` of `total` steps; the last one is always reported."""
-        now = time.monotonic()
-        began, before = self._first = self._first or (now, done)  # earlier progress tells nothing about the pace
-        if before < done < total and now - self._logged >= LOG_SECONDS:
-            self._logged, left = now, (now - began) * (total - done) / (done - before)
-            log.info("%-10s %d of %d, about %.0f s left", self.stage, done, total, left)
+        now, told = time.monotonic(), self._pace.told(done, total)
+        if done < total and now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            log.info("%-10s %s", self.stage, told)
         if not self._active or (done < total and now - self._told < PROGRESS_SECONDS):
             return
         self._told, percent = now, 100 * done / max(total, 1)

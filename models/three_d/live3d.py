@@ -7,6 +7,7 @@ same network at 64x64 with about a million parameters.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.three_d.encoder import EncoderConfig, Live3DEncoder
+from models.three_d.recompute import in_parts
 from models.three_d.rendering import (
     RayOptions,
     RayRender,
@@ -23,7 +25,7 @@ from models.three_d.rendering import (
     sample_planes,
     sample_rays,
 )
-from models.three_d.stylegan import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected, NoiseMode
+from models.three_d.stylegan import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected
 from models.three_d.superresolution import SuperResolution
 
 
@@ -178,11 +180,11 @@ class TriplaneRenderer(nn.Module):
         cameras: Tensor,
         noise: SamplingNoise | None = None,
         resolution: int | None = None,
-        noise_mode: NoiseMode = "none",
     ) -> Render:
         """triplane: (B, 3*C, h, w).  cameras: (B, 25). resolution: rays across, the configured number when None."""
         seen = self.see(triplane, cameras, noise, resolution)
-        return seen._replace(image=self.superresolution(seen.image_raw, seen.features, self.const[0], noise_mode))
+        upsample, pixels = partial(self.superresolution, w=self.const[0]), self.config.image_size**2
+        return seen._replace(image=in_parts(upsample, seen.image_raw, seen.features, pixels=pixels))
 
     def see(
         self, triplane: Tensor, cameras: Tensor, noise: SamplingNoise | None = None, resolution: int | None = None

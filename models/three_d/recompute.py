@@ -1,12 +1,13 @@
 """A function of many pictures, part by part: the backward pass computes each part again instead of holding it."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+Made = TypeVar("Made")
 PIXELS_AT_ONCE = 2**18  # of all pictures together: one of 512x512, and hundreds of the embedded world's
 
 
@@ -24,6 +25,6 @@ def in_parts(function: Callable[..., Tensor], *pictures: Tensor, pixels: int) ->
     return torch.cat([again(function, *part) for part in parts])
 
 
-def again(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+def again(function: Callable[..., Made], *given: Any) -> Made:
     """Return `function(*given)`, which draws no random numbers; its backward pass computes it again."""
-    return cast(Tensor, checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False))
+    return cast(Made, checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False))

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.camera import split_label
+from models.three_d.recompute import again
 from models.three_d.stylegan import FullyConnected
 
 # Which two world coordinates index (column, row) of each plane. EG3D's third plane repeats the second with
@@ -234,9 +234,9 @@ class VolumeRenderer(nn.Module):
     ) -> RayRender:
         """triplane: (B, 3*C, H, W).  origins, directions: (B, R, 3), world. Without noise, bin midpoints are used."""
         views, rays = self._together(origins)
-        if not torch.is_grad_enabled() or (views, rays) == tuple(origins.shape[:2]):
+        if (views, rays) == tuple(origins.shape[:2]):
             return self._render(triplane, decoder, origins, directions, noise)
-        # With many samples, render in parts and recompute each part in the backward pass: memory stays bounded.
+        # Many samples are rendered in parts, which a backward pass computes again: memory stays bounded.
         rendered = []
         for first in range(0, len(origins), views):
             few = slice(first, first + views)
@@ -245,7 +245,7 @@ class VolumeRenderer(nn.Module):
                 some = few, slice(start, start + rays)
                 own = None if noise is None else SamplingNoise(*(part[some] for part in noise))
                 given = (planes, decoder, origins[some], directions[some], own)
-                seen.append(checkpoint(self._render, *given, use_reentrant=False, preserve_rng_state=False))
+                seen.append(again(self._render, *given) if torch.is_grad_enabled() else self._render(*given))
             rendered.append(RayRender(*(torch.cat(values, dim=1) for values in zip(*seen, strict=True))))
         return RayRender(*(torch.cat(values) for values in zip(*rendered, strict=True)))
 

@@ -160,14 +160,26 @@ def find_words(world: str) -> Path | None:
 
 
 def hub_folder(repository: str, revision: str) -> Path | None:
-    """The snapshot of a hub repository in this machine's cache; None where it was not fetched."""
+    """The snapshot of a hub repository in this machine's cache; None where it was not fetched, or only in part."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a snapshot has the weights of each of its networks: a fetch that broke off leaves gaps and dead links."""
+    found, index = list(folder.rglob("*")), folder / "model_index.json"
+    if not all(path.exists() for path in found):
+        return False
+    parts = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    named = {folder / name for name, part in parts.items() if isinstance(part, list) and all(part)}
+    networks = {path.parent for path in found if path.name == "config.json"}
+    return bool(networks) and all(map(Path.is_dir, named)) and all(any(each.glob("*.safetensors")) for each in networks)
 
 
 def fetched_file(url: str) -> Path:

@@ -22,7 +22,7 @@ from data_catalog.store.stage import BASELINE, Need, Partition, Stage, Summary, 
 from tasks.evaluate import choose_references, training_poses
 from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Asked, Truth, Views, look, measure, summarise
 from tasks.language.paraphrase import captions
-from tasks.progress import report
+from tasks.progress import Pace, report
 from tasks.training.data import Fields, SampleRef, group_samples, read_fields, read_samples
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     (work.folder / PICTURES).mkdir()
     rows: list[Row] = []
     rejected: Counter[str] = Counter()
-    started = time.monotonic()
+    pace = Pace()
     for place, sample in enumerate(tested):
         fields = read_fields(sample)
         portrait = portrait_of(sample, fields, work.settings)
@@ -131,8 +131,7 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
             shown = views.part(slice(len(scene.cameras(sample))))
             write_strip(work.folder / PICTURES / f"{sample.key}-{kind}.png", shown)
         done = place + 1
-        left = (time.monotonic() - started) / done * (len(tested) - done)
-        log.info("%s %s: %d of %d portraits, %.0f s left", method.title, work.partition.style, done, len(tested), left)
+        log.info("%s %s: portrait %s", method.title, work.partition.style, pace.told(done, len(tested)))
         report(done, len(tested))
     pq.write_table(pa.Table.from_pylist(rows, ROW_SCHEMA), work.folder / ROWS)
     means = {name: value for name, value in means_of(rows).items() if value is not None}

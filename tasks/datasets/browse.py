@@ -24,7 +24,7 @@ from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store
 from tasks.pictures.inline import embed_picture, make_strip
 from tasks.tables.samples import REJECTED
-from tasks.tables.scores import MEASURES
+from tasks.tables.scores import MEASURES, PHOTO_MEASURES
 from tasks.templates import format_number, render
 
 VIEWS_SHOWN = 4
@@ -142,7 +142,8 @@ def read_cells(shard: Path, key: str) -> list[np.ndarray]:
 
 
 def _describe(row: Row, name: str, cells: list[np.ndarray]) -> Row:
-    scores = {title(column): format_number(row[column], 2) for column in MEASURES if row.get(column) is not None}
+    known = {name: row[name] for name in (*MEASURES, *PHOTO_MEASURES) if row.get(name) is not None}
+    scores = {title(name): format_number(value, 2) for name, value in known.items()}
     shown = {"name": name, "style": row["style"], "split": row["split"], "scores": scores}
     return shown | {"strip": embed_picture(make_strip(cells)) if cells else None, "prompt": "", "reason": ""}
 

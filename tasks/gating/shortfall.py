@@ -8,8 +8,9 @@ was made before.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import SelectSettings
@@ -18,15 +19,20 @@ from tasks.gating.gates import Candidate
 
 log = logging.getLogger(__name__)
 
+Advise = Callable[[Mapping[str, int], int, int], list[str]]
+
 
 def ask_for_more(
-    style: str, judged: Sequence[Candidate], settings: SelectSettings, repeatable: bool = True
+    style: str, judged: Sequence[Candidate], settings: SelectSettings, advise: Advise, repeatable: bool = True
 ) -> list[str]:
     """Places of the attempts to make (`0002-a1`), as many as the yield so far lets expect to be enough.
 
     A block is attempted again only after all others had as many attempts; among the rest, blocks with the most
     portraits without a kept sample come first. A style that is still short after `select.attempts`, or whose edits came
     with the portraits and are not `repeatable`, is stopped, or stays short by `select.on_low_yield`.
+
+    advise: from the samples by the reason of their loss, and values of select.keep and select.attempts that would be
+    enough (0 for none), to hints.
     """
     learned = [row for row in judged if row.split == "train"]
     kept = sum(row.kept for row in learned)
@@ -39,7 +45,7 @@ def ask_for_more(
         if settings.on_low_yield == "leave_out":
             log.warning("style %s keeps %d training samples, fewer than select.keep=%d", style, kept, settings.keep)
             return []
-        raise _stopped(style, kept, learned, settings, repeatable)
+        raise _stopped(style, kept, learned, settings, advise, repeatable)
     expected, places = float(kept), []
     for block in sorted(sizes, key=lambda block: (-_uncovered(learned, block), block)):
         if done[block] < least and expected < settings.keep:
@@ -55,9 +61,16 @@ def _uncovered(learned: Sequence[Candidate], block: int) -> int:
 
 
 def _stopped(
-    style: str, kept: int, learned: Sequence[Candidate], settings: SelectSettings, repeatable: bool
+    style: str,
+    kept: int,
+    learned: Sequence[Candidate],
+    settings: SelectSettings,
+    advise: Advise,
+    repeatable: bool,
 ) -> UserError:
-    attempts = Counter(row.attempt for row in learned)
+    attempts, lost = Counter(row.attempt for row in learned), _reasons(learned)
+    wanted = settings.keep or 0
+    more = settings.attempts + math.ceil((wanted - kept) * len(attempts) / kept) if repeatable and kept else 0
     passed = Counter(row.attempt for row in learned if row.kept)
     end = (
         "and has used up its attempts"
@@ -67,10 +80,9 @@ def _stopped(
     return UserError(
         f"style {style} keeps {kept} training samples, fewer than select.keep, {end}",
         kept=", ".join(f"attempt {number}: {passed[number]} of {attempts[number]}" for number in sorted(attempts)),
-        lost=", ".join(f"{reason} {count}" for reason, count in _reasons(learned).most_common()) or "none",
-        expected=f"{settings.keep} after at most {settings.attempts if repeatable else 1} attempts",
-        hint=f"--set select.keep={kept} takes what there is; or "
-        + ("raise select.attempts, or loosen a gate" if repeatable else "loosen a gate"),
+        lost=", ".join(f"{reason} {count}" for reason, count in lost.most_common()) or "none",
+        expected=f"{wanted} after at most {settings.attempts if repeatable else 1} attempts",
+        hint="\n".join(advise(lost, kept, more)),
     )
 
 

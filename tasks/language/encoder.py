@@ -10,10 +10,16 @@ MARKS = 2  # tokens for begin and end
 SMALL = 10_000
 SHOWN = 40  # characters of the first words that are not read
 END = "</w>"
+# Looks that the networks with the small vocabulary were trained on: those of models.procedural.STYLES.
+LOOKS = (
+    "afro", "bald", "bronze statue", "clown", "elf ears",
+    "marble statue", "neon", "pencil sketch", "red hair", "zombie",
+)  # fmt: skip
+KNOWN = f"the embedded networks know {', '.join(LOOKS)}, and make something else of other words, whatever the yield"
 
 
 def prompt_notes(tokens: Sequence[str], length: int, vocabulary: int) -> list[str]:
-    """Return warnings about a prompt.
+    """Return warnings about a prompt; where a word is not known, the warning names the looks that are.
 
     tokens: of the prompt alone.  length: tokens that the encoder reads.  vocabulary: tokens that it knows.
     """
@@ -25,10 +31,15 @@ def prompt_notes(tokens: Sequence[str], length: int, vocabulary: int) -> list[st
     if vocabulary < SMALL:
         known, unknown = _words(tokens)
         if not known:
-            notes.append("the text encoder knows none of these words")
+            notes.append(f"the text encoder knows none of these words; {KNOWN}")
         elif unknown:
-            notes.append(f"the text encoder does not know: {', '.join(dict.fromkeys(unknown))}")
+            notes.append(f"the text encoder does not know: {', '.join(dict.fromkeys(unknown))}; {KNOWN}")
     return notes
+
+
+def shorten(notes: Sequence[str]) -> list[str]:
+    """Return the notes on one of many prompts: what is known instead need not be said with each."""
+    return [note.removesuffix(f"; {KNOWN}") for note in notes]
 
 
 def read_notes(world: str) -> Callable[[str], list[str]]:

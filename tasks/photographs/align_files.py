@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
@@ -34,6 +33,7 @@ from tasks import align
 from tasks.photographs.drawing import draw_photograph, draw_portrait
 from tasks.pictures.inline import data_uri, encode_webp
 from tasks.processes import end_with_parent
+from tasks.progress import Bar
 from tasks.sources.files import LABELS
 from tasks.student.edit_files import find_images
 from tasks.templates import render
@@ -186,7 +186,7 @@ def _align_all(jobs: list[Job], total: int) -> None:
     cores = min(len(jobs), len(os.sched_getaffinity(0)))
     if not cores:
         return
-    bar = tqdm(desc="align", unit="photograph", total=total, initial=total - len(jobs))
+    bar = Bar(desc="align", unit="photograph", total=total, initial=total - len(jobs))
     with bar, ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=_start) as pool:
         for _ in pool.map(align_one, jobs):
             bar.update()

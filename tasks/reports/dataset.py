@@ -15,17 +15,21 @@ from data_catalog.products.snapshot import DOCUMENTS, MANIFEST, SAMPLES, snapsho
 from data_catalog.store.catalog import Catalog
 from data_catalog.store.store import Store, read_record
 from tasks.datasets.origins import flatten
+from tasks.language.encoder import read_notes
 from tasks.pictures.inline import colour_depth, embed_picture, make_strip
 from tasks.reports.evaluation import describe_evaluation
 from tasks.reports.rejected import show_reasons, show_rejected
 from tasks.score import median_of_known
+from tasks.sources.photographs import HEADS_ONLY, beyond_networks
 from tasks.tables.samples import LOST, LostRow
+from tasks.tables.scores import PHOTO_MEASURES
 from tasks.templates import render
 from tasks.training.data import SampleRef, read_fields, read_samples
 
 ROWS_PER_STYLE, TEST_ROWS = 6, 2
 REJECTED_PER_STYLE = 6
 VIEWS_SHOWN = 4
+SHOWN_MEDIANS = ("score_teacher_lpips", "score_view_identity", *PHOTO_MEASURES)
 
 Row = dict[str, Any]
 
@@ -49,6 +53,7 @@ def dataset_documents(folder: Path, root: Path, evaluation: Path | None = None) 
         evaluation=None if evaluation is None else describe_evaluation(evaluation),
         settings=flatten(manifest["settings"]),
         splits=Counter(sample.split for sample in samples),
+        beyond=HEADS_ONLY if beyond_networks(manifest["world"], manifest["settings"]["portraits"]["source"]) else None,
     )
     lost = render("rejected.html.j2", **shared, groups=show_reasons(rejected, root))
     return {name: text.encode() for name, text in zip(DOCUMENTS, (card, page, lost), strict=True)}
@@ -93,13 +98,20 @@ def show_style(style: str, samples: list[SampleRef], rejected: list[LostRow], ma
         "funnel": manifest["funnels"][style],
         "rows": [show_sample(sample) for sample in chosen],
         "columns": sample_columns(chosen),
-        "teacher": {
-            name: median_of_known([sample.scores[name] for sample in mine])
-            for name in ("score_teacher_lpips", "score_view_identity")
-        },
+        "medians": style_medians(mine, manifest["funnels"][style]["medians"]),
+        "unknown": read_notes(manifest["world"])(min((each.prompt for each in mine), key=len)) if mine else [],
         "rejected": [shown for row in lost[:REJECTED_PER_STYLE] if (shown := show_rejected(row, root))],
         "rejected_count": len(lost),
     }
+
+
+def style_medians(samples: list[SampleRef], gated: dict[str, float]) -> dict[str, float | None]:
+    """Return the medians that explain a style's yield, those of the teacher, and those that photographs have.
+
+    gated: those of the gated scores over all that was made.
+    """
+    found = {name: median_of_known([sample.scores[name] for sample in samples]) for name in SHOWN_MEDIANS}
+    return gated | {name: value for name, value in found.items() if value is not None or name not in PHOTO_MEASURES}
 
 
 def choose_samples(samples: list[SampleRef]) -> list[SampleRef]:

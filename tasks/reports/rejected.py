@@ -9,7 +9,7 @@ from typing import Any
 from data_catalog.samples.images import Rejected, read_image
 from tasks.pictures.inline import embed_picture, make_strip
 from tasks.tables.samples import LostRow
-from tasks.tables.scores import MEASURES
+from tasks.tables.scores import MEASURES, PHOTO_MEASURES
 
 PER_REASON = 50
 
@@ -54,6 +54,6 @@ def show_rejected(row: LostRow, root: Path) -> Row | None:
     readable = [picture.rgb for picture in pictures if not isinstance(picture, Rejected)]
     if len(readable) < 2:
         return None
-    scores = {name.removeprefix("score_"): getattr(row, name) for name in MEASURES}
+    scores = {name.removeprefix("score_"): getattr(row, name) for name in (*MEASURES, *PHOTO_MEASURES)}
     known = {name: value for name, value in scores.items() if value is not None}
     return vars(row) | {"strip": embed_picture(make_strip(readable)), "scores": known}

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from models.faces.photo_faces import PhotoFace, PhotoFaces, Pose
 
 DETECTOR = "faces"  # registry's name of the detector of photographs
+HEADS_ONLY = (
+    "photographs in the embedded world: they are aligned, exported and measured for real, but edited by networks that "
+    "know procedural heads only"
+)
 SHARP_PX = 256  # side at most of the face's picture whose blur is measured
 EDGE_PX = 11  # reach of the blur that a sharp picture changes under (Crete et al. 2007)
 INSIDE = 0.85  # least share of a face's landmarks inside the picture
@@ -29,6 +33,14 @@ class Portrayed(NamedTuple):
 def detector_name(settings: Settings) -> str:
     """Name of the network that finds these faces: the embedded world's own knows procedural heads only."""
     return "landmarks" if settings.world == "paper" or settings.portraits.source == PROCEDURAL else DETECTOR
+
+
+def beyond_networks(world: str, source: str) -> bool:
+    """Whether portraits are photographs, and the networks of the world know procedural heads only.
+
+    source: `portraits.source`.
+    """
+    return world == "embedded" and source != PROCEDURAL
 
 
 def kind_of_faces(settings: Settings) -> str:

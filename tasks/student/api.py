@@ -25,8 +25,9 @@ from data_catalog.samples.encoding import encode_json
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.workspace import Workspace
 from tasks.distill import TRAINING
-from tasks.language.encoder import prompt_notes
+from tasks.language.encoder import KNOWN, prompt_notes, shorten
 from tasks.score import is_constant
+from tasks.sources.photographs import HEADS_ONLY
 from tasks.student.companions import (
     Companions,
     find_companions,
@@ -96,6 +97,7 @@ class Student(
         self.encoder: Network | CpuStudent = network  # the form of the encoder that edits
         self.companions = companions
         self.settings = settings
+        self._met_strange = False  # a photograph, and it was said what that means
         self.origin = ""  # digest of the student in the store, or the folder that it was read from
         self.prompts: dict[str, str] = {}  # one to try for each style that it learned; empty where that is not known
         # One triplane per (portrait, prompt): a second look at the same edit costs a rendering only.
@@ -187,7 +189,11 @@ class Student(
 
     def align(self, image: Picture) -> Portrait:
         """Cut the portrait out of a picture as for training, and find its camera."""
-        return align_picture(read_shown(image, self.settings), self.companions.detectors, self.settings)
+        portrait = align_picture(read_shown(image, self.settings), self.companions.detectors, self.settings)
+        if portrait.strange and not self._met_strange:
+            self._met_strange = True
+            log.warning("%s", HEADS_ONLY)
+        return portrait
 
     def read_prompt(self, text: str | None, reference: Picture | None) -> Prompt:
         """Either a text or a picture as a prompt."""
@@ -308,8 +314,10 @@ class Student(
         length = int(clip.model.config.text_config.max_position_embeddings)
         tokens = clip.tokenizer(text, add_special_tokens=False, verbose=False).tokens()
         notes = prompt_notes(tokens, length, len(clip.tokenizer))
-        for note in notes:
+        for note in shorten(notes):
             log.warning("%s: %s", note, text[:SHOWN_PROMPT])
+        if shorten(notes) != notes:
+            log.warning("%s", KNOWN)
         return notes
 
     def _compute_triplane(self, pixels: bytes, shape: tuple[int, ...], prompt: Prompt) -> tuple[Tensor, float]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_catalog.config.errors import UserError
@@ -17,6 +16,7 @@ from data_catalog.samples.formats import is_picture_name
 from data_catalog.workspace import Workspace
 from tasks.pictures.sheets import write_gif, write_png
 from tasks.pictures.video import check_video_name
+from tasks.progress import Bar
 from tasks.student.mesh import check_mesh_name
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def edit_portraits(
     rows: list[dict[str, Any]] = []
     rejected: list[dict[str, str]] = []
     with logging_redirect_tqdm():
-        for image in tqdm(images, desc="edit", unit="portrait", disable=len(images) == 1):
+        for image in Bar(images, desc="edit", unit="portrait", disable=len(images) == 1):
             try:
                 rows.append(edit_one(editor, image, wish, folders[image], products))
             except UserError as error:

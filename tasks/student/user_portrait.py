@@ -15,7 +15,7 @@ from data_catalog.samples.images import Rejected, decode_image, decode_picture, 
 from models.faces import alignment
 from tasks import align
 from tasks.pictures.inline import thumbnail
-from tasks.sources.photographs import DETECTOR, detector_name, looks_for_faces
+from tasks.sources.photographs import DETECTOR, beyond_networks, detector_name, looks_for_faces
 
 if TYPE_CHECKING:
     from models.faces.photo_faces import PhotoFace, PhotoFaces
@@ -49,6 +49,7 @@ class Portrait(NamedTuple):
     camera_source: str  # mesh, pnp or assumed_frontal
     cropped: bool  # False: the picture was aligned already
     faces: int = 1  # found in the picture: this is the largest
+    strange: bool = False  # a photograph, to networks that know procedural heads only
 
     def __repr__(self) -> str:
         height, width = self.rgb.shape[:2]
@@ -57,6 +58,14 @@ class Portrait(NamedTuple):
 
     def _repr_png_(self) -> bytes | None:
         return thumbnail(lambda: self.rgb)
+
+
+class Located(NamedTuple):
+    """Place of a portrait in a picture."""
+
+    found: align.Aligned
+    cropped: bool  # the portrait is less than the whole
+    strange: bool  # as in `Portrait`
 
 
 def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
@@ -99,8 +108,9 @@ def find_detectors(settings: Settings) -> Detectors:
 
 def align_picture(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> Portrait:
     """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
-    found, cropped = locate(rgb, detectors, settings)
-    return Portrait(cut_out(rgb, found.crop, settings), found.camera, found.camera_source, cropped, found.faces)
+    found, cropped, strange = locate(rgb, detectors, settings)
+    picture = cut_out(rgb, found.crop, settings)
+    return Portrait(picture, found.camera, found.camera_source, cropped, found.faces, strange)
 
 
 def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
@@ -111,26 +121,26 @@ def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
     return [detector.pose(face).crop for face in detector.find(rgb) if face.clear]
 
 
-def locate(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> tuple[align.Aligned, bool]:
-    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
+def locate(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> Located:
+    """Find the portrait's place in a picture, with its camera.
 
     Of several faces in a photograph it is the largest; a warning says so.
     """
     size = (rgb.shape[1], rgb.shape[0])
-    found = align.assume_frontal(size)
+    found, strange = align.assume_frontal(size), False
     if detectors.own is not None:
         try:
-            found = _find_largest(rgb, detectors.own, detectors.photographs, settings)
+            found, strange = _find_largest(rgb, detectors.own, detectors.photographs, settings)
         except align.Unusable as reason:
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
     # A picture that is aligned is not resampled: cutting it once more would only blur it.
-    return (found if cropped else found._replace(crop=align.middle_square(size))), cropped
+    return Located(found if cropped else found._replace(crop=align.middle_square(size)), cropped, strange)
 
 
 def _find_largest(
     rgb: np.ndarray, detector: align.Detector, photographs: PhotoFaces | None, settings: Settings
-) -> align.Aligned:
+) -> tuple[align.Aligned, bool]:
     if photographs is not None:
         return _find_in_any(rgb, detector, photographs, settings)
 
@@ -139,14 +149,15 @@ def _find_largest(
         return align.find_face(detector, rgb, settings.model_copy(update={"align": own}))
 
     try:
-        return find("reject")
+        found = find("reject")
     except align.SeveralFaces as several:
-        return _tell_several(find("largest"), several.faces)
+        found = _tell_several(find("largest"), several.faces)
+    return found, beyond_networks(settings.world, settings.portraits.source)
 
 
 def _find_in_any(
     rgb: np.ndarray, detector: align.Detector, photographs: PhotoFaces, settings: Settings
-) -> align.Aligned:
+) -> tuple[align.Aligned, bool]:
     """Find the face of a picture that may be a procedural head or a photograph, of which this detector knows nothing.
 
     Where the detector of photographs sees no face at the points that this one found, they are not a face's.
@@ -158,10 +169,10 @@ def _find_in_any(
         reason = error
     faces = [face for face in photographs.find(rgb) if face.clear]
     if faces and (points is None or not any(_is_of(points, face) for face in faces)):
-        return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces))
+        return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces)), True
     if points is None:
         raise reason
-    return align.fit_portrait(points, settings)
+    return align.fit_portrait(points, settings), False
 
 
 def _is_of(points: np.ndarray, face: PhotoFace) -> bool:

@@ -11,6 +11,7 @@ from data_catalog.products.snapshot import SAMPLES
 from data_catalog.samples.tables import Table
 from tasks.tables.edits import GIVEN
 from tasks.tables.portraits import LICENCE
+from tasks.tables.scores import PHOTO_MEASURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,16 @@ class SampleRow:
     rank: Annotated[int | None, pa.int32()] = None
     person: Annotated[str | None, pa.string()] = None  # mirrored copies of a portrait share it
     pseudo_label_digest: Annotated[str | None, pa.string()] = None
-    # Further columns: where licences are given, and where edits came with their portraits.
+    # Further columns: where licences are given, where edits came with their portraits, and of photographs.
     licence: Annotated[str | None, pa.string()] = None
     licence_url: Annotated[str | None, pa.string()] = None
     author: Annotated[str | None, pa.string()] = None
     source_url: Annotated[str | None, pa.string()] = None
     edit_file: Annotated[str | None, pa.string()] = None
     edit_sha256: Annotated[str | None, pa.string()] = None
+    faces: Annotated[int | None, pa.int32()] = None
+    face_api_distance: Annotated[float | None, pa.float64()] = None
+    change_outside: Annotated[float | None, pa.float64()] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +78,13 @@ class LostRow:
     score_ssim: Annotated[float | None, pa.float64()] = None
     score_lpips: Annotated[float | None, pa.float64()] = None
     score_camera_drift_deg: Annotated[float | None, pa.float64()] = None
+    # Further columns, of photographs.
+    faces: Annotated[int | None, pa.int32()] = None
+    face_api_distance: Annotated[float | None, pa.float64()] = None
+    change_outside: Annotated[float | None, pa.float64()] = None
 
 
-SAMPLE_ROWS = Table(SAMPLES, SampleRow, further=(*LICENCE, *GIVEN))
-ALL_SCORES = tuple(name for name in SAMPLE_ROWS.schema.names if name.startswith("score_"))
+SAMPLE_ROWS = Table(SAMPLES, SampleRow, further=(*LICENCE, *GIVEN, *PHOTO_MEASURES))
+ALL_SCORES = (*(name for name in SAMPLE_ROWS.schema.names if name.startswith("score_")), *PHOTO_MEASURES)
 REJECTED = "rejected.parquet"
-LOST = Table(REJECTED, LostRow)
+LOST = Table(REJECTED, LostRow, further=PHOTO_MEASURES)

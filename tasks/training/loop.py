@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_catalog.config.settings import DistillSettings
+from tasks.progress import Bar
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.curve import Curve
 from tasks.training.rates import Course
@@ -40,7 +39,7 @@ def train(
     checkpoints = Checkpoints(working, {"trainer": trainer, "curve": curve}, trainer.maker.device)
     checkpoints.resume()
     trainer.student.train()
-    bar = tqdm(total=settings.iterations, initial=trainer.taken, desc="distill", disable=None if main else True)
+    bar = Bar(total=settings.iterations, initial=trainer.taken, desc="distill", disable=None if main else True)
     while trainer.taken < settings.iterations:
         # The first steps compare triplanes alone.
         curve.pending.append(trainer.step(with_views=trainer.taken >= settings.triplane_iterations))

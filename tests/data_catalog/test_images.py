@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from data_catalog.samples.images import Decoded, Rejected, decode_image, decode_picture, read_image
+from tests.worlds.exif import store
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:
@@ -84,19 +85,7 @@ def test_palette_transparency_is_composited_on_white() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(orientation: int) -> None:
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    image = Image.fromarray(gradient())
-    stored = image.transpose(undo[orientation]) if orientation in undo else image
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    stored, exif = store(Image.fromarray(gradient()), orientation)
     np.testing.assert_array_equal(rgb_of(encoded(stored, exif=exif)), gradient())
 
 

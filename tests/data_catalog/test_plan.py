@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from data_catalog.store.execute import Job, execute
 from data_catalog.store.fingerprint import digest_json
 from data_catalog.store.record import Summary
 from data_catalog.store.stage import Need, Partition, Stage, Work
-from data_catalog.store.store import RECORD, Store
+from data_catalog.store.store import RECORD, Store, read_record
 
 # portraits (block) -> edit (style, block) -> select (style) -> teach (style, block; part of select) -> all
 
@@ -348,8 +349,38 @@ def test_a_failed_partition_blocks_what_needs_it_and_nothing_else(world: World) 
         "teach": {"blocked": 6},
         "dataset": {"blocked": 1},
     }
+    plan.save()
+    again = world.plan()
+    assert (states(again)["edit"], again.steps["edit/zombie/0001"].failure) == ({"cached": 4, "run": 2}, "poisoned")
+    assert reasons(again, "edit/zombie/0001") == ["failed: poisoned"]
+    world.changes = {"edit": {"steps": 3}}  # other settings have not failed yet
+    assert (reasons(world.plan(), "edit/zombie/0001"), states(world.plan())["edit"]) == (["new"], {"run": 6})
+    world.changes = {}
     (world.root / "store" / "poison").unlink()
     assert len(world.build()["edit"]) == 2
+    assert not world.plan().steps["edit/zombie/0001"].failure
+    assert json.loads((world.root / "catalog" / "failed.json").read_text()) == {}
+    (world.root / "catalog" / "failed.json").write_text("[")  # a damaged note loses the messages, nothing else
+    assert states(world.plan())["edit"] == {"cached": 6}
+
+
+def test_the_reasons_compare_with_the_nearest_record_then_the_profiles_own_then_the_newest(world: World) -> None:
+    made: dict[int, str] = {}
+    for steps in (20, 8, 9):
+        world.changes = {"edit": {"steps": steps}}
+        world.build()
+        entry = world.plan().steps["edit/zombie/0000"].entry
+        assert entry is not None
+        made[steps] = entry.digest
+        age_records(world.root, 60)
+    world.changes = {"edit": {"steps": 50}}
+    assert reasons(world.plan(), "edit/zombie/0000") == ["setting steps: 9 -> 50"]  # all as near: the newest
+    own = world.plan(own=lambda catalog, entry: entry.digest == made[20])
+    assert reasons(own, "edit/zombie/0000") == ["setting steps: 20 -> 50"]
+    assert reasons(own, "select/zombie") == ["upstream edit/zombie/0000 and 2 more run"]
+    world.changes = {"edit": {"steps": 8, "guidance_scale": 3.0}}
+    own = world.plan(own=lambda catalog, entry: entry.digest == made[20])
+    assert reasons(own, "edit/zombie/0000") == ["setting guidance: [7.5, 1] -> [3.0, 1]"]  # nearer than the own one
 
 
 def test_a_pinned_partition_is_taken_as_it_was(world: World) -> None:
@@ -359,6 +390,16 @@ def test_a_pinned_partition_is_taken_as_it_was(world: World) -> None:
     assert world.plan(pins={"dataset/all": digest[:8]}).steps["dataset/all"].state == "cached"
     with pytest.raises(UserError, match="has no complete dataset/all with the digest beef"):
         world.plan(pins={"dataset/all": "beef"})
+
+
+def age_records(root: Path, seconds: float) -> None:
+    """Let all records be older, since dates of records are in whole seconds."""
+    store = Store(root)
+    for folder in store.record_folders():
+        record = read_record(folder)
+        assert record is not None
+        record.created = (datetime.fromisoformat(record.created) - timedelta(seconds=seconds)).isoformat()
+        store.write_record(record)
 
 
 def _execute_in_process(job: Job, root: Path, results: "multiprocessing.Queue[str]") -> None:

@@ -15,6 +15,7 @@ from models.faces import alignment
 from tasks import align, portraits
 from tasks.tables.portraits import photograph_id
 from tests.tasks.test_align import align_all, intake
+from tests.worlds.exif import store
 
 GROUND = (90, 120, 140)
 Row = dict[str, Any]
@@ -127,21 +128,7 @@ def test_what_makes_no_portrait_says_why_and_moves_no_other_picture(tmp_path: Pa
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_gives_the_upright_portrait(tmp_path: Path, orientation: int) -> None:
-    upright = Image.fromarray(data.astronaut())
-    # The transpositions that undo what a viewer does for each orientation.
-    kept = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    stored = upright if kept is None else upright.transpose(kept)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    stored, exif = store(Image.fromarray(data.astronaut()), orientation)
     (tmp_path / "photos").mkdir()
     stored.save(tmp_path / "photos" / "photo.jpg", quality=95, exif=exif)
     settings, made = intake(tmp_path / "photos", tmp_path / "portraits")

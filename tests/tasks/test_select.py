@@ -12,6 +12,7 @@ from data_catalog.config.settings import SelectSettings, Settings
 from data_catalog.store.stage import Input, Partition, Work
 from tasks import select
 from tasks.gating.gates import Candidate, Limits, gate_limits
+from tasks.language.encoder import KNOWN
 from tasks.select import count_funnel, judge
 from tasks.tables.scores import SCORES
 
@@ -177,6 +178,46 @@ def test_a_style_that_keeps_too_little_fails_loudly_with_its_funnel(tmp_path: Pa
     assert "made 10 -> decodes 10" in text
     assert "min_identity 9" in text
     assert "at least 50%" in text
+    assert hints(text) == [
+        "stillroom retry --set select.min_identity=null    (opens the gate that took most)",
+        "stillroom retry --set select.on_low_yield=leave_out    (goes on without styles that keep too little)",
+    ]
+
+
+def hints(text: str) -> list[str]:
+    """The lines of an error's hint."""
+    return [line.strip() for line in text.partition("  hint      ")[2].splitlines()]
+
+
+def test_a_hint_names_the_profile_the_words_that_are_not_known_and_the_gate_of_the_styles_own_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "zombie.yaml").write_text("prompts: [make her a robot]\ngates: {min_identity: 0.5}\n")
+    settings = with_select(min_yield=0.5)
+    given = settings.prompts.model_copy(update={"styles_dir": str(tmp_path)})
+    settings = settings.model_copy(update={"profile": "mine", "prompts": given})
+    with pytest.raises(UserError) as caught:
+        select.run(work_on(tmp_path, [row(f"b{i}", score_identity=0.1) for i in range(9)], settings))
+    unknown, gate, leave_out = hints(str(caught.value))
+    assert unknown.startswith(f"another prompt in {tmp_path}/zombie.yaml: the text encoder does not know: robot; ")
+    assert unknown.endswith("; then stillroom retry --profile mine")
+    assert KNOWN in unknown
+    assert gate.startswith("a looser min_identity, which took most, in the style's file")
+    assert leave_out.startswith("stillroom retry --profile mine --set select.on_low_yield=leave_out    (")
+
+
+def test_the_hint_of_a_style_that_stays_short_names_values_that_are_enough(tmp_path: Path) -> None:
+    short = {"keep": 5, "attempts": 1, "min_yield": 0.0, "min_identity": 0.5}
+    rows = [row("a"), row("b"), row("c", score_identity=0.1)]
+    with pytest.raises(UserError) as caught:
+        select.run(work_on(tmp_path / "two", rows, with_select(**short)))
+    assert [line.split("    (")[0] for line in hints(str(caught.value))[:2]] == [
+        "stillroom retry --set select.keep=2",
+        "stillroom retry --set select.attempts=3",  # three more samples at two an attempt
+    ]
+    with pytest.raises(UserError) as caught:
+        select.run(work_on(tmp_path / "none", rows[2:], with_select(**short)))
+    assert "select.keep=0" not in str(caught.value)
 
 
 def test_a_sample_without_a_picture_is_counted_where_it_was_lost_and_not_again(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def test_status_shows_the_funnels(shop: Workshop, monkeypatch: pytest.MonkeyPatc
     screen = io.StringIO()
     status_table(document, plain_console(file=screen, width=80))
     text = screen.getvalue()
-    assert re.search(r"zombie \*\s+10\s+9(\s+9)+(\s+6)+\s+60 %", text)
+    assert re.search(r"style +made +decodes +identity +kept +yield\n", text)
+    assert re.search(r"zombie \*\s+10\s+9\s+6\s+6\s+60 %", text)
+    assert "no sample was lost by: not constant, " in text
     assert "zombie lost: min_identity 3, truncated 1" in text
     assert "* of an earlier selection" in text  # another profile's settings
 
@@ -80,6 +82,9 @@ def test_further_attempts_are_told(shop: Workshop) -> None:
     screen = io.StringIO()
     funnel_table([funnel], plain_console(file=screen, width=120))
     assert "zombie made in 2 attempts: 10 + 3" in screen.getvalue()
+    assert kept_line([funnel, {**funnel, "style": "clown"}]) == (
+        "kept of made: 6 of 10 in 2 attempts in each of 2 styles"
+    )
     assert kept_line([funnel]) == "kept of made: zombie 6 of 10 in 2 attempts"
 
 

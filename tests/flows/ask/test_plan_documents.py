@@ -1,5 +1,6 @@
 """Documents and effects of `plan`, `why` and `accept`, on the real stages as declared."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,17 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from data_catalog.workspace import Workspace
-from flows.ask.plan import describe_plan
+from flows.ask.plan import describe_plan, stage_rows
 from flows.ask.price import Price, Prices
+from flows.ask.styles import describe_styles
 from flows.ask.why import accept_stage, explain_partition
+from flows.ask.work import WORK, work_of
+from flows.care.status import describe_status
+from flows.cli.care import status_table
+from flows.cli.screen import plain_console
+from flows.cli.styles import styles_table
+from tasks.baselines.methods import STAGES as METHOD_STAGES
+from tasks.stages import STAGES
 from tests.tasks.test_what_runs_again import change_a_helper
 from tests.worlds.declared import BY_NAME, Workshop
 
@@ -70,26 +79,93 @@ def test_the_price_comes_from_past_records_on_this_kind_of_device(shop: Workshop
     assert price(shop, "edit").seconds == 4 * SECONDS / 2
 
 
-@pytest.mark.parametrize(
-    ("stage", "change", "low", "high"),
-    [
-        ("edit", f"edit.steps={10 * STEPS}", 4.0, 10.0),
-        ("edit", "edit.image_guidance_scale=1.5", 1.1, 1.5),  # three predictions a step instead of two
-        ("teach", "teach.views=8", 2.0, 3.0),
-        ("distill", "distill.iterations=14000", 10.0, 35.0),
-        ("distill", "distill.batch_size=16", 2.0, 2.0),
-    ],
-)
-def test_the_price_grows_with_the_settings_that_drive_the_work(
-    shop: Workshop, stage: str, change: str, low: float, high: float
-) -> None:
-    set_past(shop, stage, samples=2)
-    shop.overrides = ["run.workers=1", f"{stage}.seed=7"]
-    before = price(shop, stage)
-    shop.overrides = [*shop.overrides, change]
-    found = price(shop, stage)
-    assert low <= found.seconds / before.seconds <= high
-    assert (before.scaled, found.scaled) == ((), (stage,))
+WORK_OF_SETTINGS = [  # setting, and how many times as long its stage may take
+    (f"edit.steps={10 * STEPS}", 4.0, 10.0),
+    ("edit.image_guidance_scale=1.5", 1.1, 1.5),  # three predictions a step instead of two
+    ("edit.guidance_interval=[0.0,0.5]", 0.7, 0.9),
+    ("edit.prompts_per_portrait=2", 2.0, 2.0),
+    ("edit.batch_size=4", 1.0, 1.0),
+    ("prompts.train=21", 2.0, 2.0),
+    ("teach.views=8", 2.0, 3.0),
+    ("distill.iterations=14000", 10.0, 35.0),
+    ("distill.triplane_iterations=0", 1.5, 3.0),
+    ("distill.batch_size=16", 2.0, 2.0),
+    ("distill.views_per_sample=3", 1.2, 2.0),
+    ("distill.prompt_encoder=learn", 1.05, 1.3),
+    ("distill.teacher=online", 1.5, 3.0),
+    ("distill.micro_batch=2", 1.0, 1.0),
+    ("distill.memory_mb=100", 1.0, 1.0),
+    ("evaluate.timing_repeats=15", 3.5, 4.0),
+    ("evaluate.timed_editor_steps=200", 1.8, 2.0),
+    ("evaluate.novel_views=20", 1.01, 1.3),
+]
+BY_COUNT = ("edit.prompts_per_portrait=2", "prompts.train=21")  # more samples, each as before
+
+
+def test_the_price_grows_with_the_settings_that_drive_the_work(shop: Workshop) -> None:
+    before = {}
+    for stage in ("edit", "prompts", "teach", "distill", "evaluate"):
+        set_past(shop, stage, seconds=SECONDS)
+        shop.overrides = ["run.workers=1", f"{stage}.seed=7"]
+        before[stage] = price(shop, stage)
+        assert before[stage].scaled == ()
+    for change, low, high in WORK_OF_SETTINGS:
+        stage = change.partition(".")[0]
+        shop.overrides = ["run.workers=1", f"{stage}.seed=7", change]
+        found = price(shop, stage)
+        assert low <= found.seconds / before[stage].seconds <= high, change
+        assert found.scaled == (() if change in BY_COUNT or high == 1.0 else (stage,)), change
+
+
+def test_disk_and_time_follow_what_is_stored_and_the_portraits_area(shop: Workshop) -> None:
+    shop.overrides = ["run.workers=1", "teach.seed=7"]
+    before = price(shop, "teach")
+    for change, seconds, size in (
+        ("align.size=128", 4.0, 4.0),
+        ("teach.triplane=none", 1.0, 0.17),
+        ("teach.triplane=q8", 1.0, 0.58),
+        ("teach.view_format=jpg", 1.0, 0.92),
+    ):
+        shop.overrides = ["run.workers=1", "teach.seed=7", change]
+        found = price(shop, "teach")
+        each = found.samples / before.samples
+        assert found.seconds / before.seconds / each == pytest.approx(seconds), change
+        assert found.bytes / before.bytes / each == pytest.approx(size, abs=0.02), change
+        assert found.scaled == ("teach",)
+
+
+def test_every_stage_has_its_work() -> None:
+    assert {stage.name for stage in STAGES} == {*WORK}
+    for stage in METHOD_STAGES.values():
+        read = stage.reads(load_settings("demo"), Partition(stage.name, "zombie"))
+        own = [name for name in read["baselines"] if name.endswith("_steps")]
+        for name in own:
+            more = {**read, "baselines": {**read["baselines"], name: 10 * read["baselines"][name]}}
+            assert work_of(stage.name).count(more, 1) > 1.2 * work_of(stage.name).count(read, 1)
+
+
+def test_records_of_another_kind_are_told_and_the_last_that_are_taken(shop: Workshop) -> None:
+    shop.overrides = ["run.workers=1", "edit.scheduler=euler"]
+    assert price(shop, "edit").scaled == ("edit",)
+    shop.build(until="edit")
+    set_past(shop, seconds=3 * SECONDS)
+    shop.overrides = [*shop.overrides, "edit.seed=7", f"edit.steps={2 * STEPS}"]
+    slower = price(shop, "edit").seconds
+    assert slower > 4 * 3 * SECONDS  # the newer kind's, with more steps
+    shop.weights = {"editor": "others"}
+    assert price(shop, "edit").scaled == ("edit",)
+
+
+def test_the_start_of_a_worker_is_paid_once(shop: Workshop) -> None:
+    plan, store = shop.plan(), Store(shop.root)
+    step = plan.by_stage["edit"][0]
+    assert step.entry is not None
+    record = plan.catalog.read(step.entry)
+    record.seconds = SECONDS + 60.0
+    store.write_record(record)
+    shop.plan().save()
+    shop.overrides = ["run.workers=1", "edit.seed=7"]
+    assert price(shop, "edit").seconds == 4 * SECONDS + 60.0
 
 
 def test_records_with_the_present_settings_are_asked_first(shop: Workshop) -> None:
@@ -118,12 +194,15 @@ def test_tokens_of_a_language_model_come_from_what_it_used_before(shop: Workshop
     shop.overrides = ["prompts.backend=openai"]
     guessed = price(shop, "prompts").llm_tokens
     assert 500 < guessed < 2000
+    set_past(shop, "prompts", samples=13)
     for step in shop.plan().by_stage["prompts"]:
         assert step.near is not None
         folder = shop.plan().catalog.folder(step.near)
         answers = [{"tokens_in": 50, "tokens_out": 20}, {"tokens_in": 20, "tokens_out": 10}]
         (folder / "llm.json").write_text(json.dumps(answers))
     assert price(shop, "prompts").llm_tokens == 200
+    shop.overrides = ["prompts.backend=openai", "prompts.train=21"]
+    assert price(shop, "prompts").llm_tokens == 400
     shop.overrides = []
     assert price(shop, "prompts").llm_tokens == 0
 
@@ -186,6 +265,53 @@ def test_why_names_every_input_then_and_now(shop: Workshop, monkeypatch: pytest.
     assert (later["state"], later["changed"][0]["what"]) == ("maybe", "upstream edit/zombie/0001 runs")
     (unknown,) = [row for row in later["inputs"] if row["what"] == "upstream edit/zombie/0001"]
     assert unknown["now"] == "(not known yet)"
+
+
+def test_an_experiment_is_no_reason_for_what_runs_next(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    shop.publish()
+    shop.overrides = ["edit.steps=8"]
+    shop.build()
+    own = ["portraits.count=4", "portraits.block_size=2", f"prompts.styles_dir={shop.styles}"]
+    workspace = Workspace.open("demo", [*own, "edit.steps=50"])
+    edit = f"setting steps: {STEPS} -> 50"
+    rows = {row["stage"]: row["reasons"] for row in describe_plan("demo", workspace.overrides)["stages"]}
+    assert edit in rows["edit"][0]
+    assert rows["dataset"][0] == f"setting recipe.edit.steps: {STEPS} -> 50"
+    assert rows["evaluate"][0] == f"setting edit.steps: {STEPS} -> 50"
+    told = explain_partition("edit/zombie/0000", workspace)
+    assert told["changed"][0] == {"what": "setting steps", "then": str(STEPS), "now": "50"}
+
+
+def test_a_failed_style_says_so_in_styles_plan_and_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Workshop(tmp_path)
+    shop.build(until="score")
+    plan, said = shop.plan(), "style zombie keeps 0% of its samples"
+    for step in plan.by_stage["prompts"]:
+        assert step.entry is not None
+        (plan.catalog.folder(step.entry) / "prompts.json").write_text('{"train": [], "test": []}')
+    for job in plan.resolve("select"):
+        if job.partition.style == "zombie":
+            plan.fail(job.partition, f"{said}\n  hint  loosen a gate")
+    plan.save()
+    for place in ("styles", "why"):
+        monkeypatch.setattr(f"flows.ask.{place}.open_plan", lambda settings, root: shop.plan())
+    monkeypatch.setattr("flows.care.status.open_plan", lambda settings, root: shop.plan())
+    monkeypatch.setenv("STILLROOM_DATA", str(shop.root))
+    workspace = Workspace.open("demo", [f"prompts.styles_dir={shop.styles}"])
+    listed = describe_styles(workspace)
+    rows = {row["style"]: row for row in listed["styles"]}
+    assert (rows["zombie"]["state"], rows["zombie"]["problem"]) == ("failed", f"select/zombie: {said}")
+    assert (rows["red-hair"]["state"], rows["red-hair"]["problem"]) == ("outdated", None)
+    assert explain_partition("select/zombie", workspace)["changed"][0]["what"] == f"failed: {said}"
+    (row,) = [row for row in stage_rows(shop.plan()) if row["stage"] == "select"]
+    assert (row["run"], row["failed"], row["reasons"]) == (2, 1, ["new", f"failed: {said}"])
+    status = describe_status(workspace)
+    assert status["failed"] == {"select/zombie": said}
+    for table, document in ((styles_table, listed), (status_table, status)):
+        screen = io.StringIO()
+        table(document, plain_console(file=screen, width=80))
+        assert f"failed: select/zombie: {said}\n" in screen.getvalue()
 
 
 def test_plan_lists_every_partition_when_asked(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

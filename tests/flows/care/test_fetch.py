@@ -1,6 +1,7 @@
 """Fetching of published weights, from a server on loopback."""
 
 import http.server
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -120,8 +121,37 @@ def test_a_hub_out_of_reach_is_a_message_and_its_weights_are_not_called_ready(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (row,) = fetch_models(["clip"], Workspace.open("paper", []))["models"]
-    assert row["state"] == "failed"
-    assert "openai/clip-vit-large-patch14 cannot be fetched from the hub" in row["get"]
+    with pytest.raises(UserError, match=r"no weights can be fetched: huggingface\.co cannot be reached") as caught:
+        fetch_models(["clip", "teacher"], Workspace.open("paper", []))
+    assert caught.value.fields == {"cause": "HF_HUB_OFFLINE is set", "models": "clip"}
     states = {each["name"]: each["state"] for each in zoo.describe("paper")}
     assert states["clip"] == "not fetched"
+    assert fetch_models(["teacher"], Workspace.open("paper", []))["models"][0]["state"] == "by hand"
+
+
+def test_a_snapshot_that_is_not_whole_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository, revision = "me/pipeline", "a" * 40
+    snapshot, blobs = (tmp_path / "models--me--pipeline" / name for name in (f"snapshots/{revision}", "blobs"))
+    blobs.mkdir(parents=True)
+
+    def write(name: str, content: str = "{}") -> None:
+        blob, link = blobs / name.replace("/", "-"), snapshot / name
+        blob.write_text(content)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+
+    assert zoo.hub_folder(repository, revision) is None
+    write(
+        "model_index.json", json.dumps({"_class_name": "P", "unet": ["d", "U"], "vae": ["d", "V"], "x": [None, None]})
+    )
+    write("unet/config.json")
+    write("unet/diffusion_pytorch_model.safetensors")
+    assert zoo.hub_folder(repository, revision) is None, "there is no vae yet"
+    write("vae/config.json")
+    assert zoo.hub_folder(repository, revision) is None, "its weights are missing"
+    write("vae/diffusion_pytorch_model.safetensors")
+    assert zoo.hub_folder(repository, revision) == snapshot
+    assert zoo.hub_folder(repository, "b" * 40) is None
+    (blobs / "unet-diffusion_pytorch_model.safetensors").unlink()
+    assert zoo.hub_folder(repository, revision) is None, "a link that leads nowhere"

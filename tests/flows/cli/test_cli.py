@@ -3,16 +3,22 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from data_catalog.config.places import PROJECT
-from flows.cli import PrintableFormatter, app
+from flows.cli import app
+from flows.cli.chatter import PrintableFormatter
+from flows.cli.help import GROUPS
+from flows.cli.interrupted import KEPT, told
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers", "distributed", "scipy", "cv2", "skimage", "PIL")
@@ -78,7 +84,66 @@ def test_a_signal_ends_a_command_in_good_order_with_its_own_exit_code(number: si
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (128 + number, "tidied up\n")
-    assert ended.stderr.startswith("interrupted; finished partitions are kept")
+    assert ended.stderr.splitlines()[-2:] == ["interrupted; finished partitions are kept", "go on with: stillroom wait"]
+
+
+def test_what_is_kept_and_what_to_type_after_ctrl_c() -> None:
+    said = told(["edit-video", "my film.mp4", "--prompt", "make him a zombie"]).splitlines()
+    assert said == [
+        "interrupted; the frames that were edited are kept",
+        "go on with: stillroom edit-video 'my film.mp4' --prompt 'make him a zombie'",
+    ]
+    assert "checkpoint" in told(["distill"])
+    assert "nothing was changed" in told(["plan"])
+    assert set(KEPT) <= set(COMMANDS)
+
+
+def test_the_help_lists_every_command_once_and_in_one_line() -> None:
+    listed = [name for names in GROUPS.values() for name in names]
+    assert sorted(listed) == COMMANDS
+    ended = subprocess.run(
+        [sys.executable, "-m", "stillroom", "-h"], capture_output=True, text=True, cwd=PROJECT, check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    rows = re.findall(r"^  ([a-z-]+)  +[A-Z].*[.]$", ended.stdout, re.MULTILINE)
+    assert rows == listed
+    assert "Exit codes: 0 " in ended.stdout
+
+
+@pytest.mark.parametrize("name", [[], *([name] for name in COMMANDS), ["styles", "add"]])
+def test_h_is_help_everywhere(name: list[str]) -> None:
+    result = CliRunner().invoke(app, [*name, "-h"], prog_name="stillroom")
+    assert result.exit_code == 0
+    assert result.output.startswith(" ".join(["Usage: stillroom", *name]))
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    ended = stillroom("--version", root=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, f"stillroom {version('stillroom')}\n")
+
+
+def test_a_person_sees_our_lines_and_errors_of_libraries_and_no_chatter() -> None:
+    script = (
+        "import logging, warnings\n"
+        "from flows.cli import app, main\n"
+        "@app.command()\n"
+        "def talk():\n"
+        "    import transformers\n"
+        "    logging.getLogger('tasks.edit').info('ours')\n"
+        "    logging.getLogger('alembic.runtime').error('broken')\n"
+        "    logging.getLogger('prefect.flow_runs').error('error: said twice')\n"
+        "    logging.getLogger('prefect.flow_runs').info('View at http://127.0.0.1/runs/1')\n"
+        "    transformers.utils.logging.get_logger('transformers.models').warning('chatter')\n"
+        "    for name in ('torch._subclasses', 'urllib3', 'httpx', 'mlflow.pyfunc'):\n"
+        "        logging.getLogger(name).warning('chatter')\n"
+        "    warnings.warn('chatter')\n"
+        "main(['talk'])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120
+    )
+    assert (ended.returncode, ended.stderr) == (0, "ours\nbroken\nView at http://127.0.0.1/runs/1\n")
 
 
 def test_plan_json_counts_every_stage_and_writes_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -101,7 +102,7 @@ def test_registering_gives_a_known_deployment_this_checkouts_path_and_copies_not
     (tmp_path / "flows" / "mark.py").write_text(MARK)
     monkeypatch.chdir(tmp_path)
 
-    async def registered_twice() -> list[tuple[object, str | None]]:
+    async def registered_twice() -> list[tuple[Any, Any]]:
         async with get_client() as client:
             flow_id = await client.create_flow(_stand_in)
             await client.create_deployment(flow_id, name="demo", path="/another/checkout", entrypoint="flows/old.py:f")
@@ -109,7 +110,7 @@ def test_registering_gives_a_known_deployment_this_checkouts_path_and_copies_not
         return [await serving.register(Runner(name="test"), entry) for _ in range(2)]
 
     (first, before), (second, between) = asyncio.run(registered_twice())
-    assert (before, between) == ("/another/checkout", str(PROJECT))
+    assert (before.path, between.path) == ("/another/checkout", str(PROJECT))
     assert first == second
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name("mark/demo")

@@ -603,8 +603,9 @@ def answer_on_a_terminal(project: Project, answer: str) -> tuple[int, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
-    process = project.build(401, **LONG)
-    flow_run = project.ask(402, **LONG)
+    together = {**LONG, "run__wait": "false"}
+    process = project.build(401, **together)
+    flow_run = project.ask(402, **together)
     runs = [project.at_edit(401), project.at_edit(402)]
     assert runs[1].flow_run_id == flow_run
     families = [each for run in runs for each in (psutil.Process(run.pid), *living_children(run.pid))]

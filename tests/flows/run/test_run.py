@@ -243,13 +243,15 @@ def test_a_failed_partition_fails_the_flow_run_by_name(states: Callable[..., dic
 def test_the_time_left_is_told_by_the_pace_of_the_steps_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = iter([0.0, 60.0, 80.0, 100.0])  # of the module alone: threads of other tests still look at the real one
-    monkeypatch.setattr("flows.track.prefect_pages.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    now = [0.0]  # of the modules alone: threads of other tests still look at the real clock
+    monkeypatch.setattr("flows.track.prefect_pages.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("tasks.progress.monotonic", lambda: now[0])
     bar = ProgressBar("distill")
     with caplog.at_level("INFO"):
-        for done in (500, 510, 520):  # a minute of preparation, and half of the steps from before
+        for now[0], done in ((60.0, 500), (80.0, 510), (100.0, 520)):  # a minute of preparation, and steps from before
             bar.update(done, 1000)
     assert [record.getMessage() for record in caplog.records] == [
-        "distill    510 of 1000, about 980 s left",
-        "distill    520 of 1000, about 960 s left",
+        "distill    500 of 1000",
+        "distill    510 of 1000, about 16 min left",
+        "distill    520 of 1000, about 16 min left",
     ]

@@ -179,6 +179,19 @@ def test_nada_trains_the_synthesis_and_neither_mapping_nor_image_layers(networks
     assert all(key.startswith("backbone.synthesis.") and ".torgb." not in key for key in changed)
 
 
+def test_nada_sees_the_portrait_and_other_heads_at_each_step(networks: Networks, portrait: Portrait) -> None:
+    assert networks.inverter is not None
+    found = inversion.start(networks.inverter, portrait)
+    (ws, cameras), again, later = (spi_nada.draw_heads(found, portrait, step, 3) for step in (2, 2, 4))
+    assert (ws.shape, cameras.shape) == ((3, *found.ws.shape[1:]), (3, 25))
+    assert torch.equal(ws[:1], found.ws)
+    assert torch.equal(cameras[:1], portrait.label)
+    assert torch.equal(ws, again[0])
+    assert not torch.equal(ws[1], ws[2])
+    assert not torch.equal(ws[1], later[0][1])
+    assert len(spi_nada.draw_heads(found, portrait, 2, 1)[0]) == 1
+
+
 def test_tuning_leaves_the_mapping_as_it_is(networks: Networks, portrait: Portrait) -> None:
     assert networks.inverter is not None
     pivot = inversion.start(networks.inverter, portrait)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tasks.language.encoder import SMALL, prompt_notes, read_notes
+from models import procedural
+from tasks.language.encoder import KNOWN, LOOKS, SMALL, prompt_notes, read_notes, shorten
 
-UNKNOWN = "the text encoder knows none of these words"
+UNKNOWN = f"the text encoder knows none of these words; {KNOWN}"
 
 
 @pytest.mark.parametrize("text", ["make her a zombie", "ZOMBIE!", "turn her into a bronze statue", "{zombie}"])
@@ -30,7 +31,9 @@ def test_a_prompt_without_a_known_word_says_so(text: str) -> None:
     ],
 )
 def test_words_that_the_encoder_spells_in_parts_are_named(text: str, words: str) -> None:
-    assert read_notes("embedded")(text) == [f"the text encoder does not know: {words}"]
+    (note,) = read_notes("embedded")(text)
+    assert note == f"the text encoder does not know: {words}; {KNOWN}"
+    assert shorten([note]) == [f"the text encoder does not know: {words}"]
 
 
 def test_a_long_prompt_says_where_it_is_cut() -> None:
@@ -61,3 +64,7 @@ def test_without_the_encoders_files_there_are_no_notes(tmp_path: Path, monkeypat
     assert read_notes("embedded")("把他变成僵尸") == []
     (tmp_path / "models.yaml").write_text(json.dumps({"embedded": {"clip": {"hub": "no/such", "revision": "0" * 40}}}))
     assert read_notes("embedded")("把他变成僵尸") == []
+
+
+def test_the_looks_that_are_named_as_known_are_those_that_the_networks_learned() -> None:
+    assert {look.replace(" ", "-") for look in LOOKS} == {*procedural.STYLES}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from models import procedural
 from tasks import dataset, edit
 from tasks.datasets.export import export_dataset
 from tasks.gating.shortfall import ask_for_more
+from tasks.select import find_advice
 from tasks.sources.edits import find_edits, given_style
 from tasks.tables.edits import Edited
 from tests.tasks.sources.test_portrait_sources import write
@@ -192,12 +194,13 @@ def test_there_is_one_sample_of_an_edit_and_no_further_attempt(source: Path, tmp
     plan = build(given(source, "edit.prompts_per_portrait=3"), tmp_path / "data", *MADE)
     assert len(rows_of(plan, "edit/zombie/0000")) == 4
     judged = [candidate(str(number), step="kept" if number > 1 else "identity") for number in range(4)]
-    wanted = given(source, "select.keep=3").select
-    assert ask_for_more("zombie", judged, wanted) == ["0000-a1"]
+    settings = given(source, "select.keep=3")
+    wanted, advise = settings.select, partial(find_advice, "zombie", settings.select, settings)
+    assert ask_for_more("zombie", judged, wanted, advise) == ["0000-a1"]
     with pytest.raises(UserError, match="came with the portraits, are all there are") as caught:
-        ask_for_more("zombie", judged, wanted, repeatable=False)
+        ask_for_more("zombie", judged, wanted, advise, repeatable=False)
     assert "select.attempts" not in str(caught.value)
-    assert "select.keep=2" in str(caught.value)
+    assert "stillroom retry --set select.keep=2    (" in str(caught.value)
 
 
 def test_only_the_partition_of_a_changed_edit_is_made_again(source: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from data_catalog.samples.encoding import encode_png
 from models.camera import orbit_label, project
 from models.three_d.student import Student as Network
 from stillroom import Portrait3D, Student
+from tasks.language.encoder import KNOWN
 from tasks.student.user_portrait import read_picture
 from tests.worlds import profiles, pupil
 
@@ -130,7 +131,12 @@ def test_a_prompt_that_is_cut_or_not_known_is_said_once_and_edits_all_the_same(
             student.edit(rgb, "把他变成僵尸")
             student.edit(rgb, long)
             student.edit(rgb, "b" * 5000)
-    said = [record.getMessage() for record in caplog.records]
+    told = [record.getMessage() for record in caplog.records]
+    assert [place for place, message in enumerate(told) if message == KNOWN] == [
+        1,
+        len(told) - 1,
+    ]  # what is known instead
+    said = [message for message in told if message != KNOWN]
     assert said[0] == "the text encoder knows none of these words: 把他变成僵尸"
     assert said[1].startswith("the prompt is cut after 24 tokens, it has 302; not read: ")
     assert [message.partition(",")[0] for message in said[2:]] == [

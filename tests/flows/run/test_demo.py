@@ -1,0 +1,50 @@
+"""Beginning and end of `make setup` and `make demo`: what they take, what they are at, where to look, what to type."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from data_catalog.config.places import PROJECT
+from flows.run.demo import tell_evaluation
+
+
+def test_the_demo_ends_with_its_measures_its_places_and_two_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "method": "student",
+        "id": 0.51234,
+        "clip": 0.886,
+        "three_d": 0.87,
+        "lpips": None,
+        "seconds_per_image": 0.024,
+    }
+    report, sheet = tmp_path / "report.html", tmp_path / "evaluation.png"
+    tell_evaluation({"table": [row], "report": str(report), "sheet": str(sheet)})
+    said = capsys.readouterr().out
+    assert re.search(r"student +0\.512 +0\.886 +0\.870 +0\.024\n", said)
+    assert f"{report}\n" in said
+    assert f"{sheet}\n" in said
+    commands = said.partition("next\n")[2].splitlines()
+    assert len(commands) == 2
+    portrait = re.findall(r"stillroom edit (\S+)", commands[0])[0]
+    assert (PROJECT / portrait).is_file()
+    assert all(len(line) <= 80 for line in said.splitlines() if str(tmp_path) not in line)
+
+
+def progress_of(recipe: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a recipe of the Makefile, behind its line of progress."""
+    rule = f"--eval=shown: ; @{recipe} | $(PROGRESS)"
+    return subprocess.run(["make", "-s", rule, "shown"], cwd=PROJECT, capture_output=True, check=False)
+
+
+def test_the_set_up_shows_what_pip_is_at_and_fails_with_it() -> None:
+    ended = progress_of("printf 'Collecting torch\\n  Downloading torch.whl (200 MB)\\nRequirement already: x\\n'")
+    assert ended.returncode == 0, ended.stderr
+    shown = [part.rstrip() for part in ended.stdout.decode().split("\r")]
+    assert shown == ["", "Collecting torch", "  Downloading torch.whl (200 MB)", "", ""]
+    assert progress_of("false").returncode != 0
+    told = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"minutes and \d GB of disk", told)
