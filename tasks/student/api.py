@@ -268,9 +268,10 @@ class Student(
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **given: Any) -> Self:
-        """Load an exported student from a folder, or from the Hugging Face hub as ORG/NAME.
+        """Load an exported student from a folder, or from the Hugging Face hub or its cache as ORG/NAME.
 
-        given: as for `huggingface_hub.ModelHubMixin`; `device` beside it.
+        given: revision, cache_dir, token, local_files_only, force_download, as for `huggingface_hub.ModelHubMixin`;
+        `device` beside them.
         Raises UserError where there is none, and after some seconds where the hub does not answer.
         """
         name = str(pretrained_model_name_or_path)
