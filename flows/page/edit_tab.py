@@ -119,8 +119,10 @@ def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tu
 
 
 def tell(portrait: "Portrait", detects: bool, seconds: float, triplane: float, view: float) -> str:
-    """Describe the times, and the alignment of the portrait."""
-    return (
-        f"Portrait to picture {seconds:.2f} s, of which the triplane {triplane:.2f} s, "
-        f"once for a portrait and prompt; each view {view:.2f} s. {tell_alignment(portrait, detects)}"
-    )
+    """Describe the times, and the alignment of the portrait. triplane: seconds that making it took, now or before."""
+    if triplane < seconds:
+        made = f"of which the triplane {triplane:.2f} s, once for a portrait and prompt"
+    else:
+        made = "with the triplane of an earlier edit"
+    told = tell_alignment(portrait, detects)
+    return f"Portrait to picture {seconds:.2f} s, {made}; each view {view:.2f} s. {told}"
