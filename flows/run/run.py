@@ -12,6 +12,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.settings import PROCEDURAL, RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
+from data_catalog.products.snapshot import snapshot_digest
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.execute import Job
 from data_catalog.store.stage import Partition, Stage
@@ -23,6 +24,7 @@ from flows.ask.shelf import recorded_settings
 from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
+from flows.run.history import maker_of
 from flows.run.lifecycle import tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
 from flows.run.runner import Outcome, Workers
@@ -32,6 +34,7 @@ from tasks.progress import listening
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 10
+PRODUCTS = {"build-dataset": "dataset", "distill": "distill", "evaluate": "evaluate"}  # stage of each flow's product
 ASKING = ("run", "maybe")  # states of a step that is still to be made
 SAMPLED = ("portraits", "align", "edit", "score", "select", "teach", "dataset")  # stages that must leave a sample
 HEADS_ONLY = (
@@ -229,6 +232,16 @@ def check_device(run: RunSettings) -> None:
         raise UserError(f"run.device: {run.device} cannot be used", found=problem, hint=hint)
 
 
+def made_by(plan: Plan, flow: str) -> str | None:
+    """Return MLflow's run that made the product of a flow, where that is there and up to date."""
+    for step in plan.by_stage.get(PRODUCTS.get(flow, ""), []):
+        if step.state == "cached" and step.entry:
+            is_dataset = step.partition.stage == "dataset"
+            digest = snapshot_digest(plan.catalog.folder(step.entry)) if is_dataset else step.entry.digest
+            return maker_of(plan.store.root, digest)
+    return None
+
+
 @contextmanager
 def open_run(
     flow: str,
@@ -252,7 +265,10 @@ def open_run(
     show_plan(stage_rows(plan))
     with (
         Workers(settings.run, root) as workers,
-        tracked(workspace, flow, parameters, recorded_settings(workspace, pins or {})) as (tracker, note),
+        tracked(workspace, flow, parameters, recorded_settings(workspace, pins or {}), made_by(plan, flow)) as (
+            tracker,
+            note,
+        ),
     ):
         recording = Recording(plan, tracker, note)
         run = FlowRun(plan, recording, FanOut(workers, root), only)
