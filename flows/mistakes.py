@@ -8,6 +8,7 @@ from pathlib import Path
 from data_catalog.config.disk_errors import disk_mistake
 from data_catalog.config.errors import UserError
 from data_catalog.config.plain_text import printable
+from flows.lines import fitted
 from models.zoo.zoo import WeightsError
 
 MISTAKES = (UserError, WeightsError)
@@ -27,5 +28,5 @@ def saying_mistakes() -> Iterator[None]:
         mistake = find_mistake(error)
         if mistake is None:
             raise
-        sys.stderr.write(f"error: {printable(str(mistake))}\n")
+        sys.stderr.write(fitted(f"error: {printable(str(mistake))}\n"))
         sys.exit(1)

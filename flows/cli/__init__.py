@@ -35,7 +35,7 @@ from flows.cli.help import EXIT_CODES as SAID_CODES
 from flows.cli.help import Grouped, stillroom
 from flows.cli.interrupted import told
 from flows.mistakes import saying_mistakes
-from flows.run.signals import EXIT_CODES, LeftRunning, ending_by_signal
+from flows.run.signals import LeftRunning, ending_by_signal, saying_interruption
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
@@ -76,17 +76,13 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # An encoding without a letter shows it as an escape.
             stream.reconfigure(errors="backslashreplace")
     quiet_libraries()
+    kept = told(sys.argv[1:] if arguments is None else arguments)
     try:
-        with saying_mistakes(), ending_by_signal(), _needing_packages():
+        with saying_interruption(kept), saying_mistakes(), ending_by_signal(), _needing_packages():
             check_checkout()
             app(args=arguments, prog_name="stillroom")
     except LeftRunning as error:
         sys.stderr.write(f"{error.said}\n")
-        raise
-    except SystemExit as error:  # Typer ends a command with one, also at Ctrl-C
-        if error.code in EXIT_CODES:
-            # A terminal's cursor stands behind ^C or a bar.
-            sys.stderr.write("\n" * sys.stderr.isatty() + told(sys.argv[1:] if arguments is None else arguments))
         raise
 
 

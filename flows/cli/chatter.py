@@ -5,6 +5,7 @@ import os
 import sys
 
 from data_catalog.config.plain_text import printable
+from flows.lines import fitted
 
 OURS = ("data_catalog", "flows", "models", "tasks")
 QUIET = {
@@ -16,10 +17,10 @@ QUIET = {
 
 
 class PrintableFormatter(logging.Formatter):
-    """Format of a log line: its message, control characters as escapes."""
+    """Format of a log line: its message, control characters as escapes, wrapped at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return fitted(printable(super().format(record)))
 
 
 def for_a_person(record: logging.LogRecord) -> bool:

@@ -18,4 +18,4 @@ KEPT = {
 def told(arguments: list[str]) -> str:
     """Return what is kept of the interrupted command, and the command that goes on."""
     command = next((each for each in arguments if not each.startswith("-")), "")
-    return f"interrupted; {KEPT.get(command, MADE)}\ngo on with: {shlex.join(['stillroom', *arguments])}\n"
+    return f"{KEPT.get(command, MADE)}\ngo on with: {shlex.join(['stillroom', *arguments])}"

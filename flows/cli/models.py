@@ -18,7 +18,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def models(
     context: typer.Context, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
 ) -> None:
-    """List the models and their weights, or fetch them. Those of the profile's world."""
+    """List the models and their weights, or fetch them. They are those of the profile's world."""
     if context.invoked_subcommand is not None:
         return
     from flows.care.status import describe_models

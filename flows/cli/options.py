@@ -1,5 +1,6 @@
 """Options shared by many commands."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,13 @@ Force = Annotated[
         autocompletion=completion.complete_partition,
     ),
 ]
+RunName = Annotated[
+    str | None, typer.Option("--name", metavar="TEXT", help="Name of the run in MLflow, instead of its settings.")
+]
+RunTags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Tag of the run in MLflow; may be repeated.")
+]
+RunNote = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Description of the run in MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="Picture of the change, instead of --prompt.")]
@@ -73,6 +81,13 @@ AdaptedStyle = Annotated[
         autocompletion=completion.complete_style,
     ),
 ]
+
+
+def same_settings(profile: str, overrides: list[str] | None) -> str:
+    """Return the options that give another command the same settings, each behind a space."""
+    chosen = [] if profile == "demo" else ["--profile", profile]
+    chosen += [word for each in overrides or [] for word in ("--set", each)]
+    return "".join(f" {shlex.quote(word)}" for word in chosen)
 
 
 def check_one_asks(prompt: str | None, reference: Path | None) -> None:

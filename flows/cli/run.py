@@ -1,5 +1,7 @@
 """Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +11,26 @@ from rich.console import Console
 from data_catalog.config.places import data_root, shown_path
 from flows.cli import screen
 from flows.cli.adapt import adapted_table
-from flows.cli.options import Cluster, DatasetName, Force, Json, OtherDataset, Overrides, Profile, StudentName
+from flows.cli.options import (
+    Cluster,
+    DatasetName,
+    Force,
+    Json,
+    OtherDataset,
+    Overrides,
+    Profile,
+    RunName,
+    RunNote,
+    RunTags,
+    StudentName,
+    same_settings,
+)
 from flows.cli.screen import Document, fields, line, next_steps, say, show_table
+from flows.lines import fitted
+from flows.track.labels import read_labels
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
+PREFECT_SAYS = re.compile(r"^Flow run encountered an exception: (UserError: )?")
 EXAMPLE = "docs/portrait.png"  # portrait that comes with the project
 
 app = typer.Typer(rich_markup_mode=None)
@@ -22,6 +40,9 @@ app = typer.Typer(rich_markup_mode=None)
 def build(
     force: Force = None,
     cluster: Cluster = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -30,14 +51,24 @@ def build(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
-    screen.show(outcome, as_json, build_table)
+        outcome = run_here(
+            "build-dataset",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            cluster=cluster,
+            force=force,
+        )
+    screen.show(outcome, as_json, partial(build_table, chosen=same_settings(profile, overrides)))
 
 
 @app.command()
 def distill(
     dataset: DatasetName = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -46,8 +77,10 @@ def distill(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
-    screen.show(outcome, as_json, student_table)
+        outcome = run_here(
+            "distill", profile, overrides or [], labels=read_labels(name, note, tags), dataset=dataset, force=force
+        )
+    screen.show(outcome, as_json, partial(student_table, chosen=same_settings(profile, overrides)))
 
 
 @app.command()
@@ -55,6 +88,9 @@ def evaluate(
     student: StudentName = None,
     dataset: OtherDataset = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -63,8 +99,16 @@ def evaluate(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("evaluate", profile, overrides or [], student=student, dataset=dataset, force=force)
-    screen.show(outcome, as_json, evaluation_table)
+        outcome = run_here(
+            "evaluate",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            student=student,
+            dataset=dataset,
+            force=force,
+        )
+    screen.show(outcome, as_json, partial(evaluation_table, chosen=same_settings(profile, overrides)))
 
 
 @app.command()
@@ -88,29 +132,49 @@ def run(
         from flows.run.engine import trigger
 
         outcome = trigger(flow, profile, overrides or [], watch, force or [], parameters or [], take_over)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show(outcome, as_json, run_lines)
     if outcome["state"] in ("FAILED", "CRASHED", "CANCELLED"):
         raise typer.Exit(1)
 
 
 @app.command()
-def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+def retry(
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
     """Run what failed in the last run, what that needs and what waited for it, and what a --set changes."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
-        outcome = try_again(profile, overrides or [])
-    screen.show(outcome, as_json, outcome_table)
+        outcome = try_again(profile, overrides or [], read_labels(name, note, tags))
+    screen.show(outcome, as_json, partial(outcome_table, chosen=same_settings(profile, overrides)))
 
 
-def outcome_table(document: Document, console: Console) -> None:
-    """Print the outcome of any flow as its own command does."""
-    tables = {"per_style": evaluation_table, "curve": adapted_table, "metrics": student_table, "samples": build_table}
-    table = next((table for name, table in tables.items() if name in document), fields)
-    table(document, console)
+def run_lines(document: Document, console: Console) -> None:
+    """Print the state and the page of a triggered run, and what ended it without Prefect's words before it."""
+    fields({name: document[name] for name in ("deployment", "state", "page")}, console)
+    message = PREFECT_SAYS.sub("", document["message"] or "")
+    for each in message.splitlines():
+        line(fitted(each, console.width), console)
 
 
-def build_table(document: Document, console: Console) -> None:
+def outcome_table(document: Document, console: Console, chosen: str = "") -> None:
+    """Print the outcome of any flow as its own command does. chosen: options of the same settings."""
+    tables = {"per_style": evaluation_table, "metrics": student_table, "samples": build_table}
+    table = next((table for name, table in tables.items() if name in document), None)
+    if "curve" in document:
+        adapted_table(document, console)
+    elif table is None:
+        fields(document, console)
+    else:
+        table(document, console, chosen)
+
+
+def build_table(document: Document, console: Console, chosen: str = "") -> None:
     """Print the dataset, each kind of what was left out on a line of its own, and where the report is."""
     made, cached = document["partitions_run"], document["partitions_cached"]
     told = {
@@ -121,10 +185,13 @@ def build_table(document: Document, console: Console) -> None:
     _end(document, told, console)
     report = data_root() / "datasets" / document["dataset"][: screen.SHORT] / "report.html"
     line(f"{'report':<{screen.LABEL}} {shown_path(report)}", console)
-    next_steps(console, {"stillroom distill": "train a student from it", "stillroom styles": "yield of each style"})
+    next_steps(
+        console,
+        {f"stillroom distill{chosen}": "train a student from it", f"stillroom styles{chosen}": "yield of each style"},
+    )
 
 
-def student_table(document: Document, console: Console) -> None:
+def student_table(document: Document, console: Console, chosen: str = "") -> None:
     """Print a trained student: its measures on the val split, the picture of what it does, where it lies."""
     from data_catalog.products.students import student_entry
     from data_catalog.workspace import Workspace
@@ -138,8 +205,9 @@ def student_table(document: Document, console: Console) -> None:
     for name, path in (("pictures", folder / "samples.png"), ("folder", folder)):
         if path.exists():
             line(f"{name:<{screen.LABEL}} {shown_path(path)}", console)
-    edit = f'stillroom edit {EXAMPLE} --prompt "make him a clown"'
-    next_steps(console, {"stillroom evaluate": "measure it against its teachers", edit: "use it"})
+    image = EXAMPLE if Path(EXAMPLE).is_file() else "IMAGE"
+    edit = f'stillroom edit {image} --prompt "make him a clown"{chosen}'
+    next_steps(console, {f"stillroom evaluate{chosen}": "measure it against its teachers", edit: "use it"})
 
 
 def _end(document: Document, told: Document, console: Console) -> None:
@@ -148,7 +216,7 @@ def _end(document: Document, told: Document, console: Console) -> None:
     fields(told | {name: document[name] for name in names if document.get(name) is not None}, console)
 
 
-def evaluation_table(document: Document, console: Console) -> None:
+def evaluation_table(document: Document, console: Console, chosen: str = "") -> None:
     """Print the main columns, the student's differences and each style; `--json` has the rest."""
     from tasks.evaluation.table import STUDENT, TEACHERS
     from tasks.reports.evaluation import MEASURES, format_value, show_difference
@@ -191,5 +259,5 @@ def evaluation_table(document: Document, console: Console) -> None:
         if name in document:
             line(f"{name:<{screen.LABEL}} {shown_path(Path(document[name]))}", console)
     promote = f"stillroom promote {document['student'][: screen.SHORT]} NAME" if "student" in document else ""
-    serve = {"stillroom serve": "try it in the browser"}
+    serve = {f"stillroom serve{chosen}": "try it in the browser"}
     next_steps(console, serve | ({promote: "give it a name for --student"} if promote else {}))

@@ -22,7 +22,7 @@ WORDS_LEAST = 24  # narrowest column of words, characters; a narrower one goes i
 LABEL = 18  # characters of a field's name
 SHORT = 16  # characters of a digest for a person; all commands take it, and it names the folder
 DIGEST = re.compile(r"[0-9a-f]{64}")
-NUMBER = re.compile(r"[-+(]?[\d.,]+( ?%)?[)?]? ?|[-?]| ?")
+NUMBER = re.compile(r"[-+(~]*[\d.,]+( ?%)?[)?]? ?|[-?]| ?")
 
 
 def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:

@@ -17,7 +17,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def styles(
     context: typer.Context, profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False
 ) -> None:
-    """List the styles; add one, or check them. Prompts, state, samples kept and their share."""
+    """List the styles; add one, or check them. The list shows prompts, state and yield."""
     if context.invoked_subcommand is not None:
         return
     from flows.ask.styles import describe_styles
@@ -81,4 +81,4 @@ def style_check_table(document: Document, console: Console) -> None:
     if document["problems"]:
         show_rows(document["problems"], ("style", "level", "what"), console)
     if document["known"]:
-        console.print(document["known"], soft_wrap=True)
+        say(document["known"], console)

@@ -19,7 +19,7 @@ from flows.page.inputs import (
     tell_alignment,
     tell_notes,
     turn_sliders,
-    warn_of_no_face,
+    warn_of,
 )
 from flows.page.saving import BUTTONS, save_file
 from flows.page.shelf import Shelf
@@ -106,7 +106,7 @@ def edit_portrait(
     told = tell(head.portrait, detects, seconds, head.seconds, rendering)
     still = figures.figure(head.portrait.rgb, "portrait") + figures.figure(edited, "edited portrait")
     told = " ".join([told, *notes])
-    return head, view, depth, still, figures.note(told), "", warn_of_no_face(head.portrait, detects), ""
+    return head, view, depth, still, figures.note(told), "", warn_of(head.portrait, detects), ""
 
 
 def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tuple[Any, Any, Any]:

@@ -17,7 +17,7 @@ from flows.run import server
 from flows.run.engine import trigger
 from flows.run.history import last_run
 from flows.run.processes import find_service
-from flows.run.signals import LeftRunning, ending_by_signal
+from flows.run.signals import LeftRunning, ending_by_signal, saying_interruption
 
 FLOWS = ("build-dataset", "distill", "evaluate")
 MEASURES = {"ID": "id", "CLIP": "clip", "3D": "three_d", "LPIPS": "lpips", "s / image": "seconds_per_image"}
@@ -42,8 +42,8 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
     started = time.monotonic()
     say(f"the demo takes about 4 minutes on two cores, 3 GB of memory and 0.5 GB of disk in {shown_path(root)}")
     preparing = threading.Thread(target=prepare_tracking, args=(root,))
-    preparing.start()
     try:
+        preparing.start()
         api_url = server.users_api() or server.start_server(root)
         news = server.start_deployments(root, api_url, take_over)
         preparing.join()
@@ -59,6 +59,8 @@ def demo(root: Path, leave_up: bool, take_over: bool = False) -> None:
         say(left.said if stays else "interrupted; finished partitions are kept: make demo goes on from there")
         raise
     finally:
+        if preparing.is_alive():
+            preparing.join()  # a database that is half made cannot be used
         if not stays:
             server.down(root)
     if stays:
@@ -107,5 +109,9 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    with saying_mistakes(), ending_by_signal():
+    with (
+        saying_interruption("finished partitions are kept\ngo on with: make demo"),
+        saying_mistakes(),
+        ending_by_signal(),
+    ):
         demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])

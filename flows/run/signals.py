@@ -1,6 +1,7 @@
 """End of a process by a signal: in good order, with its workers and its records."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,24 @@ class LeftRunning(SystemExit):
     def __init__(self, ended: BaseException, said: str) -> None:
         super().__init__(ended.code if isinstance(ended, SystemExit) else 128 + signal.SIGINT)
         self.said = said
+
+
+@contextmanager
+def saying_interruption(said: str) -> Iterator[None]:
+    """Print what is kept and what to type where Ctrl-C or a signal ends the block, and exit with the signal's code.
+
+    A `LeftRunning` has words of its own.
+    """
+    try:
+        yield
+    except LeftRunning:
+        raise
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = EXIT_CODES[0] if isinstance(end, KeyboardInterrupt) else end.code
+        if code in EXIT_CODES:
+            # A terminal's cursor stands behind ^C or a bar.
+            sys.stderr.write("\n" * sys.stderr.isatty() + f"interrupted; {said}\n")
+        raise SystemExit(code) from None
 
 
 @contextmanager

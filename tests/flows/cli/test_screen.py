@@ -2,6 +2,8 @@
 
 import io
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from flows.ask.missing import outlook
 from flows.cli.adapt import adapted_table
 from flows.cli.care import doctor_table, status_table, verify_table
 from flows.cli.models import models_table
+from flows.cli.options import same_settings
 from flows.cli.plan import accepted_lines, outlook_table, plan_table, why_table
+from flows.cli.run import build_table, run_lines
 from flows.cli.screen import fields, next_steps, plain_console, say, show_table
 from flows.cli.students import show_export
 
@@ -67,9 +71,9 @@ def test_next_commands_stay_within_the_line() -> None:
 
 def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
     lines = printed(
-        show_table, ["style", "kept", "share"], [["zombie", "7", "100 %"], ["neon", "112", "-"]]
+        show_table, ["style", "kept", "share"], [["zombie", "7", "(~100)"], ["neon", "112", "-"]]
     ).splitlines()
-    assert lines == ["style   kept  share", "zombie     7  100 %", "neon     112      -"]
+    assert lines == ["style   kept   share", "zombie     7  (~100)", "neon     112       -"]
 
 
 def test_a_person_gets_four_digits_the_beginning_of_a_digest_and_no_json() -> None:
@@ -89,7 +93,8 @@ def test_a_person_gets_four_digits_the_beginning_of_a_digest_and_no_json() -> No
 
 
 def row_of(stage: str, **changed: Any) -> dict[str, Any]:
-    price = {"partitions": 32, "samples": 896, "seconds": 24.0, "bytes": 10**6, "unknown": [], "llm_tokens": 0}
+    price = {"partitions": 32, "samples": 896, "seconds": 24.0, "bytes": 10**6, "llm_tokens": 0}
+    price |= {"unknown": [], "scaled": []}
     row = {"stage": stage, "partitions": 32, "cached": 0, "run": 32, "maybe": 0, "reasons": [REASON]}
     return row | {"price": price, "price_maybe": {**price, "partitions": 0}} | changed
 
@@ -153,6 +158,28 @@ def test_accept_adapt_and_export_are_lines_for_a_person() -> None:
     text = printed(show_export, {"folder": PATH, "student": DIGEST, "files": ["a.json"], "bytes": 9_123_456})
     assert f"{PATH}\n" in text
     assert "9.1 MB" in text
+
+
+def test_the_next_commands_have_the_settings_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    chosen = same_settings("demo", ["edit.steps=3", "prompts.styles=[zombie, clown]"])
+    assert chosen == " --set edit.steps=3 --set 'prompts.styles=[zombie, clown]'"
+    assert (same_settings("demo", None), same_settings("paper", [])) == ("", " --profile paper")
+    document = {"dataset": DIGEST, "samples": 7, "rejected": 1, "partitions_run": 8, "partitions_cached": 0}
+    text = printed(partial(build_table, chosen=" --profile paper"), document)
+    assert f"{tmp_path}/datasets/{DIGEST[:16]}/report.html\n" in text
+    assert "  stillroom distill --profile paper   #" in text
+
+
+def test_a_failed_deployment_says_its_error_once_and_in_our_words() -> None:
+    message = "Flow run encountered an exception: UserError: there is no student yet\n  hint      stillroom distill"
+    document = {"flow": "adapt-style", "deployment": "adapt-style/demo", "flow_run_id": "1", "state": "FAILED"}
+    text = printed(run_lines, document | {"message": message, "page": "http://127.0.0.1/runs/1"})
+    assert text.endswith("\nthere is no student yet\n  hint      stillroom distill\n")
+    assert "exception" not in text
+    assert "http://127.0.0.1/runs/1\n" in printed(
+        run_lines, document | {"message": None, "page": "http://127.0.0.1/runs/1"}
+    )
 
 
 def test_why_says_what_differs_and_each_value_once() -> None:
