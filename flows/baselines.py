@@ -18,14 +18,15 @@ from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.ask.price import Price, Prices
 from flows.run.form import Force, OtherDataset, Overrides, Profile, StudentName, listed, shown
-from flows.run.products import find_student, name_inputs
+from flows.run.products import HEADLINE, find_student, name_inputs
 from flows.run.run import FlowRun, open_run
 from flows.track.flow_run_names import name_run
+from flows.track.mlflow_runs import numbers
 from flows.track.prefect_pages import show_table
 from models.zoo import zoo
 from tasks import dataset as dataset_stage
 from tasks import distill
-from tasks.baselines.methods import METHODS, STAGES
+from tasks.baselines.methods import METHODS, OURS, STAGES
 from tasks.baselines.page import SHEET, TABLE, draw_sheet, write_page
 from tasks.baselines.table import make_table, read_rows
 from tasks.evaluate import choose_references
@@ -149,10 +150,12 @@ def publish(run: FlowRun, workspace: Workspace, names: Sequence[str], absent: di
     sheet = draw_sheet(folder / SHEET, rows, folders, by_key, choose_references(samples))
     page = write_page(folder, tell_command(workspace, document), document, run.settings, absent)
     name_inputs(run)
-    run.tracker.table(document["table"], "table.json")
+    run.tracker.table(document["table"], "table.json", "method")
     show_table("baselines", document["table"], "Table 1 of the paper, on held-out portraits and prompts")
     for row in document["table"]:
-        values = {key: value for key, value in row.items() if isinstance(value, float)}
+        values = numbers(row)
+        if row["method"] == OURS:
+            run.tracker.result({name: values.get(name) for name in HEADLINE})
         method = row["method"].replace(" + ", "_").replace(" ", "_")
         run.tracker.metrics(run.tracker.run_id, {f"baselines.{method}.{key}": value for key, value in values.items()})
     for path in (page, sheet):

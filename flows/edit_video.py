@@ -12,6 +12,7 @@ from data_catalog.workspace import Workspace
 from flows.run.form import Overrides, Profile, StudentName, shown
 from flows.run.lifecycle import tracked
 from flows.track.flow_run_names import name_run
+from flows.track.mlflow_runs import numbers
 from flows.track.prefect_pages import ProgressBar, log_plainly
 from tasks.progress import Progress, listening
 from tasks.student.api import Student
@@ -47,7 +48,7 @@ def edit_video(
     check_outputs(clip, target)
     editor = Student.from_workspace(workspace, student, style)
     wish = editor.read_prompt(prompt, reference)
-    with tracked(workspace, "edit-video") as (tracker, _):
+    with tracked(workspace, "edit-video", {"style": style, "prompt": prompt}) as (tracker, _):
         tracker.params(tracker.run_id, describe(clip, prompt, reference, editor.origin, style))
         bar = ProgressBar("edit-video")
 
@@ -58,7 +59,7 @@ def edit_video(
         with listening(hear):
             edited = edit_clip(editor, clip, wish, target, views, workspace.root)
         outcome = summary(edited)
-        tracker.metrics(tracker.run_id, {k: v for k, v in outcome.items() if isinstance(v, int | float)})
+        tracker.metrics(tracker.run_id, numbers(outcome))
         for path in edited.files:
             tracker.file(path, "videos")
     return {**outcome, "student": editor.origin, "mlflow_run_id": tracker.run_id}

@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from flows.track.mlflow_runs import COUNT
+
 if TYPE_CHECKING:
     from data_catalog.plan.plan import Plan
 
@@ -39,11 +41,11 @@ def flat_funnels(funnels: list[Document]) -> list[Document]:
 
 
 def funnel_metrics(funnels: list[Document]) -> dict[str, float]:
-    """Return metrics such as `funnel.zombie.kept`: the samples left by each step of each style, and its yield."""
+    """Return the samples left by each step of each style, such as `count/funnel.zombie.kept`, and its yield."""
     metrics: dict[str, float] = {}
     for funnel in funnels:
         name = f"funnel.{funnel['style']}"
-        metrics |= {f"{name}.{each['step'].replace(' ', '_')}": float(each["left"]) for each in funnel["steps"]}
+        metrics |= {f"{COUNT}{name}.{each['step'].replace(' ', '_')}": float(each["left"]) for each in funnel["steps"]}
         metrics[f"{name}.yield"] = float(funnel["yield"])
     return metrics
 

@@ -1,12 +1,13 @@
 """Students and datasets as documents: settings, measures, and their uses. Imports no engine."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from data_catalog.config.settings import Settings
-from data_catalog.products.keys import DATASET
+from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import check_name, give_name, names_of, read_exports
 from data_catalog.products.snapshot import MANIFEST, Snapshot, list_snapshots
 from data_catalog.products.students import adapted_styles, list_students, recorded_digest, student_entry
@@ -76,6 +77,15 @@ def _fields_of(section: str, recorded: Document) -> Document:
     """Return the recorded settings that belong to the section."""
     known = Settings().model_dump()[section]
     return {name: value for name, value in recorded.items() if name in known}
+
+
+def recorded_settings(workspace: Workspace, pins: Mapping[str, str]) -> Document:
+    """Return the sections of settings that a pinned student, else a pinned dataset, was made with, from its record."""
+    shelf = Shelf(workspace)
+    if STUDENT in pins:
+        return shelf.student_settings(pins[STUDENT])
+    snapshot = shelf.snapshots.get(pins.get(DATASET, ""))
+    return {} if snapshot is None else shelf.dataset_settings(snapshot, {})
 
 
 def describe_students(workspace: Workspace) -> Document:

@@ -10,9 +10,10 @@ from data_catalog.plan.plan import Plan
 from flows.ask.plan import open_plan
 from flows.run.engine import run_here
 from flows.run.history import RunNote, last_runs
+from flows.track.labels import Labels
 
 
-def retry(profile: str, overrides: list[str]) -> dict[str, Any]:
+def retry(profile: str, overrides: list[str], labels: Labels | None = None) -> dict[str, Any]:
     """Repeat the failed partitions of the profile's last failed run, with its settings and then `overrides`.
 
     What they need is made, too, and what the overrides outdate. All else that is outdated is left to the next `build`.
@@ -21,7 +22,7 @@ def retry(profile: str, overrides: list[str]) -> dict[str, Any]:
     parameters = dict(note.parameters)
     if note.flow == "build-dataset":  # the other flows are one partition each
         parameters["only"] = sorted(find_partitions(note, overrides))
-    outcome = run_here(note.flow, profile, [*note.overrides, *overrides], **parameters)
+    outcome = run_here(note.flow, profile, [*note.overrides, *overrides], labels, **parameters)
     return {"flow": note.flow, "retried": sorted(note.failed), **outcome}
 
 

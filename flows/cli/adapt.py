@@ -10,7 +10,8 @@ from data_catalog.config.names import check_slug
 from data_catalog.config.places import shown_path
 from flows.cli import screen
 from flows.cli.completion import complete_style
-from flows.cli.options import Force, Json, Overrides, Profile, StudentName
+from flows.cli.options import Force, Json, Overrides, Profile, RunName, RunNote, RunTags, StudentName
+from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -30,6 +31,9 @@ def adapt(
     prompt: Annotated[str | None, typer.Option(help="With --pairs: the edit, in words.")] = None,
     student: StudentName = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -42,7 +46,7 @@ def adapt(
         from flows.run.engine import run_here
 
         given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
-        outcome = run_here("adapt-style", profile, overrides or [], **given)
+        outcome = run_here("adapt-style", profile, overrides or [], labels=read_labels(name, note, tags), **given)
     screen.show(outcome, as_json, adapted_table)
 
 

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from flows.cli import screen
 from flows.cli.completion import complete_style
-from flows.cli.options import Force, Json, OtherDataset, Overrides, Profile, StudentName
+from flows.cli.options import Force, Json, OtherDataset, Overrides, Profile, RunName, RunNote, RunTags, StudentName
+from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -25,6 +26,9 @@ def baselines(
     dataset: OtherDataset = None,
     yes: Annotated[bool, typer.Option("--yes", help="Go on without a GPU in the paper world.")] = False,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -35,7 +39,9 @@ def baselines(
         from flows.run.engine import run_here
 
         given = {"student": student, "dataset": dataset, "portraits": portraits, "styles": named, "yes": yes}
-        outcome = run_here("baselines", profile, overrides or [], **given, force=force)
+        outcome = run_here(
+            "baselines", profile, overrides or [], labels=read_labels(name, note, tags), **given, force=force
+        )
     screen.show(outcome, as_json, show_table)
 
 

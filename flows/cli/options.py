@@ -39,6 +39,13 @@ Force = Annotated[
         autocompletion=completion.complete_partition,
     ),
 ]
+RunName = Annotated[
+    str | None, typer.Option("--name", metavar="TEXT", help="Name of the run in MLflow, instead of its settings.")
+]
+RunTags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Tag of the run in MLflow; may be repeated.")
+]
+RunNote = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Description of the run in MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What to change, in words.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="Picture of the change, instead of --prompt.")]

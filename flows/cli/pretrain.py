@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 
 from flows.cli import screen
-from flows.cli.options import Json, Overrides, Profile
+from flows.cli.options import Json, Overrides, Profile, RunName, RunNote, RunTags
+from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -18,6 +19,9 @@ def pretrain(
     exam: Annotated[bool, typer.Option("--exam", help="Only examine the present networks.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the recipe's.")] = None,
     into: Annotated[Path | None, typer.Option(help="A folder for the weights, instead of the project's own.")] = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -27,8 +31,8 @@ def pretrain(
         from flows.run.engine import run_here
 
         outcome = run_here(
-            "pretrain-embedded", profile, overrides or [], networks=networks, steps=steps,
-            into=None if into is None else str(into), exam_only=exam,
+            "pretrain-embedded", profile, overrides or [], labels=read_labels(name, note, tags), networks=networks,
+            steps=steps, into=None if into is None else str(into), exam_only=exam,
         )  # fmt: skip
     screen.show(outcome, as_json, show_exam)
 

@@ -19,11 +19,15 @@ from flows.cli.options import (
     OtherDataset,
     Overrides,
     Profile,
+    RunName,
+    RunNote,
+    RunTags,
     StudentName,
     same_settings,
 )
 from flows.cli.screen import Document, fields, line, next_steps, say, show_table
 from flows.lines import fitted
+from flows.track.labels import read_labels
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
 PREFECT_SAYS = re.compile(r"^Flow run encountered an exception: (UserError: )?")
@@ -36,6 +40,9 @@ app = typer.Typer(rich_markup_mode=None)
 def build(
     force: Force = None,
     cluster: Cluster = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -44,7 +51,14 @@ def build(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("build-dataset", profile, overrides or [], cluster=cluster, force=force)
+        outcome = run_here(
+            "build-dataset",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            cluster=cluster,
+            force=force,
+        )
     screen.show(outcome, as_json, partial(build_table, chosen=same_settings(profile, overrides)))
 
 
@@ -52,6 +66,9 @@ def build(
 def distill(
     dataset: DatasetName = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -60,7 +77,9 @@ def distill(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("distill", profile, overrides or [], dataset=dataset, force=force)
+        outcome = run_here(
+            "distill", profile, overrides or [], labels=read_labels(name, note, tags), dataset=dataset, force=force
+        )
     screen.show(outcome, as_json, partial(student_table, chosen=same_settings(profile, overrides)))
 
 
@@ -69,6 +88,9 @@ def evaluate(
     student: StudentName = None,
     dataset: OtherDataset = None,
     force: Force = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -77,7 +99,15 @@ def evaluate(
     with screen.only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here("evaluate", profile, overrides or [], student=student, dataset=dataset, force=force)
+        outcome = run_here(
+            "evaluate",
+            profile,
+            overrides or [],
+            labels=read_labels(name, note, tags),
+            student=student,
+            dataset=dataset,
+            force=force,
+        )
     screen.show(outcome, as_json, partial(evaluation_table, chosen=same_settings(profile, overrides)))
 
 
@@ -108,12 +138,19 @@ def run(
 
 
 @app.command()
-def retry(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
+def retry(
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
     """Run what failed in the last run, and what waited for it. Other partitions stay as they are."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
-        outcome = try_again(profile, overrides or [])
+        outcome = try_again(profile, overrides or [], read_labels(name, note, tags))
     screen.show(outcome, as_json, partial(outcome_table, chosen=same_settings(profile, overrides)))
 
 

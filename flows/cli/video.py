@@ -13,9 +13,13 @@ from flows.cli.options import (
     Profile,
     Prompt,
     Reference,
+    RunName,
+    RunNote,
+    RunTags,
     StudentName,
     check_one_asks,
 )
+from flows.track.labels import read_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +46,9 @@ def edit_video(
     ] = False,
     student: StudentName = None,
     style: AdaptedStyle = None,
+    name: RunName = None,
+    tags: RunTags = None,
+    note: RunNote = None,
     profile: Profile = "demo",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -55,6 +62,7 @@ def edit_video(
             "edit-video",
             profile,
             overrides or [],
+            labels=read_labels(name, note, tags),
             video=None if video is None else str(video),
             prompt=prompt,
             reference=None if reference is None else str(reference),

@@ -128,7 +128,7 @@ def publish_ablation(
     document = write_page(root / FOLDER, command, style, [base.styles for base in bases], bases[-1].settings, results)
     with tracked(workspace, "ablate") as (tracker, _):
         for name in ("styles", "pairs"):
-            tracker.table(document[name], f"{name}.json")
+            tracker.table(document[name], f"{name}.json", "value")
         files = [root / FOLDER / name for name in (PAGE, PICTURE, LOOKS_PICTURE)]
         for path in files:
             tracker.file(path)

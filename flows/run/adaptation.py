@@ -80,7 +80,8 @@ def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
     metrics = run.plan.catalog.read(entry).metrics
     run.tracker.tag("student.digest", document["student"])
     run.tracker.tag("adapted.style", document["style"])
-    run.tracker.table(document["curve"], "curve.json")
+    run.tracker.table(document["curve"], "curve.json", "seconds")
+    run.tracker.result(metrics)
     log_pictures(run, folder)
     return {
         "style": document["style"],

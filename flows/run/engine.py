@@ -19,6 +19,7 @@ from flows.run import first_look
 from flows.run.finished import finished
 from flows.run.history import last_runs
 from flows.track.addresses import shown
+from flows.track.labels import Labels, labelled
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,12 @@ FLOWS = {
 HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # flows with a deployment, and those without
 
 
-def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -> dict[str, Any]:
+def run_here(
+    name: str, profile: str, overrides: list[str], labels: Labels | None = None, **parameters: Any
+) -> dict[str, Any]:
     """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none.
+
+    labels: the user's name, note and tags of the run.
 
     A flow with nothing to do returns before anything is started: there is then no run of it in Prefect and MLflow.
     """
@@ -64,7 +69,8 @@ def run_here(name: str, profile: str, overrides: list[str], **parameters: Any) -
     run = plain if api_url is None else flow
     began = datetime.now(UTC).replace(microsecond=0)
     try:
-        done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+        with labelled(labels or Labels()):
+            done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
     except httpx.TransportError as error:
         if api_url is None or server.healthy(api_url):
             raise

@@ -2,13 +2,16 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_catalog.config.profiles import load_settings
+from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
+from flows.ask.shelf import compare_with_profile
 from flows.run import active
 from flows.run.active import ActiveNote, ActiveRun, Turn
 from flows.run.first_look import work_begins
@@ -28,6 +31,8 @@ from flows.track.prefect_pages import (
     show_tracked,
     show_waiting,
 )
+from tasks.dataset import recipe
+from tasks.distill import chosen_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,18 +42,27 @@ TELL_SECONDS = 60.0  # seconds between two messages about the same wait
 
 log = logging.getLogger(__name__)
 
+DIFFERENCES, LONGEST = 3, 48  # settings in the name of a run, and characters of each word there
+
 
 @contextmanager
 def tracked(
-    workspace: Workspace, flow: str, parameters: dict[str, Any] | None = None, turn: Turn | None = None
+    workspace: Workspace,
+    flow: str,
+    parameters: dict[str, Any] | None = None,
+    turn: Turn | None = None,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Tracker, ActiveNote]]:
     """Open MLflow's run of a flow and note it as active, once the data root is free; end both in every case.
+
+    made_with: sections of settings of what the run takes as it is, from its record.
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
     work_begins()
     root = workspace.root
-    tracker = Tracker(root, workspace.settings, flow, flow_run_id())
+    title = title_of(flow, parameters or {}, workspace.settings, made_with or {})
+    tracker = Tracker(root, workspace.settings, flow, flow_run_id(), title, made_with)
     own = None if tracker.is_own else shown(tracker.uri)
     end_left_runs(root, own, tracker.client)
     run = ActiveRun(
@@ -111,6 +125,21 @@ def mlflow_page(tracker: Tracker) -> str | None:
         service = find_service(tracker.root / "mlflow", "ui")
         base = service.url if service is not None else None
     return base and f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
+
+
+def title_of(flow: str, parameters: Mapping[str, Any], settings: Settings, made_with: Mapping[str, Any]) -> str:
+    """Return the name of a run: the flow, its style or prompt, and the settings that differ from the profile's own."""
+    asked = [parameters.get(name) for name in ("style", "styles", "prompt")]
+    words = [", ".join(each) if isinstance(each, list) else str(each) for each in asked if each]
+    chosen = recipe(settings) | {"distill": chosen_settings(settings)}
+    told = {**settings.model_dump(mode="json", exclude={"run"}), **chosen, **made_with}
+    sections = [*type(settings).model_fields]
+    found = compare_with_profile(told, load_settings(settings.profile))
+    found.sort(key=lambda each: -sections.index(each["setting"].partition(".")[0]))  # the last stage first
+    words += [f"{each['setting'].removeprefix('distill.')}={each['value']}" for each in found[:DIFFERENCES]]
+    if len(found) > DIFFERENCES:
+        words.append(f"and {len(found) - DIFFERENCES} more settings")
+    return " ".join([flow, *(word if len(word) <= LONGEST else f"{word[: LONGEST - 3]}..." for word in words)])
 
 
 def _keep_untold(note: ActiveNote, tracker: Tracker, ended: str, status: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from data_catalog.products.students import open_dataset, student_entry
 from data_catalog.store.catalog import Catalog
 from data_catalog.workspace import Workspace
 from flows.run.history import maker_of, note_maker
+from flows.track.mlflow_runs import numbers
+from flows.track.model_versions import log_measures
 from flows.track.prefect_pages import show_table
 from tasks.datasets.made import dataset_of, is_own, student_of
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from flows.run.run import FlowRun
 
 Pins = dict[str, str]
+
+HEADLINE = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
+GATES = ("edit", "score", "select", "teach")  # stages in which samples are rejected
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +118,8 @@ def publish_dataset(run: "FlowRun") -> Snapshot:
     run.snapshot = snapshot.folder
     samples = snapshot.samples(["key"]).num_rows
     run.tracker.dataset(run.settings.dataset.name, snapshot.digest, snapshot.folder, samples)
+    rejected = sum(step.entry.rejected for name in GATES for step in run.plan.by_stage[name] if step.entry)
+    run.tracker.result({"samples": samples, "yield": samples / max(samples + rejected, 1)})
     for name in ("README.md", "report.html"):
         run.tracker.file(snapshot.folder / name)
     _note_maker(run, "dataset", snapshot.digest)
@@ -125,10 +133,14 @@ def register_student(run: "FlowRun") -> TrainedStudent:
     run.check()
     folder, entry = run.folder("distill"), run.entry("distill")
     metrics = run.plan.catalog.read(entry).metrics
+    run.tracker.result(
+        {"samples": entry.samples} | {name: metrics.get(name) for name in ("loss", "val_l1", "val_lpips")}
+    )
     student = TrainedStudent(entry.digest, name_inputs(run), folder, metrics)
     log_pictures(run, folder)
     if run.results["distill"].tally.made:
         register(run.tracker, run.settings, run.plan.catalog, entry)
+    _note_maker(run, "distill", entry.digest)
     return student
 
 
@@ -147,6 +159,21 @@ def name_inputs(run: "FlowRun") -> str:
     return digest
 
 
+def log_judgement(run: "FlowRun", row: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Log the student's measures in this run, and with the run and the model version that have the student.
+
+    Measures on another dataset than the student's own stay with this run.
+    """
+    entry = run.entry("distill")
+    results = numbers({name: row.get(name) for name in HEADLINE} | {"speedup": found["speedup"]})
+    run.tracker.result(results)
+    learned_from = run.plan.catalog.read(entry).fingerprint_inputs.get("inputs", {}).get(DATASET)
+    if learned_from == run.entry("dataset").digest:
+        measures = {f"evaluate.student.{name}": value for name, value in numbers(row).items()}
+        tracker = run.tracker
+        tracker.tell("measures", lambda: log_measures(tracker.client, entry.digest, results, measures))
+
+
 def log_pictures(run: "FlowRun", folder: Path) -> None:
     """Copy a partition's pictures, which are small, into MLflow."""
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.gif")]):
@@ -159,6 +186,7 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     Returns what was found, its pictures aside: the rows of `table`, the same by style, intervals, the speedup; and the
     paths of the dataset's report and of the sheet of pictures.
     """
+    from tasks.evaluation.table import STUDENT as METHOD
     from tasks.reports.dataset import dataset_documents
 
     run.check()
@@ -166,12 +194,9 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     rows = found["table"]
     name_inputs(run)
-    run.tracker.table(rows, "table.json")
+    run.tracker.table(rows, "table.json", "method")
     show_table("evaluation", rows, "The student and its teachers, on held-out portraits and prompts")
-    for row in rows:
-        values = {k: v for k, v in row.items() if isinstance(v, int | float)}
-        method = row["method"].replace("+", "_").replace(" ", "_")
-        run.tracker.metrics(run.tracker.run_id, {f"evaluate.{method}.{name}": v for name, v in values.items()})
+    log_judgement(run, next(row for row in rows if row["method"] == METHOD), found)
     dataset = run.folder("dataset")
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder), as_latest=False)
     run.tracker.file(snapshot.folder / "report.html")

@@ -95,7 +95,7 @@ class Recording:
     def _end(self, state: str) -> None:
         note = self.note(state)
         note_run(self.plan.store.root, note)
-        self.tracker.metrics(self.tracker.run_id, {"seconds": note.seconds})
+        self.tracker.result({"seconds": note.seconds})
 
     def note(self, state: str) -> RunNote:
         """Return the note of this run for the list of last runs: enough to try again what failed in it."""
@@ -145,18 +145,18 @@ class StageRecording:
         catalog, root = self.recording.plan.catalog, self.recording.plan.store.root
         tally, made = result.tally, [step.entry for step in result.steps if step.made and step.entry]
         samples, rejected = sum(e.samples for e in made), sum(e.rejected for e in made)
+        measured = {"seconds": result.seconds, "yield": samples / max(samples + rejected, 1)}
         counts: dict[str, float] = {
-            "seconds": result.seconds,
             "partitions": len(result.steps),
             "partitions_run": tally.made,
             "partitions_cached": tally.cached,
             "partitions_failed": tally.failed + tally.blocked,
             "samples": samples,
             "rejected": rejected,
-            "yield": samples / max(samples + rejected, 1),
         }
         # Addresses are relative to the data root, which may be moved.
-        self._log.summary(counts, [(catalog.read(e), catalog.folder(e).relative_to(root).as_posix()) for e in made])
+        records = [(catalog.read(e), catalog.folder(e).relative_to(root).as_posix()) for e in made]
+        self._log.summary(measured, counts, records)
 
 
 def first_line(message: str) -> str:

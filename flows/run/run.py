@@ -20,6 +20,7 @@ from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
 from flows.ask.plan import PlanShape, open_plan, stage_rows
+from flows.ask.shelf import recorded_settings
 from flows.ask.unknown import tell_unknown
 from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
@@ -268,7 +269,7 @@ def open_run(
     turn = make_turn(workspace, flow)
     with (
         Workers(settings.run, root) as workers,
-        tracked(workspace, flow, parameters, turn) as (tracker, note),
+        tracked(workspace, flow, parameters, turn, recorded_settings(workspace, pins or {})) as (tracker, note),
     ):
         if turn.waited:  # the runs that it waited for have made some of it
             plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)

@@ -35,6 +35,7 @@ from flows.run.processes import (
 from flows.run.signals import saying_interruption
 from flows.track.addresses import check_prefect, host_of, shown
 from flows.track.mlflow_client import SQLITE, database_uri
+from flows.track.mlflow_database import newest_experiment
 
 log = logging.getLogger(__name__)
 
@@ -267,6 +268,13 @@ def mlflow_pages(root: Path) -> str:
     return start_mlflow(root).url
 
 
+def runs_page(root: Path, pages: str) -> str:
+    """Return the address of the table of runs. Without `workflowType`, MLflow opens its pages for GenAI."""
+    experiment = newest_experiment(root)
+    place = "experiments" if experiment is None else f"experiments/{experiment}/runs"
+    return f"{pages.rstrip('/')}/#/{place}?workflowType=machine_learning"
+
+
 def up(root: Path, take_over: bool = False) -> dict[str, str]:
     """Start server (unless the user has one), deployments and MLflow pages. Returns their addresses, and news."""
     from flows.track.mlflow_store import named_store
@@ -275,7 +283,8 @@ def up(root: Path, take_over: bool = False) -> dict[str, str]:
         named.check()
     api_url = users_api() or start_server(root)
     news = start_deployments(root, api_url, take_over)
-    found = {"prefect": shown(api_url).removesuffix("/api"), "mlflow": mlflow_pages(root)}
+    pages = mlflow_pages(root)
+    found = {"prefect": shown(api_url).removesuffix("/api"), "mlflow": pages, "runs": runs_page(root, pages)}
     return found | ({"note": news} if news else {})
 
 

@@ -65,6 +65,16 @@ def places(path: Path) -> list[str]:
     return sorted({text.removesuffix(ending) for (text,) in rows if text and text.endswith(ending)})
 
 
+def newest_experiment(root: Path) -> str | None:
+    """Return the id of the experiment that ran last in the database below this root; None where there is no run."""
+    path = database_path(root)
+    if not path.is_file():
+        return None
+    with _connected(path) as database:
+        newest = database.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC LIMIT 1").fetchone()
+    return str(newest[0]) if newest else None
+
+
 def look_at_locations(root: Path) -> list[str]:
     """List locations that MLflow would not find below this root: artifacts elsewhere, and models without files."""
     path = database_path(root)

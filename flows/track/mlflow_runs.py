@@ -6,10 +6,11 @@ store: MLflow gets each partition's address and digest. Reports and pictures are
 
 import json
 import logging
+import re
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from data_catalog.store.record import Record
 from flows.track.addresses import shown
+from flows.track.labels import given_labels
 from flows.track.mlflow_database import artifacts_uri
 from flows.track.mlflow_store import find_store
 from tasks.progress import Progress
@@ -32,6 +34,11 @@ log = logging.getLogger(__name__)
 
 DIGEST_LENGTH = 36  # MLflow's limit for a dataset's digest, characters; its source has the whole one
 BATCH = 100  # MLflow's limit for the parameters of one call
+# Metrics whose values over partitions are added; of the others the mean is taken.
+COUNTED = re.compile(r"(portraits|prompts|samples|camera)_.*|llm_tokens|pairs|held_out")
+RESULT, COUNT, FINAL = "abstract/", "count/", "final/"  # results sort before every stage, the first of which is `adapt`
+KIND, NOTE_CONTENT = "mlflow.experimentKind", "mlflow.note.content"
+ABOUT = "Runs of the profile {profile}. Sort by a metric under `abstract/` to find the best settings."
 NOTE = "stillroom.note"  # tag with the id of the run's note below the data root
 
 
@@ -57,9 +64,23 @@ class Tracker:
     from the first failure on nothing more is sent to it, and `finish` says what was not logged.
     """
 
-    def __init__(self, root: Path, settings: Settings, flow: str, prefect_run_id: str | None = None) -> None:
-        """Open the store; `begin` creates the run."""
+    def __init__(
+        self,
+        root: Path,
+        settings: Settings,
+        flow: str,
+        prefect_run_id: str | None = None,
+        title: str | None = None,
+        made_with: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open the store; `begin` creates the run.
+
+        title: words that tell the run from others.  made_with: sections of settings that stand in records of what
+        the run takes as it is, instead of those of `settings`.
+        """
         self.root, self.settings, self.flow, self.prefect_run_id = root, settings, flow, prefect_run_id
+        self.labels = given_labels()
+        self.title, self.made_with = self.labels.name or title or flow, dict(made_with or {})
         self.store = find_store(root, settings)
         self.uri, self.is_own = self.store.uri, self.store.is_own
         self.client = self.store.open_client()
@@ -80,10 +101,13 @@ class Tracker:
             tags["stillroom.prefect.flow_run_id"] = self.prefect_run_id
         if note:
             tags[NOTE] = note
-        document = self.settings.model_dump(mode="json")
+        if self.labels.note:
+            tags[NOTE_CONTENT] = self.labels.note
+        tags |= self.labels.tags
+        document = self.settings.model_dump(mode="json") | self.made_with
         with self.store.refusals():
             self.experiment_id = self._experiment(experiment_name(self.settings.profile))
-            self.run_id = self._create_run(self.flow, tags)
+            self.run_id = self._create_run(self.title, tags)
             self._log_params(self.run_id, flatten(document))
             self.client.log_dict(self.run_id, document, "settings.json")
         return self.run_id
@@ -93,7 +117,8 @@ class Tracker:
         if found is None:
             # Without a location, the artifacts of an sqlite store would go to the current folder.
             artifacts = artifacts_uri(self.root) if self.uri.startswith("sqlite") else None
-            return str(self.client.create_experiment(name, artifact_location=artifacts))
+            about = {KIND: "custom_model_development", NOTE_CONTENT: ABOUT.format(profile=self.settings.profile)}
+            return str(self.client.create_experiment(name, artifact_location=artifacts, tags=about))
         if found.lifecycle_stage == "deleted":
             restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
             raise UserError(
@@ -139,6 +164,10 @@ class Tracker:
         rows = [Metric(name, float(value), now, step) for name, value in values.items()]
         self.tell("metrics", lambda: self.client.log_batch(run_id, metrics=rows))
 
+    def result(self, values: Mapping[str, Any]) -> None:
+        """Log the numbers that runs are compared by; they come first among the metrics."""
+        self.metrics(self.run_id, {f"{RESULT}{name}": value for name, value in numbers(values).items()})
+
     def tag(self, name: str, value: str) -> None:
         self.tell("tags", lambda: self.client.set_tag(self.run_id, f"stillroom.{name}", value))
 
@@ -158,7 +187,7 @@ class Tracker:
         self.tell("ends", lambda: self.client.set_terminated(run_id, status))
 
     def dataset(self, name: str, digest: str, folder: Path, samples: int) -> None:
-        """Name the dataset in `folder` as an input of this run."""
+        """Name the dataset in `folder` as an input of this run, also in the run's name if that is our own."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         # Without links, as all addresses below the root are written: they follow it when it is moved.
@@ -168,10 +197,14 @@ class Tracker:
         given = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
         self.tell("datasets", lambda: self.client.log_inputs(self.run_id, given))
         self.tag("dataset.digest", digest)
+        if self.labels.name is None:
+            title = f"{self.title} {digest[:8]}"
+            self.tell("names", lambda: self.client.update_run(self.run_id, name=title))
 
-    def table(self, rows: list[dict[str, Any]], name: str) -> None:
-        """Log a table of the MLflow pages, from rows with equal keys."""
-        columns = {key: [row.get(key) for row in rows] for key in (rows[0] if rows else {})}
+    def table(self, rows: list[dict[str, Any]], name: str, first: str) -> None:
+        """Log a table of the MLflow pages, from rows with equal keys; `first` is its first column."""
+        names = sorted(rows[0] if rows else {}, key=lambda key: key != first)  # what was read from JSON is in ABC order
+        columns = {key: [row.get(key) for row in rows] for key in names}
         self.tell("tables", lambda: self.client.log_table(self.run_id, columns, name))
 
     def document(self, value: dict[str, Any], name: str, run_id: str | None = None) -> None:
@@ -198,24 +231,31 @@ class StageLog:
 
     def __init__(self, tracker: Tracker, stage: str, run_id: str) -> None:
         self.tracker, self.stage, self.run_id = tracker, stage, run_id
+        self.curves: set[str] = set()
 
     def hear(self, progress: Progress) -> None:
         """Log curve points and pictures of a running stage."""
         if progress.metrics:
+            self.curves |= progress.metrics.keys()
             self.tracker.metrics(self.run_id, progress.metrics, progress.step)
         for name, path in progress.pictures.items():
             self.tracker.file(path, f"pictures/{name}", self.run_id)
 
-    def summary(self, counts: dict[str, float], records: Iterable[tuple[Record, str]]) -> None:
-        """Log counts, rejections by reason, means of the stage's metrics, and each partition's address and digest."""
+    def summary(
+        self, measured: dict[str, float], counts: dict[str, float], records: Iterable[tuple[Record, str]]
+    ) -> None:
+        """Log what was measured of the stage, its counts, and each partition's address and digest.
+
+        Metrics of the records are measured, or counts; rejections by reason are counts.
+        """
         found = list(records)
-        values = dict(counts) | mean_metrics([record for record, _ in found])
-        for record, _ in found:
-            for reason, count in record.rejected.items():
-                name = f"rejected.{_metric_name(reason)}"
-                values[name] = values.get(name, 0) + count
-        self.tracker.metrics(self.run_id, values)
-        self.tracker.metrics(self.tracker.run_id, {f"{self.stage}.{name}": value for name, value in values.items()})
+        means, sums = summed_up([record for record, _ in found])
+        measured, counts = means | measured, sums | counts
+        own = {f"{FINAL if name in self.curves else ''}{name}": value for name, value in measured.items()}
+        self.tracker.metrics(self.run_id, own | {f"{COUNT}{name}": value for name, value in counts.items()})
+        above = {f"{self.stage}.{name}": value for name, value in measured.items()}
+        above |= {f"{COUNT}{self.stage}.{name}": value for name, value in counts.items()}
+        self.tracker.metrics(self.tracker.run_id, above)
         partitions = [
             {
                 "partition": r.partition,
@@ -252,16 +292,31 @@ def end_left_run(client: "MlflowClient", run_id: str, status: str = "KILLED") ->
             client.set_terminated(run.info.run_id, status)
 
 
-def mean_metrics(records: list[Record]) -> dict[str, float]:
-    """Each metric's mean over the partitions that have it, weighted by their samples."""
-    sums: dict[str, list[float]] = {}
+def summed_up(records: list[Record]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return means of the records' metrics over their partitions, weighted by samples, and sums of their counts."""
+    totals: dict[str, list[float]] = {}
+    sums: dict[str, float] = defaultdict(float)
     for record in records:
         weight = max(record.samples, 1)
         for name, value in record.metrics.items():
-            total = sums.setdefault(_metric_name(name), [0.0, 0.0])
+            if COUNTED.fullmatch(name):
+                sums[_metric_name(name)] += value
+                continue
+            total = totals.setdefault(_metric_name(name), [0.0, 0.0])
             total[0] += weight * value
             total[1] += weight
-    return {name: total / weight for name, (total, weight) in sums.items()}
+        for reason, count in record.rejected.items():
+            sums[f"rejected.{_metric_name(reason)}"] += count
+    return {name: total / weight for name, (total, weight) in totals.items()}, dict(sums)
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of the values that are numbers, which a metric has to be."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _metric_name(text: str) -> str:
@@ -270,8 +325,8 @@ def _metric_name(text: str) -> str:
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, or "unknown" outside a checkout."""
-    command = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
+    """The commit of the code that runs, with `-dirty` where a tracked file differs; "unknown" outside a checkout."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -6,9 +6,12 @@ stores other than an sqlite file are not read.
 
 import logging
 import sqlite3
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_catalog.config.errors import UserError
@@ -17,7 +20,11 @@ from data_catalog.config.settings import Settings
 from flows.track.addresses import shown
 from flows.track.mlflow_client import database_uri, sqlite_path
 from flows.track.mlflow_database import database_path
+from flows.track.mlflow_runs import RESULT
 from flows.track.mlflow_store import find_store, named_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +82,25 @@ def _find_database(root: Path, settings: Settings) -> Path | None:
         log.warning("models registered in %s are not looked up: it is no sqlite file", shown(given))
         return None
     return place if place.is_file() else None
+
+
+def log_measures(
+    client: "MlflowClient", student: str, results: Mapping[str, float], measures: Mapping[str, float]
+) -> None:
+    """Log measures of a student with each model version that has it, and with the run that logged that.
+
+    results: those that runs are compared by; the description of the version says them, too.
+    """
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    values = {**{f"{RESULT}{name}": value for name, value in results.items()}, **measures}
+    told = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
+    for each in client.search_model_versions(f"tags.`{TAG}` = '{student}'"):
+        model = each.source.removeprefix("models:/") if each.source.startswith("models:/m-") else None
+        rows = [Metric(name, value, now, 0, model_id=model, run_id=each.run_id) for name, value in values.items()]
+        client.log_batch(each.run_id, metrics=rows)
+        client.update_model_version(each.name, each.version, f"Student {student[:8]}, on held-out portraits: {told}")
 
 
 def move_alias(root: Path, settings: Settings, alias: str, student: str, before: str | None) -> list[str]:

@@ -20,6 +20,7 @@ from flows.track.mlflow_runs import Tracker
 from flows.track.student_model import COLUMNS
 from tasks.student.export import save_export
 
+NEWEST = "newest"  # alias of the version that was registered last; MLflow keeps `latest` to itself
 CODE = ("stillroom.py", "data_catalog", "models", "tasks")  # modules that the student's code imports
 NEEDS = (  # distributions that this code imports
     *("huggingface_hub", "mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml"),
@@ -42,7 +43,11 @@ def register(tracker: Tracker, settings: Settings, catalog: Catalog, entry: Entr
 
         def log_model() -> None:
             with mlflow.start_run(run_id=tracker.run_id):
-                log_student(export, code, entry.digest, name)
+                version = log_student(export, code, entry.digest, name).registered_model_version
+            about = f"Students of the profile {settings.profile}: `models:/{name}@{NEWEST}` is the one registered last."
+            tracker.client.update_registered_model(name, about)
+            tracker.client.set_registered_model_alias(name, NEWEST, version)
+            tracker.client.update_model_version(name, version, f"Student {entry.digest[:8]}, not evaluated yet")
 
         tracker.tell("registered models", log_model)
 

@@ -189,7 +189,7 @@ def align_pairs(pairs: list[Pair], book: dict[str, Any], settings: Settings) -> 
 def cut_pair(pair: Pair, detectors: Detectors, settings: Settings) -> tuple[Portrait, np.ndarray]:
     """The aligned portrait and its edited picture (H, W, 3) uint8, cut at the same place in any resolution."""
     rgb, edited = read_picture(pair.input, settings), read_picture(pair.edited, settings)
-    found, cropped, _ = locate(rgb, detectors, settings)
+    found, cropped = locate(rgb, detectors, settings)
     camera = np.asarray(found.camera, dtype=np.float32)
     portrait = Portrait(cut_out(rgb, found.crop, settings), camera, found.camera_source, cropped)
     try:

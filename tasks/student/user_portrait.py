@@ -14,7 +14,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.samples.images import Rejected, decode_image, decode_picture, read_image
 from models.faces import alignment
 from tasks import align
-from tasks.sources.photographs import DETECTOR, beyond_networks, detector_name, looks_for_faces
+from tasks.sources.photographs import DETECTOR, detector_name, looks_for_faces
 
 if TYPE_CHECKING:
     from models.faces.photo_faces import PhotoFace, PhotoFaces
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # A portrait that a user asks for is cut whatever its size and blur.
 ANY_FACE = {"min_face_px": 16, "max_blur": 1.0}
 SAME_FACE = 0.3  # of a face's size: two detectors that mean the same face differ by less, in practice by 0.1
+RENDERED = 5.5  # texture of procedural heads at most; of 78 the largest is 5.0, of 16 photographs the smallest 6.0
 ALIGNED_WITHIN = 0.03  # crop sides between the corners of a picture and of its crop; aligned ones stay below 0.01
 
 Picture = str | Path | bytes | np.ndarray | Image.Image
@@ -45,14 +46,6 @@ class Portrait(NamedTuple):
     cropped: bool  # False: the picture was aligned already
     faces: int = 1  # found in the picture: this is the largest
     strange: bool = False  # a photograph, to networks that know procedural heads only
-
-
-class Located(NamedTuple):
-    """Place of a portrait in a picture."""
-
-    found: align.Aligned
-    cropped: bool  # the portrait is less than the whole
-    strange: bool  # as in `Portrait`
 
 
 def read_picture(picture: Picture, settings: Settings) -> np.ndarray:
@@ -95,9 +88,17 @@ def find_detectors(settings: Settings) -> Detectors:
 
 def align_picture(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> Portrait:
     """Align a picture (H, W, 3) uint8 unless it is aligned; without a face, its middle square counts as aligned."""
-    found, cropped, strange = locate(rgb, detectors, settings)
-    picture = cut_out(rgb, found.crop, settings)
-    return Portrait(picture, found.camera, found.camera_source, cropped, found.faces, strange)
+    found, cropped = locate(rgb, detectors, settings)
+    portrait = cut_out(rgb, found.crop, settings)
+    strange = settings.world == "embedded" and measure_texture(portrait) > RENDERED
+    return Portrait(portrait, found.camera, found.camera_source, cropped, found.faces, strange)
+
+
+def measure_texture(rgb: np.ndarray) -> float:
+    """Median strength of the Laplacian of a portrait (H, W, 3) uint8, levels: a photograph has hardly an even place."""
+    grey = rgb.mean(axis=2)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float(np.median(np.abs(4 * grey[1:-1, 1:-1] - around)))
 
 
 def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
@@ -108,26 +109,26 @@ def find_crops(rgb: np.ndarray) -> list[np.ndarray]:
     return [detector.pose(face).crop for face in detector.find(rgb) if face.clear]
 
 
-def locate(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> Located:
-    """Find the portrait's place in a picture, with its camera.
+def locate(rgb: np.ndarray, detectors: Detectors, settings: Settings) -> tuple[align.Aligned, bool]:
+    """Return the portrait's place in a picture, with its camera, and whether it is less than the whole.
 
     Of several faces in a photograph it is the largest; a warning says so.
     """
     size = (rgb.shape[1], rgb.shape[0])
-    found, strange = align.assume_frontal(size), False
+    found = align.assume_frontal(size)
     if detectors.own is not None:
         try:
-            found, strange = _find_largest(rgb, detectors.own, detectors.photographs, settings)
+            found = _find_largest(rgb, detectors.own, detectors.photographs, settings)
         except align.Unusable as reason:
             log.warning("taken as aligned and frontal: %s", reason)
     cropped = not _covers(found.crop, size)
     # A picture that is aligned is not resampled: cutting it once more would only blur it.
-    return Located(found if cropped else found._replace(crop=align.middle_square(size)), cropped, strange)
+    return (found if cropped else found._replace(crop=align.middle_square(size))), cropped
 
 
 def _find_largest(
     rgb: np.ndarray, detector: align.Detector, photographs: PhotoFaces | None, settings: Settings
-) -> tuple[align.Aligned, bool]:
+) -> align.Aligned:
     if photographs is not None:
         return _find_in_any(rgb, detector, photographs, settings)
 
@@ -136,15 +137,14 @@ def _find_largest(
         return align.find_face(detector, rgb, settings.model_copy(update={"align": own}))
 
     try:
-        found = find("reject")
+        return find("reject")
     except align.SeveralFaces as several:
-        found = _tell_several(find("largest"), several.faces)
-    return found, beyond_networks(settings.world, settings.portraits.source)
+        return _tell_several(find("largest"), several.faces)
 
 
 def _find_in_any(
     rgb: np.ndarray, detector: align.Detector, photographs: PhotoFaces, settings: Settings
-) -> tuple[align.Aligned, bool]:
+) -> align.Aligned:
     """Find the face of a picture that may be a procedural head or a photograph, of which this detector knows nothing.
 
     Where the detector of photographs sees no face at the points that this one found, they are not a face's.
@@ -156,10 +156,10 @@ def _find_in_any(
         reason = error
     faces = [face for face in photographs.find(rgb) if face.clear]
     if faces and (points is None or not any(_is_of(points, face) for face in faces)):
-        return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces)), True
+        return _tell_several(align.fit_portrait(faces[0].five, settings), len(faces))
     if points is None:
         raise reason
-    return align.fit_portrait(points, settings), False
+    return align.fit_portrait(points, settings)
 
 
 def _is_of(points: np.ndarray, face: PhotoFace) -> bool:

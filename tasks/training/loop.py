@@ -15,6 +15,7 @@ from tasks.training.trainer import Trainer
 Measure = Callable[[], dict[str, float]]
 Draw = Callable[[Path, int], Path]
 OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
+FIRST_LOSS = "loss_of_triplanes"
 
 
 def course_of(settings: DistillSettings) -> Course:
@@ -53,10 +54,15 @@ def train(
             values = curve.point(step, measure() if look else {})
             pictures = {"samples": draw(working, step)} if look and main else {}
             if main and on_progress is not None:
-                on_progress(step, settings.iterations, values, pictures)
+                on_progress(step, settings.iterations, told(values), pictures)
             bar.set_postfix({"loss": f"{values['loss']:.4f}"})
         if main and (final or step % settings.checkpoint_every == 0):
             checkpoints.save(step)
     bar.close()
     trainer.finish()
     return curve
+
+
+def told(values: dict[str, float]) -> dict[str, float]:
+    """Name the loss of the first steps, which is of triplanes alone, as a series of its own."""
+    return values if "loss_view" in values else {FIRST_LOSS if n == "loss" else n: v for n, v in values.items()}

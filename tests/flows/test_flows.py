@@ -60,7 +60,7 @@ def built(stillroom: Run) -> Document:
 
 @pytest.fixture(scope="module")
 def distilled(stillroom: Run, built: Document) -> Document:
-    return stillroom("distill")
+    return stillroom("distill", "--name", "first", "--tag", "why=a test", "--note", "Nothing new.")
 
 
 def test_build_names_a_dataset_that_is_there(built: Document, root: Path) -> None:
@@ -109,10 +109,17 @@ def test_the_student_is_registered_with_signature_and_example(distilled: Documen
     assert model.saved_input_example_info is not None
     run = client.get_run(distilled["mlflow_run_id"])
     assert run.data.tags["stillroom.student.digest"] == distilled["student"]
+    named = (run.info.run_name, run.data.tags["why"], run.data.tags["mlflow.note.content"])
+    assert named == ("first", "a test", "Nothing new.")
+    registered = client.get_registered_model("stillroom-demo")
+    assert registered.aliases["newest"] == version.version
+    assert "stillroom-demo@newest" in registered.description
 
 
-def test_evaluate_fills_the_table_and_the_plan_is_empty(stillroom: Run, distilled: Document, root: Path) -> None:
-    evaluated = stillroom("evaluate")
+def test_evaluate_fills_the_table_and_the_plan_is_empty(
+    stillroom: Run, distilled: Document, root: Path, mlflow_uri: str
+) -> None:
+    evaluated = stillroom("evaluate", "--student", distilled["student"], "--set=distill.lr=0.5")
     assert {row["method"] for row in evaluated["table"]} == {"student", "editor+teacher", "no edit"}
     columns = {"method", "id", "clip", "three_d", "lpips", "seconds_per_image"}
     assert all(columns <= set(row) for row in evaluated["table"])
@@ -121,6 +128,12 @@ def test_evaluate_fills_the_table_and_the_plan_is_empty(stillroom: Run, distille
     assert all(row["run"] == row["maybe"] == 0 for row in stillroom("plan")["stages"])
     report = open_snapshot(root / "data", evaluated["dataset"]).folder / "report.html"
     assert "editor+teacher" in report.read_text(encoding="utf-8")
+    client = MlflowClient(tracking_uri=mlflow_uri)
+    examined, trained = (client.get_run(made["mlflow_run_id"]).data for made in (evaluated, distilled))
+    assert examined.params["distill.lr"] == trained.params["distill.lr"] != "0.5"  # the student's own
+    (own,) = [row for row in evaluated["table"] if row["method"] == "student"]
+    for name in ("abstract/id", "evaluate.student.id"):
+        assert examined.metrics[name] == trained.metrics[name] == pytest.approx(own["id"])
 
 
 def test_baselines_fill_the_papers_table_and_go_on_where_they_were(

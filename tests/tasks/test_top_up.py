@@ -319,8 +319,8 @@ def test_a_run_tops_up_and_tells_the_funnel(scene: Scene, mlflow_uri: str) -> No
     assert outcome["partitions_run"] == len(made)  # every one once; a selection that asked for more is not counted
     assert digests(quick_plan(scene)) == made
     metrics = run.tracker.client.get_run(run.tracker.run_id).data.metrics
-    assert metrics["funnel.zombie.kept"] >= 17
-    assert metrics["funnel.zombie.made"] > len(BLOCKS) * 7
+    assert metrics["count/funnel.zombie.kept"] >= 17
+    assert metrics["count/funnel.zombie.made"] > len(BLOCKS) * 7
     assert "funnels.json" in [artifact.path for artifact in run.tracker.client.list_artifacts(run.tracker.run_id)]
 
 

@@ -28,7 +28,7 @@ from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from data_catalog.workspace import Workspace
-from flows.ask.shelf import compare_with_profile, describe_datasets, describe_students, promote
+from flows.ask.shelf import compare_with_profile, describe_datasets, describe_students, promote, recorded_settings
 from flows.run.products import find_dataset, find_student
 from flows.track.model_versions import TAG, model_versions
 from tasks.stages import STAGES
@@ -97,6 +97,18 @@ def test_students_come_newest_first_with_the_settings_that_differ(shop: Workshop
     same = describe_students(Workspace.open("demo", [*profile_of(shop), "edit.steps=7", "distill.seed=3"]))["students"]
     assert same[0]["settings"] == []
     assert [row["setting"] for row in same[1]["settings"]] == ["edit.steps", "distill.seed"]
+
+
+def test_settings_of_a_run_are_those_of_the_student_or_the_dataset_that_it_takes(
+    shop: Workshop, pair: list[Entry]
+) -> None:
+    workspace = Workspace.open("demo", profile_of(shop))
+    of_student = recorded_settings(workspace, {STUDENT: pair[0].digest})
+    assert (of_student["distill"]["seed"], of_student["edit"]["steps"]) == (3, 7)
+    dataset = workspace.catalog.read(pair[0]).fingerprint_inputs["inputs"][DATASET]
+    of_dataset = recorded_settings(workspace, {DATASET: dataset})
+    assert (of_dataset["edit"]["steps"], "distill" in of_dataset) == (7, False)
+    assert recorded_settings(workspace, {}) == {}
 
 
 def test_what_a_record_leaves_out_has_the_default_on_both_sides() -> None:

@@ -168,8 +168,8 @@ def test_mlflow_gets_counts_yields_and_addresses_under_stable_keys(start: Start,
     client = MlflowClient(tracking_uri=mlflow_uri)
     parent = client.get_run(run.tracker.run_id)
     assert parent.data.params["edit.steps"] == str(run.settings.edit.steps)
-    assert parent.data.metrics["draw.samples"] == 12
-    assert parent.data.metrics["draw.rejected.too dark"] == 4
+    assert parent.data.metrics["count/draw.samples"] == 12
+    assert parent.data.metrics["count/draw.rejected.too dark"] == 4
     assert parent.data.metrics["draw.yield"] == 0.75
     assert parent.data.metrics["draw.darkness"] == 0.25
     children = client.search_runs([run.tracker.experiment_id], f"tags.`mlflow.parentRunId` = '{run.tracker.run_id}'")

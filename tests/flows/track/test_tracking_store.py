@@ -72,7 +72,7 @@ def write_run(root: Path, name: str) -> str:
     tracker.document({"name": name}, "note.json")
     tracker.dataset(f"faces of {name}", DIGEST, root / "datasets" / DIGEST[:16], 3)
     with tracker.stage("draw") as stage_log:
-        stage_log.summary({"seconds": 1.0}, [])
+        stage_log.summary({"seconds": 1.0}, {}, [])
     tracker.finish()
     model = tracker.client.create_logged_model(tracker.experiment_id, name, tracker.run_id)
     tracker.client.create_registered_model(name)

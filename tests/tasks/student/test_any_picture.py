@@ -8,11 +8,12 @@ import pytest
 from skimage import data
 
 from data_catalog.config.profiles import load_settings
+from flows.page.inputs import tell_alignment
 from models import procedural
 from models.faces import alignment
 from models.zoo import zoo
 from tasks import align
-from tasks.sources.photographs import kind_of_faces
+from tasks.sources.photographs import HEADS_ONLY, kind_of_faces
 from tasks.student.api import Student
 from tasks.student.companions import find_companions
 from tasks.student.user_portrait import align_picture, find_detectors, locate
@@ -52,6 +53,21 @@ def test_a_procedural_head_keeps_the_points_of_its_own_detector() -> None:
         own = align.fit_portrait(align.detect(detector, rgb, PROCEDURAL), PROCEDURAL)
         found, _ = locate(rgb, find_detectors(PROCEDURAL), PROCEDURAL)
         assert np.array_equal(found.camera, own.camera)
+
+
+def test_a_photograph_is_told_from_a_procedural_head_which_the_networks_know(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    student = Student(pupil.network(), find_companions(PROCEDURAL), PROCEDURAL)
+    heads = [procedural.raw_photo(seed).rgb for seed in range(4)]
+    with caplog.at_level(logging.WARNING):
+        assert not any(student.align(rgb).strange for rgb in heads)
+        assert HEADS_ONLY not in caplog.text
+        portraits = [student.align(data.astronaut()) for _ in range(2)]
+    assert all(portrait.strange for portrait in portraits)
+    assert caplog.text.count(HEADS_ONLY) == 1, "once a student"
+    assert HEADS_ONLY[1:] in tell_alignment(portraits[0], detects=True)
+    assert HEADS_ONLY[1:] not in tell_alignment(student.align(heads[0]), detects=True)
 
 
 def test_a_picture_without_a_face_says_that_it_counts_as_frontal(caplog: pytest.LogCaptureFixture) -> None:
