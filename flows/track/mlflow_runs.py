@@ -116,15 +116,16 @@ class Tracker:
     def adopt(self, run_id: str) -> bool:
         """Take the run that made a product for this one, which makes nothing: nothing more is logged to it.
 
-        Returns False where the store has no such run, or where the user wants a run with labels.
+        Returns False where the store has no such run any more, or where the user wants a run with labels.
         """
         from mlflow.exceptions import MlflowException
 
         try:
-            self.silent = self.labels == Labels() and self.client.get_run(run_id) is not None
+            kept = self.client.get_run(run_id).info.lifecycle_stage == "active"
         except MlflowException:
             return False
-        self.run_id = run_id if self.silent else ""
+        if kept and self.labels == Labels():
+            self.run_id, self.silent = run_id, True
         return self.silent
 
     def _experiment(self, name: str) -> str:

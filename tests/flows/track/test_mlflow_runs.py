@@ -121,9 +121,11 @@ def test_a_run_that_makes_nothing_is_the_one_that_made_the_product(tmp_path: Pat
     again.finish("FAILED")
     assert (again.run_id, read(tracker).metrics) == (tracker.run_id, {})
     assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
-    assert not again.adopt("0" * 32)  # of another store
+    assert not Tracker(tmp_path, Settings(), "distill").adopt("0" * 32)  # of another store
     with labelled(Labels("mine")):
         assert not Tracker(tmp_path, Settings(), "distill").adopt(tracker.run_id)
+    tracker.client.delete_run(tracker.run_id)
+    assert not Tracker(tmp_path, Settings(), "distill").adopt(tracker.run_id)
 
 
 def test_an_experiment_is_one_of_training(tracker: Tracker) -> None:
