@@ -10,9 +10,15 @@ from rich.console import Console
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
-from flows.baselines import check_device, choose_styles, find_absent
+from data_catalog.plan.plan import Plan, make_plan
+from data_catalog.store.record import Record
+from data_catalog.store.store import Store
+from flows.baselines import check_device, choose_styles, find_absent, seconds_left
 from flows.cli.baselines import show_table
 from models.zoo import zoo
+from tasks import dataset, distill
+from tasks.baselines.methods import STAGES
+from tests.worlds.declared import SOURCE, Workshop
 
 
 @pytest.fixture
@@ -86,3 +92,26 @@ def test_the_terminal_shows_a_steered_methods_clip_in_parentheses() -> None:
     assert text.count("0.7500") == 2
     assert "ours first by ID_t: opposite" in text
     assert "SPI + StyleGAN-NADA did not run: no generator: get it" in text
+
+
+def test_the_time_left_is_that_of_each_systems_own_records(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    shop.build(until="distill")
+    made = {key: shop.plan().steps[key].entry for key in ("dataset/all", "distill/all")}
+    pins = {key: entry.digest for key, entry in made.items() if entry is not None}
+    stages = (dataset.STAGE, distill.STAGE, STAGES["pti-styleclip"], STAGES["ours"])
+
+    def plan() -> Plan:
+        return make_plan(stages, shop.settings, Store(shop.root), ["zombie"], [], str, pins=pins, source=SOURCE)
+
+    assert seconds_left(plan(), ["pti-styleclip", "ours"]) is None, "never run"
+    step = plan().by_stage[STAGES["pti-styleclip"].name][0]
+    inputs = plan().now(step) | {"settings": plan().now(step)["settings"] | {"world": "another"}}
+    record = Record(
+        partition=step.key, stage=step.partition.stage, version=1, fingerprint="f" * 64, fingerprint_inputs=inputs,
+        digest="", files={}, samples=8, seconds=100.0,
+    )  # fmt: skip
+    store = Store(shop.root)
+    store.commit(store.begin(step.partition, record.fingerprint), record)
+    assert seconds_left(plan(), ["pti-styleclip"]) == pytest.approx(100.0)  # 4 portraits, by words and by a picture
+    assert seconds_left(plan(), ["pti-styleclip", "ours"]) is None
