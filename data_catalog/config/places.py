@@ -28,6 +28,18 @@ def data_root() -> Path:
     return root
 
 
+def looked_in(root: Path, hint: str) -> dict[str, str]:
+    """Return fields and hint of a message about something that is not in the data root: which it is, and why.
+
+    hint: the next step where the data root is there; else it is likely that another one is meant.
+    """
+    if root.is_dir():
+        return {"root": str(root), "hint": hint}
+    why = "of STILLROOM_DATA" if os.environ.get("STILLROOM_DATA") else "below the current folder"
+    hint = f"export STILLROOM_DATA=/path/to/data, the data root of your project; here: {hint}"
+    return {"root": f"{root}, {why}, is not there", "hint": hint}
+
+
 def read_argument(text: str) -> str:
     """Return an argument of the command line as UTF-8, which a locale such as C reads otherwise."""
     try:

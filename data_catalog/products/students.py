@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import looked_in
 from data_catalog.products.keys import DATASET, STUDENT
 from data_catalog.products.names import LATEST, read_names
 from data_catalog.products.snapshot import MANIFEST, SAMPLES, Snapshot, open_snapshot
@@ -55,7 +56,7 @@ def student_entry(catalog: Catalog, student: str = LATEST) -> Entry:
     if student in names:
         message = f"the student named '{student}', {digest[:16]}, is no longer in the store"
     hint = "stillroom students lists them" if students else "stillroom distill"
-    raise UserError(message, names=named, students=known, hint=hint)
+    raise UserError(message, names=named, students=known, **looked_in(catalog.store.root, hint))
 
 
 def learned_from(catalog: Catalog, student: Entry) -> Entry | None:

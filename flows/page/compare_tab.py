@@ -19,7 +19,7 @@ from flows.page.inputs import (
     tell_alignment,
     tell_notes,
     turn_sliders,
-    warn_of_no_face,
+    warn_of,
 )
 from flows.page.shelf import Shelf
 
@@ -93,7 +93,7 @@ def compare_students(
     told = " ".join([told, *tell_notes(editor, prompt)])
     if a == b:
         told += " Both are the same student: choose another, or train one with stillroom distill."
-    warned = warn_of_no_face(heads[0].portrait, detects)
+    warned = warn_of(heads[0].portrait, detects)
     return heads, stills, turn_both(heads, stills, yaw_deg, pitch_deg), figures.note(told), warned, ""
 
 

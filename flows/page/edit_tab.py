@@ -19,7 +19,7 @@ from flows.page.inputs import (
     tell_alignment,
     tell_notes,
     turn_sliders,
-    warn_of_no_face,
+    warn_of,
 )
 from flows.page.saving import BUTTONS, save_file
 from flows.page.shelf import Shelf
@@ -106,7 +106,7 @@ def edit_portrait(
     told = tell(head.portrait, detects, seconds, head.seconds, rendering)
     still = figures.figure(head.portrait.rgb, "portrait") + figures.figure(edited, "edited portrait")
     told = " ".join([told, *notes])
-    return head, view, depth, still, figures.note(told), "", warn_of_no_face(head.portrait, detects), ""
+    return head, view, depth, still, figures.note(told), "", warn_of(head.portrait, detects), ""
 
 
 def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tuple[Any, Any, Any]:
@@ -119,8 +119,10 @@ def turn_head(head: "Portrait3D | None", yaw_deg: float, pitch_deg: float) -> tu
 
 
 def tell(portrait: "Portrait", detects: bool, seconds: float, triplane: float, view: float) -> str:
-    """Describe the times, and the alignment of the portrait."""
-    return (
-        f"Portrait to picture {seconds:.2f} s, of which the triplane {triplane:.2f} s, "
-        f"once for a portrait and prompt; each view {view:.2f} s. {tell_alignment(portrait, detects)}"
-    )
+    """Describe the times, and the alignment of the portrait. triplane: seconds that making it took, now or before."""
+    if triplane < seconds:
+        made = f"of which the triplane {triplane:.2f} s, once for a portrait and prompt"
+    else:
+        made = "with the triplane of an earlier edit"
+    told = tell_alignment(portrait, detects)
+    return f"Portrait to picture {seconds:.2f} s, {made}; each view {view:.2f} s. {told}"

@@ -206,15 +206,7 @@ def tell_notes(editor: "Student", prompt: str | None) -> list[str]:
 
 
 def tell_alignment(portrait: "Portrait", detects: bool) -> str:
-    """Describe how a portrait was aligned, and whether it is a photograph that the networks do not know.
-
-    detects: whether there is a face detector.
-    """
-    strange = f" {HEADS_ONLY[0].upper()}{HEADS_ONLY[1:]}." if portrait.strange else ""
-    return f"{_tell_cut(portrait, detects)}{strange}"
-
-
-def _tell_cut(portrait: "Portrait", detects: bool) -> str:
+    """Describe in a sentence how a portrait was aligned.  detects: whether there is a face detector."""
     if not detects:
         return f"{NO_DETECTOR}."
     if portrait.camera_source == "assumed_frontal":
@@ -224,9 +216,11 @@ def _tell_cut(portrait: "Portrait", detects: bool) -> str:
     return "The portrait was cut out and aligned first." if portrait.cropped else "The portrait was aligned already."
 
 
-def warn_of_no_face(portrait: "Portrait", detects: bool) -> str:
-    """Return a warning for a portrait in which a detector found no face."""
-    return figures.warning(NO_FACE) if detects and portrait.camera_source == "assumed_frontal" else ""
+def warn_of(portrait: "Portrait", detects: bool) -> str:
+    """Return a warning for a picture without a face, or of a kind that the networks do not know."""
+    if detects and portrait.camera_source == "assumed_frontal":
+        return figures.warning(NO_FACE)
+    return figures.warning(f"{HEADS_ONLY[0].upper()}{HEADS_ONLY[1:]}.") if portrait.strange else ""
 
 
 def turn_sliders(name: str) -> tuple[gr.Slider, gr.Slider]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import looked_in
 from data_catalog.products.snapshot import list_snapshots
 from data_catalog.workspace import Workspace
 from flows.page.shelf import Shelf
@@ -52,7 +53,7 @@ def prepare(host: str, port: int | None, workspace: Workspace, student: str | No
         raise UserError("the page needs Gradio", hint="pip install 'stillroom[serve]'")
     choices, datasets = Shelf(workspace, student).choices(), len(list_snapshots(workspace.root))
     if not choices and not datasets:
-        raise UserError("there is no student and no dataset yet", root=workspace.root, hint="make demo")
+        raise UserError("there is no student and no dataset yet", **looked_in(workspace.root, "make demo"))
     address, port = resolve(host), port or free_port(PORT)
     if not address.is_loopback:
         log.warning(

@@ -88,9 +88,8 @@ def noted(root: Path, run: ActiveRun, turn: "Turn | None" = None) -> Iterator[Ac
     path = root / FOLDER / f"{run.flow}-{uuid.uuid4().hex[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(_lock(path)):  # lock first: a note without a held lock means a dead process
-        note = ActiveNote(path, run) if turn is None else turn.take(root, path, run)
         try:
-            yield note
+            yield ActiveNote(path, run) if turn is None else turn.take(root, path, run)
         finally:
             if run.ended is None:
                 path.unlink(missing_ok=True)
@@ -112,7 +111,7 @@ class Turn:
         from filelock import FileLock
 
         while True:
-            with FileLock(root / FOLDER / "turn.lock"):  # no other run begins between the look and the note
+            with FileLock(root / FOLDER.parent / "turn.lock"):  # no other run begins between the look and the note
                 before = next((other for other in running(root) if self._waits_for(other)), None)
                 if before is None:
                     run.began = now()

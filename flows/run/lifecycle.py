@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
@@ -52,10 +53,12 @@ def tracked(
     parameters: dict[str, Any] | None = None,
     turn: Turn | None = None,
     made_with: Mapping[str, Any] | None = None,
+    made_by: str | None = None,
 ) -> Iterator[tuple[Tracker, ActiveNote]]:
     """Open MLflow's run of a flow and note it as active, once the data root is free; end both in every case.
 
-    made_with: sections of settings of what the run takes as it is, from its record.
+    made_with: sections of settings of what the run takes as it is, from its record.  made_by: MLflow's run that made
+    the product, where there is nothing to make; there is then no second run of it.
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
@@ -78,7 +81,8 @@ def tracked(
     # Until MLflow knows of the end: a second signal may come before that.
     with active.noted(root, run, turn or make_turn(workspace, flow)) as note:
         try:
-            note.logged_as(tracker.begin(note.id))  # the note first: a run without one would stay for ever
+            if made_by is None or not tracker.adopt(made_by):
+                note.logged_as(tracker.begin(note.id))  # the note first: a run without one would stay for ever
             page = mlflow_page(tracker)
             show_tracked(page)
             yield tracker, note
@@ -120,8 +124,10 @@ def make_turn(workspace: Workspace, flow: str) -> Turn:
 
 def mlflow_page(tracker: Tracker) -> str | None:
     """Return the address of the run's page; None where MLflow's pages are not up."""
-    base = shown(tracker.uri) if tracker.uri.startswith("http") else None
-    if base is None and tracker.is_own:
+    parts, base = urlsplit(tracker.uri), None
+    if parts.scheme in ("http", "https"):  # a link without the password
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    elif tracker.is_own:
         service = find_service(tracker.root / "mlflow", "ui")
         base = service.url if service is not None else None
     return base and f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"

@@ -191,16 +191,18 @@ async def _register_anew(runner: Any, ready: Path) -> None:
 
 async def register_all(runner: Any) -> tuple[list[Any], str]:
     """Register what prefect.yaml says, and remove what it no longer says. Returns the ids, and lines for the user."""
-    deployed, ids, earlier, kept = await read_deployments(), [], set(), []
+    deployed, ids, earlier, kept, pools = await read_deployments(), [], set(), [], set()
     for each in deployed:
         deployment_id, before = await register(runner, each.given)
         ids.append(deployment_id)
         if before is not None:
             earlier |= {before.path} - {None, str(PROJECT)}
+            pools |= {before.work_pool_name} - {None}
             kept += [each.label] if before.schedules and "schedules" not in each.given else []
     places, gone = ", ".join(sorted(map(str, earlier))), await remove_others(ids)
     lines = [
         f"deployments registered for {PROJECT}, no longer for {places}" * bool(places),
+        f"taken from the work pool {', '.join(sorted(pools))}: prefect deploy puts them back" * bool(pools),
         f"no longer in prefect.yaml, and removed: {', '.join(gone)}" * bool(gone),
         f"keeping schedules made on Prefect's pages: {', '.join(kept)}    (schedules: [] removes them)" * bool(kept),
         tell_left_out(deployed),

@@ -52,7 +52,8 @@ def _watch(run_id: UUID, page: str, say: Callable[[str], None]) -> Any:
         if state is not None and state.name != told:
             told = state.name
             message = (state.message or "").partition("\n")[0]
-            say(str(told).lower() + (f": {message}" if message and not state.is_completed() else ""))
+            is_said = state.is_completed() or state.is_running()  # by the outcome, and by a line of the log
+            say(str(told).lower() + (f": {message}" if message and not is_said else ""))
         if state is not None and state.is_final():
             return run
         time.sleep(POLL_SECONDS)

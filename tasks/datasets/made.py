@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_catalog.config.errors import UserError
+from data_catalog.config.places import looked_in
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.plan.reasons import differences
@@ -108,7 +109,7 @@ def _newest(
             return entry
         others.append((differs, entry))
     if not others:
-        raise UserError(f"there is no {what} yet", root=catalog.store.root, hint=f"stillroom {command}")
+        raise UserError(f"there is no {what} yet", **looked_in(catalog.store.root, f"stillroom {command}"))
     differs, nearest = min(others, key=lambda each: len(each[0]))
     digest = snapshot_digest(catalog.folder(nearest)) if key == DATASET else nearest.digest
     more = f"; and {len(differs) - DIFFERENCES_SHOWN} more" if len(differs) > DIFFERENCES_SHOWN else ""

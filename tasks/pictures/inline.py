@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
+from data_catalog.samples.encoding import encode_png
+
+THUMBNAIL_PX = 192  # longest side
 MAX_CELL_PX = 192  # pixels; larger pictures would only make the page heavy
 WEBP_QUALITY = 92
+
+log = logging.getLogger(__name__)
 
 
 def make_strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -41,6 +47,19 @@ def colour_depth(depth: np.ndarray) -> np.ndarray:
 def embed_picture(picture: np.ndarray) -> str:
     """A data URI of a picture (H, W, 3) uint8."""
     return data_uri(encode_webp(picture))
+
+
+def thumbnail(draw: Callable[[], np.ndarray]) -> bytes | None:
+    """Return a small PNG of a picture (H, W, 3) uint8 for a notebook; None where it cannot be drawn."""
+    try:
+        picture = draw()
+        scale = min(1.0, THUMBNAIL_PX / max(picture.shape[:2]))
+        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+        shown = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+        return encode_png(np.asarray(shown))
+    except Exception as error:  # a notebook that shows a value must not stop for its picture
+        log.warning("there is no picture of it: %s: %s", type(error).__name__, error)
+        return None
 
 
 def encode_webp(picture: np.ndarray) -> bytes:

@@ -6,13 +6,11 @@ import functools
 import json
 import logging
 import re
-import ssl
 import time
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -37,6 +35,7 @@ from tasks.student.companions import (
     save_companions,
     tell_without,
 )
+from tasks.student.hub import download
 from tasks.student.known_prompts import known_prompts
 from tasks.student.portrait3d import Portrait3D
 from tasks.student.user_portrait import Detectors, Picture, Portrait, align_picture, read_picture
@@ -57,8 +56,7 @@ CARD = TEMPLATES / "student_card.md.j2"
 HEADS_KEPT = 16  # edited heads in the cache, the newest
 PROMPTS_KEPT = 64
 SHOWN_PROMPT = 60  # characters
-HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-HUB_SECONDS = 5.0  # seconds to wait for an answer of the hub
+DIGEST, SHORT = re.compile("[0-9a-f]{64}"), 16  # a digest, and its characters on the screen
 OF_THE_HUB = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 PAPER = "https://arxiv.org/abs/2402.14000"
 
@@ -85,7 +83,14 @@ class Student(
     paper_url=PAPER,
     model_card_template=CARD.read_text(encoding="utf-8"),
 ):
-    """A trained student, ready to edit. Safe to share between threads that only edit and render."""
+    """A trained student, ready to edit. Safe to share between threads that only edit and render.
+
+    >>> from stillroom import Student
+    >>> student = Student.load("my-student")  # an exported folder; without a name, the one of the default settings
+    >>> head = student.edit("portrait.png", "turn her into a bronze statue")
+    >>> head.render(yaw=0.3).size
+    (64, 64)
+    """
 
     def __init__(self, network: Network, companions: Companions, settings: Settings) -> None:
         self.network = network
@@ -100,6 +105,20 @@ class Student(
         # Warnings about a text prompt, logged once: a part that is not read, words that are not known.
         self.notes = functools.lru_cache(PROMPTS_KEPT)(self._warn)
         self._tokens = functools.lru_cache(PROMPTS_KEPT)(self._compute_tokens)
+
+    def __repr__(self) -> str:
+        world, size, device = self.settings.world, self.settings.align.size, self.settings.run.device
+        known = f", knows {', '.join(self.prompts)}" if self.prompts else ""
+        return f"Student({self._name()}, {world} world, {size} px, {device}{known})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: the student, and a prompt to try for each style that it knows."""
+        known = [f"<tr><td>{escape(style)}</td><td>{escape(text)}</td></tr>" for style, text in self.prompts.items()]
+        head = f"<b>student {escape(self._name())}</b>, {self.settings.world} world, {self.settings.align.size} px"
+        return f"<p>{head}</p><table><tr><th>style</th><th>prompt</th></tr>{''.join(known)}</table>"
+
+    def _name(self) -> str:
+        return self.origin[:SHORT] if DIGEST.fullmatch(self.origin) else self.origin or "of this process"
 
     @classmethod
     def load(
@@ -249,9 +268,10 @@ class Student(
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **given: Any) -> Self:
-        """Load an exported student from a folder, or from the Hugging Face hub as ORG/NAME.
+        """Load an exported student from a folder, or from the Hugging Face hub or its cache as ORG/NAME.
 
-        given: as for `huggingface_hub.ModelHubMixin`; `device` beside it.
+        given: revision, cache_dir, token, local_files_only, force_download, as for `huggingface_hub.ModelHubMixin`;
+        `device` beside them.
         Raises UserError where there is none, and after some seconds where the hub does not answer.
         """
         name = str(pretrained_model_name_or_path)
@@ -356,33 +376,6 @@ def check_device(device: str) -> None:
 
     if (problem := device_problem(device)) is not None:
         raise UserError(f"the device {device} cannot be used", found=problem, hint="cpu works everywhere")
-
-
-def download(name: str, **given: Any) -> Path:
-    """Download an exported student from the hub, unless it is in its cache. Returns the folder."""
-    hint = "a folder that `stillroom export FOLDER` has written, or ORG/NAME on the Hugging Face hub"
-    if not HUB_NAME.fullmatch(name):
-        raise UserError("there is no exported student here", folder=name, hint=hint)
-    from huggingface_hub import constants, snapshot_download
-
-    if not _answers(constants.ENDPOINT):  # the library would try for minutes
-        given["local_files_only"] = True
-    try:
-        return Path(snapshot_download(name, etag_timeout=HUB_SECONDS, **given))
-    except Exception as error:  # of the hub, of the web, or of what the cache is written with
-        said = " ".join(str(error).split())
-        raise UserError(f"the student {name} cannot be loaded from the hub", says=said, hint=hint) from error
-
-
-def _answers(address: str) -> bool:
-    """Whether a server answers, with whatever: its client knows more of rights and certificates."""
-    try:
-        urlopen(address, timeout=HUB_SECONDS).close()
-    except HTTPError:
-        return True
-    except (OSError, ValueError) as error:
-        return isinstance(getattr(error, "reason", None), ssl.SSLError)
-    return True
 
 
 def find_student(catalog: Catalog, student: str | Path | None, settings: Settings) -> Entry:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from tasks.pictures.inline import thumbnail
 from tasks.pictures.video import FPS, write_video
 from tasks.student.mesh import extract_mesh, write_mesh
 from tasks.student.user_portrait import Portrait
@@ -29,9 +30,14 @@ TURN_SECONDS = 3
 SURFACE = 1 / 32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Portrait3D:
-    """Head that is edited once and viewed from anywhere.
+    """Head that is edited once and viewed from anywhere. A notebook shows the edited portrait.
+
+    >>> head = student.edit("portrait.png", "turn her into a bronze statue")
+    >>> head.render(yaw=0.3, pitch=0.1).save("side.png")
+    >>> head.save_mesh("head.ply").name
+    'head.ply'
 
     triplane: (1, 3*C, h, w).  portrait: the input, aligned.  seconds: what making the triplane took.
     Angles are radians, 0 is frontal: yaw > 0 moves the camera to the viewer's right, pitch > 0 up.
@@ -41,6 +47,13 @@ class Portrait3D:
     triplane: Tensor
     portrait: Portrait
     seconds: float
+
+    def __repr__(self) -> str:
+        channels, height, width = self.triplane.shape[1:]
+        return f"Portrait3D(triplane {channels}x{height}x{width}, {self.seconds:.3f} s, of {self.portrait!r})"
+
+    def _repr_png_(self) -> bytes | None:
+        return thumbnail(lambda: np.asarray(self.own_view()))
 
     def render(self, yaw: float = 0.0, pitch: float = 0.0) -> Image.Image:
         """Render the head from a camera on the orbit; the triplane stays the same."""

@@ -14,6 +14,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.samples.images import Rejected, decode_image, decode_picture, read_image
 from models.faces import alignment
 from tasks import align
+from tasks.pictures.inline import thumbnail
 from tasks.sources.photographs import DETECTOR, detector_name, looks_for_faces
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ class Detectors(NamedTuple):
 
 
 class Portrait(NamedTuple):
-    """An aligned portrait."""
+    """An aligned portrait. A notebook shows its picture.
+
+    >>> student.align("portrait.png")
+    Portrait(64x64 px, camera pnp, cut out)
+    """
 
     rgb: np.ndarray  # (H, W, 3) uint8
     camera: np.ndarray  # (25,) label
@@ -46,6 +51,14 @@ class Portrait(NamedTuple):
     cropped: bool  # False: the picture was aligned already
     faces: int = 1  # found in the picture: this is the largest
     strange: bool = False  # a photograph, to networks that know procedural heads only
+
+    def __repr__(self) -> str:
+        height, width = self.rgb.shape[:2]
+        how = "cut out" if self.cropped else "aligned already"
+        return f"Portrait({width}x{height} px, camera {self.camera_source}, {how})"
+
+    def _repr_png_(self) -> bytes | None:
+        return thumbnail(lambda: self.rgb)
 
 
 def read_picture(picture: Picture, settings: Settings) -> np.ndarray:

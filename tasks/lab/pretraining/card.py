@@ -77,8 +77,7 @@ ABOUT = {
         "Generator (EG3D, small) and its encoder to w+",
         f"plain heads of {recipes.PEOPLE} people from four cameras each. z is a person's parameters, so that no "
         "adversary is needed; the teacher's triplanes and renderer are where it starts.",
-        "It knows plain heads only, and draws them soft: where z alone draws, glasses, beards and rare hair are "
-        "missing.",
+        "It knows plain heads only. Rare hair and the rims of hair are soft where z alone draws.",
     ),
     "perceptual": About(
         "LPIPS (SqueezeNet)",

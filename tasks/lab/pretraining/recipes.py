@@ -106,7 +106,9 @@ def write_digests(weights: Path | None = None) -> dict[str, str]:
         if folder.exists():
             digests[name] = zoo.files_digest(folder)
             line = f"  {name}: {{path: {entry['path']}"
-            rows = [f"{line}, sha256: {digests[name]}}}" if row.startswith(line) else row for row in text.splitlines()]
+            entry_now = f"{line}, sha256: {digests[name]}}}"
+            # What stands behind an entry is a note of people.
+            rows = [entry_now + row.partition("}")[2] if row.startswith(line) else row for row in text.splitlines()]
             text = "\n".join(rows) + "\n"
     registry.write_text(text, encoding="utf-8")
     return digests

@@ -113,6 +113,19 @@ def test_what_the_file_no_longer_says_no_longer_holds(say: Say) -> None:
     assert read().schedules == []
 
 
+def test_a_deployment_on_a_work_pool_is_taken_from_it_and_it_is_said(say: Say) -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+
+    say(ENTRY)
+    register()
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="theirs", type="process"), overwrite=True)
+        client.update_deployment(read().id, DeploymentUpdate(work_pool_name="theirs"))
+    assert read().work_pool_name == "theirs"
+    assert register()[1] == "taken from the work pool theirs: prefect deploy puts them back"
+    assert read().work_pool_name is None
+
+
 def test_a_deployment_of_another_tool_stays(say: Say) -> None:
     from prefect import flow
 

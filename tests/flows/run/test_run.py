@@ -22,6 +22,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from data_catalog.plan.plan import make_plan
+from data_catalog.store.record import Record
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from data_catalog.store.store import Store
 from flows.ask.plan import stage_rows
@@ -99,6 +100,20 @@ def test_a_second_run_makes_nothing(start: Start) -> None:
     outcome = second.conclude()
     assert (outcome["partitions_run"], outcome["partitions_cached"]) == (0, 5)
     assert outcome["rejected"] == 4
+
+
+def test_a_worker_is_at_a_job_from_when_it_is_free_to_its_end(start: Start) -> None:
+    run = start()
+    stage, jobs = run.plan.stages[0], {job.key: job for job in run.plan.resolve("draw")}
+    pieces = [(piece.since, list(piece.outcomes)) for piece in run.fan_out.pieces(stage, jobs)]
+    (since,) = {given for given, _ in pieces}
+    spans = sorted(outcome.span or (0.0, 0.0) for _, outcomes in pieces for outcome in outcomes)
+    ends = [end for _, end in spans]
+    assert len(spans) == len(STYLES) * len(BLOCKS)
+    assert spans[0][0] == since
+    assert all(began < end <= time.time() for began, end in spans)
+    assert all(began == since or began in ends for began, _ in spans)  # without a gap
+    assert isinstance(pieces[0][1][0].value, Record)
 
 
 def test_a_failed_partition_blocks_only_what_needs_it(start: Start) -> None:

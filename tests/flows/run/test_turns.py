@@ -63,6 +63,7 @@ def test_a_run_waits_for_the_one_in_work_and_names_it_once(
         assert [run.flow for run in active.running(tmp_path)] == [first]
     thread.join(30)
     assert began.is_set()
+    assert list((tmp_path / active.FOLDER).iterdir()) == []
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(f"waiting for {first} demo at edit, process ")
     assert said[0].endswith("--set run.wait=false runs beside it")

@@ -56,7 +56,7 @@ def test_states_and_our_lines_are_said_once_and_those_of_subflows_too(run_id: UU
             write(run_id, "portraits  4 made")
         elif line == "portraits  4 made":
             become(run_id, Running(name="Waiting", message="waiting for distill demo"))
-        elif line.startswith("waiting"):
+        elif line == "waiting":
             with get_client(sync_client=True) as client:
                 stands_for_it = client.create_task_run(_task, run_id, dynamic_key="0")
                 below.append(client.create_flow_run(_watched, parent_task_run_id=stands_for_it.id).id)
@@ -66,7 +66,7 @@ def test_states_and_our_lines_are_said_once_and_those_of_subflows_too(run_id: UU
 
     ended = watch(run_id, "http://page", say)
     assert ended.state.is_completed()
-    ours = ["scheduled", "portraits  4 made", "waiting: waiting for distill demo", "distill    1 made", "completed"]
+    ours = ["scheduled", "portraits  4 made", "waiting", "distill    1 made", "completed"]
     assert [line for line in said if line != "running"] == ours
 
 
@@ -76,10 +76,15 @@ def test_ctrl_c_leaves_the_run_and_says_what_to_type(run_id: UUID, number: int, 
 
     def say(line: str) -> None:
         os.kill(os.getpid(), number)
-        threading.Event().wait(5)  # the signal comes within
+        threading.Event().wait(30)
+        raise AssertionError("the signal did not end it")
 
-    with pytest.raises(LeftRunning) as caught, ending_by_signal():
-        watch(run_id, "http://page", say)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind `&`
+    try:
+        with pytest.raises(LeftRunning) as caught, ending_by_signal():
+            watch(run_id, "http://page", say)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert caught.value.code == code
     assert caught.value.said.splitlines() == [
         "the run goes on: http://page",

@@ -16,7 +16,7 @@ from rich.console import Console
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
 from flows.cli.students import show_edit
-from flows.page.inputs import tell_alignment
+from flows.page.inputs import tell_alignment, warn_of
 from models.faces.landmark_layouts import MEDIAPIPE
 from models.zoo import zoo
 from tasks import align
@@ -144,7 +144,10 @@ def test_a_student_without_a_detector_says_so_when_it_is_loaded_and_when_it_has_
     assert NO_DETECTOR in caplog.text
     portrait = Portrait(photograph(), np.zeros(25), "assumed_frontal", True)
     assert tell_alignment(portrait, detects=False).startswith(NO_DETECTOR)
-    assert "No face was found" in tell_alignment(portrait, detects=True)
+    assert "No face was found" in warn_of(portrait, detects=True)
+    posed = portrait._replace(camera_source="pnp")
+    assert warn_of(posed, detects=True) == ""
+    assert "know procedural heads only" in warn_of(posed._replace(strange=True), detects=True)
     document: dict[str, Any] = {"files": [], "rejected": [], "style": None, "student": "s", "detects": False}
     document |= dict.fromkeys(("portraits", "aligned_here", "seconds", "seconds_triplane", "seconds_view"), 1)
     screen = io.StringIO()

@@ -30,7 +30,7 @@ from tasks.lab.pretraining.networks.teacher import EDGE_WEIGHT, L1_WEIGHT, L2_WE
 from tasks.lab.pretraining.pictures import TRAINING_SEEDS, VALIDATION_SEEDS, VIEWS_PER_STYLE, Pictures
 
 BATCH = 4
-TRIPLANE_PHASE = 0.4  # share of the training that compares triplanes only
+TRIPLANE_PHASE = 0.1  # share of the training that compares triplanes only
 PATCH_RAYS = 16  # side of the patch of a view, in rays
 LATENT_WEIGHT = 0.02  # of the distance between an encoded latent and that of the person's z (e4e's leash)
 STANDARD_PEOPLE = 2000  # whose parameters tell mean and deviation
@@ -226,6 +226,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "generator", steps=3000, lr=3e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "generator", steps=16000, lr=3e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
     finish=finish, ema=0.995, weight_decay=0.0,
 )  # fmt: skip
