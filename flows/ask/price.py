@@ -154,8 +154,8 @@ class Prices:
             return KINDS * settings.baselines.portraits
         near = step.near
         upstream = [need.stage for need in stage.needs if need.stage != "prompts"]
-        if near is not None and (stage.name == "distill" or not upstream):
-            return near.samples
+        if not upstream or (near is not None and stage.name == "distill"):
+            return near.samples if near is not None else 0
         # The last of its needs says most. Without a past of its own, rejections are not foreseen.
         by_editor = stage.name == "edit" and settings.edit.source == "editor"
         given = self._expected_inputs(step, upstream[-1]) * (settings.edit.prompts_per_portrait if by_editor else 1)

@@ -1,4 +1,4 @@
-"""Retry of the last run: its failed partitions and those that waited for them, nothing else."""
+"""Retry of the last run: its failed partitions, what they need, and those that waited for them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -146,7 +146,7 @@ def retry(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Run what failed in the last run, and what waited for it. Other partitions stay as they are."""
+    """Run what failed in the last run, what that needs and what waited for it, and what a --set changes."""
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 

@@ -201,6 +201,7 @@ def publish_evaluation(run: "FlowRun") -> dict[str, Any]:
     snapshot = publish(run.root, dataset, dataset_documents(dataset, run.root, folder), as_latest=False)
     run.tracker.file(snapshot.folder / "report.html")
     log_pictures(run, folder)
+    _note_maker(run, "evaluate", run.entry("evaluate").digest)
     places = {"report": str(snapshot.folder / "report.html"), "sheet": str(folder / "evaluation.png")}
     shown = {name: value for name, value in found.items() if name != "pictures"}
     return {"student": run.entry("distill").digest, "dataset": snapshot.digest, **shown, **places}

@@ -13,6 +13,7 @@ from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import RunSettings, Settings
 from data_catalog.plan.plan import Plan
 from data_catalog.plan.steps import Step
+from data_catalog.products.snapshot import snapshot_digest
 from data_catalog.store.catalog import Catalog, Entry
 from data_catalog.store.execute import Job
 from data_catalog.store.stage import Partition, Stage
@@ -26,6 +27,7 @@ from flows.mistakes import find_mistake
 from flows.run.clusters import LocalCluster, read_cluster
 from flows.run.fan_out import FanOut, Piece
 from flows.run.first_look import work_begins
+from flows.run.history import maker_of
 from flows.run.lifecycle import make_turn, tracked
 from flows.run.recording import Recording, StageRecording, StageResult, first_line
 from flows.run.runner import Outcome, Workers
@@ -37,6 +39,7 @@ from tasks.progress import listening
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 10
+PRODUCTS = {"build-dataset": "dataset", "distill": "distill", "evaluate": "evaluate"}  # stage of each flow's product
 ASKING = ("run", "maybe")  # states of a step that is still to be made
 SAMPLED = ("portraits", "align", "edit", "score", "select", "teach", "dataset")  # stages that must leave a sample
 
@@ -244,6 +247,16 @@ def own_stages(flow: str, plan: Plan, pins: Mapping[str, str]) -> Collection[str
     return of_job.get(flow, [stage.name for stage in plan.stages if stage.name not in pinned])
 
 
+def made_by(plan: Plan, flow: str) -> str | None:
+    """Return MLflow's run that made the product of a flow, where that is there and up to date."""
+    for step in plan.by_stage.get(PRODUCTS.get(flow, ""), []):
+        if step.state == "cached" and step.entry:
+            is_dataset = step.partition.stage == "dataset"
+            digest = snapshot_digest(plan.catalog.folder(step.entry)) if is_dataset else step.entry.digest
+            return maker_of(plan.store.root, digest)
+    return None
+
+
 @contextmanager
 def open_run(
     flow: str,
@@ -269,7 +282,10 @@ def open_run(
     turn = make_turn(workspace, flow)
     with (
         Workers(settings.run, root) as workers,
-        tracked(workspace, flow, parameters, turn, recorded_settings(workspace, pins or {})) as (tracker, note),
+        tracked(workspace, flow, parameters, turn, recorded_settings(workspace, pins or {}), made_by(plan, flow)) as (
+            tracker,
+            note,
+        ),
     ):
         if turn.waited:  # the runs that it waited for have made some of it
             plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)

@@ -20,7 +20,7 @@ from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
 from data_catalog.store.record import Record
 from flows.track.addresses import shown
-from flows.track.labels import given_labels
+from flows.track.labels import Labels, given_labels
 from flows.track.mlflow_database import artifacts_uri
 from flows.track.mlflow_store import find_store
 from tasks.progress import Progress
@@ -85,6 +85,7 @@ class Tracker:
         self.uri, self.is_own = self.store.uri, self.store.is_own
         self.client = self.store.open_client()
         self.run_id = ""  # before `begin`
+        self.silent = False  # after `adopt`
         self.lost: str | None = None  # MLflow's sentence
         self.missed: Counter[str] = Counter()
         self.files: list[str] = []  # of this run, not of its child runs
@@ -112,6 +113,20 @@ class Tracker:
             self.client.log_dict(self.run_id, document, "settings.json")
         return self.run_id
 
+    def adopt(self, run_id: str) -> bool:
+        """Take the run that made a product for this one, which makes nothing: nothing more is logged to it.
+
+        Returns False where the store has no such run, or where the user wants a run with labels.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.silent = self.labels == Labels() and self.client.get_run(run_id) is not None
+        except MlflowException:
+            return False
+        self.run_id = run_id if self.silent else ""
+        return self.silent
+
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is None:
@@ -138,6 +153,8 @@ class Tracker:
 
     def tell(self, what: str, call: Callable[[], Told]) -> Told | None:
         """Log something, unless the store is lost. `what` names the kind in the summary of what was not logged."""
+        if self.silent:
+            return None
         if self.lost is None:
             try:
                 return call()

@@ -3,12 +3,15 @@
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.utils import logging_utils
 
 from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import Settings
@@ -56,7 +59,7 @@ def log_student(export: Path, code: list[str], digest: str, registered_name: str
 
     inputs = Schema([ColSpec(kind, name) for name, kind in COLUMNS.items()])
     signature = ModelSignature(inputs=inputs, outputs=Schema([ColSpec("binary", "image")]))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_prints():
         warnings.filterwarnings("ignore", module="mlflow")
         return mlflow.pyfunc.log_model(
             name="student",
@@ -69,6 +72,16 @@ def log_student(export: Path, code: list[str], digest: str, registered_name: str
             registered_model_name=registered_name,
             tags={"stillroom.student.digest": digest},
         )
+
+
+@contextmanager
+def _without_prints() -> Iterator[None]:
+    """Keep MLflow from printing past every logger that it registers a model."""
+    logging_utils.disable_logging()
+    try:
+        yield
+    finally:
+        logging_utils.enable_logging()
 
 
 def copy_code(folder: Path) -> list[str]:

@@ -134,6 +134,7 @@ def test_evaluate_fills_the_table_and_the_plan_is_empty(
     (own,) = [row for row in evaluated["table"] if row["method"] == "student"]
     for name in ("abstract/id", "evaluate.student.id"):
         assert examined.metrics[name] == trained.metrics[name] == pytest.approx(own["id"])
+    assert stillroom("evaluate")["mlflow_run_id"] == evaluated["mlflow_run_id"]  # nothing to do, and no second run
 
 
 def test_baselines_fill_the_papers_table_and_go_on_where_they_were(

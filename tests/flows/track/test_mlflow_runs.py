@@ -112,6 +112,20 @@ def test_a_title_says_style_and_the_settings_that_differ_from_the_profile() -> N
     assert found == "adapt-style clown iterations=120 edit.steps=3"
 
 
+def test_a_run_that_makes_nothing_is_the_one_that_made_the_product(tmp_path: Path, tracker: Tracker) -> None:
+    again = Tracker(tmp_path, Settings(), "distill")
+    assert again.adopt(tracker.run_id)
+    again.result({"lpips": 0.5})
+    with again.stage("distill") as log:
+        log.summary({"seconds": 1.0}, {}, [])
+    again.finish("FAILED")
+    assert (again.run_id, read(tracker).metrics) == (tracker.run_id, {})
+    assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
+    assert not again.adopt("0" * 32)  # of another store
+    with labelled(Labels("mine")):
+        assert not Tracker(tmp_path, Settings(), "distill").adopt(tracker.run_id)
+
+
 def test_an_experiment_is_one_of_training(tracker: Tracker) -> None:
     experiment = tracker.client.get_experiment(tracker.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"

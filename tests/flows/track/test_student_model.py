@@ -1,8 +1,10 @@
 """The student as an MLflow model: complete, and loadable where the project is not."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import mlflow
@@ -39,8 +41,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> P
     pupil.student().save_pretrained(folder / "export")
     mlflow.set_tracking_uri(mlflow_uri)
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("models", (folder / "artifacts").as_uri()))
-    with mlflow.start_run():
+    printed = io.StringIO()
+    with mlflow.start_run(), redirect_stderr(printed):
         logged = log_student(folder / "export", copy_code(folder), "0" * 64, "stillroom-test")
+    assert "Created version" not in printed.getvalue()
     return Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(folder / "downloaded")))
 
 

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -324,6 +325,17 @@ def test_after_a_move_the_pages_the_models_and_the_commands_work_from_the_new_pl
     assert rows_naming(second, first) == []
     # A model's own description says where it was written; loading it does not use that.
     assert {Path(name).name for name in naming(second, first)} <= {"MLmodel"}
+
+
+def test_the_pages_start_no_workers_for_jobs(first: Path) -> None:
+    service = start_mlflow(first)
+    try:
+        wait_until(lambda: answers(f"{service.url}/health"), service, seconds=240)
+        family = psutil.Process(service.pid).children(recursive=True)
+        assert family
+        assert not [child for child in family if any("mlflow.server.jobs" in word for word in child.cmdline())]
+    finally:
+        end_family(service.pid)
 
 
 def answers(url: str) -> bool:

@@ -24,9 +24,12 @@ from tasks.distill import make_student
 from tasks.evaluation.methods import Models
 from tasks.evaluation.metrics import Judges
 from tasks.evaluation.table import METHODS
+from tasks.language.encoder import KNOWN
 from tasks.reports.dataset import dataset_documents, find_evaluation
 from tasks.reports.rejected import show_reasons
+from tasks.sources.photographs import HEADS_ONLY
 from tasks.tables.samples import LOST, REJECTED, SAMPLE_ROWS
+from tasks.tables.scores import PHOTO_MEASURES
 from tasks.training.batches import Prompts
 from tasks.training.data import read_samples
 from tests.worlds.chain import SETTINGS, Chain, shared_chain
@@ -98,6 +101,28 @@ def test_the_report_loads_nothing_from_elsewhere(page: str) -> None:
     assert all(source.startswith(("data:image/", "#")) for source in sources)
     assert "@import" not in page
     assert "<script" not in page
+
+
+def test_the_report_tells_what_the_networks_do_not_know_and_the_measures_of_photographs(
+    chain: Chain, page: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    shutil.copytree(chain.folder("dataset/all"), folder)
+    measures = {"faces": 2, "face_api_distance": 0.43, "change_outside": 0.07}
+    rows = [replace(row, **measures) for row in SAMPLE_ROWS.read(folder)]
+    rows = [replace(row, prompt="make her a robot") if row.style == "zombie" else row for row in rows]
+    SAMPLE_ROWS.write(folder, rows, PHOTO_MEASURES)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["settings"]["portraits"]["source"] = "/photographs"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    told = dataset_documents(folder, chain.root)["report.html"].decode()
+    beyond = HEADS_ONLY[1:]
+    assert (told.count(beyond), page.count(beyond)) == (1, 0)
+    unknown = f"The text encoder does not know: robot; {KNOWN}."
+    assert (told.count(unknown), page.count(unknown)) == (1, 0)
+    assert told.count("faces 2, face-api distance 0.43, change outside 0.07") == 8
+    assert "<td>face api distance</td><td>0.430</td>" in told
+    assert "face api distance" not in page
 
 
 def test_the_report_shows_every_style_with_its_funnel_and_what_was_rejected(page: str) -> None:
