@@ -8,7 +8,7 @@ import pytest
 from skimage import data
 
 from data_catalog.config.profiles import load_settings
-from flows.page.inputs import tell_alignment
+from flows.page.inputs import warn_of
 from models import procedural
 from models.faces import alignment
 from models.zoo import zoo
@@ -66,8 +66,8 @@ def test_a_photograph_is_told_from_a_procedural_head_which_the_networks_know(
         portraits = [student.align(data.astronaut()) for _ in range(2)]
     assert all(portrait.strange for portrait in portraits)
     assert caplog.text.count(HEADS_ONLY) == 1, "once a student"
-    assert HEADS_ONLY[1:] in tell_alignment(portraits[0], detects=True)
-    assert HEADS_ONLY[1:] not in tell_alignment(student.align(heads[0]), detects=True)
+    assert HEADS_ONLY[1:] in warn_of(portraits[0], detects=True)
+    assert HEADS_ONLY[1:] not in warn_of(student.align(heads[0]), detects=True)
 
 
 def test_a_picture_without_a_face_says_that_it_counts_as_frontal(caplog: pytest.LogCaptureFixture) -> None:
