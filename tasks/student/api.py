@@ -135,6 +135,8 @@ class Student(
         adapted: a style that the student was adapted to, or the digest of that.
         Raises UserError where there is no such student or style.
         """
+        if student is not None and str(student).startswith("~"):
+            student = expand(student)
         if student is not None and adapted is None and (Path(student) / WEIGHTS).is_file():
             return cls._load_export(Path(student))
         return cls.from_workspace(Workspace.open(profile, overrides), student, adapted)

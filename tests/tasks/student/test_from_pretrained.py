@@ -20,6 +20,7 @@ def test_a_folder_below_the_home_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     student().save_pretrained(tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert isinstance(Student.from_pretrained("~/mine"), Student)
+    assert isinstance(Student.load("~/mine"), Student)
 
 
 @pytest.mark.parametrize("name", ["nope", "~/nope", "./a/b", "a/b/c", "", "org/", "/no/such/folder"])
