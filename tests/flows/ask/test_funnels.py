@@ -102,5 +102,5 @@ def test_pages_get_one_row_and_plain_metrics_a_style(shop: Workshop) -> None:
     assert (row["style"], row["made"], row["identity"], row["kept"]) == ("zombie", 10, 6, 6)
     assert row["lost"] == "min_identity 3, truncated 1"
     metrics = funnel_metrics(funnels)
-    assert (metrics["funnel.zombie.kept"], metrics["funnel.red-hair.not_constant"]) == (6.0, 6.0)
+    assert (metrics["count/funnel.zombie.kept"], metrics["count/funnel.red-hair.not_constant"]) == (6.0, 6.0)
     assert metrics["funnel.zombie.yield"] == 0.6
