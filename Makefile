@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-# One line of the terminal: what pip is at. Its errors go to stderr, past this.
-PROGRESS := awk '/^(Collecting|Obtaining|Installing)|Downloading/ { printf "\r%-79.79s", $$0; fflush() } \
-  END { printf "\r%-79s\r", "" }'
+# One line of the terminal: what pip is at; nothing in a log. Its errors go to stderr, past this.
+PROGRESS := { test -t 1 || exec cat > /dev/null; \
+  awk '/^(Collecting|Obtaining|Installing)|Downloading/ { printf "\r%-79.79s", $$0; fflush() } \
+  END { printf "\r%-79s\r", "" }'; }
 
 .PHONY: setup demo test quick lint up down bench bench-orchestrator docs
 
