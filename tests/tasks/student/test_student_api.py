@@ -19,16 +19,6 @@ from tasks.student.user_portrait import read_picture
 from tests.worlds import profiles, pupil
 
 
-@pytest.fixture(scope="module")
-def student() -> Student:
-    return pupil.student()
-
-
-@pytest.fixture(scope="module")
-def head(student: Student) -> Portrait3D:
-    return student.edit(pupil.aligned_portrait(), "make the hair red")
-
-
 def test_the_triplane_is_computed_once_for_a_portrait_and_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, encoded = Network.encode, []
 

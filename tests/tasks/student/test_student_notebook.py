@@ -14,16 +14,6 @@ from tasks.student.user_portrait import Portrait
 from tests.worlds import pupil
 
 
-@pytest.fixture(scope="module")
-def student() -> Student:
-    return pupil.student()
-
-
-@pytest.fixture(scope="module")
-def head(student: Student) -> Portrait3D:
-    return student.edit(pupil.aligned_portrait(), "make the hair red")
-
-
 def test_a_text_of_each_says_in_a_line_what_it_is(student: Student, head: Portrait3D) -> None:
     assert repr(student) == "Student(of this process, embedded world, 64 px, cpu)"
     assert repr(head.portrait) == "Portrait(64x64 px, camera pnp, aligned already)"
