@@ -146,7 +146,10 @@ def retry(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Run what failed in the last run, what that needs and what waited for it, and what a --set changes."""
+    """Run what failed in the last run, what it needs and what waited.
+
+    With --set, also what that changes.
+    """
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 

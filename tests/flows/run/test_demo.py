@@ -1,5 +1,7 @@
 """Beginning and end of `make setup` and `make demo`: what they take, what they are at, where to look, what to type."""
 
+import os
+import pty
 import re
 import subprocess
 from pathlib import Path
@@ -34,17 +36,25 @@ def test_the_demo_ends_with_its_measures_its_places_and_two_commands(
     assert all(len(line) <= 80 for line in said.splitlines() if str(tmp_path) not in line)
 
 
-def progress_of(recipe: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run a recipe of the Makefile, behind its line of progress."""
+def progress_of(recipe: str, at_terminal: bool) -> tuple[int, str]:
+    """Run a recipe of the Makefile behind its line of progress; returns its exit code and what is shown."""
     rule = f"--eval=shown: ; @{recipe} | $(PROGRESS)"
-    return subprocess.run(["make", "-s", rule, "shown"], cwd=PROJECT, capture_output=True, check=False)
+    reader, writer = pty.openpty() if at_terminal else os.pipe()
+    ended = subprocess.run(["make", "-s", rule, "shown"], cwd=PROJECT, stdout=writer, check=False)
+    os.write(writer, b"\r")
+    shown = os.read(reader, 65536).decode()
+    os.close(reader)
+    os.close(writer)
+    return ended.returncode, shown
 
 
 def test_the_set_up_shows_what_pip_is_at_and_fails_with_it() -> None:
-    ended = progress_of("printf 'Collecting torch\\n  Downloading torch.whl (200 MB)\\nRequirement already: x\\n'")
-    assert ended.returncode == 0, ended.stderr
-    shown = [part.rstrip() for part in ended.stdout.decode().split("\r")]
-    assert shown == ["", "Collecting torch", "  Downloading torch.whl (200 MB)", "", ""]
-    assert progress_of("false").returncode != 0
+    recipe = "printf 'Collecting torch\\n  Downloading torch.whl (200 MB)\\nRequirement already: x\\n'"
+    code, shown = progress_of(recipe, at_terminal=True)
+    assert code == 0
+    lines = [part.rstrip() for part in shown.split("\r")]
+    assert lines == ["", "Collecting torch", "  Downloading torch.whl (200 MB)", "", "", ""]
+    assert progress_of(recipe, at_terminal=False) == (0, "\r"), "a log gets no line of progress"
+    assert progress_of("false", at_terminal=False)[0] != 0
     told = (PROJECT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"minutes and \d GB of disk", told)
