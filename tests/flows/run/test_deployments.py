@@ -17,7 +17,7 @@ from flows.run.deployments import read_deployments, tell_left_out
 from tests.worlds.checkouts import MARK
 
 ENTRY = {"name": "demo", "entrypoint": "flows/mark.py:mark"}
-FULL = {
+FULL: dict[str, Any] = {
     **ENTRY,
     "version": "7",
     "tags": ["nightly", "small"],
@@ -99,7 +99,7 @@ def test_everything_that_the_file_says_holds(say: Say) -> None:
 def test_what_the_file_no_longer_says_no_longer_holds(say: Say) -> None:
     say(FULL, {**ENTRY, "name": "other"})
     register()
-    say({**ENTRY, "schedules": FULL["schedules"][:1]})  # type: ignore[index]
+    say({**ENTRY, "schedules": FULL["schedules"][:1]})
     assert register()[1] == "no longer in prefect.yaml, and removed: mark/other"
     found = read()
     assert (found.tags, found.paused, found.global_concurrency_limit) == ([], False, None)

@@ -36,8 +36,9 @@ def test_a_students_text_and_table_name_it_and_the_styles_it_knows(
 
 
 def test_a_head_shows_its_edited_portrait_and_a_portrait_itself(head: Portrait3D) -> None:
-    for value, shown in ((head, head.own_view()), (head.portrait, head.portrait.rgb)):
-        png: Any = value._repr_png_()  # type: ignore[attr-defined]
+    pairs = ((head._repr_png_(), head.own_view()), (head.portrait._repr_png_(), head.portrait.rgb))
+    for png, shown in pairs:
+        assert png is not None
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(shown))
     large = head.portrait._replace(rgb=np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8))
     png = large._repr_png_()
