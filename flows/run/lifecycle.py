@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,12 +53,12 @@ def tracked(
     parameters: dict[str, Any] | None = None,
     turn: Turn | None = None,
     made_with: Mapping[str, Any] | None = None,
-    made_by: str | None = None,
+    find_maker: Callable[[], str | None] | None = None,
 ) -> Iterator[tuple[Tracker, ActiveNote]]:
     """Open MLflow's run of a flow and note it as active, once the data root is free; end both in every case.
 
-    made_with: sections of settings of what the run takes as it is, from its record.  made_by: MLflow's run that made
-    the product, where there is nothing to make; there is then no second run of it.
+    made_with: sections of settings of what the run takes as it is, from its record.  find_maker: called once the
+    root is free; finds MLflow's run that made the product, where there is nothing to make and so no second run of it.
 
     An error ends the run as FAILED, a signal or Ctrl-C as KILLED. What earlier processes left running is ended first.
     """
@@ -81,7 +81,8 @@ def tracked(
     # Until MLflow knows of the end: a second signal may come before that.
     with active.noted(root, run, turn or make_turn(workspace, flow)) as note:
         try:
-            if made_by is None or not tracker.adopt(made_by):
+            maker = find_maker() if find_maker else None
+            if maker is None or not tracker.adopt(maker):
                 note.logged_as(tracker.begin(note.id))  # the note first: a run without one would stay for ever
             page = mlflow_page(tracker)
             show_tracked(page)

@@ -280,15 +280,18 @@ def open_run(
     plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)
     work_begins()
     turn = make_turn(workspace, flow)
-    with (
-        Workers(settings.run, root) as workers,
-        tracked(workspace, flow, parameters, turn, recorded_settings(workspace, pins or {}), made_by(plan, flow)) as (
-            tracker,
-            note,
-        ),
-    ):
+
+    def find_maker() -> str | None:
+        nonlocal plan
         if turn.waited:  # the runs that it waited for have made some of it
             plan = open_plan(settings, root, pins=pins, force=force, shape=chosen)
+        return made_by(plan, flow)
+
+    made_with = recorded_settings(workspace, pins or {})
+    with (
+        Workers(settings.run, root) as workers,
+        tracked(workspace, flow, parameters, turn, made_with, find_maker) as (tracker, note),
+    ):
         show_plan([row for row in stage_rows(plan) if row["stage"] in own_stages(flow, plan, pins or {})])
         recording = Recording(plan, tracker, note)
         run = FlowRun(plan, recording, FanOut(workers, root), only)

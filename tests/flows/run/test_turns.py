@@ -14,7 +14,7 @@ import pytest
 from data_catalog.config.profiles import load_settings
 from data_catalog.workspace import Workspace
 from flows.run import active
-from flows.run.lifecycle import make_turn
+from flows.run.lifecycle import make_turn, tracked
 from tests.worlds.commands import until
 
 SOON = 0.2  # seconds after which a run that does not wait has begun
@@ -89,6 +89,25 @@ def test_runs_that_wait_go_on_one_after_another(tmp_path: Path) -> None:
         most.append(len(active.running(tmp_path)))
     assert max(most, default=0) <= 1
     assert all(began.is_set() for _, began in waiting)
+
+
+def test_what_was_made_is_looked_for_once_the_root_is_free(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def find_maker() -> None:
+        asked.append([run.flow for run in active.running(tmp_path)])
+
+    def carry_out() -> None:
+        with tracked(Workspace(load_settings("demo"), tmp_path, ()), "distill", find_maker=find_maker):
+            pass
+
+    thread = threading.Thread(target=carry_out)
+    with in_work(tmp_path):
+        thread.start()
+        thread.join(3)  # seconds, in which MLflow's store is made
+        assert asked == []
+    thread.join(60)
+    assert asked == [["distill"]]
 
 
 def test_a_dead_process_is_not_waited_for(tmp_path: Path) -> None:
