@@ -25,6 +25,7 @@ from data_catalog.store.store import Store
 from flows.track.model_versions import TAG
 from tests.flows.ask.test_shelf import store_partition
 from tests.worlds.declared import Workshop
+from tests.worlds.terminal import pieces
 
 REPORT = b"<title>the report</title>"
 TRAINED = {0: "evaluate", 4: "evaluate"}  # up to which stage each of the five is made
@@ -262,25 +263,16 @@ def at_a_terminal(shop: Workshop, answer: str, meanwhile: Callable[[], object] =
     command, environment = command_of_gc(shop), environment_of(shop)
     with subprocess.Popen(command, env=environment, cwd=PROJECT, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        seen = b""
-        while not seen.endswith(b"]: "):
-            seen += (more := read(ours))
-            assert more, f"it ended without a question: {seen.decode()}"
-        meanwhile()
-        os.write(ours, answer.encode())
-        while more := read(ours):
-            seen += more
-    os.close(ours)
+        seen, asked = b"", False
+        for piece in pieces(ours):
+            seen += piece
+            if not asked and seen.endswith(b"]: "):
+                asked = True
+                meanwhile()
+                os.write(ours, answer.encode())
+        assert asked, f"it ended without a question: {seen.decode()}"
     assert process.returncode == 0
     return seen.decode().replace("\r\n", "\n")
-
-
-def read(terminal: int) -> bytes:
-    """The next bytes; none once the other side is closed, which Linux calls an error."""
-    try:
-        return os.read(terminal, 4096)
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n"])

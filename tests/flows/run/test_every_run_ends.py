@@ -42,6 +42,7 @@ from tests.worlds import commands
 from tests.worlds.checkouts import Checkout, make_checkout
 from tests.worlds.commands import until
 from tests.worlds.processes import fork, wait
+from tests.worlds.terminal import pieces
 
 # A service outlives the object that started it, by intention.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -591,12 +592,11 @@ def answer_on_a_terminal(project: Project, answer: str) -> tuple[int, str]:
     )
     os.close(theirs)
     said = b""
-    with suppress(OSError):  # how a terminal ends
-        while piece := os.read(ours, 1 << 12):
-            said += piece
-            if b"[y/N]" in piece:
-                os.write(ours, f"{answer}\n".encode())
-    os.close(ours)
+    for piece in pieces(ours):
+        asked_before = b"[y/N]" in said
+        said += piece
+        if not asked_before and b"[y/N]" in said:
+            os.write(ours, f"{answer}\n".encode())
     return process.wait(120), said.decode()
 
 
