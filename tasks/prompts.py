@@ -143,7 +143,8 @@ def split_prompts(
     sizes = {"train": settings.train, "test": settings.test}
     count = len(collection.accepted)
     if settings.test and count < settings.train + settings.test:
-        few = max(1, count * settings.test // (settings.train + settings.test), _fixed_in(collection, fixed, "test"))
+        fixed_tests = sum(fixed.get(normalise(prompt.text)) == "test" for prompt in collection.accepted)
+        few = max(1, count * settings.test // (settings.train + settings.test), fixed_tests)
         sizes = {"train": count - few, "test": few}
 
     def lot(prompt: Prompt) -> tuple[bool, int]:
@@ -159,27 +160,24 @@ def split_prompts(
                 expected=f"at most {sizes[wish]} (prompts.{wish})",
             )
         by_split[split].append(prompt)
-    both = {normalise(p.text) for p in by_split["train"]} & {normalise(p.text) for p in by_split["test"]}
-    assert not both, f"{slug}: {both} in train and test"
     return by_split["train"], by_split["test"]
 
 
 def ask_model(collection: Collection, style: StyleFile, settings: Settings, answers: Path) -> list[llm.Exchange]:
     """Ask the language model until there are enough prompts, or the requests are used up."""
-    exchanges = []
-    with llm.LanguageModel(settings, answers) as model:
-        for turn in range(REQUESTS):
-            if collection.full:
-                break
-            avoid = [prompt.text for prompt in collection.accepted if prompt.origin != "seed"]
-            exchange = model.ask(style.seed_prompt, 2 * collection.wanted, avoid, turn)
-            exchanges.append(exchange)
-            if exchange.problem:
-                kept = shown_path(answers.parent / exchange.kept)
-                log.warning("%s: %s    (all of it: %s)", style.slug, exchange.problem, kept)
-                collection.rejected.append({"text": "", "reason": exchange.problem})
-            for text in exchange.texts[: 4 * collection.wanted]:
-                collection.offer(text, "openai")
+    model, exchanges = llm.LanguageModel(settings, answers), []
+    for turn in range(REQUESTS):
+        if collection.full:
+            break
+        avoid = [prompt.text for prompt in collection.accepted if prompt.origin != "seed"]
+        exchange = model.ask(style.seed_prompt, 2 * collection.wanted, avoid, turn)
+        exchanges.append(exchange)
+        if exchange.problem:
+            kept = shown_path(answers.parent / exchange.kept)
+            log.warning("%s: %s    (all of it: %s)", style.slug, exchange.problem, kept)
+            collection.rejected.append({"text": "", "reason": exchange.problem})
+        for text in exchange.texts[: 4 * collection.wanted]:
+            collection.offer(text, "openai")
     if not collection.full:
         missing = collection.wanted - len(collection.accepted)
         again = f"; to ask again: --force prompts/{style.slug}" if any(each.problem for each in exchanges) else ""
@@ -197,13 +195,9 @@ def say_what_is_missing(collection: Collection) -> int:
             hint="write more lines into its file; each one is a prompt. Or ask a model: --set prompts.backend=openai",
         )
     if not collection.full:
-        log.warning(
-            "%s: only %d distinct prompts of %d; write more lines into its file",
-            style.slug,
-            found,
-            collection.wanted,
-        )
-    return collection.wanted - found if not collection.full else 0
+        said = "%s: only %d distinct prompts of %d; write more lines into its file"
+        log.warning(said, style.slug, found, collection.wanted)
+    return max(0, collection.wanted - found)
 
 
 def load_embedding(settings: Settings) -> Embed | None:
@@ -214,10 +208,6 @@ def load_embedding(settings: Settings) -> Embed | None:
 
     clip = zoo.load("clip", settings.world, settings.run.device)
     return lambda text: clip.embed_texts([text])[0].double().cpu().numpy()
-
-
-def _fixed_in(collection: Collection, fixed: dict[str, str], split: str) -> int:
-    return sum(fixed.get(normalise(prompt.text)) == split for prompt in collection.accepted)
 
 
 def _numbered(prompts: list[Prompt], first: int) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ class Exchange:
 
 
 class LanguageModel:
-    """Asks for paraphrases of one style. Open it with `with`; `answers` is the folder of kept answers."""
+    """Asks for paraphrases of one style. `answers` is the folder of kept answers."""
 
     def __init__(self, settings: Settings, answers: Path) -> None:
         from tasks.language.server import Server  # with asyncio, which a plan does without
@@ -72,12 +72,6 @@ class LanguageModel:
         self.server = Server(settings.prompts.base_url, settings.llm, self.budget)
         self._unknown: list[str] = []  # parameters that the server rejects
         self._limit = settings.prompts.max_tokens
-
-    def __enter__(self) -> LanguageModel:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.server.__exit__(*exception)
 
     def ask(self, instruction: str, count: int, avoid: list[str], turn: int) -> Exchange:
         """Ask once. turn: 0, 1, ...; the same question in another turn is another request."""

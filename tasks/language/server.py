@@ -66,7 +66,7 @@ class Rejected(Failed):
 
 
 class Server:
-    """Server, and the cost of its requests. Open it with `with`."""
+    """Server, and the cost of its requests."""
 
     def __init__(self, base_url: str | None, settings: LlmSettings, budget: Budget) -> None:
         given = os.environ.get(URL_VARIABLE, "").strip()
@@ -75,17 +75,6 @@ class Server:
         self.base_url = (base_url or given or "https://api.openai.com/v1").rstrip("/")
         self.settings = settings
         self.budget = budget
-        self._jitter = random.Random()
-        self._runner = asyncio.Runner()
-        self._client: AsyncOpenAI | None = None
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._client is not None:
-            self._runner.run(self._client.close())
-        self._runner.close()
 
     def send(self, request: dict[str, Any]) -> bytes:
         """Return the body of a chat completion. Raises Rejected where the server rejects the request itself."""
@@ -101,7 +90,7 @@ class Server:
                 if failed.hopeless or (wait or 0.0) > PATIENCE_S or attempt == self.settings.retries:
                     raise self.gave_up(failed, attempt + 1) from None
                 if wait is None:
-                    wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * self._jitter.uniform(0.5, 1.0)
+                    wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * random.SystemRandom().uniform(0.5, 1.0)
                 log.info("the language model did not answer (%s); again in %.1f s", failed.said, wait)
             time.sleep(wait)
         raise AssertionError("unreachable")
@@ -125,7 +114,7 @@ class Server:
         from openai import APIConnectionError, APIStatusError
 
         try:
-            body = self._runner.run(self._answer(request))
+            body = asyncio.run(self._answer(request))
         except APIStatusError as error:
             raise _failed(error.status_code, error.response.content, error.response.headers) from None
         except (APIConnectionError, TimeoutError) as error:
@@ -141,28 +130,22 @@ class Server:
 
     async def _answer(self, request: dict[str, Any]) -> bytes:
         # A deadline for the whole answer: the client's own timeout starts again with every byte.
-        async with asyncio.timeout(self.settings.timeout_s):
-            answer = await self._open().chat.completions.with_raw_response.create(**request)
+        async with asyncio.timeout(self.settings.timeout_s), self._open() as client:
+            answer = await client.chat.completions.with_raw_response.create(**request)
             body: bytes = answer.http_response.content
         return body
 
     def _open(self) -> AsyncOpenAI:
-        """Return the client, made with the first request: stored answers need no key."""
-        if self._client is None:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-            key, direct = read_key(), {}
-            if _is_here(self.base_url):  # No proxy reaches a server of this machine.
-                direct = {"trust_env": False, "verify": ssl.create_default_context()}
-            try:
-                http = DefaultAsyncHttpxClient(follow_redirects=False, **direct)
-            except (ImportError, ValueError) as error:
-                raise _bad_proxy(self.base_url, error) from None
-            timeout = self.settings.timeout_s
-            self._client = AsyncOpenAI(
-                api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0, http_client=http
-            )
-        return self._client
+        key, direct, timeout = read_key(), {}, self.settings.timeout_s
+        if _is_here(self.base_url):  # No proxy reaches a server of this machine.
+            direct = {"trust_env": False, "verify": ssl.create_default_context()}
+        try:
+            http = DefaultAsyncHttpxClient(follow_redirects=False, **direct)
+        except (ImportError, ValueError) as error:
+            raise _bad_proxy(self.base_url, error) from None
+        return AsyncOpenAI(api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0, http_client=http)
 
     def _unreachable(self, error: Exception) -> Failed:
         from openai import APITimeoutError
