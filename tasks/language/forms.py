@@ -175,3 +175,12 @@ OTHER = (
     "the edit I want: {phrase}",
     "just {phrase}, nothing more",
 )
+BY_KIND = {
+    "become": BECOME,
+    "medium": MEDIUM,
+    "have": HAVE,
+    "lose": LOSE,
+    "adjective": ADJECTIVE,
+    "manner": MANNER,
+    "other": OTHER,
+}

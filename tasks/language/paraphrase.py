@@ -8,20 +8,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from data_catalog.samples.seeds import derive
-from tasks.language.forms import (
-    ADJECTIVE,
-    BECOME,
-    HAVE,
-    HAVE_COLOUR,
-    HAVE_PART,
-    LOSE,
-    MANNER,
-    MEDIUM,
-    OTHER,
-    PEOPLE,
-    PICTURES,
-    Person,
-)
+from tasks.language import forms
 
 Kind = Literal["become", "medium", "have", "lose", "adjective", "manner", "other"]
 
@@ -39,21 +26,7 @@ ART = (
 )
 PARTS = ("hair", "ears", "eyes", "nose", "lips", "skin", "eyebrows", "teeth", "mouth", "clothes")
 # What a one-word instruction may be but the name of a style.
-VERBS = (
-    "smile",
-    "laugh",
-    "cry",
-    "frown",
-    "wink",
-    "age",
-    "shave",
-    "open",
-    "close",
-    "remove",
-    "change",
-    "make",
-    "turn",
-)
+VERBS = ("smile", "laugh", "cry", "frown", "wink", "age", "shave", "open", "close", "remove", "change", "make", "turn")
 COLOURS = (
     "red|ginger|orange|blond|blonde|golden|brown|black|white|grey|gray|silver|blue|green|purple|violet|pink|yellow|"
     "turquoise|dark|light"
@@ -148,26 +121,22 @@ def captions(instruction: str) -> tuple[str, str]:
 
 
 def _sayings(intent: Intent, rng: random.Random) -> Iterator[str]:
-    forms = list(_forms(intent))
-    phrases = _phrasings(intent)
+    chosen, phrases = list(_forms(intent)), _phrasings(intent)
     for _ in range(8):
-        rng.shuffle(forms)
-        for form in forms:
-            person, picture = rng.choice(PEOPLE), rng.choice(PICTURES)
+        rng.shuffle(chosen)
+        for form in chosen:
+            person, picture = rng.choice(forms.PEOPLE), rng.choice(forms.PICTURES)
             yield _fill(form, rng.choice(phrases), person, picture)
 
 
 def _forms(intent: Intent) -> tuple[str, ...]:
-    by_kind: dict[Kind, tuple[str, ...]] = {
-        "become": BECOME, "medium": MEDIUM, "have": HAVE, "lose": LOSE,
-        "adjective": ADJECTIVE, "manner": MANNER, "other": OTHER,
-    }  # fmt: skip
-    forms = by_kind[intent.kind]
-    if intent.kind == "have" and intent.phrase.split()[-1].lower() in PARTS and " " in intent.phrase:
-        forms += HAVE_PART
-        if re.fullmatch(rf"(?:{COLOURS})", intent.phrase.split()[0].lower()) and len(intent.phrase.split()) == 2:
-            forms += HAVE_COLOUR
-    return forms
+    chosen = forms.BY_KIND[intent.kind]
+    words = intent.phrase.lower().split()
+    if intent.kind == "have" and words[-1] in PARTS and " " in intent.phrase:
+        chosen += forms.HAVE_PART
+        if re.fullmatch(COLOURS, words[0]) and len(words) == 2:
+            chosen += forms.HAVE_COLOUR
+    return chosen
 
 
 def _phrasings(intent: Intent) -> list[str]:
@@ -181,12 +150,12 @@ def _phrasings(intent: Intent) -> list[str]:
     return phrasings
 
 
-def _fill(form: str, phrase: str, person: Person, picture: str) -> str:
+def _fill(form: str, phrase: str, person: forms.Person, picture: str) -> str:
     bare = re.sub(r"^(?:an?|the|his|her|their)\s+", "", phrase, flags=re.IGNORECASE)
     *quality, part = phrase.split()
     # "style portrait" and "effect" take a plain compound: not "statue cast in bronze style portrait".
     if "{bare} style" in form or "a {bare} effect" in form:
-        for of, material in ((of, material) for material, of in MATERIALS.items()):
+        for material, of in MATERIALS.items():
             bare = re.sub(rf"^(\w+) {of}$", rf"{material} \1", bare)
         form = form.replace("a {bare}", "{a_bare}")
     text = form.format(
