@@ -39,19 +39,8 @@ from flows.run.signals import LeftRunning, ending_by_signal, saying_interruption
 
 # Modules of the extra `pipeline`. Using a student needs none of them.
 PIPELINE = {
-    *(
-        "accelerate",
-        "coolname",
-        "dask",
-        "diffusers",
-        "distributed",
-        "fastapi",
-        "httpx",
-        "lpips",
-        "matplotlib",
-        "mlflow",
-    ),
-    *("coolname", "openai", "pandas", "prefect", "pytorch_optimizer", "sklearn", "torchvision", "webdataset"),
+    *("accelerate", "coolname", "dask", "diffusers", "distributed", "fastapi", "httpx", "lpips", "matplotlib"),
+    *("mlflow", "openai", "pandas", "prefect", "pytorch_optimizer", "torchvision", "webdataset"),
 }
 
 app = typer.Typer(

@@ -160,7 +160,7 @@ def _train_one(pool: ProcessPoolExecutor, place: Place, name: str, steps: int | 
             told = len(points)
             if finished:
                 break
-        tracker.metrics(log.run_id, {f"measured.{key}": value for key, value in future.result().items()})
+        future.result()
 
 
 def _examine(place: Place, names: list[str], tracker: Tracker) -> dict[str, dict[str, float]]:

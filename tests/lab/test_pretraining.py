@@ -162,8 +162,7 @@ def test_a_network_learns_in_bfloat16_where_the_processor_computes_in_it(
 
 def test_a_network_leaves_weights_that_load_and_a_card(work: Path, tmp_path: Path) -> None:
     weights, mine = tmp_path / "weights", tmp_path / "work"
-    measured = recipes.train_network("landmarks", work, steps=3, weights=weights, work=mine)
-    assert measured["photo_error_px_median"] > 0
+    recipes.train_network("landmarks", work, steps=3, weights=weights, work=mine)
     from safetensors.torch import load_file
 
     state = load_file(weights / "landmarks" / "landmarks.safetensors")

@@ -46,8 +46,7 @@ class Draw:
 class Recipe:
     """Training of one network.
 
-    `loss` returns the loss and the parts of it to plot; `save` writes the folder that `models.zoo.zoo` loads;
-    `measure` returns the numbers of the model card, from people never trained on.
+    `loss` returns the loss and the parts of it to plot; `save` writes the folder that `models.zoo.zoo` loads.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Recipe:
     build: Callable[[Path], nn.Module]
     loss: Callable[[nn.Module, Any, Draw], tuple[Tensor, dict[str, Tensor]]]
     save: Callable[[nn.Module, Path], None]
-    measure: Callable[[nn.Module, Any], dict[str, float]]
+
     prepare: Callable[[nn.Module, Any], None] | None = None  # once, before the first step of a process
     finish: Callable[[nn.Module, Any], None] | None = None  # once, after the last step
     optimizer: OptimizerName = "adamw"
@@ -67,20 +66,15 @@ class Recipe:
     faces: bool = False  # learns from `faces.Faces` instead of `pictures.Pictures`
 
 
-def train(
-    recipe: Recipe,
-    pictures: TrainingData,
-    weights: Path,
-    work: Path,
-    on_metrics: Callable[[int, dict[str, float]], None] | None = None,
-) -> nn.Module:
+def train(recipe: Recipe, pictures: TrainingData, weights: Path, work: Path) -> nn.Module:
     """Train to the recipe's last step, from the newest checkpoint in `work`; returns the network to save.
 
     weights: the folder of the embedded models, for recipes that build on another network.
     """
     torch.manual_seed(recipe.seed)
     network = recipe.build(weights)
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_ema(recipe.ema)) if recipe.ema else None
+    ema = torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=ema) if recipe.ema else None
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = build(recipe.optimizer, group(learning, recipe.optimizer, recipe.lr, recipe.weight_decay))
     schedule = LambdaLR(optimizer, Course(recipe.steps, WARMUP_STEPS, LR_END))
@@ -111,8 +105,7 @@ def train(
             metrics = {key: float(value.detach()) for key, value in {"loss": loss, **parts}.items()}
             metrics["seconds_per_step"] = (time.monotonic() - began) / (step - first)
             _report(work, recipe.name, step, recipe.steps, metrics)
-            if on_metrics is not None:
-                on_metrics(step, metrics)
+
         if step % CHECKPOINT_EVERY == 0 or step == recipe.steps:
             checkpoints.save(step)
     trained = (average.module if average is not None else network).eval()
@@ -136,10 +129,6 @@ def save_half(network: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, path)
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors creates a file readable by its owner alone
-
-
-def _ema(decay: float) -> Callable[..., None]:
-    return torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
 
 
 def _report(work: Path, name: str, step: int, steps: int, metrics: dict[str, float]) -> None:

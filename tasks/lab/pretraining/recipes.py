@@ -42,10 +42,10 @@ def render(work: Path, kind: str, first_seed: int, count: int) -> str:
 
 def train_network(
     name: str, pictures: Path, steps: int | None = None, weights: Path | None = None, work: Path | None = None
-) -> dict[str, float]:
-    """Train one network to its end, write its weights, return what its recipe measures. One thread.
+) -> None:
+    """Train one network to its end, and write its weights. One thread.
 
-    pictures: where the folders of pictures and faces are.  work: for checkpoint, curve and numbers, the same folder
+    pictures: where the folders of pictures and faces are.  work: for checkpoint, curve and card, the same folder
     unless given.  weights: of all embedded networks, the project's own unless given.
     """
     import dataclasses
@@ -54,7 +54,7 @@ def train_network(
 
     from tasks.lab.pretraining.faces import load_faces
     from tasks.lab.pretraining.loop import Recipe, train
-    from tasks.lab.pretraining.pictures import TRAINING_SEEDS, VALIDATION_SEEDS, load_pictures
+    from tasks.lab.pretraining.pictures import TRAINING_SEEDS, load_pictures
 
     weights, work = weights or WEIGHTS, work or pictures
     torch.set_num_threads(1)
@@ -63,13 +63,11 @@ def train_network(
         recipe = dataclasses.replace(recipe, steps=steps)
     load, folder = (load_faces, pictures / "faces") if recipe.faces else (load_pictures, pictures / "pictures")
     network = train(recipe, load(folder, TRAINING_SEEDS, 10**6), weights, work / name)
-    numbers = recipe.measure(network, load(folder, VALIDATION_SEEDS, 10**6))
+
     weights.mkdir(parents=True, exist_ok=True)
     recipe.save(network, weights)
     learned = {"steps": recipe.steps, "optimizer": recipe.optimizer, "lr": recipe.lr, "seed": recipe.seed}
-    document = learned | {"measured": numbers}
-    (work / name / "card.json").write_text(json.dumps(document, indent=1))
-    return numbers
+    (work / name / "card.json").write_text(json.dumps(learned, indent=1))
 
 
 def read_curve(work: Path, name: str) -> list[dict[str, float]]:

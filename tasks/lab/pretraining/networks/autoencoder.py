@@ -107,30 +107,12 @@ def finish(network: nn.Module, pictures: Pictures) -> None:
     vae.register_to_config(scaling_factor=1.0)
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """Reconstruction PSNR in dB over every look of held-out people."""
-    assert isinstance(network, AutoencoderTraining)
-    psnr = []
-    for crops in pictures.crops[:64]:
-        images = to_signed(crops)
-        output = network.vae.decode(network.vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
-        error = ((output - images) / 2).square().mean(dim=(1, 2, 3))
-        psnr.append(-10 * torch.log10(error))
-    by_look = torch.stack(psnr).mean(0)
-    return {
-        "psnr_db": float(by_look.mean()),
-        "psnr_plain_db": float(by_look[0]),
-        "psnr_worst_style_db": float(by_look.min()),
-    }
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, AutoencoderTraining)
     network.vae.half().save_pretrained(folder / "vae")
 
 
 RECIPE = Recipe(
-    "autoencoder", steps=8000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, finish=finish,
+    "autoencoder", steps=8000, lr=2e-3, build=build, loss=loss, save=save, finish=finish,
     bfloat16=True, ema=0.995, optimizer="muon",
 )  # fmt: skip

@@ -87,36 +87,12 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     return value, {"right": correct}
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """Measure how often the look of a held-out person's true edit is named, among the styles and with "no edit"."""
-    assert isinstance(network, Clip)
-    rng = np.random.default_rng(0)
-    texts = torch.stack(
-        [network.embed_texts([captions.caption(look, rng) for _ in range(12)]).mean(0) for look in LOOKS]
-    )
-    odd = torch.stack(
-        [network.embed_texts([captions.held_out_instruction(look, rng) for _ in range(12)]).mean(0) for look in LOOKS]
-    )
-    features = torch.stack([network.embed_images(crops) for crops in pictures.crops])  # (N, looks, D)
-    truth = torch.arange(1, len(LOOKS))
-    named = (features[:, 1:] @ texts[1:].T).argmax(-1) + 1
-    named_or_none = (features @ texts.T).argmax(-1)
-    unseen = (features[:, 1:] @ odd[1:].T).argmax(-1) + 1
-    return {
-        "style_accuracy": float((named == truth).float().mean()),
-        "style_accuracy_worst": float((named == truth).float().mean(0).min()),
-        "accuracy_with_no_edit": float((named_or_none == torch.arange(len(LOOKS))).float().mean()),
-        "style_accuracy_unseen_wording": float((unseen == truth).float().mean()),
-    }
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, Clip)
     network.model.half().save_pretrained(folder / "clip")
 
 
 RECIPE = Recipe(
-    "clip", steps=1500, lr=2e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.99,
+    "clip", steps=1500, lr=2e-3, build=build, loss=loss, save=save, bfloat16=True, ema=0.99,
     optimizer="muon",
 )  # fmt: skip

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_catalog.config.profiles import load_settings
-from models.editing.editor import Editor
 from models.judges.clip import Clip
 from models.judges.perceptual import Perceptual
 from models.libraries import diffusers, transformers
@@ -26,7 +24,6 @@ SMALLEST_CHANGE = 0.06  # share of the picture below which an edit's latents gai
 PICTURE_FROM = 0.3  # share of the training from which on the decoded picture counts, which doubles a step's cost
 PIXEL_WEIGHT, LPIPS_WEIGHT = 3.0, 0.5  # of the decoded picture, where portrait and text are given
 SMALLEST_CHANGE_IN_PICTURE = 0.01  # as SMALLEST_CHANGE, of its pixels
-MEASURE_STEPS = 10
 
 
 class EditorTraining(nn.Module):
@@ -123,33 +120,6 @@ def picture_error(network: EditorTraining, output: Tensor, truth: np.ndarray, pl
     return PIXEL_WEIGHT * pixels + LPIPS_WEIGHT * network.perceptual(picture, true_edit).mean()
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """L1 to the true edit inside the region that it changes, as a share of the unedited portrait's; and outside it."""
-    assert isinstance(network, EditorTraining)
-    editor, guided = Editor(network.pipeline()), load_settings("demo", []).edit  # as the exam edits
-    scales = guided.guidance_scale, guided.image_guidance_scale
-    rng = np.random.default_rng(0)
-    numbers: dict[str, float] = {}
-    count = 10
-    plain = pictures.crops[:count, 0].astype(np.float32) / 255
-    for look in range(1, len(LOOKS)):
-        texts = [captions.instruction(LOOKS[look], rng) for _ in range(count)]
-        edited = editor.edit(pictures.crops[:count, 0], texts, range(count), MEASURE_STEPS, *scales)
-        region = changed_pixels(pictures.crops[:count, look], pictures.crops[:count, 0])[:, 0, :, :, None].numpy() > 0
-        edited, truth = edited.astype(np.float32) / 255, pictures.crops[:count, look].astype(np.float32) / 255
-        error, unedited = (np.abs(edited - truth) * region).sum(), (np.abs(plain - truth) * region).sum()
-        numbers[f"inside_vs_no_edit_{LOOKS[look]}"] = float(error / unedited)
-        outside = np.abs(edited - truth) * ~region
-        numbers[f"outside_l1_{LOOKS[look]}"] = float(outside.sum() / max(1, 3 * (~region).sum()))
-    inside = [value for key, value in numbers.items() if key.startswith("inside")]
-    return {
-        "inside_vs_no_edit_mean": float(np.mean(inside)),
-        "inside_vs_no_edit_worst": float(max(inside)),
-        **numbers,
-    }
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, EditorTraining)
     pipeline = network.pipeline().to(dtype=torch.float16)
@@ -165,6 +135,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "editor", steps=12000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "editor", steps=12000, lr=2e-3, build=build, loss=loss, save=save, prepare=prepare,
     bfloat16=True, ema=0.998, optimizer="muon",
 )  # fmt: skip

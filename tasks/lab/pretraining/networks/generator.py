@@ -27,7 +27,7 @@ from models.three_d.live3d import Live3D
 from models.three_d.stylegan import FullyConnected, SynthesisBlock
 from tasks.lab.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
 from tasks.lab.pretraining.networks.teacher import EDGE_WEIGHT, L1_WEIGHT, L2_WEIGHT, RAW_WEIGHT
-from tasks.lab.pretraining.pictures import TRAINING_SEEDS, VALIDATION_SEEDS, VIEWS_PER_STYLE, Pictures
+from tasks.lab.pretraining.pictures import TRAINING_SEEDS, VIEWS_PER_STYLE, Pictures
 
 BATCH = 4
 TRIPLANE_PHASE = 0.1  # share of the training that compares triplanes only
@@ -194,28 +194,6 @@ def finish(network: nn.Module, pictures: Pictures) -> None:
         network.encoder.base.bias.add_(before - mapping.w_avg)
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """PSNR in dB of heads by their parameters and by the encoder, at the portrait's view and at others."""
-    assert isinstance(network, Pair)
-    found: dict[str, list[float]] = {"by_noise": [], "by_noise_novel": [], "encoded": [], "encoded_novel": []}
-    for i in range(min(48, len(pictures.crops))):
-        portraits = to_signed(pictures.crops[i, :1])
-        kinds = {
-            "by_noise": latents(network.generator, [portrait(VALIDATION_SEEDS + i)]),
-            "encoded": network.encode(portraits),
-        }
-        views = torch.cat([portraits, to_signed(pictures.plain_views[i])])
-        cameras = torch.from_numpy(np.concatenate([pictures.crop_cameras[i : i + 1], pictures.cameras[i]]))
-        for name, ws in kinds.items():
-            triplane = network.generator.planes(ws, "none").expand(len(views), -1, -1, -1)
-            error = (network.generator.render(triplane, ws, cameras).image.clamp(-1, 1) - views) / 2
-            decibels = -10 * torch.log10(error.square().mean(dim=(1, 2, 3)))
-            found[name].append(float(decibels[0]))
-            found[f"{name}_novel"].append(float(decibels[1:].mean()))
-    return {f"{name}_psnr_db": float(np.mean(values)) for name, values in found.items()}
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, Pair)
     target = folder / "generator"
@@ -226,6 +204,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "generator", steps=16000, lr=3e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "generator", steps=16000, lr=3e-3, build=build, loss=loss, save=save, prepare=prepare,
     finish=finish, ema=0.995, weight_decay=0.0,
 )  # fmt: skip

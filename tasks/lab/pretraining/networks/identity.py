@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from models.judges.identity import EMBEDDING, IdentityNet
@@ -75,37 +74,12 @@ def _soften(images: Tensor, rng: np.random.Generator) -> Tensor:
     return nn.functional.interpolate(small, (size, size), mode="bilinear")
 
 
-@torch.no_grad()
-def measure(network: nn.Module, faces: Faces) -> dict[str, float]:
-    """Verification AUC on people never trained on: any two pictures, and a plain one against a styled one."""
-    assert isinstance(network, IdentityTraining)
-    embedding = torch.stack([network.network.embed(images) for images in faces.images])
-    count, pictures, _ = embedding.shape
-    flat = embedding.flatten(0, 1)
-    cosine = (flat @ flat.T).numpy()
-    person = np.repeat(np.arange(count), pictures)
-    plain = faces.looks.reshape(-1) == 0
-    same = person[:, None] == person[None]
-    upper = np.triu(np.ones_like(same), 1)
-
-    def auc(pairs: np.ndarray) -> float:
-        return float(roc_auc_score(same[pairs], cosine[pairs]))
-
-    return {
-        "auc_plain": auc(upper & plain[:, None] & plain[None]),
-        "auc_plain_to_styled": auc(plain[:, None] & ~plain[None]),
-        "auc_all": auc(upper),
-        "cosine_same_median": float(np.median(cosine[upper & same])),
-        "cosine_other_median": float(np.median(cosine[upper & ~same])),
-    }
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, IdentityTraining)
     save_half(network.network, folder / "identity" / "identity.safetensors")
 
 
 RECIPE = Recipe(
-    "identity", steps=3000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.99,
+    "identity", steps=3000, lr=2e-3, build=build, loss=loss, save=save, bfloat16=True, ema=0.99,
     optimizer="muon", faces=True,
 )  # fmt: skip

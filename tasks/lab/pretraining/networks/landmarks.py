@@ -54,24 +54,6 @@ def _shift(images: Tensor, truth: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     return torch.stack(moved), truth - torch.from_numpy(offset)[:, None].float() / SIZE_PX
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """Error in pixels of 64 on held-out photographs and on crops in every look."""
-    assert isinstance(network, LandmarkNet)
-    found, _ = network.detect(pictures.photos)
-    photo = np.linalg.norm(found - pictures.photo_landmarks, axis=-1) * SIZE_PX
-    crops = []
-    for look in range(pictures.crops.shape[1]):
-        points, _ = network.detect(pictures.crops[:, look])
-        crops.append(np.linalg.norm(points - pictures.crop_landmarks, axis=-1) * SIZE_PX)
-    return {
-        "photo_error_px_median": float(np.median(photo)),
-        "photo_error_px_p95": float(np.quantile(photo, 0.95)),
-        "crop_error_px_median": float(np.median(crops[0])),
-        "styled_crop_error_px_median": float(np.median(crops[1:])),
-    }
-
-
 def save(network: nn.Module, folder: Path) -> None:
     save_half(network, folder / "landmarks" / "landmarks.safetensors")
 
@@ -83,7 +65,6 @@ RECIPE = Recipe(
     build=build,
     loss=loss,
     save=save,
-    measure=measure,
     bfloat16=True,
     ema=0.99,
 )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.three_d.mae import EMBEDDED, LAYER_NORM_EPS, Block, Mae, MaeConfig, MaeEncoder, normalise, position_table
+from models.three_d.mae import EMBEDDED, LAYER_NORM_EPS, Block, MaeConfig, MaeEncoder, normalise, position_table
 from tasks.lab.pretraining.loop import Draw, Recipe, batch_of, save_half
 from tasks.lab.pretraining.pictures import LOOKS, Pictures
 
@@ -74,21 +73,6 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     return value, {}
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """Error on masked patches of held-out people; and how well the mean token tells the look (nearest class mean)."""
-    assert isinstance(network, MaskedAutoencoder)
-    mae = Mae(network.encoder)
-    features = torch.stack([mae.tokens(crops)[:, 1:].mean(1) for crops in pictures.crops]).numpy()  # (N, looks, D)
-    half = len(features) // 2
-    centres, deviation = features[:half].mean(0), features[:half].std((0, 1)) + 1e-6
-    distance = (((features[half:, :, None] - centres) / deviation) ** 2).sum(-1)
-    right = distance.argmin(-1) == np.arange(len(LOOKS))
-    images = normalise(torch.from_numpy(pictures.crops[:, 0]), EMBEDDED.image_size)
-    masked = network(images, torch.Generator().manual_seed(0))
-    return {"masked_error": float(masked), "look_accuracy_nearest_mean": float(right.mean())}
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, MaskedAutoencoder)
     target = folder / "mae"
@@ -97,6 +81,4 @@ def save(network: nn.Module, folder: Path) -> None:
     save_half(network.encoder, target / "mae.safetensors")
 
 
-RECIPE = Recipe(
-    "mae", steps=3000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, ema=0.99, optimizer="muon"
-)
+RECIPE = Recipe("mae", steps=3000, lr=2e-3, build=build, loss=loss, save=save, ema=0.99, optimizer="muon")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.judges.perceptual import FEATURES_FILE, Perceptual
 from models.procedural.person import HAIR_STYLES, sample_identity, sample_scene
 from tasks.lab.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
-from tasks.lab.pretraining.pictures import LOOKS, TRAINING_SEEDS, VALIDATION_SEEDS, Pictures
+from tasks.lab.pretraining.pictures import LOOKS, TRAINING_SEEDS, Pictures
 
 BATCH = 32
 
@@ -87,33 +86,12 @@ def loss(network: nn.Module, pictures: Pictures, draw: Draw) -> tuple[Tensor, di
     }
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """Look accuracy; and how often the metric ranks a slightly disturbed picture nearer than another person's."""
-    assert isinstance(network, PerceptualTraining)
-    images = to_signed(pictures.crops.reshape(-1, *pictures.crops.shape[2:])[: 11 * 64])
-    truth = torch.arange(len(LOOKS)).repeat(64)
-    right = torch.cat([_read(network, part)["look"].argmax(1) for part in images.split(128)]) == truth
-    plain = to_signed(pictures.crops[:64, 0])
-    other = plain.roll(1, dims=0)
-    generator = torch.Generator().manual_seed(0)
-    disturbed = (plain + 0.05 * torch.randn(plain.shape, generator=generator)).clamp(-1, 1)
-    nearer = network.perceptual(plain, disturbed) < network.perceptual(plain, other)
-    facts = _facts(VALIDATION_SEEDS, 64)
-    glasses = (_read(network, plain)["flags"][:, 0] > 0) == (facts["flags"][:, 0] > 0.5)
-    return {
-        "look_accuracy": float(right.float().mean()),
-        "glasses_accuracy": float(glasses.float().mean()),
-        "disturbed_nearer_than_other": float(np.mean(nearer.numpy())),
-    }
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, PerceptualTraining)
     save_half(network.backbone, folder / "perceptual" / FEATURES_FILE)
 
 
 RECIPE = Recipe(
-    "perceptual", steps=4000, lr=2e-3, build=build, loss=loss, save=save, measure=measure, prepare=prepare,
+    "perceptual", steps=4000, lr=2e-3, build=build, loss=loss, save=save, prepare=prepare,
     bfloat16=True, ema=0.99, optimizer="muon",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.three_d.live3d import EMBEDDED, Live3D
 from models.three_d.rendering import sample_rays
 from tasks.lab.pretraining.loop import Draw, Recipe, batch_of, save_half, to_signed
-from tasks.lab.pretraining.pictures import LOOKS, STYLES_PER_PERSON, VIEWS_PER_STYLE, Pictures
+from tasks.lab.pretraining.pictures import STYLES_PER_PERSON, VIEWS_PER_STYLE, Pictures
 
 BATCH = 8
 POINT_PHASE = 0.05  # share of the training that sees points only
@@ -142,62 +142,6 @@ def _patches(images: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
     return images[batch, :, (row[:, None] + inner)[:, :, None], (column[:, None] + inner)[:, None]].permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures) -> dict[str, float]:
-    """PSNR in dB at the input view and at novel views to +-0.35 yaw and further out; relative depth error (median).
-
-    And per look, at the novel views, L1 inside the region that the look changes as a share of the plain head's.
-    """
-    assert isinstance(network, Live3D)
-    inputs: list[float] = []
-    near: list[float] = []
-    far: list[float] = []
-    depth_errors: list[float] = []
-    wrong, unedited = np.zeros(len(LOOKS)), np.zeros(len(LOOKS))
-    for person in range(min(48, len(pictures.crops))):
-        portraits = to_signed(pictures.crops[person, pictures.looks[person]])
-        triplane = network.encode(portraits)
-        seen = network.render(
-            triplane, torch.from_numpy(pictures.crop_cameras[person])[None].expand(len(portraits), -1)
-        )
-        inputs.append(_psnr(seen.image, portraits))
-        for view, label in enumerate(torch.from_numpy(pictures.cameras[person])):
-            render = network.render(triplane, label[None].expand(len(portraits), -1))
-            yaw = abs(float(torch.atan2(label[3], label[11])))
-            styled, plain = (
-                to_signed(pictures.views[person, :, view]),
-                to_signed(pictures.plain_views[person, view][None]),
-            )
-            (near if yaw <= 0.35 else far).append(_psnr(render.image, styled))
-            change = (styled - plain).abs()
-            region = (change.amax(dim=1, keepdim=True) > 2 * CHANGE).float()
-            np.add.at(
-                wrong, pictures.looks[person], ((render.image - styled).abs() * region).sum(dim=(1, 2, 3)).numpy()
-            )
-            np.add.at(unedited, pictures.looks[person], (change * region).sum(dim=(1, 2, 3)).numpy())
-            truth = torch.from_numpy(pictures.depths[person, :, view]).float()[:, None]
-            finite = torch.isfinite(truth)
-            mean = nn.functional.avg_pool2d(torch.where(finite, truth, torch.zeros(())), 2)
-            inside = nn.functional.avg_pool2d(finite.float(), 2) == 1
-            depth_errors.append(float(((render.depth - mean).abs() / mean)[inside].median()))
-    by_look = {
-        f"inside_vs_no_edit_{look}": float(wrong[index] / unedited[index]) for index, look in enumerate(LOOKS) if look
-    }
-    return {
-        "input_psnr_db": float(np.mean(inputs)),
-        "novel_psnr_db_yaw_to_0.35": float(np.mean(near)),
-        "novel_psnr_db_yaw_to_0.7": float(np.mean(far)),
-        "depth_error_median": float(np.median(depth_errors)),
-        "looks": float(len(LOOKS)),
-        **by_look,
-    }
-
-
-def _psnr(output: Tensor, target: Tensor) -> float:
-    error = ((output.clamp(-1, 1) - target) / 2).square().mean(dim=(1, 2, 3))
-    return float((-10 * torch.log10(error)).mean())
-
-
 def save(network: nn.Module, folder: Path) -> None:
     assert isinstance(network, Live3D)
     target = folder / "teacher"
@@ -207,6 +151,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 RECIPE = Recipe(
-    "teacher", steps=15000, lr=4e-3, build=build, loss=loss, save=save, measure=measure, bfloat16=True, ema=0.995,
+    "teacher", steps=15000, lr=4e-3, build=build, loss=loss, save=save, bfloat16=True, ema=0.995,
     optimizer="muon",
 )  # fmt: skip
