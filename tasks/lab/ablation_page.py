@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from data_catalog.config.settings import Settings
 from tasks.adaptation import adapt
 from tasks.lab.ablation import USUAL_PAIRS, Arm
-from tasks.templates import TEMPLATES
+from tasks.templates import render
 
 PAGE, PICTURE, LOOKS_PICTURE = "ablations.md", "ablations.png", "ablations-looks.png"
-TEMPLATE = TEMPLATES / "ablations.md.j2"
+
 
 Row = dict[str, Any]
 
@@ -54,8 +53,8 @@ def write_page(
         shutil.copyfile(usual[0].folder / name, folder / target)
     tables = {"styles": by_styles, "pairs": by_pairs, "trends": sentences}
     facts = {"command": command, "style": style, "bases": bases, "base": base, "settings": results[0].settings}
-    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
-    text = template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    text = render(
+        "ablations.md.j2",
         **tables,
         **facts,
         looks=looks,

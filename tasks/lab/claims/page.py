@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from data_catalog.config.settings import Settings
 from tasks.evaluation.table import STUDENT, TEACHERS
@@ -30,10 +29,10 @@ from tasks.lab.claims.claims import (
 )
 from tasks.lab.claims.exam import PAPER_EDITOR_STEPS, TRUE
 from tasks.lab.claims.figures import draw_curves, draw_strips
-from tasks.templates import TEMPLATES
+from tasks.templates import render
 
 PAGE = "claims.md"
-TEMPLATE = TEMPLATES / "claims.md.j2"
+
 TITLES = {
     "id": "ID",
     "clip": "CLIP",
@@ -88,9 +87,7 @@ def write_page(folder: Path, command: str, trained: Sequence[Trained]) -> tuple[
         "table": first[STUDENT].settings,
         "arms": first[BOTH].settings,
     }
-    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
-    text = template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(claims=claims, **facts)
-    (folder / PAGE).write_text(text, encoding="utf-8")
+    (folder / PAGE).write_text(render("claims.md.j2", claims=claims, **facts), encoding="utf-8")
     told = {"claims": claims, **{name: facts[name] for name in ("command", "seeds", "samples", "portraits", "styles")}}
     return told, [folder / PAGE, *pictures]
 
