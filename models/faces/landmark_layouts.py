@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from models.faces.alignment import Array
 
 FIVE = 5
+
 # Left eye, right eye, nose tip, left and right mouth corner of each set ("left" = smaller x of an upright face); an eye
 # is the middle of its corners, as in the standard face of Deep3DFaceRecon.
 IBUG = ((36, 39), (42, 45), (30,), (48,), (54,))
@@ -30,3 +33,19 @@ def to_five(points: ArrayLike) -> Array:
     if not np.isfinite(places).all():
         raise ValueError("a landmark is not a finite number")
     return places
+
+
+def detect_largest(
+    find_faces: Callable[[np.ndarray], list[Array]], images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the five points (B, 5, 2) in [0, 1] of the largest face in each picture, and 1 or, without any, 0.
+
+    find_faces: from a picture (H, W, 3) uint8 to landmarks, px, the largest face first.  images: (B, H, W, 3) uint8.
+    """
+    points, sure = np.zeros((len(images), FIVE, 2)), np.zeros(len(images))
+    for index, rgb in enumerate(images):
+        found = find_faces(rgb)
+        if found:
+            points[index] = to_five(found[0]) / [rgb.shape[1], rgb.shape[0]]
+            sure[index] = 1.0
+    return points, sure

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from models.checkpoints import WeightsError
-from models.faces.landmark_layouts import to_five
+from models.faces.landmark_layouts import detect_largest
 
 MOST_FACES = 5  # faces searched for in a picture; more than one is a reason to reject it
 
@@ -45,21 +45,15 @@ class MediaPipeFaces:
             ) from None
 
     def faces(self, rgb: np.ndarray) -> list[np.ndarray]:
-        """Landmarks (478, 2), px, of every face in a picture (H, W, 3) uint8."""
+        """Landmarks (478, 2), px, of every face in a picture (H, W, 3) uint8, the largest first."""
         import mediapipe
 
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
         found = self.landmarker.detect(picture).face_landmarks
         size = np.array([rgb.shape[1], rgb.shape[0]], dtype=np.float64)
-        return [np.array([[point.x, point.y] for point in face]) * size for face in found]
+        faces = [np.array([[point.x, point.y] for point in face]) * size for face in found]
+        return sorted(faces, key=lambda face: -float(np.ptp(face, axis=0).prod()))
 
     def detect(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """images: (B, H, W, 3) uint8.  Points (B, 5, 2) in [0, 1] of the largest face, and 1 or, without any, 0."""
-        points, sure = np.zeros((len(images), 5, 2)), np.zeros(len(images))
-        for index, rgb in enumerate(images):
-            found = self.faces(rgb)
-            if found:
-                largest = max(found, key=lambda face: float(np.ptp(face, axis=0).prod()))
-                points[index] = to_five(largest) / [rgb.shape[1], rgb.shape[0]]
-                sure[index] = 1.0
-        return points, sure
+        """See `landmark_layouts.detect_largest`."""
+        return detect_largest(self.faces, images)

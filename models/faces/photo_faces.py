@@ -21,7 +21,7 @@ from models.faces.alignment import (
 )
 from models.faces.blazeface import BlazeFace, Detection, overlap
 from models.faces.face_mesh import FaceMesh
-from models.faces.landmark_layouts import to_five
+from models.faces.landmark_layouts import detect_largest, to_five
 from models.faces.pnp import OFFSET, UNIT, Face, Fit, fit_camera
 
 DETECTOR, LANDMARKS, MESH = "face_detection_short_range.tflite", "face_landmark.tflite", "canonical_mesh.safetensors"
@@ -133,14 +133,8 @@ class PhotoFaces:
         return [face.points[:, :2] for face in self.find(rgb) if face.clear]
 
     def detect(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """images: (B, H, W, 3) uint8.  Points (B, 5, 2) in [0, 1] of the largest face, and 1 or, without any, 0."""
-        points, sure = np.zeros((len(images), 5, 2)), np.zeros(len(images))
-        for index, rgb in enumerate(images):
-            found = self.faces(rgb)
-            if found:
-                points[index] = to_five(found[0]) / [rgb.shape[1], rgb.shape[0]]
-                sure[index] = 1.0
-        return points, sure
+        """See `landmark_layouts.detect_largest`."""
+        return detect_largest(self.faces, images)
 
 
 def canonical_mesh(file: Path) -> Array:
