@@ -22,40 +22,12 @@ from models.checkpoints import WeightsError, file_digest
 if TYPE_CHECKING:
     from models.faces.recognition import Recogniser
     from models.three_d.eg3d import Inverter
-    from models.three_d.live3d import Live3D
-    from models.three_d.mae import Mae
 
-__all__ = [
-    "WeightsError",
-    "describe",
-    "digest",
-    "files_digest",
-    "find_words",
-    "load",
-    "load_recogniser",
-    "missing",
-    "modules",
-]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
 FETCHED = ROOT / "models" / "weights" / "fetched"  # files from public addresses, see flows/care/fetch.py
-NAMES = (
-    "editor",
-    "teacher",
-    "clip",
-    "identity",
-    "landmarks",
-    "faces",
-    "mae",
-    "lpips",
-    "safety",
-    "matting",
-    "face_api",
-    "generator",
-    "captioner",
-)
-MODULES: dict[str, tuple[str, ...]] = {
+MODULES: dict[str, tuple[str, ...]] = {  # of each network, in the order of lists
     "editor": ("models.editing.editor",),
     "teacher": ("models.three_d.live3d",),
     "clip": ("models.judges.clip",),
@@ -132,7 +104,7 @@ def _files(folder: Path) -> list[Path]:
 def describe(world: str) -> list[dict[str, Any]]:
     """Describe each network in a row: name, source, size in bytes, digest, state, and the problem if there is one."""
     rows = []
-    for name in NAMES:
+    for name in MODULES:
         if name not in _registry(registry_file())[world]:
             continue
         entry = _entry(name, world)
@@ -238,18 +210,22 @@ def _load_own(name: str, folder: Path, device: str) -> Any:
     def state(file: str) -> dict[str, torch.Tensor]:
         return {key: value.float() for key, value in load_file(folder / file).items()}
 
-    if name == "teacher":
-        return _load_teacher(folder, state("teacher.safetensors")).to(device)
     if name == "generator":
         return _load_inverter(folder, state("generator.safetensors"), state("encoder.safetensors"), device)
     if name == "mae":
-        return _load_mae(folder, state("mae.safetensors"))
+        from models.three_d.mae import Mae
+
+        return Mae.from_state(json.loads((folder / "config.json").read_text()), state("mae.safetensors"))
     if name == "lpips":
         from models.judges.perceptual import Perceptual
 
         return Perceptual.load(folder).to(device)
     network: torch.nn.Module
-    if name == "identity":
+    if name == "teacher":
+        from models.three_d.live3d import Live3D, Live3DConfig
+
+        network = Live3D(Live3DConfig.from_dict(json.loads((folder / "config.json").read_text())))
+    elif name == "identity":
         from models.judges.identity import IdentityNet
 
         network = IdentityNet()
@@ -293,14 +269,6 @@ def _load_faces(path: Path) -> Any:
     return MediaPipeFaces.load(path)
 
 
-def _load_teacher(folder: Path, state: dict[str, Any]) -> Live3D:
-    from models.three_d.live3d import Live3D, Live3DConfig
-
-    teacher = Live3D(Live3DConfig.from_dict(json.loads((folder / "config.json").read_text())))
-    teacher.load_state_dict(state)
-    return teacher.eval().requires_grad_(False)
-
-
 def _load_inverter(folder: Path, state: dict[str, Any], encoder_state: dict[str, Any], device: str) -> Inverter:
     """The generator, and its encoder to w+, which the public one lacks."""
     from models.three_d.eg3d import Generator, GeneratorConfig, LatentEncoder
@@ -312,12 +280,6 @@ def _load_inverter(folder: Path, state: dict[str, Any], encoder_state: dict[str,
     for network in (generator, encoder):
         network.eval().requires_grad_(False).to(device)
     return generator, encoder
-
-
-def _load_mae(folder: Path, state: dict[str, Any]) -> Mae:
-    from models.three_d.mae import Mae
-
-    return Mae.from_state(json.loads((folder / "config.json").read_text()), state)
 
 
 def registry_file() -> Path:
