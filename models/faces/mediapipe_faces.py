@@ -45,15 +45,16 @@ class MediaPipeFaces:
             ) from None
 
     def faces(self, rgb: np.ndarray) -> list[np.ndarray]:
-        """Landmarks (478, 2), px, of every face in a picture (H, W, 3) uint8, the largest first."""
+        """Landmarks (478, 2), px, of every face in a picture (H, W, 3) uint8."""
         import mediapipe
 
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
         found = self.landmarker.detect(picture).face_landmarks
         size = np.array([rgb.shape[1], rgb.shape[0]], dtype=np.float64)
-        faces = [np.array([[point.x, point.y] for point in face]) * size for face in found]
-        return sorted(faces, key=lambda face: -float(np.ptp(face, axis=0).prod()))
+        return [np.array([[point.x, point.y] for point in face]) * size for face in found]
 
     def detect(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `landmark_layouts.detect_largest`."""
-        return detect_largest(self.faces, images)
+        return detect_largest(
+            lambda rgb: sorted(self.faces(rgb), key=lambda face: -float(np.ptp(face, axis=0).prod())), images
+        )
