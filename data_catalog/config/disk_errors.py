@@ -68,7 +68,7 @@ def disk_mistake(error: BaseException, root: Path | None = None) -> UserError | 
 def no_space(folder: Path) -> UserError:
     """Return the error of a full disk, with the folder on it."""
     hint = "free some space and run the same command again; no partial files are kept"
-    if is_temporary(folder):
+    if folder == temporary_folder():
         hint = "free some space, or set TMPDIR to a folder on another disk; then run the same command again"
         return UserError("there is no space left for temporary files", TMPDIR=folder, hint=hint)
     return UserError("there is no space left on the disk", folder=folder, hint=hint)
@@ -80,11 +80,6 @@ def temporary_folder() -> Path | None:
         return Path(tempfile.gettempdir())
     except OSError:
         return None
-
-
-def is_temporary(folder: Path) -> bool:
-    """Whether this is the folder of temporary files itself."""
-    return folder == temporary_folder()
 
 
 def _full_folder(path: str | None, root: Path | None) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class UserError(Exception):
     """Mistake that the user can fix.
@@ -21,7 +23,7 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions pickle by their positional arguments; a worker process must not lose fields and hint.
-        return (_rebuild, (self.message, self.hint, self.fields))
+        return (partial(type(self), hint=self.hint, **self.fields), (self.message,))
 
     def __str__(self) -> str:
         rows = list(self.fields.items()) + ([("hint", self.hint)] if self.hint else [])
@@ -29,9 +31,3 @@ class UserError(Exception):
         below = "\n" + " " * (width + 4)
         told = (f"  {name:<{width}}  {value}".replace("\n", below) for name, value in rows)
         return "\n".join([self.message, *told])
-
-
-def _rebuild(message: str, hint: str | None, fields: dict[str, str]) -> UserError:
-    error = UserError(message, hint=hint)
-    error.fields = fields
-    return error

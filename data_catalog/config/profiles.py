@@ -53,7 +53,7 @@ def load_settings(profile: str, overrides: Sequence[str] = (), folder: Path = PR
             f"there is no profile '{profile}'",
             folder=shown_path(folder),
             profiles=", ".join(list_profiles(folder)) or "none",
-            hint=_did_you_mean(profile, list_profiles(folder)),
+            hint=did_you_mean(profile, list_profiles(folder)).removeprefix("; ") or None,
         )
     document = read_yaml_mapping(path)
     origins: Origins = {}
@@ -158,9 +158,9 @@ def _check_keys(given: Any, model: type[BaseModel], label: str, path: tuple[str,
         if key not in model.model_fields or (key == "profile" and not path):
             known = [name for name in model.model_fields if path or name != "profile"]
             where = f"{label}, {'.'.join(path)}" if path else label
-            guess = _did_you_mean(str(key), known)
-            message = f"{where}: unknown key '{key}'" + (f"; {guess}" if guess else "")
-            raise UserError(message, hint=None if guess else f"known keys: {', '.join(known)}")
+            guess = did_you_mean(str(key), known)
+            hint = None if guess else f"known keys: {', '.join(known)}"
+            raise UserError(f"{where}: unknown key '{key}'{guess}", hint=hint)
         origins[(*path, key)] = label
         section = _section_of(model, key)
         if section is not None:
@@ -178,9 +178,10 @@ def _section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     return None
 
 
-def _did_you_mean(word: str, known: list[str]) -> str | None:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else None
+def did_you_mean(word: str, known: list[str]) -> str:
+    """End a message about an unknown word with the known one that is like it; empty where none is."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _bad_value(error: ValidationError, origins: Origins, default: str) -> UserError:

@@ -7,7 +7,6 @@ comments.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from pathlib import Path
@@ -20,7 +19,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.names import EXPECTED_SLUG, allowed_name, is_slug
 from data_catalog.config.places import find_path, shown_path
 from data_catalog.config.plain_text import not_plain
-from data_catalog.config.profiles import cut_by_comment, read_yaml_mapping, written_value
+from data_catalog.config.profiles import cut_by_comment, did_you_mean, read_yaml_mapping, written_value
 from data_catalog.config.settings import SelectSettings, Settings, reject_bool
 from data_catalog.config.text_files import kind_of, read_text
 
@@ -129,10 +128,8 @@ def list_styles(settings: Settings) -> list[str]:
         return [slug for slug in known if slug not in settings.prompts.held_out]
     for slug in settings.prompts.styles:
         if slug not in known:
-            close = difflib.get_close_matches(slug, known, n=1)
-            guess = f"; did you mean '{close[0]}'?" if close else ""
             raise UserError(
-                f"prompts.styles: there is no style '{slug}'{guess}",
+                f"prompts.styles: there is no style '{slug}'{did_you_mean(slug, known)}",
                 folder=shown_path(folder),
                 styles=", ".join(known),
             )
@@ -191,9 +188,8 @@ def _read_yaml_style(path: Path) -> StyleFile:
     known = [name for name in StyleFile.model_fields if name != "slug"]
     for key in document:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            guess = f"; did you mean '{close[0]}'?" if close else ""
-            raise UserError(f"{shown_path(path)}: unknown key '{key}'{guess}", known=", ".join(known))
+            message = f"{shown_path(path)}: unknown key '{key}'{did_you_mean(key, known)}"
+            raise UserError(message, known=", ".join(known))
     cut = cut_by_comment(path)
     if cut:
         hint = f"quote it: {json.dumps(cut, ensure_ascii=False)}; or put a space behind the #"
