@@ -131,22 +131,6 @@ class SourceReader:
         return self._files[name]
 
 
-def remember_definitions(source: SourceDigest, folder: Path) -> None:
-    """Keep the definitions behind a digest, so that a later plan can name those that changed."""
-    path = folder / f"{source.digest[:16]}.json"
-    if not path.exists():
-        write_atomically(path, json.dumps(source.definitions, sort_keys=True).encode())
-
-
-def recall_definitions(digest: str, folder: Path) -> dict[str, str] | None:
-    """Return the definitions that `remember_definitions` kept, or None."""
-    try:
-        definitions: dict[str, str] = json.loads((folder / f"{digest[:16]}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # only a memory: the plan then says that the code changed, not where
-    return definitions
-
-
 def _analyse(tree: ast.Module, package: str) -> tuple[list[str], dict[str, str]]:
     """(modules that may be imported, digest per definition) of one parsed file."""
     imports = sorted({name for node in ast.walk(tree) for name in _imported(node, package)})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from data_catalog.config.settings import Settings
 from data_catalog.plan.reasons import Reason, changed_definitions
-from data_catalog.plan.source import SourceDigest, SourceReader, recall_definitions, remember_definitions
+from data_catalog.plan.source import SourceDigest, SourceReader
 from data_catalog.store.catalog import Entry
+from data_catalog.store.fingerprint import write_atomically
 from data_catalog.store.stage import Stage
 
 NAMES_SHOWN = 3  # of functions that changed
@@ -57,15 +59,23 @@ class StageCode:
 
     def _compare(self, source: SourceDigest, valid_for: str) -> Reason:
         """Name what differs from earlier code, as far as it is remembered."""
-        then = recall_definitions(valid_for, self.folder)
-        names = changed_definitions(then, source.definitions) if then is not None else []
+        try:
+            then = json.loads(self._file(valid_for).read_text(encoding="utf-8"))
+            names = changed_definitions(then, source.definitions)
+        except (OSError, ValueError):
+            names = []  # only a memory: the plan then says that the code changed, not where
         shown = ", ".join(names[:NAMES_SHOWN]) or "(earlier code is not known)"
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         return Reason(f"code {shown}{more}", valid_for[:12], source.digest[:12])
 
     def remember(self, stage_name: str) -> None:
         """Keep the definitions of the code as it is now, so that a later plan can name those that changed."""
-        remember_definitions(self.digest(stage_name), self.folder)
+        source = self.digest(stage_name)
+        if not self._file(source.digest).exists():
+            write_atomically(self._file(source.digest), json.dumps(source.definitions, sort_keys=True).encode())
+
+    def _file(self, digest: str) -> Path:
+        return self.folder / f"{digest[:16]}.json"
 
     def save(self) -> None:
         """Keep what was learned about files of code."""
