@@ -104,18 +104,6 @@ class Work:
         return only
 
 
-def no_settings(settings: Settings, partition: Partition) -> dict[str, Any]:
-    return {}
-
-
-def no_sources(settings: Settings, partition: Partition) -> dict[str, Path]:
-    return {}
-
-
-def no_models(settings: Settings) -> tuple[str, ...]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Stage:
     """Step of the workflow.
@@ -131,9 +119,9 @@ class Stage:
     run: Callable[[Work], Summary]
     split_by: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
-    reads: Callable[[Settings, Partition], dict[str, Any]] = no_settings
-    sources: Callable[[Settings, Partition], dict[str, Path]] = no_sources
-    models: Callable[[Settings], tuple[str, ...]] = no_models
+    reads: Callable[[Settings, Partition], dict[str, Any]] = lambda settings, partition: {}
+    sources: Callable[[Settings, Partition], dict[str, Path]] = lambda settings, partition: {}
+    models: Callable[[Settings], tuple[str, ...]] = lambda settings: ()
     resumes: bool = False
     what: str = "samples"
     command: str | None = None

@@ -70,11 +70,6 @@ class Store:
         """List missing files and files of another size; contents are checked by `verify`."""
         return look_at_files(self.folder_of(record), {name: (e.bytes, 0) for name, e in record.files.items()})[0]
 
-    @staticmethod
-    def place(partition: Partition, fingerprint: str) -> str:
-        """Return the name that is locked during work: partition and fingerprint, so that two may run at once."""
-        return f"{partition.key}/{fingerprint[:FOLDER_CHARS]}"
-
     def lock_file(self, place: str) -> Path:
         """Lock file of a partition; created when it is first worked on."""
         return self.root / "catalog" / "locks" / (place.replace("/", "--") + ".lock")
@@ -84,7 +79,7 @@ class Store:
         """Lock a partition under a fingerprint against other processes. The lock of a dead process is free."""
         from filelock import FileLock, Timeout
 
-        path = self.lock_file(self.place(partition, fingerprint))
+        path = self.lock_file(f"{partition.key}/{fingerprint[:FOLDER_CHARS]}")
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
