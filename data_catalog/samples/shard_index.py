@@ -62,16 +62,13 @@ def index_bytes(entries: list[ShardEntry]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def check_shards(shards: Mapping[Path, Collection[str]], hashed: int = HASHED) -> None:
-    """Check shards before a training, and report all problems in one message.
-
-    shards: the wanted keys of each.  hashed: bytes of shards up to which contents are compared with the records.
-    """
+def check_shards(shards: Mapping[Path, Collection[str]]) -> None:
+    """Check shards before a training, and report all problems in one message.  shards: the wanted keys of each."""
     size = sum(shard.stat().st_size for shard in shards if shard.is_file())
     with ThreadPoolExecutor(THREADS) as pool:
-        problems = pool.map(lambda shard: find_problem(shard, shards[shard], size <= hashed), shards)
+        problems = pool.map(lambda shard: find_problem(shard, shards[shard], size <= HASHED), shards)
         found = [(shard, problem) for shard, problem in zip(shards, problems, strict=True) if problem]
-    if size > hashed:
+    if size > HASHED:
         log.info("%.0f GB of shards fit their indexes; `stillroom verify` compares their contents too", size / 1e9)
     if found:
         shard, problem = found[0]

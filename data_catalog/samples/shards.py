@@ -131,25 +131,19 @@ def _padded(size: int, unit: int) -> int:
 
 def _check_sample(sample: Sample, previous: ShardEntry | None) -> None:
     """Raise ValueError for a sample that readers would misread."""
-    if (problem := _find_problem(sample, previous)) is not None:
-        raise ValueError(problem)
-
-
-def _find_problem(sample: Sample, previous: ShardEntry | None) -> str | None:
     if not KEY.fullmatch(sample.key):
-        return f"{sample.key!r} is no sample key"
+        raise ValueError(f"{sample.key!r} is no sample key")
     if not sample.fields:
-        return f"{sample.key} has no fields"
+        raise ValueError(f"{sample.key} has no fields")
     for name in sample.fields:
         if not FIELD.fullmatch(name):
-            return f"{name!r} is no field name: one dot, lower case"
+            raise ValueError(f"{name!r} is no field name: one dot, lower case")
         if len(sample.key) + 1 + len(name) > NAME_MAX:
-            return f"{sample.key}.{name} is too long for ustar"
+            raise ValueError(f"{sample.key}.{name} is too long for ustar")
     if previous is not None and sample.key <= previous.key:
-        return f"{sample.key} comes after {previous.key}: keys ascend"
+        raise ValueError(f"{sample.key} comes after {previous.key}: keys ascend")
     if previous is not None and (other := sample.fields.keys() ^ previous.fields.keys()):
-        return f"{sample.key} has other fields: {sorted(other)}"
-    return None
+        raise ValueError(f"{sample.key} has other fields: {sorted(other)}")
 
 
 def index_table(entries: list[ShardEntry]) -> pa.Table:
