@@ -22,7 +22,6 @@ from flows.cli import (
     photographs,
     plan,
     pretrain,
-    regen,
     run,
     serve,
     shelf,
@@ -53,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (plan, run, baselines, adapt, shelf, students, photographs, video, serve, diff, regen, pretrain, care):
+for group in (plan, run, baselines, adapt, shelf, students, photographs, video, serve, diff, pretrain, care):
     app.add_typer(group.app)
 app.add_typer(styles.app, name="styles")
 app.add_typer(models.app, name="models")

@@ -42,12 +42,9 @@ def adapt(
     if prompt is not None and pairs is None:
         raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
     check_slug(style)
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
-        outcome = run_here("adapt-style", profile, overrides or [], labels=read_labels(name, note, tags), **given)
-    screen.show(outcome, as_json, adapted_table)
+    given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
+    labels = read_labels(name, note, tags)
+    screen.show_flow("adapt-style", profile, overrides, as_json, adapted_table, labels, **given)
 
 
 @app.command()
@@ -61,11 +58,7 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Measure how many styles and pairs a student needs. Writes a page; takes long."""
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        outcome = run_here("ablate", profile, overrides or [], style=style, seeds=seeds)
-    screen.show(outcome, as_json, screen.fields)
+    screen.show_flow("ablate", profile, overrides, as_json, screen.fields, style=style, seeds=seeds)
 
 
 def adapted_table(document: screen.Document, console: Console) -> None:

@@ -35,14 +35,9 @@ def baselines(
 ) -> None:
     """Compare the student with the paper's other systems. It makes Table 1 and Figure 4 in minutes to hours."""
     named = [*(styles or []), *(more or [])] or None
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        given = {"student": student, "dataset": dataset, "portraits": portraits, "styles": named, "yes": yes}
-        outcome = run_here(
-            "baselines", profile, overrides or [], labels=read_labels(name, note, tags), **given, force=force
-        )
-    screen.show(outcome, as_json, show_table)
+    given = {"student": student, "dataset": dataset, "portraits": portraits, "styles": named, "yes": yes}
+    labels = read_labels(name, note, tags)
+    screen.show_flow("baselines", profile, overrides, as_json, show_table, labels, **given, force=force)
 
 
 def show_table(document: dict[str, Any], console: Console) -> None:

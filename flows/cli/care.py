@@ -1,8 +1,9 @@
-"""Commands for the store and this machine: state, verification, repair, deletion, checks."""
+"""Commands for the store and this machine: state, verification, repair, one sample again, deletion, checks."""
 
 import sys
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,12 +42,26 @@ def verify(profile: Profile = "demo", overrides: Overrides = None, as_json: Json
 @app.command()
 def repair(profile: Profile = "demo", overrides: Overrides = None, as_json: Json = False) -> None:
     """Make exactly the damaged partitions again. Verifies before, and rebuilds the index."""
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        document = run_here("repair", profile, overrides or [])
-    screen.show(document, as_json, repair_table)
+    document = screen.show_flow("repair", profile, overrides, as_json, repair_table)
     if document["left"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def regen(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of a sample, such as p0123456789-zombie-3-0.")],
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("regenerated"),
+    profile: Profile = "demo",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Make one pseudo-label again, and compare its bytes."""
+    with screen.only_results_on_stdout():
+        from flows.care.regen import regenerate
+
+        document = regenerate(key, out, Workspace.open(profile, overrides))
+    screen.show(document, as_json, fields)
+    if not document["same"]:
         raise typer.Exit(1)
 
 

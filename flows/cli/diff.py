@@ -1,7 +1,7 @@
 """Two datasets beside each other."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,9 +12,8 @@ from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
-from flows.cli.screen import line, say, show_table
+from flows.cli.screen import Document, line, say, show_table
 
-Document = dict[str, Any]
 LARGE_EFFECT = 0.2  # Cohen's d; larger shifts are printed in bold
 STYLES_SHOWN = 3  # names of styles listed for a cause
 SHORT = {  # short names of scores, for narrow columns

@@ -27,14 +27,9 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Train the embedded networks again, and examine them. Writes their card and a report."""
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        outcome = run_here(
-            "pretrain-embedded", profile, overrides or [], labels=read_labels(name, note, tags), networks=networks,
-            steps=steps, into=None if into is None else str(into), exam_only=exam,
-        )  # fmt: skip
-    screen.show(outcome, as_json, show_exam)
+    given = {"networks": networks, "steps": steps, "into": into and str(into), "exam_only": exam}
+    labels = read_labels(name, note, tags)
+    screen.show_flow("pretrain-embedded", profile, overrides, as_json, show_exam, labels, **given)
 
 
 def show_exam(document: dict[str, Any], console: Console) -> None:

@@ -48,18 +48,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the dataset: make what is missing or outdated. It runs in this process, from portraits to a snapshot."""
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        outcome = run_here(
-            "build-dataset",
-            profile,
-            overrides or [],
-            labels=read_labels(name, note, tags),
-            cluster=cluster,
-            force=force,
-        )
-    screen.show(outcome, as_json, partial(build_table, chosen=same_settings(profile, overrides)))
+    table, labels = partial(build_table, chosen=same_settings(profile, overrides)), read_labels(name, note, tags)
+    screen.show_flow("build-dataset", profile, overrides, as_json, table, labels, cluster=cluster, force=force)
 
 
 @app.command()
@@ -74,13 +64,8 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Train the student from the dataset, unless it exists."""
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        outcome = run_here(
-            "distill", profile, overrides or [], labels=read_labels(name, note, tags), dataset=dataset, force=force
-        )
-    screen.show(outcome, as_json, partial(student_table, chosen=same_settings(profile, overrides)))
+    table, labels = partial(student_table, chosen=same_settings(profile, overrides)), read_labels(name, note, tags)
+    screen.show_flow("distill", profile, overrides, as_json, table, labels, dataset=dataset, force=force)
 
 
 @app.command()
@@ -96,19 +81,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a student against its teachers. Portraits and prompts are held out."""
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        outcome = run_here(
-            "evaluate",
-            profile,
-            overrides or [],
-            labels=read_labels(name, note, tags),
-            student=student,
-            dataset=dataset,
-            force=force,
-        )
-    screen.show(outcome, as_json, partial(evaluation_table, chosen=same_settings(profile, overrides)))
+    table, labels = partial(evaluation_table, chosen=same_settings(profile, overrides)), read_labels(name, note, tags)
+    given = {"student": student, "dataset": dataset, "force": force}
+    screen.show_flow("evaluate", profile, overrides, as_json, table, labels, **given)
 
 
 @app.command()

@@ -7,15 +7,19 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from data_catalog.config.plain_text import printable_document
 
+if TYPE_CHECKING:
+    from flows.track.labels import Labels
+
 Document = dict[str, Any]
 Cell = str | Text
+Render = Callable[[Document, Console], None]
 
 GAP = 2  # columns between two cells
 WORDS_LEAST = 24  # narrowest column of words, characters; a narrower one goes into a block of its own
@@ -25,7 +29,25 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 NUMBER = re.compile(r"[-+(~]*[\d.,]+( ?%)?[)?]? ?|[-?]| ?")
 
 
-def show(document: Document, as_json: bool, render: Callable[[Document, Console], None]) -> None:
+def show_flow(
+    name: str,
+    profile: str,
+    overrides: list[str] | None,
+    as_json: bool,
+    render: Render,
+    labels: "Labels | None" = None,
+    **parameters: Any,
+) -> Document:
+    """Run a flow in this process and show its outcome, which is returned."""
+    with only_results_on_stdout():
+        from flows.run.engine import run_here
+
+        outcome = run_here(name, profile, overrides or [], labels, **parameters)
+    show(outcome, as_json, render)
+    return outcome
+
+
+def show(document: Document, as_json: bool, render: Render) -> None:
     """Print the document as JSON, or as its table."""
     if as_json:
         in_ascii = "utf" not in (sys.stdout.encoding or "utf").lower()

@@ -10,9 +10,8 @@ from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.completion import complete_student
 from flows.cli.options import Json, Overrides, Profile
-from flows.cli.screen import SHORT, line, show_table, when
+from flows.cli.screen import SHORT, Document, line, show_table, when
 
-Document = dict[str, Any]
 SETTINGS_SHOWN = 8  # settings listed per row
 MEASURES = ("id", "clip", "three_d", "lpips")  # measures of an evaluation, as in the paper's table
 

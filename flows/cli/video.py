@@ -55,23 +55,10 @@ def edit_video(
 ) -> None:
     """Edit a video frame by frame. Sound and times stay. An interrupted edit resumes at its frame."""
     check_one_asks(prompt, reference)
-    with screen.only_results_on_stdout():
-        from flows.run.engine import run_here
-
-        outcome = run_here(
-            "edit-video",
-            profile,
-            overrides or [],
-            labels=read_labels(name, note, tags),
-            video=None if video is None else str(video),
-            prompt=prompt,
-            reference=None if reference is None else str(reference),
-            out=str(out),
-            views=views,
-            student=student,
-            style=style,
-        )
-    screen.show(outcome, as_json, show_video)
+    given: dict[str, Any] = {"video": video and str(video), "prompt": prompt, "reference": reference and str(reference)}
+    given |= {"out": str(out), "views": views, "student": student, "style": style}
+    labels = read_labels(name, note, tags)
+    screen.show_flow("edit-video", profile, overrides, as_json, show_video, labels, **given)
 
 
 def show_video(document: dict[str, Any], console: "Console") -> None:
