@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -39,13 +39,9 @@ class Detection(NamedTuple):
 class BlazeFace:
     """BlazeFace's short range network, of MediaPipe."""
 
-    def __init__(self, network: TfliteNetwork) -> None:
-        self.network = network
-
-    @classmethod
-    def load(cls, file: Path) -> Self:
+    def __init__(self, file: Path) -> None:
         """Load `face_detection_short_range.tflite`."""
-        return cls(TfliteNetwork(file))
+        self.network = TfliteNetwork(file)
 
     def find(self, rgb: np.ndarray) -> list[Detection]:
         """Find the faces of a picture (H, W, 3) uint8, best score first.

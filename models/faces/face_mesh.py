@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,13 +32,9 @@ class Mesh(NamedTuple):
 class FaceMesh:
     """MediaPipe's face landmark network."""
 
-    def __init__(self, network: TfliteNetwork) -> None:
-        self.network = network
-
-    @classmethod
-    def load(cls, file: Path) -> Self:
+    def __init__(self, file: Path) -> None:
         """Load `face_landmark.tflite`."""
-        return cls(TfliteNetwork(file))
+        self.network = TfliteNetwork(file)
 
     def locate(self, rgb: np.ndarray, box: Array, eyes: Array) -> Mesh:
         """Find the landmarks of the face in a box, then again in the square that they span, until that is upright.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import cv2
 import numpy as np
@@ -17,13 +16,9 @@ INPUT_PX = 256
 class Matting:
     """Network that tells heads and shoulders from what is behind them."""
 
-    def __init__(self, network: TfliteNetwork) -> None:
-        self.network = network
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
+    def __init__(self, folder: Path) -> None:
         """Load `selfie_segmentation.tflite`."""
-        return cls(TfliteNetwork(folder / FILE))
+        self.network = TfliteNetwork(folder / FILE)
 
     def person(self, rgb: np.ndarray) -> np.ndarray:
         """rgb: (H, W, 3) uint8.  Returns (H, W) in [0, 1]: 1 is a person."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,15 +85,11 @@ class Pose(NamedTuple):
 class PhotoFaces:
     """Detector of faces in photographs, with the interface of `landmarks.LandmarkNet`."""
 
-    def __init__(self, detector: BlazeFace, landmarks: FaceMesh, mesh: Array, path: Path) -> None:
-        self.detector, self.landmarks, self.path = detector, landmarks, path
-        self.face = Face(OFFSET + UNIT * mesh, np.zeros((0, *mesh.shape)), SIGMA, TURN_GAIN)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
+    def __init__(self, folder: Path) -> None:
         """Load the networks of `models/weights/photo/faces`."""
         mesh = canonical_mesh(folder / MESH)
-        return cls(BlazeFace.load(folder / DETECTOR), FaceMesh.load(folder / LANDMARKS), mesh, folder)
+        self.face = Face(OFFSET + UNIT * mesh, np.zeros((0, *mesh.shape)), SIGMA, TURN_GAIN)
+        self.detector, self.landmarks, self.path = BlazeFace(folder / DETECTOR), FaceMesh(folder / LANDMARKS), folder
 
     def find(self, rgb: np.ndarray) -> list[PhotoFace]:
         """Find every face of a picture (H, W, 3) uint8: the clear ones first, and the largest of these.

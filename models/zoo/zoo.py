@@ -172,7 +172,7 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
     if name == "matting":
         from models.faces.matting import Matting
 
-        return Matting.load(source)
+        return Matting(source)
     if name == "face_api":
         from models.judges.face_api import FaceDescriptor
 
@@ -263,7 +263,7 @@ def _load_faces(path: Path) -> Any:
     if path.is_dir():
         from models.faces.photo_faces import PhotoFaces
 
-        return PhotoFaces.load(path)
+        return PhotoFaces(path)
     from models.faces.mediapipe_faces import MediaPipeFaces
 
     return MediaPipeFaces.load(path)

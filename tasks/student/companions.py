@@ -105,7 +105,7 @@ def load_companions(folder: Path) -> Companions:
     if (folder / MAE / _WEIGHTS).is_file():
         config = json.loads((folder / MAE / _CONFIG).read_text(encoding="utf-8"))
         mae = Mae.from_state(config, load_file(folder / MAE / _WEIGHTS))
-    photographs = PhotoFaces.load(folder / PHOTOGRAPHS) if (folder / PHOTOGRAPHS / MESH).is_file() else None
+    photographs = PhotoFaces(folder / PHOTOGRAPHS) if (folder / PHOTOGRAPHS / MESH).is_file() else None
     return Companions(Clip.load(folder / CLIP), mae, _load_detector(folder / LANDMARKS), photographs)
 
 
@@ -119,7 +119,7 @@ def _load_detector(folder: Path) -> Detector | None:
     from models.faces.photo_faces import MESH, PhotoFaces
 
     if (folder / MESH).is_file():
-        return PhotoFaces.load(folder)
+        return PhotoFaces(folder)
     if (folder / _WEIGHTS).is_file():
         detector = LandmarkNet()
         detector.load_state_dict(load_file(folder / _WEIGHTS))
