@@ -70,12 +70,12 @@ def make_samples(run: FlowRun) -> None:
     run.stage("teach")
 
 
-def publish_adapted(run: FlowRun, stage: str = "adapt") -> dict[str, Any]:
+def publish_adapted(run: FlowRun) -> dict[str, Any]:
     """Log the adapted style in MLflow; returns the values that the command prints."""
     from data_catalog.products.students import ADAPTED
 
     run.check()
-    folder, entry = run.folder(stage), run.entry(stage)
+    folder, entry = run.folder("adapt"), run.entry("adapt")
     document = json.loads((folder / ADAPTED).read_text(encoding="utf-8"))
     metrics = run.plan.catalog.read(entry).metrics
     run.tracker.tag("student.digest", document["student"])

@@ -95,7 +95,10 @@ def start_cluster(cluster: Cluster, run: RunSettings) -> tuple[Any, Any]:
     made = _start_local(cluster, run) if isinstance(cluster, LocalCluster) else _make_queue(cluster)
     try:
         if isinstance(cluster, SlurmCluster):
-            _submit(made, cluster)
+            made.submit(cluster.jobs)
+            if not made.job_ids:
+                hint = "options in configs/clusters are those of dask_jobqueue.SLURMCluster"
+                raise UserError("sbatch accepted no job", sbatch=made.refusal, hint=hint)
         return made, Client(made, set_as_default=False)
     except BaseException:
         made.close()  # no job stays in the queue
@@ -163,13 +166,6 @@ def _make_queue(cluster: SlurmCluster) -> Any:
         return SlurmQueue(**options)
     except (TypeError, ValueError) as error:
         raise UserError("configs/clusters: SLURMCluster rejects these options", cause=error) from None
-
-
-def _submit(queue: Any, cluster: SlurmCluster) -> None:
-    queue.submit(cluster.jobs)
-    if not queue.job_ids:
-        hint = "options in configs/clusters are those of dask_jobqueue.SLURMCluster"
-        raise UserError("sbatch accepted no job", sbatch=queue.refusal, hint=hint)
 
 
 def thread_limits(run: RunSettings) -> dict[str, str]:

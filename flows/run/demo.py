@@ -23,15 +23,15 @@ FLOWS = ("build-dataset", "distill", "evaluate")
 MEASURES = {"ID": "id", "CLIP": "clip", "3D": "three_d", "LPIPS": "lpips", "s / image": "seconds_per_image"}
 
 
-def run_deployment(flow: str, log: Path, profile: str = "demo") -> float:
-    """Start `<flow>/<profile>` and wait for its end, repeating its lines. Returns the seconds it took."""
+def run_deployment(flow: str, log: Path) -> float:
+    """Start `<flow>/demo` and wait for its end, repeating its lines. Returns the seconds it took."""
     started = time.monotonic()
     say(f"\n{flow}")
-    ended = trigger(flow, profile, [], watch=True, force=[], say=lambda line: say(f"  {line}"))
+    ended = trigger(flow, "demo", [], watch=True, force=[], say=lambda line: say(f"  {line}"))
     if ended["state"] != "COMPLETED":
         hint = "fix the cause, then run: make demo    (what is finished is kept)"
         says = str(ended["message"]).partition("\n")[0]
-        raise UserError(f"the flow {flow}/{profile} did not complete", says=says, log=log, hint=hint)
+        raise UserError(f"the flow {flow}/demo did not complete", says=says, log=log, hint=hint)
     return time.monotonic() - started
 
 

@@ -176,7 +176,7 @@ def end_left_runs(root: Path, mlflow_uri: str | None = None, client: "MlflowClie
             if ours:
                 _end_in_mlflow(client, path.stem, run)
         if run.ended is None:
-            note_killed(root, run, last_touched(path))
+            note_killed(root, run, datetime.fromtimestamp(path.stat().st_mtime, UTC))
             log.info("%s was killed at %s; its records now show it", run.flow, run.stage or "its start")
             run.ended = "killed"
             ended.append(run)
@@ -226,8 +226,3 @@ def note_killed(root: Path, run: ActiveRun, ended: datetime) -> None:
         ended=ended.isoformat(timespec="seconds"),
     )
     note_run(root, note)
-
-
-def last_touched(path: Path) -> datetime:
-    """Return the time at which a note was last written."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -40,7 +40,6 @@ class TrainedStudent:
 
     digest: str
     dataset: str
-    folder: Path
     metrics: dict[str, float]
 
 
@@ -131,13 +130,13 @@ def register_student(run: "FlowRun") -> TrainedStudent:
     from flows.track.registration import register
 
     run.check()
-    folder, entry = run.folder("distill"), run.entry("distill")
+    entry = run.entry("distill")
     metrics = run.plan.catalog.read(entry).metrics
     run.tracker.result(
         {"samples": entry.samples} | {name: metrics.get(name) for name in ("loss", "val_l1", "val_lpips")}
     )
-    student = TrainedStudent(entry.digest, name_inputs(run), folder, metrics)
-    log_pictures(run, folder)
+    student = TrainedStudent(entry.digest, name_inputs(run), metrics)
+    log_pictures(run, run.folder("distill"))
     if run.results["distill"].tally.made:
         register(run.tracker, run.settings, run.plan.catalog, entry)
     _note_maker(run, "distill", entry.digest)

@@ -378,7 +378,7 @@ def main(arguments: list[str]) -> None:
             case "serve":
                 from flows.run.serving import serve
 
-                serve(root, prefect_home(root) / READY)
+                asyncio.run(serve(root, prefect_home(root) / READY))
 
 
 if __name__ == "__main__":

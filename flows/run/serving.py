@@ -126,11 +126,9 @@ def check_served_here(root: Path, api_url: str, take_over: bool = False) -> bool
 
 def _runs_in_work() -> list[str]:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.filters import FlowRunFilter
 
-    types = FlowRunFilterStateType(any_=[StateType(name) for name in WORKING])
-    chosen = FlowRunFilter(state=FlowRunFilterState(type=types))
+    chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": WORKING}}})
     with get_client(sync_client=True) as client:
         return [run.name for run in client.read_flow_runs(flow_run_filter=chosen) if run.deployment_id]
 
@@ -147,15 +145,11 @@ def _remove() -> None:
     Variable.unset(VARIABLE)
 
 
-def serve(root: Path, ready: Path) -> None:
+async def serve(root: Path, ready: Path) -> None:
     """Register the deployments of prefect.yaml and execute their runs, until ended or taken over.
 
     Writes `ready` once the deployments are registered, with lines for the user; and again whenever it is removed.
     """
-    asyncio.run(_serve(root, ready))
-
-
-async def _serve(root: Path, ready: Path) -> None:
     from prefect.runner import Runner
 
     here = Serving.here(root)
@@ -265,20 +259,12 @@ async def remove_others(ids: Sequence[Any]) -> list[str]:
 async def crash_left_runs(root: Path, deployment_ids: Sequence[Any]) -> None:
     """End flow runs of these deployments that no process executes: this process is the only one that serves them."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterDeploymentId,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.filters import FlowRunFilter
     from prefect.states import Crashed
 
     alive = {run.flow_run_id for run in active.running(root)}
-    chosen = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=list(deployment_ids)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType(name) for name in WORKING])),
-    )
+    wanted = {"deployment_id": {"any_": deployment_ids}, "state": {"type": {"any_": WORKING}}}
+    chosen = FlowRunFilter.model_validate(wanted)
     async with get_client() as client:
         for run in await client.read_flow_runs(flow_run_filter=chosen):
             if str(run.id) not in alive and not _is_at_work(run.infrastructure_pid):
