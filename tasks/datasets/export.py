@@ -29,7 +29,7 @@ LAYOUTS = ("3dpe", "eg3d")
 COLUMNS = ["key", "style", "portrait_id", "split", "shard", "camera", "rank"]
 LICENCE_COLUMNS = list(Licence._fields)
 PORTRAIT, EDIT = "portrait.png", "pseudo_label.png"
-PER_FOLDER = 1000  # portraits
+PER_FOLDER = 1000  # pictures
 Row = dict[str, Any]
 Write = Callable[[str, bytes], None]  # name below the target, content
 
@@ -41,7 +41,9 @@ def write_layout(layout: str, snapshot: Snapshot, root: Path, write: Write) -> d
     """
     rows = _read_rows(snapshot)
     best = _best_edits(rows)
-    places = _by_styles(best) if layout == "3dpe" else _in_order(best)
+    # A thousand to a folder.
+    in_order = {portrait_id: f"{place // PER_FOLDER:05}" for place, portrait_id in enumerate(best)}
+    places = _by_styles(best) if layout == "3dpe" else in_order
     shards = _Shards(root)
     edits = 0
     for portrait_id, folder in places.items():
@@ -89,11 +91,6 @@ def _best_edits(rows: list[Row]) -> dict[str, dict[str, Row]]:
     for row in sorted(rows, key=lambda row: (row["rank"] is None, row["rank"], row["key"])):
         best.setdefault(row["portrait_id"], {}).setdefault(row["style"], row)
     return dict(sorted(best.items()))
-
-
-def _in_order(best: dict[str, dict[str, Row]]) -> dict[str, str]:
-    """The folder of each portrait: a thousand to each."""
-    return {portrait_id: f"{place // PER_FOLDER:05}" for place, portrait_id in enumerate(best)}
 
 
 def _by_styles(best: dict[str, dict[str, Row]]) -> dict[str, str]:
@@ -147,7 +144,7 @@ def export_dataset(layout: str, target: Path, name: str | None, workspace: Works
         whole = Path(part) / target.name
         if is_zip:
             with zipfile.ZipFile(whole, "w") as archive:
-                counts = write_layout(layout, snapshot, root, lambda name, data: _write_member(archive, name, data))
+                counts = write_layout(layout, snapshot, root, lambda name, data: write_member(archive, name, data))
         else:
             counts = write_layout(layout, snapshot, root, lambda name, data: _write_below(whole, name, data))
         if target.exists():
@@ -162,7 +159,7 @@ def _write_below(folder: Path, name: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+def write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     """Stored, since pictures are compressed already, and without a date: equal datasets give equal archives."""
     member = zipfile.ZipInfo(name)
     member.external_attr = 0o644 << 16  # without it, unpacked files are unreadable

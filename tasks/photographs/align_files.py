@@ -30,6 +30,7 @@ from data_catalog.store.fingerprint import digest_json, write_atomically
 from models.faces.alignment import apply_affine
 from models.zoo import zoo
 from tasks import align
+from tasks.datasets.export import PER_FOLDER, write_member
 from tasks.photographs.drawing import draw_photograph, draw_portrait
 from tasks.pictures.inline import data_uri, encode_webp
 from tasks.processes import end_with_parent
@@ -38,7 +39,6 @@ from tasks.sources.files import LABELS
 from tasks.student.edit_files import find_images
 from tasks.templates import render
 
-PER_FOLDER = 1000  # photographs
 PNG_LEVEL = 3
 VERSION = 1  # of the records in the folder beside the zip
 
@@ -88,9 +88,10 @@ def align_photographs(given: Sequence[str], out: Path, sheet: Path | None, setti
         log.info("%d of %d photographs are done already", len(jobs) - len(waiting), len(jobs))
     parts.mkdir(parents=True, exist_ok=True)
     _align_all(waiting, len(jobs))
-    rows = [_read_whole(job) for job in jobs]
+    rows: list[Row] = [json.loads(job.record.read_text(encoding="utf-8")) for job in jobs]
+    told = ({name: value for name, value in row.items() if name != "made_of"} for row in rows)
     lines = out.with_suffix(".jsonl")
-    write_atomically(lines, b"".join(json.dumps(_line(row), ensure_ascii=False).encode() + b"\n" for row in rows))
+    write_atomically(lines, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in told))
     if sheet is not None:
         write_atomically(sheet, _draw_sheet(rows, jobs).encode())
     portraits = sum(len(row["portraits"]) for row in rows)
@@ -201,15 +202,6 @@ def _read_record(job: Job) -> Row | None:
     return record if record["made_of"] == job.made_of() else None
 
 
-def _read_whole(job: Job) -> Row:
-    row: Row = json.loads(job.record.read_text(encoding="utf-8"))
-    return row
-
-
-def _line(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != "made_of"}
-
-
 def _reasons(rows: list[Row]) -> Counter[str]:
     """Count the reasons, each without its numbers."""
     return Counter(reason.partition(":")[0] for row in rows for reason in row["left_out"])
@@ -221,16 +213,10 @@ def _write_zip(out: Path, rows: list[Row], parts: Path) -> None:
     part = out.with_name(f".{out.name}.part")
     with zipfile.ZipFile(part, "w") as archive:
         for portrait in made:
-            _write_member(archive, portrait["name"], (parts / Path(portrait["name"]).name).read_bytes())
+            write_member(archive, portrait["name"], (parts / Path(portrait["name"]).name).read_bytes())
         labels = [[portrait["name"], portrait["camera"]] for portrait in made]
-        _write_member(archive, LABELS, encode_json({"labels": labels}))
+        write_member(archive, LABELS, encode_json({"labels": labels}))
     part.replace(out)
-
-
-def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    member = zipfile.ZipInfo(name)  # without a date, so that equal portraits give equal archives
-    member.external_attr = 0o644 << 16
-    archive.writestr(member, data)
 
 
 def _draw_sheet(rows: list[Row], jobs: list[Job]) -> str:
