@@ -17,10 +17,11 @@ def is_slug(name: str) -> bool:
     return SLUG.fullmatch(name) is not None and len(name) <= SLUG_MAX and name != ALL
 
 
-def check_slug(name: str, what: str = "a style's name") -> None:
-    """Refuse a name that is no slug; the message has the nearest one."""
+def check_slug(name: str) -> None:
+    """Refuse a style's name that is no slug; the message has the nearest one."""
     if not is_slug(name):
-        raise UserError(f"'{name}' cannot be {what}", expected=EXPECTED_SLUG, hint=f"for example {allowed_name(name)}")
+        hint = f"for example {allowed_name(name)}"
+        raise UserError(f"'{name}' cannot be a style's name", expected=EXPECTED_SLUG, hint=hint)
 
 
 def nearest_slug(name: str) -> str:

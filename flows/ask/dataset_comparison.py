@@ -20,11 +20,7 @@ def diff_datasets(a: str, b: str | None, page: Path | None, workspace: Workspace
     if page is not None:
         from tasks.reports.comparison import dataset_page
 
-        write_page(page, dataset_page(before, after, samples, diff))
+        content = dataset_page(before, after, samples, diff)
+        with writing(page.parent):
+            write_atomically(page, content)
     return diff | {"page": str(page) if page else None}
-
-
-def write_page(path: Path, content: bytes) -> None:
-    """Write a page atomically."""
-    with writing(path.parent):
-        write_atomically(path, content)

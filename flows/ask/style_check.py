@@ -45,7 +45,8 @@ def check_styles(workspace: Workspace) -> dict[str, Any]:
         add(name, [("no style file: its name ends neither in .txt nor in .yaml", "note")])
     if not styles and not problems:
         raise UserError(f"there is no style file in {shown_path(folder)}", hint='stillroom styles add "..."')
-    sound = {slug: style for slug, style in styles.items() if not _has_error(problems, slug)}
+    wrong = {problem["style"] for problem in problems if problem["level"] == "error"}
+    sound = {slug: style for slug, style in styles.items() if slug not in wrong}
     books: dict[str, Book] = {}
     if settings.prompts.backend == "builtin":  # A check must not pay a language model.
         for slug, style in sound.items():
@@ -151,7 +152,3 @@ def _shared(styles: dict[str, StyleFile], books: dict[str, Book]) -> dict[str, l
                 what = f"tests a prompt that the style '{other}' trains on: {prompt['text']}"
                 found.setdefault(slug, []).append((what, "error"))
     return found
-
-
-def _has_error(problems: list[dict[str, str]], slug: str) -> bool:
-    return any(problem["style"] == slug and problem["level"] == "error" for problem in problems)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_catalog.care.gc import Findings, Waste, find_waste, remove_waste
+from data_catalog.care.gc import Findings, Waste, find_waste
 from data_catalog.config.places import PROFILES
 from data_catalog.config.profiles import load_settings
 from data_catalog.config.settings import Settings
@@ -49,11 +49,6 @@ def _plans(workspace: Workspace) -> list[Plan]:
 def both(earlier: Findings, now: Findings) -> Findings:
     """Return the findings that are in both: something may have come into use meanwhile."""
     return replace(now, items=[item for item in now.items if item in earlier.items])
-
-
-def delete(workspace: Workspace, findings: Findings) -> list[Waste]:
-    """Delete the findings. Folders that changed meanwhile or are locked stay."""
-    return remove_waste(workspace.store, findings.items)
 
 
 def describe(findings: Findings, deleted: Sequence[Waste] | None) -> dict[str, Any]:

@@ -82,13 +82,14 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """List what nothing uses any more, and ask before deleting it. With --yes it does not ask."""
+    from data_catalog.care.gc import remove_waste
     from flows.care import collect
 
     workspace = Workspace.open(profile, overrides)
     look = partial(collect.look_for_waste, workspace, last, keep or [])
     findings = look()
     if as_json or yes:
-        deleted = collect.delete(workspace, findings) if yes else None
+        deleted = remove_waste(workspace.store, findings.items) if yes else None
         screen.show(collect.describe(findings, deleted), as_json, deleted_table)
         return
     found = collect.describe(findings, None)
@@ -99,7 +100,7 @@ def gc(
         typer.echo(f"{amount(found)} may go; delete them with --yes")
     elif typer.confirm(f"Delete {amount(found)}?", default=False):
         findings = collect.both(findings, look())
-        screen.show(collect.describe(findings, collect.delete(workspace, findings)), False, deleted_lines)
+        screen.show(collect.describe(findings, remove_waste(workspace.store, findings.items)), False, deleted_lines)
     else:
         typer.echo("nothing was deleted")
 

@@ -81,14 +81,14 @@ def plain_canvas(person: Person, surface: Surface, n_rays: int, rows: Tensor) ->
     return canvas
 
 
-def _draw_eyes(canvas: Canvas, iris: Colour | None, pupil: Colour = (0.03, 0.03, 0.03)) -> None:
+def _draw_eyes(canvas: Canvas, iris: Colour | None) -> None:
     eye = canvas.of(Material.EYE) & (canvas.surface.points[:, 2] > 0.17)
     size = canvas.person.identity.eye_size
     for side in (-1.0, 1.0):
         distance = canvas.eye_distance(side)
         if iris is not None:
             canvas.paint(eye & (distance < size * 0.58), iris)
-        canvas.paint(eye & (distance < size * 0.30), pupil)
+        canvas.paint(eye & (distance < size * 0.30), (0.03, 0.03, 0.03))
 
 
 def _blush(canvas: Canvas) -> None:

@@ -31,7 +31,7 @@ VIEWS_SHOWN = 4
 PICTURES = ("portrait.png", "pseudo_label.png", "views.npy")
 
 Row = dict[str, Any]
-_index = lru_cache(32)(read_index)
+read_kept_index = lru_cache(32)(read_index)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def find_rejected(root: Path, snapshot: Snapshot) -> Path | None:
 def read_cells(shard: Path, key: str) -> list[np.ndarray]:
     """Read portrait, pseudo-label and views of a sample, each (H, W, 3) uint8; empty if its shard is deleted."""
     try:
-        entry = _index(shard)[key]
+        entry = read_kept_index(shard)[key]
         wanted = [name for name in entry.fields if name in PICTURES or name.startswith("view_0")]
         content = {name: decode_field(name, data) for name, data in read_sample(shard, entry, wanted).items()}
     except (OSError, KeyError, UserError):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from data_catalog.config.errors import UserError
 from data_catalog.products.snapshot import Snapshot
 from data_catalog.samples.encoding import decode_rgb
-from data_catalog.samples.shard_index import INDEX
-from data_catalog.samples.shards import ShardEntry, entries_from_table, read_sample
+from data_catalog.samples.shards import read_sample
+from tasks.datasets.browse import read_kept_index
 from tasks.datasets.diff import SampleDiff
 from tasks.datasets.origins import root_of
 from tasks.pictures.inline import embed_picture, make_strip
@@ -98,19 +97,11 @@ def read_pictures(row: Row, root: Path | None) -> list[np.ndarray] | None:
     if root is None or not row.get("shard"):
         return None
     shard = root / row["shard"]
-    entry = _index(shard).get(row["key"])
-    if entry is None or not shard.is_file():
+    try:
+        content = read_sample(shard, read_kept_index(shard)[row["key"]], PICTURES)
+    except (OSError, KeyError, UserError):
         return None
-    content = read_sample(shard, entry, PICTURES)
     return [decode_rgb(content[name]) for name in PICTURES]
-
-
-@lru_cache(maxsize=32)
-def _index(shard: Path) -> dict[str, ShardEntry]:
-    path = shard.parent / INDEX
-    if not path.is_file():
-        return {}
-    return {entry.key: entry for entry in entries_from_table(pq.read_table(path))}
 
 
 def _first(table: pa.Table, style: str) -> list[Row]:

@@ -77,16 +77,8 @@ BASE_INSTRUCTIONS: dict[str | None, tuple[str, ...]] = {
 PARAPHRASES_PER_BASE = 48
 
 WHO = (
-    "him",
-    "her",
-    "them",
-    "the person",
-    "this person",
-    "the face",
-    "the portrait",
-    "the man",
-    "the woman",
-    "the subject",
+    *("him", "her", "them", "the person", "this person"),
+    *("the face", "the portrait", "the man", "the woman", "the subject"),
 )
 INSTRUCTION_FRAMES = (
     "turn {who} into {name}", "make {who} {name}", "make {who} look like {name}", "change {who} to {name}",

@@ -46,13 +46,13 @@ class Pictures:
     photo_landmarks: np.ndarray  # (N, 5, 2) float32 in [0, 1]
 
 
-def hand_held_crop(seed: int, noise_px: float = LANDMARK_NOISE_PX) -> tuple[torch.Tensor, torch.Tensor]:
+def hand_held_crop(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw camera (25,) of a seed's photograph and the exact camera (25,) of its crop, found through noisy landmarks."""
     person = procedural.portrait(seed)
     rng = np.random.default_rng([seed, 3])
     raw = raw_camera(rng)
     points = camera.project(procedural.landmarks(person)[None], raw[None])[0].numpy() * RAW_SIZE_PX
-    affine = alignment.crop_transform(points + rng.normal(0.0, noise_px, points.shape))
+    affine = alignment.crop_transform(points + rng.normal(0.0, LANDMARK_NOISE_PX, points.shape))
     crop = alignment.effective_camera(raw.numpy(), affine, (RAW_SIZE_PX, RAW_SIZE_PX))
     return raw, torch.from_numpy(crop).float()
 
