@@ -143,7 +143,7 @@ def run(settings: Settings, root: Path, folder: Path, steps: int) -> dict[str, d
     networks = Networks(*(zoo.load(name, settings.world, settings.run.device) for name in names))
     samples = read_samples(folder, root)
     learned = [sample for sample in samples if sample.split == "train"]
-    prompts = Prompts.read(samples, networks.clip, networks.mae, settings.run.device)
+    prompts = Prompts(samples, networks.clip, networks.mae, settings.run.device)
     measured = {}
     for kind, triplanes in (("triplanes", WARM_UP + steps), ("views", 0)):
         usual, enough = settings.distill.precision, settings.distill.memory_mb

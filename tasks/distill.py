@@ -83,7 +83,7 @@ def distill(work: Work, networks: Networks) -> Summary:
     check_stored(samples)
     learned = learned_samples(samples, networks.teacher, settings, work.working)
     watched = [sample for sample in samples if sample.split == "val"] or learned
-    prompts = Prompts.read(samples, networks.clip, networks.mae, device, own_kinds(settings))
+    prompts = Prompts(samples, networks.clip, networks.mae, device, own_kinds(settings))
     student = make_student(networks.teacher, prompts, settings)
     maker = BatchMaker(student, networks.teacher, prompts, own, device)
     accelerator = make_accelerator(settings, student)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,14 +40,11 @@ class Retrieval:
 class Blip:
     """BLIP (Li et al. 2022)."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model, processor
-
-    @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu", revision: str | None = None) -> Self:
+    def __init__(self, folder: str | Path, device: str, revision: str | None) -> None:
         """Load from a folder or hub id in transformers' layout."""
         model = transformers.BlipForConditionalGeneration.from_pretrained(folder, revision=revision)
-        return cls(model.eval().to(device), transformers.BlipProcessor.from_pretrained(folder, revision=revision))
+        self.model = model.eval().to(device)
+        self.processor = transformers.BlipProcessor.from_pretrained(folder, revision=revision)
 
     @torch.no_grad()
     def caption(self, picture: np.ndarray) -> str:

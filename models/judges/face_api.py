@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -29,25 +28,21 @@ WEIGHTS, MANIFEST = "face_recognition_model.bin", "face_recognition_model-weight
 class FaceDescriptor(nn.Module):
     """Faces to 128 numbers, whose Euclidean distance says how different two people are."""
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        """weights: by the names of the manifest, convolutions as (O, I, h, w)."""
-        super().__init__()
-        self.weights = nn.ParameterDict({_key(name): nn.Parameter(value) for name, value in weights.items()})
-        self.eval().requires_grad_(False)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
+    def __init__(self, folder: Path) -> None:
         """Load face-api's files: arrays of 8 bits, each with a scale and a smallest value, and a few of 32."""
-        data, at, weights = (folder / WEIGHTS).read_bytes(), 0, {}
+        super().__init__()
+        self.weights = nn.ParameterDict()  # convolutions as (O, I, h, w)
+        data, at = (folder / WEIGHTS).read_bytes(), 0
         for group in json.loads((folder / MANIFEST).read_text(encoding="utf-8")):
             for entry in group["weights"]:
                 count, scaling = int(np.prod(entry["shape"])), entry.get("quantization")
                 stored = np.frombuffer(data, np.uint8 if scaling else np.float32, count, at).reshape(entry["shape"])
                 at += stored.nbytes
                 array = stored * np.float32(scaling["scale"]) + np.float32(scaling["min"]) if scaling else stored.copy()
-                weights[entry["name"]] = torch.from_numpy(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+                value = torch.from_numpy(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+                self.weights[_key(entry["name"])] = nn.Parameter(value.contiguous())
         assert at == len(data), "the manifest describes other weights"
-        return cls({name: value.contiguous() for name, value in weights.items()})
+        self.eval().requires_grad_(False)
 
     def forward(self, faces: Tensor) -> Tensor:
         """faces: (B, 3, 150, 150), RGB in [0, 255].  Returns (B, 128)."""

@@ -7,7 +7,6 @@ picture: the verdict is a score like the others.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,20 +21,17 @@ CHECKER, PROCESSOR = "safety_checker", "feature_extractor"  # folders of a pipel
 class SafetyChecker(nn.Module):
     """The checker with its picture preprocessing."""
 
-    def __init__(self, checker: nn.Module, processor: Any) -> None:
-        super().__init__()
-        self.checker, self.processor = checker, processor
-
-    @classmethod
-    def load(cls, pipeline: str | Path, device: str = "cpu", revision: str | None = None) -> Self:
+    def __init__(self, pipeline: str | Path, device: str = "cpu", revision: str | None = None) -> None:
         """Load the checker of a pipeline in diffusers' layout, a folder or a hub id."""
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
+        super().__init__()
         checker = StableDiffusionSafetyChecker.from_pretrained(
             pipeline, subfolder=CHECKER, revision=revision, dtype=torch.float32
         )
-        processor = transformers.CLIPImageProcessor.from_pretrained(pipeline, subfolder=PROCESSOR, revision=revision)
-        return cls(checker.eval().requires_grad_(False), processor).to(device)
+        self.checker = checker.eval().requires_grad_(False).to(device)
+        kept = {"subfolder": PROCESSOR, "revision": revision}
+        self.processor = transformers.CLIPImageProcessor.from_pretrained(pipeline, **kept)
 
     @torch.no_grad()
     def unsafe(self, pictures: np.ndarray) -> list[bool]:

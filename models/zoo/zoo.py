@@ -176,7 +176,7 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
     if name == "face_api":
         from models.judges.face_api import FaceDescriptor
 
-        return FaceDescriptor.load(source).to(device)
+        return FaceDescriptor(source).to(device)
     if name == "editor":
         from models.editing.editor import Editor
 
@@ -188,11 +188,11 @@ def load(name: str, world: str, device: str = "cpu") -> Any:
     if name == "safety":
         from models.judges.safety import SafetyChecker
 
-        return SafetyChecker.load(source, device, revision)
+        return SafetyChecker(source, device, revision)
     if name == "captioner":
         from models.judges.captioner import Blip
 
-        return Blip.load(source, device, revision)
+        return Blip(source, device, revision)
     return _load_own(name, source, device) if world == "embedded" else _load_public(name, source, device)
 
 

@@ -159,7 +159,7 @@ def make_trainer(
 
     device = settings.run.device
     own = student.config.own_encoders
-    prompts = Prompts.read([*learned, *rehearsed], networks.clip, networks.mae, device, own)
+    prompts = Prompts([*learned, *rehearsed], networks.clip, networks.mae, device, own)
     wanted = PAIRS_SHARE / (1.0 - PAIRS_SHARE) * len(rehearsed)
     repeats = max(1, round(wanted / max(1, len(learned))))
     samples = [*reword(learned, repeats), *rehearsed]

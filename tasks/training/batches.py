@@ -46,18 +46,12 @@ class Prompts:
     """
 
     def __init__(
-        self, samples: Sequence[SampleRef], reader: PromptReader, device: str = "cpu", memory_mb: int = PROMPTS_MB
+        self, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu", own: Collection[PromptKind] = ()
     ) -> None:
-        self.reader, self.device = reader, device
-        self.text = {prompt: reader.text([prompt])[0].to(device) for prompt in sorted({s.prompt for s in samples})}
-        self._images: Memory[Tensor] = Memory(memory_mb, _bytes_of)
-
-    @classmethod
-    def read(
-        cls, samples: Sequence[SampleRef], clip: Clip, mae: Mae, device: str = "cpu", own: Collection[PromptKind] = ()
-    ) -> Prompts:
-        """Prompts of the samples for a student whose own encoders read these kinds."""
-        return cls(samples, PromptReader(clip, mae, own), device)
+        """own: the kinds of prompt that the student's own encoders read."""
+        self.reader, self.device = PromptReader(clip, mae, own), device
+        self.text = {text: self.reader.text([text])[0].to(device) for text in sorted({s.prompt for s in samples})}
+        self._images: Memory[Tensor] = Memory(PROMPTS_MB, _bytes_of)
 
     def image(self, reference: SampleRef) -> Tensor:
         """The prompt of a pseudo-label."""

@@ -34,7 +34,7 @@ def checker(tmp_path: Path) -> SafetyChecker:
         made.special_care_embeds_weights.fill_(2.0)
     made.save_pretrained(tmp_path / "safety_checker")
     transformers.CLIPImageProcessor().save_pretrained(tmp_path / "feature_extractor")
-    return SafetyChecker.load(tmp_path)
+    return SafetyChecker(tmp_path)
 
 
 def test_each_sample_has_its_own_verdict_and_no_picture_is_touched(checker: SafetyChecker) -> None:

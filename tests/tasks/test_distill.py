@@ -320,7 +320,7 @@ def make_trainer(root: Path, dataset: Path, networks: Networks, settings: Distil
     from accelerate import Accelerator
 
     samples = read_samples(dataset, root)
-    prompts = Prompts.read(samples, networks.clip, networks.mae, own=own_kinds(Settings(distill=settings)))
+    prompts = Prompts(samples, networks.clip, networks.mae, own=own_kinds(Settings(distill=settings)))
     student = make_student(networks.teacher, prompts, Settings(distill=settings))
     learned = [sample for sample in samples if sample.split == "train"]
     maker = BatchMaker(student, networks.teacher, prompts, settings)

@@ -89,7 +89,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     settings = Settings(evaluate=EVALUATE, distill=DistillSettings()).model_copy(
         update={"edit": Settings().edit.model_copy(update={"steps": 2})}
     )
-    prompts = Prompts.read(read_samples(dataset, root), judges.clip, mae_small)
+    prompts = Prompts(read_samples(dataset, root), judges.clip, mae_small)
     student = make_student(teacher, prompts, settings).eval()
     work = taught.work_on("evaluate", root, dataset, settings, distill=root)
     renders: list[int] = []

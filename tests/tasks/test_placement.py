@@ -75,7 +75,7 @@ def test_a_training_step(data: tuple[Path, Path], encoders: str, teacher: str, t
     networks, samples = networks_there(), read_samples(dataset, root)
     learned = [sample for sample in samples if sample.split == "train"]
     with imitated_gpu():
-        prompts = Prompts.read(samples, networks.clip, networks.mae, DEVICE, own_kinds(settings))
+        prompts = Prompts(samples, networks.clip, networks.mae, DEVICE, own_kinds(settings))
         student = make_student(networks.teacher, prompts, settings)
         maker = BatchMaker(student, networks.teacher, prompts, own, DEVICE)
         accelerator = Accelerator(cpu=True, device_placement=False)
@@ -132,7 +132,7 @@ def test_an_evaluation(data: tuple[Path, Path], encoders: str) -> None:
     editor = tiny_editor(tiny_clip())
     editor.pipeline.to(DEVICE)
     with imitated_gpu():
-        prompts = Prompts.read(samples, networks.clip, networks.mae, DEVICE, own_kinds(settings))
+        prompts = Prompts(samples, networks.clip, networks.mae, DEVICE, own_kinds(settings))
         student = make_student(networks.teacher, prompts, settings).eval()
         judges = Judges(Recogniser(IdentityNet().eval().to(DEVICE)), networks.clip, networks.perceptual)
         models = Models(student, networks.teacher, editor, networks.clip, networks.mae, judges)

@@ -51,7 +51,7 @@ def untrained_networks() -> Networks:
 def begin_lesson(folder: Path, root: Path, networks: Networks) -> tuple[list[SampleRef], Prompts, Student]:
     """The samples of a dataset below `root`, their prompts, and a new student."""
     samples = read_samples(folder, root)
-    prompts = Prompts.read(samples, networks.clip, networks.mae)
+    prompts = Prompts(samples, networks.clip, networks.mae)
     return samples, prompts, make_student(networks.teacher, prompts, Settings())
 
 

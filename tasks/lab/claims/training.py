@@ -39,7 +39,7 @@ def learn(work: Work, bench: Bench, everything: bool) -> tuple[Student, list[Row
     settings, models, own, device = work.settings, bench.models, work.settings.distill, work.settings.run.device
     learned = learned_samples(bench.samples, models.teacher, settings, work.working)
     assert models.mae is not None, "a bench has the frozen one"
-    prompts = Prompts.read(bench.samples, models.clip, models.mae, device, own_kinds(settings))
+    prompts = Prompts(bench.samples, models.clip, models.mae, device, own_kinds(settings))
     student = make_student(models.teacher, prompts, settings)
     for part in (*LOW, *HIGH) if everything else ():
         student.encoder.get_submodule(part).requires_grad_(True)

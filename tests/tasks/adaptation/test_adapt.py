@@ -67,7 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
 def base_student(root: Path, dataset: Path, networks: Networks, settings: Settings = SETTINGS) -> Student:
     from tasks.training.batches import Prompts
 
-    prompts = Prompts.read(read_samples(dataset, root), networks.clip, networks.mae)
+    prompts = Prompts(read_samples(dataset, root), networks.clip, networks.mae)
     student = make_student(networks.teacher, prompts, settings)
     torch.manual_seed(1)
     torch.nn.init.normal_(student.encoder.Ref_encoder.proj_tail.weight, std=0.02)  # prompts are felt

@@ -229,7 +229,7 @@ def evaluation(chain: Chain) -> Path:
         }
     )
     folder = chain.folder("dataset/all")
-    prompts = Prompts.read(read_samples(folder, chain.root), clip, mae_small)
+    prompts = Prompts(read_samples(folder, chain.root), clip, mae_small)
     student = make_student(teacher, prompts, settings).eval()
     work = chain.work(evaluate.STAGE)
     work.settings = settings

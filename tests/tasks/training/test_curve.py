@@ -26,7 +26,7 @@ def test_losses_stay_on_the_device_until_a_point_is_due(tmp_path: Path) -> None:
     teacher = taught.untrained_teacher()
     samples = read_samples(taught.write_dataset(tmp_path, teacher), tmp_path)
     settings = Settings(distill=DistillSettings(batch_size=2, triplane_iterations=1, iterations=2))
-    prompts = Prompts.read(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
+    prompts = Prompts(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
     student = make_student(teacher, prompts, settings).train()
     learned = [sample for sample in samples if sample.split == "train"]
     judge = Perceptual.untrained().eval()

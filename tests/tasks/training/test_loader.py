@@ -210,7 +210,7 @@ def test_an_index_that_is_gone_is_made_again_from_the_headers(copy: Path) -> Non
 def makers(root: Path, teacher: torch.nn.Module) -> dict[str, BatchMaker]:
     torch.manual_seed(0)
     samples = samples_of(root)
-    prompts = Prompts.read(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
+    prompts = Prompts(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
     student = make_student(teacher, prompts, Settings())
     kinds = ("cached", "rendered", "online")
     return {k: BatchMaker(student, teacher, prompts, DistillSettings.model_validate({"teacher": k})) for k in kinds}
@@ -317,7 +317,7 @@ def keys_of_a_share(rank: int, port: int, root: Path) -> list[list[str]]:
     torch.set_num_threads(1)
     samples, teacher = samples_of(root), taught.untrained_teacher()
     torch.manual_seed(0)
-    prompts = Prompts.read(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
+    prompts = Prompts(samples, tiny_clip(), Mae(MaeEncoder(mae.EMBEDDED)))
     settings = DistillSettings(batch_size=4, iterations=4, triplane_iterations=2, memory_mb=0)
     student = make_student(teacher, prompts, Settings(distill=settings))
     learned = [sample for sample in samples if sample.split == "train"]
