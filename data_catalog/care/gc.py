@@ -201,7 +201,7 @@ def _keep_all(
 def _datasets(references: References) -> Iterator[tuple[Entry, str]]:
     """Pairs of a partition that a snapshot may have been published from, and the snapshot's digest."""
     for entry in references.history.get(DATASET, []):
-        digest = recorded_digest(references.record(entry))
+        digest = recorded_digest(references.catalog.read(entry))
         if digest is not None:
             yield entry, digest
 

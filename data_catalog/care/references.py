@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 
 from data_catalog.store.catalog import Catalog, Entry
-from data_catalog.store.record import Record
 from data_catalog.store.store import RECORD
 
 Place = tuple[str, str]  # partition key, fingerprint
@@ -18,7 +17,7 @@ class References:
     def __init__(self, catalog: Catalog, history: Mapping[str, list[Entry]]) -> None:
         self.history = history
         self.entries = [entry for entries in history.values() for entry in entries]
-        self._catalog = catalog
+        self.catalog = catalog
         self._kept: dict[Place, Entry] = {}
         self._waiting: list[Entry] = []  # kept entries whose inputs are still to be followed
         self._parts: list[tuple[str, str]] = []  # inputs that are part of a partition: (name, digest)
@@ -62,13 +61,9 @@ class References:
 
     def inputs(self, entry: Entry) -> dict[str, str]:
         """Return upstream digests by name, from the entry's record."""
-        text = (self._catalog.folder(entry) / RECORD).read_bytes()  # not validated: there may be many
+        text = (self.catalog.folder(entry) / RECORD).read_bytes()  # not validated: there may be many
         inputs: dict[str, str] = json.loads(text)["fingerprint_inputs"].get("inputs", {})
         return inputs
-
-    def record(self, entry: Entry) -> Record:
-        """The whole record of an entry."""
-        return self._catalog.read(entry)
 
     def _keep_part(self, name: str, digest: str) -> None:
         key, _, place = name.partition("#")

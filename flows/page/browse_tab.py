@@ -107,11 +107,11 @@ def show_page(
         )
     except ValueError:
         return 0, "", figures.problem(UserError("a score's bounds are numbers", expected="such as 0.5, or nothing"))
-    total, found = browser.find(wanted, max(0, start), ROWS)
+    start = max(0, start)
+    total, found = browser.find(wanted, start, ROWS)
     if start > 0 and not found:  # beyond the end
         start = max(0, (total - 1) // ROWS * ROWS)
         total, found = browser.find(wanted, start, ROWS)
-    start = max(0, start)
     told = f"{start + 1} to {start + len(found)} of {total}" if found else "0 samples"
     return start, figures.note(told), browser.show(found, rejected)
 

@@ -64,7 +64,9 @@ class FlowRun:
         started, stage, steps = time.monotonic(), self._declared[name], self.plan.by_stage[name]
         with self.recording.stage(name) as recorded:
             if name == "portraits":
-                self._tell_left_out()
+                self._left_out = tell_left_out(self.settings, self.root)
+                for line in self._left_out.get("left_out", []):
+                    log.warning("%s", line)
                 for line in tell_unknown(self.settings):
                     log.warning("%s", line)
             jobs = {job.key: job for job in self.plan.resolve(name) if self._may_make(job)}
@@ -80,11 +82,6 @@ class FlowRun:
         if name in SAMPLED and all(step.made for step in steps):
             check_left(stage, self.plan.catalog, [step.entry for step in steps if step.entry])
         return result
-
-    def _tell_left_out(self) -> None:
-        self._left_out = tell_left_out(self.settings, self.root)
-        for line in self._left_out.get("left_out", []):
-            log.warning("%s", line)
 
     def top_up(self, *names: str) -> None:
         """Run these stages again while the last one asks for further attempts and more are made."""

@@ -138,7 +138,7 @@ class Student(
         if student is not None and str(student).startswith("~"):
             student = expand(student)
         if student is not None and adapted is None and (Path(student) / WEIGHTS).is_file():
-            return cls._load_export(Path(student))
+            return cls.from_pretrained(student)._told()
         return cls.from_workspace(Workspace.open(profile, overrides), student, adapted)
 
     @classmethod
@@ -166,14 +166,10 @@ class Student(
         """Load an export, or the files of a student as the store has them."""
         check_folder(folder)
         if (folder / WEIGHTS).is_file():
-            return cls._load_export(folder)
+            return cls.from_pretrained(folder)._told()
         loaded = cls(load_student(folder, settings.run.device), find_companions(settings), settings)
         loaded.origin = str(folder)
         return loaded._told()
-
-    @classmethod
-    def _load_export(cls, folder: Path) -> Self:
-        return cls.from_pretrained(folder)._told()
 
     def _told(self) -> Self:
         """Say on the screen if portraits will not be searched for a face."""
