@@ -40,7 +40,7 @@ def evaluate(work: Work, models: Models) -> Summary:
     """Measure, time, draw; write the table."""
     from tasks.evaluation.figure import draw_figure
     from tasks.evaluation.methods import Evaluation
-    from tasks.evaluation.pictures import draw_all
+    from tasks.evaluation.pictures import draw_style
     from tasks.evaluation.stopwatch import time_all
 
     samples = read_samples(work.input("dataset").folder, work.root)
@@ -54,7 +54,7 @@ def evaluate(work: Work, models: Models) -> Summary:
     rows = evaluation.measure_all(tested)
     timing = time_all(models, tested[0], work.settings)
     table = make_table(rows, timing, work.settings)
-    table["pictures"] = draw_all(evaluation, pictured, work.folder)
+    table["pictures"] = {style: draw_style(evaluation, style, mine, work.folder) for style, mine in pictured.items()}
     draw_figure(table, work.folder / FIGURE)
     (work.folder / TABLE).write_bytes(encode_json(table))
     pq.write_table(pa.Table.from_pylist(rows), work.folder / PER_SAMPLE)

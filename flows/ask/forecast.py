@@ -35,6 +35,7 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         return None
     edit_s = edited(settings.edit.model_dump()) / EDITOR_TFLOPS
     teach_s = taught(settings.teach.model_dump()) / OTHER_TFLOPS
+    learns_to_read = settings.distill.prompt_encoder == "learn"
     by_stage = {
         "portraits": Forecast(0.1, PNG_BYTES),
         "align": Forecast(0.1, PNG_BYTES),
@@ -44,7 +45,7 @@ def forecast(stage: str, settings: Settings, tested: int) -> Forecast | None:
         "select": Forecast(0.001, 100.0),
         "teach": Forecast(teach_s + CODING_S, taught_bytes(settings)),
         "dataset": Forecast(60.0, 20e6),
-        "distill": Forecast(training_seconds(settings), student_bytes(settings)),
+        "distill": Forecast(training_seconds(settings), STUDENT_BYTES + ENCODERS_BYTES * learns_to_read),
         "evaluate": Forecast(evaluation_seconds(settings, tested), 50e6),
     }
     return by_stage.get(stage)
@@ -75,11 +76,6 @@ def evaluation_seconds(settings: Settings, tested: int) -> float:
     timed = [edited(edit.model_dump() | {"steps": steps})
              for steps in {edit.steps, own.timed_editor_steps or edit.steps}]  # fmt: skip
     return tested * each + (1 + own.timing_repeats) * sum(timed) / EDITOR_TFLOPS
-
-
-def student_bytes(settings: Settings) -> float:
-    """Return the bytes of a student."""
-    return STUDENT_BYTES + (ENCODERS_BYTES if settings.distill.prompt_encoder == "learn" else 0.0)
 
 
 def taught_bytes(settings: Settings) -> float:

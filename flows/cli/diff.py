@@ -74,7 +74,8 @@ def diff_table(document: Document, console: Console) -> None:
     _causes(document["causes"], console)
     if sum(count for word, count in document["samples"].items() if word != "unchanged"):
         _styles(document["styles"], console)
-    _say_page(document, console)
+    if document["page"]:
+        line(f"page: {document['page']}", console)
 
 
 def settings_table(rows: list[Document], console: Console) -> None:
@@ -119,8 +120,3 @@ def _shift(score: Document | None) -> Text:
         return Text("-")
     large = score["effect"] is not None and abs(score["effect"]) > LARGE_EFFECT
     return Text(f"{score['shift']:+.3f}", style="bold" if large else "")
-
-
-def _say_page(document: Document, console: Console) -> None:
-    if document["page"]:
-        line(f"page: {document['page']}", console)

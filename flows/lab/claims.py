@@ -42,14 +42,11 @@ def claims(
     """
     workspace = Workspace.open(profile, overrides)
     pins = find_dataset(dataset, workspace)
-    trained = train_arms(workspace, pins, list_trainings(workspace.settings.world, seeds), iterations)
+    # Seed by seed: an interrupted run leaves complete tables of fewer seeds.
+    trainings = [(arm, seed) for seed in range(seeds) for arm in arms_of(workspace.settings.world)]
+    trained = train_arms(workspace, pins, trainings, iterations)
     given = {} if iterations is None else {"iterations": iterations}
     return publish_claims(workspace, {"seeds": seeds, **given}, trained)
-
-
-def list_trainings(world: str, seeds: int) -> list[tuple[Arm, int]]:
-    """List the world's arms with every seed, seed by seed: an interrupted run leaves complete tables of fewer seeds."""
-    return [(arm, seed) for seed in range(seeds) for arm in arms_of(world)]
 
 
 def train_arms(

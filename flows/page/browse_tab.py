@@ -43,7 +43,7 @@ def build_browse_tab(root: Path, tab: gr.Tab) -> None:
 
     # What they look at lies below the data root.
     menu, menus = partial(list_datasets, root), partial(list_filters, root)
-    page, first = partial(show_page, root), partial(first_page, root)
+    page, first = partial(show_page, root), partial(show_page, root, 0)  # after a change of the filters, from the start
     filters = [dataset, which, style, split, reason, order, descending, low, high]
     shown = [start, count, rows]
     tab.select(menu, None, dataset, **QUIET).then(menus, dataset, [style, reason], **QUIET).then(
@@ -69,11 +69,6 @@ def list_filters(root: Path, dataset: str | None) -> tuple[Any, Any]:
     browser = _open(root, dataset) if dataset else None
     styles, reasons = (browser.styles(), browser.reasons()) if browser else ([], [])
     return gr.Dropdown([ANY, *styles], value=ANY), gr.Dropdown([ANY, *reasons], value=ANY)
-
-
-def first_page(root: Path, *filters: Any) -> tuple[int, str, str]:
-    """Return `show_page` from the beginning, after a change of the filters."""
-    return show_page(root, 0, *filters)
 
 
 def show_page(

@@ -198,10 +198,6 @@ class Student(TriplaneModel):
         """images: (B, 3, H, W) in [-1, 1].  prompt_tokens: (B, T, D).  Returns a triplane (B, 3*C, h, w)."""
         return self.edit(self.features(images), prompt_tokens, prompt_kind)
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of E_p and E_t, and no others."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
     def train(self, mode: bool = True) -> Self:
         """Switch the learning parts alone. Frozen parts stay in evaluation mode: dropout would blur their features."""
         super().train(False)

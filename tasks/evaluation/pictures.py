@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,11 @@ TURN_YAW = 0.5  # rad, each side of a turntable
 Row = dict[str, Any]
 
 
-def draw_all(evaluation: Evaluation, chosen: Mapping[str, Sequence[SampleRef]], folder: Path) -> dict[str, Row]:
-    """Draw a contact sheet and a turntable for each style; returns their contents."""
-    return {style: draw_style(evaluation, style, samples, folder) for style, samples in chosen.items()}
-
-
 def draw_style(evaluation: Evaluation, style: str, samples: Sequence[SampleRef], folder: Path) -> Row:
-    """Rows: portrait, truth (if known), editor+teacher, student, the student from both sides."""
+    """Draw a contact sheet and a turntable of a style; returns their contents.
+
+    Rows: portrait, truth (if known), editor+teacher, student, the student from both sides.
+    """
     truths = evaluation.find_truths(samples)
     columns = ["portrait", "pseudo-label", "true edit", TEACHERS, STUDENT, "student left", "student right"]
     if not truths:

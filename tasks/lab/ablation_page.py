@@ -85,7 +85,8 @@ def table(
         row: Row = {"value": value, "seeds": len(group)}
         for place, second in enumerate([0.0, *looks]):
             seen = [result.curve[place]["lpips"] for result in group]
-            row[f"{second:g} s"], row[f"{second:g} s sd"] = float(np.mean(seen)), _spread(seen)
+            row[f"{second:g} s"] = float(np.mean(seen))
+            row[f"{second:g} s sd"] = float(np.std(seen, ddof=1)) if len(seen) > 1 else None
         row["gain"] = float(np.mean([result.metrics["gain"] for result in group]))
         row["old_loss"] = float(np.mean([result.metrics["old_loss"] for result in group]))
         row["steps"] = float(np.mean([result.metrics["iterations"] for result in group]))
@@ -122,7 +123,3 @@ def judge(rows: Sequence[Row], name: str, last: float, seeds: Sequence[Sequence[
     if agreed == 0:
         return f"Not reproduced, the other way round: {numbers}."
     return f"Not reproduced: {numbers}."
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None

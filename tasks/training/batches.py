@@ -64,12 +64,10 @@ class Prompts:
         for kind in kinds:
             places = [i for i, reference in enumerate(references) if (reference is not None) == (kind == "image")]
             if places:
-                prompts = torch.stack([self._prompt(samples[i], references[i]) for i in places])
-                groups.append(PromptGroup(kind, torch.tensor(places), prompts))
+                pairs = [(samples[i], references[i]) for i in places]
+                read = [self.text[own.prompt] if other is None else self.image(other) for own, other in pairs]
+                groups.append(PromptGroup(kind, torch.tensor(places), torch.stack(read)))
         return groups
-
-    def _prompt(self, sample: SampleRef, reference: SampleRef | None) -> Tensor:
-        return self.text[sample.prompt] if reference is None else self.image(reference)
 
     def _read(self, reference: SampleRef) -> Tensor:
         picture = read_fields(reference, ["pseudo_label.png"]).pseudo_label

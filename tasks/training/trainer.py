@@ -71,7 +71,7 @@ class Trainer:
             triplane=settings.triplane_weight,
             depth=settings.depth_weight,
         )
-        self.parameters = self.student.trainable_parameters()
+        self.parameters = [each for each in self.student.parameters() if each.requires_grad]
         self.resolution = self.student.config.live3d.renderer.resolution
         self.patch_rays = settings.patch_rays or self.resolution
         if self.patch_rays > self.resolution:
@@ -181,7 +181,11 @@ class Trainer:
         corners = draw_corners(views, self.resolution, self.patch_rays, generators)
         noise = draw_noise(self.student, views, self.patch_rays, generators)
         triplane, renders = self.lesson(batch, corners, noise)
-        targets = [self.crop_target(target, each) for target, each in zip(batch.targets, corners, strict=True)]
+        # The patches of the targets that the student renders.
+        targets = [
+            ViewTarget(*(crop(part, each, self.patch_rays, self.resolution) for part in target))
+            for target, each in zip(batch.targets, corners, strict=True)
+        ]
         return distillation_loss(
             triplane,
             renders[0],
@@ -193,10 +197,6 @@ class Trainer:
             self.weights,
             batch.counts,
         )
-
-    def crop_target(self, target: ViewTarget, corners: Tensor) -> ViewTarget:
-        """The patches of a target that the student renders."""
-        return ViewTarget(*(crop(part, corners, self.patch_rays, self.resolution) for part in target))
 
     def _next_draw(self, with_views: bool) -> StepDraw:
         """The draw of this step. What the steps after it will need, if they are of its kind, begins to be read."""

@@ -111,7 +111,7 @@ def test_with_all_files_there_a_plan_that_knows_no_records_is_priced_by_the_fore
 
     weights, registry = tmp_path / "weights", tmp_path / "models.yaml"
     weights.write_bytes(b"only its digest is asked for")
-    registry.write_text(yaml.safe_dump({"paper": {name: {"path": str(weights)} for name in zoo.NAMES}}))
+    registry.write_text(yaml.safe_dump({"paper": {name: {"path": str(weights)} for name in zoo.MODULES}}))
     monkeypatch.setenv("STILLROOM_MODELS", str(registry))
     overrides = ["portraits.source=procedural", "portraits.count=100", "prompts.backend=builtin"]
     assert outlook("paper", overrides) is None

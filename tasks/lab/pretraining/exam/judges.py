@@ -87,17 +87,14 @@ def examine_clip(pictures: Pictures) -> Examined:
         scores = features @ style_texts(clip, say).T  # (N, looks, styles)
         won = np.stack([wins_of(scores[:, :, place], place + 1) for place in range(len(LOOKS) - 1)])
         named = scores[:, 1:].argmax(axis=-1) == np.arange(len(LOOKS) - 1)
-        for subject, wins, right in [("", won.mean(0), named), *zip(_style_names(), won, named.T, strict=True)]:
+        by_style = zip(map(name_look, LOOKS[1:]), won, named.T, strict=True)
+        for subject, wins, right in [("", won.mean(0), named), *by_style]:
             about: dict[str, Any] = {"subject": subject, "group": wording}
             marks += [
                 grade("auc", "AUC, the style's pictures above all others", people, _mean_pair(wins), **about),
                 grade("named", "true edit named among the styles", people, mean_of(right), **about),
             ]
     return Examined(marks)
-
-
-def _style_names() -> list[str]:
-    return [name_look(look) for look in LOOKS[1:]]
 
 
 def wins_of(scores: np.ndarray, place: int) -> np.ndarray:
