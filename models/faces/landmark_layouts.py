@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from models.faces.alignment import Array
 
 FIVE = 5
-
 # Left eye, right eye, nose tip, left and right mouth corner of each set ("left" = smaller x of an upright face); an eye
 # is the middle of its corners, as in the standard face of Deep3DFaceRecon.
 IBUG = ((36, 39), (42, 45), (30,), (48,), (54,))

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from models.faces.recognition import Recogniser
     from models.three_d.eg3d import Inverter
 
-
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "configs" / "models.yaml"
 FETCHED = ROOT / "models" / "weights" / "fetched"  # files from public addresses, see flows/care/fetch.py

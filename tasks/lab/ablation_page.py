@@ -18,7 +18,6 @@ from tasks.templates import render
 
 PAGE, PICTURE, LOOKS_PICTURE = "ablations.md", "ablations.png", "ablations-looks.png"
 
-
 Row = dict[str, Any]
 
 

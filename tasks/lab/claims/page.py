@@ -32,7 +32,6 @@ from tasks.lab.claims.figures import draw_curves, draw_strips
 from tasks.templates import render
 
 PAGE = "claims.md"
-
 TITLES = {
     "id": "ID",
     "clip": "CLIP",

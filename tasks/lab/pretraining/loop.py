@@ -55,7 +55,6 @@ class Recipe:
     build: Callable[[Path], nn.Module]
     loss: Callable[[nn.Module, Any, Draw], tuple[Tensor, dict[str, Tensor]]]
     save: Callable[[nn.Module, Path], None]
-
     prepare: Callable[[nn.Module, Any], None] | None = None  # once, before the first step of a process
     finish: Callable[[nn.Module, Any], None] | None = None  # once, after the last step
     optimizer: OptimizerName = "adamw"
@@ -105,7 +104,6 @@ def train(recipe: Recipe, pictures: TrainingData, weights: Path, work: Path) -> 
             metrics = {key: float(value.detach()) for key, value in {"loss": loss, **parts}.items()}
             metrics["seconds_per_step"] = (time.monotonic() - began) / (step - first)
             _report(work, recipe.name, step, recipe.steps, metrics)
-
         if step % CHECKPOINT_EVERY == 0 or step == recipe.steps:
             checkpoints.save(step)
     trained = (average.module if average is not None else network).eval()

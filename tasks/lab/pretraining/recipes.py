@@ -63,7 +63,6 @@ def train_network(
         recipe = dataclasses.replace(recipe, steps=steps)
     load, folder = (load_faces, pictures / "faces") if recipe.faces else (load_pictures, pictures / "pictures")
     network = train(recipe, load(folder, TRAINING_SEEDS, 10**6), weights, work / name)
-
     weights.mkdir(parents=True, exist_ok=True)
     recipe.save(network, weights)
     learned = {"steps": recipe.steps, "optimizer": recipe.optimizer, "lr": recipe.lr, "seed": recipe.seed}
