@@ -86,13 +86,16 @@ class Pace:
 
 
 def tell_left(seconds: float | None) -> str:
-    """Return `, about 40 s left`, in minutes or hours where there are many; nothing where it is not known."""
-    if seconds is None:
-        return ""
+    """Return `, about 12 min left`, or nothing where that is not known."""
+    return "" if seconds is None else f", about {tell_time(seconds)} left"
+
+
+def tell_time(seconds: float) -> str:
+    """Return seconds as `3 h`, `12 min` or `45 s`."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
-            return f", about {seconds / size:.0f} {unit} left"
-    return f", about {seconds:.0f} s left"
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 class Bar(tqdm):

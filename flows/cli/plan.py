@@ -103,8 +103,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
         say(note, console)
     if document.get("funnels"):
         say(kept_line(document["funnels"]), console)
-    for each in _sum(document):
-        say(each, console)
+    say(document["summary"], console)
 
 
 def _reasons(stages: list[Document], console: Console) -> None:
@@ -133,26 +132,6 @@ def _price_cells(row: dict[str, Any]) -> list[str]:
     about = "~" if shown["scaled"] else ""
     cells = [str(shown["samples"]), f"{about}{_seconds(shown)}", f"{about}{shown['bytes'] / 1e6:.1f}"]
     return [form.format("?" if number and shown["unknown"] else cell) for number, cell in enumerate(cells)]
-
-
-def _sum(document: dict[str, Any]) -> list[str]:
-    run, most = document["estimate"], document["at_most"]
-    if not most["partitions"]:
-        return ["nothing to run"]
-    more = most["partitions"] > run["partitions"]
-    return [f"to run: {_price(run)}", *([f"at most, if every maybe runs: {_price(most)}"] if more else [])]
-
-
-def _price(price: dict[str, Any]) -> str:
-    words = [f"{price['partitions']} partitions", f"{price['samples']} samples"]
-    words += [f"{price['llm_tokens']} LLM tokens"] if price["llm_tokens"] else []
-    words += [f"about {_seconds(price)} s", f"{price['bytes'] / 1e6:.1f} MB"]
-    unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
-    guessed = price.get("forecast")
-    unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
-    scaled = price.get("scaled")
-    unknown += f" (~ {', '.join(scaled)}: measured with other settings, scaled by their work)" if scaled else ""
-    return ", ".join(words) + unknown
 
 
 def _seconds(price: dict[str, Any]) -> str:

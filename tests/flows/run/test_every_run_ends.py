@@ -406,6 +406,7 @@ def test_a_signal_while_workers_start_or_work_ends_them_and_says_so_plainly(
     assert process.wait(150) == 128 + number
     assert psutil.wait_procs(family, timeout=30)[1] == []
     said = log.read_text()
+    assert said.index("to run: ") < said.index("interrupted; ")  # the work is known before it starts
     assert said.count("interrupted; finished partitions are kept") == 1
     assert "Traceback" not in said
     assert statuses(mlflow_uri, run.mlflow_run_id) == {"": "KILLED", "portraits": "KILLED"}
