@@ -288,9 +288,9 @@ class ProgressBar:
         self._told = 0.0
         self._active = flow_run_id() is not None
 
-    def update(self, done: int, total: int) -> None:
-        """Report `done` of `total` steps; the last one is always reported."""
-        now, told = time.monotonic(), self._pace.told(done, total)
+    def update(self, done: int, total: int, until: int | None = None) -> None:
+        """Report `done` of `total` steps; the last one is always reported. until: the last one of the present kind."""
+        now, told = time.monotonic(), self._pace.told(done, total, until)
         if done < total and now - self._logged >= LOG_SECONDS:
             self._logged = now
             log.info("%-10s %s", self.stage, told)
