@@ -11,7 +11,6 @@ from data_catalog.config.places import shown_path
 from flows.cli import screen
 from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, Overrides, Profile, RunName, RunNote, RunTags, StudentName
-from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,7 +45,7 @@ def adapt(
         from flows.run.engine import run_here
 
         given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
-        outcome = run_here("adapt-style", profile, overrides or [], labels=read_labels(name, note, tags), **given)
+        outcome = run_here("adapt-style", profile, overrides or [], name=name, note=note, tags=tags, **given)
     screen.show(outcome, as_json, adapted_table)
 
 

@@ -9,7 +9,6 @@ from rich.text import Text
 from flows.cli import screen
 from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, OtherDataset, Overrides, Profile, RunName, RunNote, RunTags, StudentName
-from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -39,9 +38,7 @@ def baselines(
         from flows.run.engine import run_here
 
         given = {"student": student, "dataset": dataset, "portraits": portraits, "styles": named, "yes": yes}
-        outcome = run_here(
-            "baselines", profile, overrides or [], labels=read_labels(name, note, tags), **given, force=force
-        )
+        outcome = run_here("baselines", profile, overrides or [], name=name, note=note, tags=tags, **given, force=force)
     screen.show(outcome, as_json, show_table)
 
 

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile, RunName, RunNote, RunTags
-from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -31,7 +30,7 @@ def pretrain(
         from flows.run.engine import run_here
 
         outcome = run_here(
-            "pretrain-embedded", profile, overrides or [], labels=read_labels(name, note, tags), networks=networks,
+            "pretrain-embedded", profile, overrides or [], name=name, note=note, tags=tags, networks=networks,
             steps=steps, into=None if into is None else str(into), exam_only=exam,
         )  # fmt: skip
     screen.show(outcome, as_json, show_exam)

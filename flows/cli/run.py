@@ -27,7 +27,6 @@ from flows.cli.options import (
 )
 from flows.cli.screen import Document, fields, line, next_steps, say, show_table
 from flows.lines import fitted
-from flows.track.labels import read_labels
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
 PREFECT_SAYS = re.compile(r"^Flow run encountered an exception: (UserError: )?")
@@ -55,7 +54,9 @@ def build(
             "build-dataset",
             profile,
             overrides or [],
-            labels=read_labels(name, note, tags),
+            name=name,
+            note=note,
+            tags=tags,
             cluster=cluster,
             force=force,
         )
@@ -78,7 +79,7 @@ def distill(
         from flows.run.engine import run_here
 
         outcome = run_here(
-            "distill", profile, overrides or [], labels=read_labels(name, note, tags), dataset=dataset, force=force
+            "distill", profile, overrides or [], name=name, note=note, tags=tags, dataset=dataset, force=force
         )
     screen.show(outcome, as_json, partial(student_table, chosen=same_settings(profile, overrides)))
 
@@ -103,7 +104,9 @@ def evaluate(
             "evaluate",
             profile,
             overrides or [],
-            labels=read_labels(name, note, tags),
+            name=name,
+            note=note,
+            tags=tags,
             student=student,
             dataset=dataset,
             force=force,
@@ -153,7 +156,7 @@ def retry(
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
-        outcome = try_again(profile, overrides or [], read_labels(name, note, tags))
+        outcome = try_again(profile, overrides or [], name, note, tags)
     screen.show(outcome, as_json, partial(outcome_table, chosen=same_settings(profile, overrides)))
 
 

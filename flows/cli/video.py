@@ -19,7 +19,6 @@ from flows.cli.options import (
     StudentName,
     check_one_asks,
 )
-from flows.track.labels import read_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +61,9 @@ def edit_video(
             "edit-video",
             profile,
             overrides or [],
-            labels=read_labels(name, note, tags),
+            name=name,
+            note=note,
+            tags=tags,
             video=None if video is None else str(video),
             prompt=prompt,
             reference=None if reference is None else str(reference),
