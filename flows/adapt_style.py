@@ -2,21 +2,19 @@
 
 from typing import Annotated, Any
 
-from prefect import flow
-
 from data_catalog.workspace import Workspace
 from flows.run.adaptation import adapt_settings, adapt_shape, make_samples, publish_adapted
+from flows.run.declare import flow
 from flows.run.form import Force, Overrides, Profile, RunName, RunNote, RunTags, StudentName, shown
 from flows.run.products import find_student
 from flows.run.run import open_run
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 
 PAIRS = "Folder of your own pairs: input/ and edited/ pictures of equal names; empty: pairs are made."
 PROMPT = "What the edit does, in words, where the style has no file."
 
 
-@flow(name="adapt-style", flow_run_name=name_run, validate_parameters=True)
+@flow(name="adapt-style")
 def adapt_style(
     style: Annotated[str, shown("string", "A file of the styles folder by its name, or the name of the new style.")],
     profile: Profile = "demo",

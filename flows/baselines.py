@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
-
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import Settings
@@ -17,6 +15,7 @@ from data_catalog.samples.encoding import encode_json
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.ask.price import Price, Prices
+from flows.run.declare import flow
 from flows.run.form import (
     Force,
     OtherDataset,
@@ -31,7 +30,6 @@ from flows.run.form import (
 )
 from flows.run.products import HEADLINE, find_student, name_inputs
 from flows.run.run import FlowRun, open_run
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 from flows.track.mlflow_runs import numbers
 from flows.track.prefect_pages import show_table
@@ -50,7 +48,7 @@ FOLDER = "baselines"  # below the data root
 log = logging.getLogger(__name__)
 
 
-@flow(name="baselines", flow_run_name=name_run, validate_parameters=True)
+@flow(name="baselines")
 def baselines(
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from prefect import flow
-
 from data_catalog.workspace import Workspace
+from flows.run.declare import flow
 from flows.run.form import Cluster, Force, Only, Overrides, Profile, RunName, RunNote, RunTags
 from flows.run.products import publish_dataset
 from flows.run.run import on_cluster, open_run
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 
 
-@flow(name="build-dataset", flow_run_name=name_run, validate_parameters=True)
+@flow(name="build-dataset")
 def build_dataset(
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from prefect import flow
-
 from data_catalog.workspace import Workspace
+from flows.run.declare import flow
 from flows.run.form import DatasetName, Force, Overrides, Profile, RunName, RunNote, RunTags
 from flows.run.products import find_dataset, register_student
 from flows.run.run import open_run
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 
 
-@flow(name="distill", flow_run_name=name_run, validate_parameters=True)
+@flow(name="distill")
 def distill(
     profile: Profile = "demo",
     overrides: Overrides = None,

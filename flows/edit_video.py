@@ -4,14 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
-
 from data_catalog.config.errors import UserError
 from data_catalog.store.store import check_writable
 from data_catalog.workspace import Workspace
+from flows.run.declare import flow
 from flows.run.form import Overrides, Profile, RunName, RunNote, RunTags, StudentName, shown
 from flows.run.lifecycle import tracked
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 from flows.track.mlflow_runs import numbers
 from flows.track.prefect_pages import ProgressBar, log_plainly
@@ -25,7 +23,7 @@ EXAMPLE_SEED, EXAMPLE_FRAMES = 3, 72
 VIDEO = "A video, or a folder of pictures; empty: a head of the embedded world that talks and turns."
 
 
-@flow(name="edit-video", flow_run_name=name_run, validate_parameters=True)
+@flow(name="edit-video")
 def edit_video(
     profile: Profile = "demo",
     overrides: Overrides = None,

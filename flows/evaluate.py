@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from prefect import flow
-
 from data_catalog.workspace import Workspace
+from flows.run.declare import flow
 from flows.run.form import Force, OtherDataset, Overrides, Profile, RunName, RunNote, RunTags, StudentName
 from flows.run.products import find_student, publish_evaluation
 from flows.run.run import open_run
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 
 
-@flow(name="evaluate", flow_run_name=name_run, validate_parameters=True)
+@flow(name="evaluate")
 def evaluate(
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-from prefect import flow
-
 from flows.build_dataset import build_dataset
 from flows.distill import distill
 from flows.evaluate import evaluate
+from flows.run.declare import flow
 from flows.run.form import Force, Overrides, Profile, RunName, RunNote, RunTags
-from flows.track.flow_run_names import name_run
 
 
-@flow(name="reproduce", flow_run_name=name_run, validate_parameters=True)
+@flow(name="reproduce")
 def reproduce(
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -1,6 +1,5 @@
 """Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,6 @@ from flows.cli.screen import Document, fields, line, next_steps, say, show_table
 from flows.lines import fitted
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
-PREFECT_SAYS = re.compile(r"^Flow run encountered an exception: (UserError: )?")
 EXAMPLE = "docs/portrait.png"  # portrait that comes with the project
 
 app = typer.Typer(rich_markup_mode=None)
@@ -161,10 +159,9 @@ def retry(
 
 
 def run_lines(document: Document, console: Console) -> None:
-    """Print the state and the page of a triggered run, and what ended it without Prefect's words before it."""
+    """Print the state and the page of a triggered run, and what ended it."""
     fields({name: document[name] for name in ("deployment", "state", "page")}, console)
-    message = PREFECT_SAYS.sub("", document["message"] or "")
-    for each in message.splitlines():
+    for each in (document["message"] or "").splitlines():
         line(fitted(each, console.width), console)
 
 

@@ -8,13 +8,11 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from prefect import flow
-
 from data_catalog.config.errors import UserError
 from data_catalog.workspace import Workspace
+from flows.run.declare import flow
 from flows.run.form import Overrides, Profile, RunName, RunNote, RunTags, listed, shown
 from flows.run.lifecycle import tracked
-from flows.track.flow_run_names import name_run
 from flows.track.labels import labelled
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import log_plainly
@@ -30,7 +28,7 @@ POLL_SECONDS = 5.0
 INTO = "Folder for other weights, used with STILLROOM_MODELS=<folder>/models.yaml; empty: the project's own."
 
 
-@flow(name="pretrain-embedded", flow_run_name=name_run, validate_parameters=True)
+@flow(name="pretrain-embedded")
 def pretrain_embedded(
     profile: Profile = "demo",
     overrides: Overrides = None,
