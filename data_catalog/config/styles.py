@@ -135,7 +135,6 @@ def list_styles(settings: Settings) -> list[str]:
                 f"prompts.styles: there is no style '{slug}'{guess}",
                 folder=shown_path(folder),
                 styles=", ".join(known),
-                hint=f"one of these, or: stillroom styles add INSTRUCTION --name {slug}",
             )
     return sorted(set(settings.prompts.styles))
 
