@@ -23,6 +23,7 @@ from flows.ask.left_out import list_left_out
 from flows.ask.own import OwnRecords
 from flows.ask.price import Price, Prices, tell_price
 from flows.ask.unknown import tell_unknown
+from tasks.sources.names import counted
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
@@ -136,10 +137,10 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
 def _notes(plan: Plan) -> list[str]:
     """Return notes for the user: partitions kept although their code changed, and attempts that may be needed."""
     kept = Counter((step.partition.stage, step.note) for step in plan.steps.values() if step.note)
-    notes = [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
+    notes = [f"{stage}: {note} ({counted(count, 'partition')})" for (stage, note), count in kept.items()]
     waiting = [step for step in plan.by_stage.get("select", []) if not step.made]
     if waiting and plan.settings.select.keep is not None:
-        what = f"what {len(waiting)} styles may need beyond this for select.keep={plan.settings.select.keep}"
+        what = f"what {counted(len(waiting), 'style')} may need beyond this for select.keep={plan.settings.select.keep}"
         notes.append(f"select: {what} is known once they are judged")
         notes += [note for note in [keep_note(plan.settings)] if note]
     return notes

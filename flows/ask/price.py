@@ -16,6 +16,7 @@ from data_catalog.store.stage import BASELINE, Stage
 from flows.ask.forecast import count_tested, forecast
 from flows.ask.work import work_of
 from tasks.progress import tell_time
+from tasks.sources.names import counted
 
 RECENT = 200  # newest records of a stage that are used
 LOOKED_INTO = 40  # records that are read, to find those made with the same settings
@@ -76,7 +77,7 @@ def tell_price(run: Price, most: Price) -> str | None:
 
 
 def _told(price: Price) -> str:
-    words = [f"{price.partitions} partitions"]
+    words = [counted(price.partitions, "partition")]
     words += [f"{price.llm_tokens} LLM tokens"] if price.llm_tokens else []
     if price.seconds:
         guessed = price.scaled or price.forecast

@@ -11,6 +11,7 @@ from flows.cli import screen
 from flows.cli.completion import complete_partition, complete_stage
 from flows.cli.options import Force, Json, Overrides, Profile
 from flows.cli.screen import Document, say, show_table
+from tasks.sources.names import counted
 
 REASONS_SHOWN = 2  # of a stage, most frequent first
 
@@ -64,7 +65,7 @@ def accept(
 def accepted_lines(document: Document, console: Console) -> None:
     """Print how many partitions stay valid, and the code that changed."""
     stage, accepted, already = (document[name] for name in ("stage", "accepted", "already_valid"))
-    say(f"{stage}: {accepted} partitions accepted, {already} were valid already", console)
+    say(f"{stage}: {counted(accepted, 'partition')} accepted, {already} were valid already", console)
     for change in document["changed"]:
         say(change, console, indent=2)
     screen.next_steps(console, {"stillroom plan": "what is left to make"})
@@ -149,7 +150,7 @@ def why_table(document: dict[str, Any], console: Console) -> None:
     past = document["compared_with"]
     if past is not None:
         made = f"made {screen.when(past['created'])} on {past['device']} in {past['seconds']:.1f} s"
-        say(f"{made}: {past['samples']} samples, {past['bytes'] / 1e6:.1f} MB", console)
+        say(f"{made}: {counted(past['samples'], 'sample')}, {past['bytes'] / 1e6:.1f} MB", console)
         screen.line(f"  {past['folder']}", console)
     console.print()
     rows = [[row["what"], _value(row)] for row in document["inputs"]]
