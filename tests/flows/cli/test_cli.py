@@ -154,7 +154,7 @@ def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
 
 def test_a_person_sees_our_lines_and_errors_of_libraries_and_no_chatter() -> None:
     script = (
-        "import logging, warnings\n"
+        "import logging, os, warnings\n"
         "from flows.cli import main\nfrom flows.cli.commands import app\n"
         "@app.command()\n"
         "def talk():\n"
@@ -167,12 +167,14 @@ def test_a_person_sees_our_lines_and_errors_of_libraries_and_no_chatter() -> Non
         "    for name in ('torch._subclasses', 'urllib3', 'httpx', 'mlflow.pyfunc'):\n"
         "        logging.getLogger(name).warning('chatter')\n"
         "    warnings.warn('chatter')\n"
+        "    print(os.environ['DO_NOT_TRACK'])\n"  # Prefect's notice, and what it tells of
         "main(['talk'])\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120
     )
     assert (ended.returncode, ended.stderr) == (0, "ours\nbroken\nView at http://127.0.0.1/runs/1\n")
+    assert ended.stdout == "1\n"
 
 
 def test_plan_json_counts_every_stage_and_writes_nothing(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_a_run_that_makes_nothing_is_the_one_that_made_the_product(tmp_path: Pat
         log.summary({"seconds": 1.0}, {}, [])
     again.finish("FAILED")
     assert (again.run_id, read(tracker).metrics) == (tracker.run_id, {})
+    assert again.experiment_id == tracker.experiment_id  # in the address of its page
     assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
     assert not Tracker(tmp_path, Settings(), "distill").adopt("0" * 32)  # of another store
     with labelled("mine", None, None):
