@@ -10,6 +10,7 @@ from prefect.states import Failed
 
 from flows.mistakes import find_mistake
 from flows.track.flow_run_names import name_run
+from flows.track.prefect_pages import server_answers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +34,8 @@ def _plainly(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except Exception as error:
             mistake = find_mistake(error)
-            if mistake is None or FlowRunContext.get() is None:
+            # Without its server the state cannot be set: the error itself has to be found by the caller.
+            if mistake is None or FlowRunContext.get() is None or not server_answers():
                 raise
             said = "; ".join(" ".join(line.split()) for line in str(mistake).splitlines())
             return cast(Any, Failed(message=said, data=mistake))
