@@ -31,13 +31,13 @@ endif
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m flows.run.demo $(if $(TAKE_OVER),--take-over)
+	$(BIN)/python -m flows.run demo $(if $(TAKE_OVER),--take-over)
 
 up: setup
-	$(BIN)/python -m flows.run.server up $(if $(TAKE_OVER),--take-over)
+	$(BIN)/python -m flows.run up $(if $(TAKE_OVER),--take-over)
 
 down: setup
-	$(BIN)/python -m flows.run.server down $(if $(NOW),--now)
+	$(BIN)/python -m flows.run down $(if $(NOW),--now)
 
 lint: setup
 	$(BIN)/ruff check .

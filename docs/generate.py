@@ -24,7 +24,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import list_profiles, load_settings
 from data_catalog.config.settings import Section, Settings
 from data_catalog.store.stage import Partition, Stage
-from flows.cli import app
+from flows.cli.commands import app
 from tasks.adaptation.adapt import STAGE as ADAPT
 from tasks.adaptation.pairs import STAGE as PAIRS
 from tasks.baselines.methods import STAGES as BASELINES

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
-
 from data_catalog.config.errors import UserError
 from data_catalog.config.profiles import with_profile
 from data_catalog.config.settings import Settings
@@ -17,10 +15,22 @@ from data_catalog.samples.encoding import encode_json
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.ask.price import Price, Prices
-from flows.run.form import Force, OtherDataset, Overrides, Profile, StudentName, listed, shown
+from flows.run.declare import flow
+from flows.run.form import (
+    Force,
+    OtherDataset,
+    Overrides,
+    Profile,
+    RunName,
+    RunNote,
+    RunTags,
+    StudentName,
+    listed,
+    shown,
+)
 from flows.run.products import HEADLINE, find_student, name_inputs
 from flows.run.run import FlowRun, open_run
-from flows.track.flow_run_names import name_run
+from flows.track.labels import labelled
 from flows.track.mlflow_runs import numbers
 from flows.track.prefect_pages import show_table
 from models.zoo import zoo
@@ -38,7 +48,7 @@ FOLDER = "baselines"  # below the data root
 log = logging.getLogger(__name__)
 
 
-@flow(name="baselines", flow_run_name=name_run, validate_parameters=True)
+@flow(name="baselines")
 def baselines(
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -48,6 +58,9 @@ def baselines(
     styles: Annotated[list[str] | None, listed("Styles to edit with; empty: all of the settings.")] = None,
     yes: Annotated[bool, shown("boolean", "Go on without a GPU in the paper world.")] = False,
     force: Force = None,
+    name: RunName = None,
+    note: RunNote = None,
+    tags: RunTags = None,
 ) -> dict[str, Any]:
     """Make Table 1 and Figure 4 with every method: PTI, SPI and Live3D steered by CLIP, IP2P + Live3D, and ours.
 
@@ -63,7 +76,10 @@ def baselines(
         log.warning("%s is left out: %s", title, why)
     names = [method.name for method in METHODS if method.title not in absent]
     parameters = {"student": student, "dataset": dataset, "portraits": portraits, "styles": styles, "yes": yes}
-    with open_run("baselines", workspace, pins, force or [], None, parameters, shape_of(names, chosen)) as run:
+    with (
+        labelled(name, note, tags),
+        open_run("baselines", workspace, pins, force or [], None, parameters, shape_of(names, chosen)) as run,
+    ):
         make_all(run, names)
         return run.conclude(**publish(run, workspace, names, absent))
 

@@ -2,26 +2,28 @@
 
 from typing import Any
 
-from prefect import flow
-
 from data_catalog.workspace import Workspace
-from flows.run.form import Cluster, Force, Only, Overrides, Profile
+from flows.run.declare import flow
+from flows.run.form import Cluster, Force, Only, Overrides, Profile, RunName, RunNote, RunTags
 from flows.run.products import publish_dataset
 from flows.run.run import on_cluster, open_run
-from flows.track.flow_run_names import name_run
+from flows.track.labels import labelled
 
 
-@flow(name="build-dataset", flow_run_name=name_run, validate_parameters=True)
+@flow(name="build-dataset")
 def build_dataset(
     profile: Profile = "demo",
     overrides: Overrides = None,
     cluster: Cluster = None,
     force: Force = None,
     only: Only = None,
+    name: RunName = None,
+    note: RunNote = None,
+    tags: RunTags = None,
 ) -> dict[str, Any]:
     """Make what is missing of a profile's dataset and publish a snapshot named by its digest."""
     workspace = Workspace.open(profile, on_cluster(overrides, cluster))
-    with open_run("build-dataset", workspace, force=force or [], only=only) as run:
+    with labelled(name, note, tags), open_run("build-dataset", workspace, force=force or [], only=only) as run:
         run.stage("portraits")  # take in, check, identify by content, split
         run.stage("align")  # crop, and find the camera
         run.stage("prompts")  # paraphrase each style's instruction

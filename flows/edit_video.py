@@ -4,14 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
-
 from data_catalog.config.errors import UserError
 from data_catalog.store.store import check_writable
 from data_catalog.workspace import Workspace
-from flows.run.form import Overrides, Profile, StudentName, shown
+from flows.run.declare import flow
+from flows.run.form import Overrides, Profile, RunName, RunNote, RunTags, StudentName, shown
 from flows.run.lifecycle import tracked
-from flows.track.flow_run_names import name_run
+from flows.track.labels import labelled
 from flows.track.mlflow_runs import numbers
 from flows.track.prefect_pages import ProgressBar, log_plainly
 from tasks.progress import Progress, listening
@@ -24,7 +23,7 @@ EXAMPLE_SEED, EXAMPLE_FRAMES = 3, 72
 VIDEO = "A video, or a folder of pictures; empty: a head of the embedded world that talks and turns."
 
 
-@flow(name="edit-video", flow_run_name=name_run, validate_parameters=True)
+@flow(name="edit-video")
 def edit_video(
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -35,6 +34,9 @@ def edit_video(
     views: Annotated[bool, shown("boolean", "Write the views from the side as well.")] = False,
     student: StudentName = None,
     style: Annotated[str | None, shown("string", "A style that the student was adapted to.")] = None,
+    name: RunName = None,
+    note: RunNote = None,
+    tags: RunTags = None,
 ) -> dict[str, Any]:
     """Edit every frame of a video (a file, or a folder of pictures) by a text or a reference picture.
 
@@ -48,7 +50,10 @@ def edit_video(
     check_outputs(clip, target)
     editor = Student.from_workspace(workspace, student, style)
     wish = editor.read_prompt(prompt, reference)
-    with tracked(workspace, "edit-video", {"style": style, "prompt": prompt}) as (tracker, _):
+    with (
+        labelled(name, note, tags),
+        tracked(workspace, "edit-video", {"style": style, "prompt": prompt}) as (tracker, _),
+    ):
         tracker.params(tracker.run_id, describe(clip, prompt, reference, editor.origin, style))
         bar = ProgressBar("edit-video")
 

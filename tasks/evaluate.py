@@ -22,6 +22,7 @@ from data_catalog.samples.encoding import encode_json
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import Need, Partition, Stage, Summary, Work
 from tasks.evaluation.table import headline, make_table
+from tasks.progress import report
 from tasks.training.data import SampleRef, check_no_leakage, group_samples, read_samples
 from tasks.training.student_files import load_student
 
@@ -51,8 +52,9 @@ def evaluate(work: Work, models: Models) -> Summary:
     most = work.settings.evaluate.pictures_per_style
     pictured = {style: mine[:most] for style, mine in group_samples(tested, "style").items()}
     evaluation.keep_views(pictured)
-    rows = evaluation.measure_all(tested)
-    timing = time_all(models, tested[0], work.settings)
+    turns, measured = work.settings.evaluate.timing_repeats + 1, len(tested)
+    rows = evaluation.measure_all(tested, more=turns)
+    timing = time_all(models, tested[0], work.settings, lambda turn: report(measured + turn, measured + turns))
     table = make_table(rows, timing, work.settings)
     table["pictures"] = {style: draw_style(evaluation, style, mine, work.folder) for style, mine in pictured.items()}
     draw_figure(table, work.folder / FIGURE)

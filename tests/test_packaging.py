@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from data_catalog.config.places import PROJECT
-from flows.cli import PIPELINE
+from flows.cli.commands import PIPELINE
 from tests.worlds import pupil
 
 PACKAGES = ("flows", "tasks", "models", "data_catalog")

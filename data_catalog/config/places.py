@@ -23,7 +23,7 @@ def data_root() -> Path:
     root = expand(given.removeprefix("file://") or "data").absolute()
     first = next((place for place in (root, *root.parents) if os.path.lexists(place)), root)
     if os.path.lexists(first) and not first.is_dir():
-        hint = "remove it, or set STILLROOM_DATA to another folder"
+        hint = "set STILLROOM_DATA to another folder, or move this file away"
         raise UserError("a file stands where the data root is to be", path=first, hint=hint)
     return root
 

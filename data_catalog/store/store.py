@@ -237,7 +237,7 @@ def writing(root: Path) -> Iterator[None]:
             hint = "make it writable, or set STILLROOM_DATA to another folder"
             raise UserError("the data root cannot be written", path=place, cause=error.strerror, hint=hint) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            hint = "remove it, or set STILLROOM_DATA to another folder"
+            hint = "set STILLROOM_DATA to another folder, or move this file away"
             raise UserError("a file stands where a folder is needed", path=place, hint=hint) from error
         raise
 

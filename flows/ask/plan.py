@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +21,9 @@ from flows.ask.forecast import keep_note
 from flows.ask.funnels import read_funnels
 from flows.ask.left_out import list_left_out
 from flows.ask.own import OwnRecords
-from flows.ask.price import Price, Prices
+from flows.ask.price import Price, Prices, tell_price
 from flows.ask.unknown import tell_unknown
+from tasks.sources.names import counted
 
 REASONS_SHOWN = 8  # of a stage, most frequent first
 
@@ -86,7 +87,9 @@ def describe_plan(
         own = prices.price(stage, "run"), prices.price(stage, "maybe")
         row["price"], row["price_maybe"] = own[0].document(), own[1].document()
         run, maybe = run + own[0], maybe + own[1]
-    document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": (run + maybe).document()}
+    most = run + maybe
+    document = {"profile": profile, "stages": rows, "estimate": run.document(), "at_most": most.document()}
+    document["summary"] = tell_price(run, most) or "nothing to run"
     left_out = list_left_out(plan.settings)
     notes = [*(each["line"] for each in left_out), *tell_unknown(plan.settings), *_notes(plan)]
     document |= {"device": plan.settings.run.device, "notes": notes, "funnels": read_funnels(plan)}
@@ -97,6 +100,13 @@ def describe_plan(
             for step in plan.steps.values()
         ]
     return {**document, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def tell_work(plan: Plan, stages: Collection[str]) -> str | None:
+    """Say what these stages have to make, and at what price; None where that is nothing."""
+    prices, own = Prices(plan), [stage for stage in plan.stages if stage.name in stages]
+    run = sum((prices.price(stage, "run") for stage in own), Price())
+    return tell_price(run, sum((prices.price(stage, "maybe") for stage in own), run))
 
 
 def stage_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -127,10 +137,10 @@ def _stage_row(plan: Plan, stage: Stage) -> dict[str, Any]:
 def _notes(plan: Plan) -> list[str]:
     """Return notes for the user: partitions kept although their code changed, and attempts that may be needed."""
     kept = Counter((step.partition.stage, step.note) for step in plan.steps.values() if step.note)
-    notes = [f"{stage}: {note} ({count} partitions)" for (stage, note), count in kept.items()]
+    notes = [f"{stage}: {note} ({counted(count, 'partition')})" for (stage, note), count in kept.items()]
     waiting = [step for step in plan.by_stage.get("select", []) if not step.made]
     if waiting and plan.settings.select.keep is not None:
-        what = f"what {len(waiting)} styles may need beyond this for select.keep={plan.settings.select.keep}"
+        what = f"what {counted(len(waiting), 'style')} may need beyond this for select.keep={plan.settings.select.keep}"
         notes.append(f"select: {what} is known once they are judged")
         notes += [note for note in [keep_note(plan.settings)] if note]
     return notes

@@ -15,6 +15,8 @@ from data_catalog.store.catalog import Entry
 from data_catalog.store.stage import BASELINE, Stage
 from flows.ask.forecast import count_tested, forecast
 from flows.ask.work import work_of
+from tasks.progress import tell_time
+from tasks.sources.names import counted
 
 RECENT = 200  # newest records of a stage that are used
 LOOKED_INTO = 40  # records that are read, to find those made with the same settings
@@ -56,6 +58,31 @@ class Price:
             "forecast": list(self.forecast),
             "scaled": list(self.scaled),
         }
+
+
+def tell_price(run: Price, most: Price) -> str | None:
+    """Say what will run and what may run at most, with the time and the disk it takes; None where that is nothing."""
+    if not most.partitions:
+        return None
+    told = f"to run: {_told(run)}" + (f"; at most {_told(most)}" if most.partitions > run.partitions else "")
+    if not most.seconds:
+        return f"{told} (time not known before a first run on this kind of device)"
+    other = {
+        "~ {}: measured with other settings, scaled by their work": most.scaled,
+        "~ {}: a forecast, never run on this kind of device": most.forecast,
+        "without {}: never run on this kind of device": most.unknown,
+    }
+    notes = [text.format(", ".join(stages)) for text, stages in other.items() if stages]
+    return told + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _told(price: Price) -> str:
+    words = [counted(price.partitions, "partition")]
+    words += [f"{price.llm_tokens} LLM tokens"] if price.llm_tokens else []
+    if price.seconds:
+        guessed = price.scaled or price.forecast
+        words += [f"{'~' if guessed else 'about '}{tell_time(price.seconds)}", f"{price.bytes / 1e6:.1f} MB"]
+    return ", ".join(words)
 
 
 def _joined(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -75,8 +75,10 @@ def evaluated(read: Read, samples: int = 1) -> float:
 
 
 def optimised(read: Read, samples: int = 1) -> float:
-    """Steps of another system of Table 1 on an edit, and a few more for its measures."""
-    steps = sum(value for name, value in read["baselines"].items() if name.endswith("_steps"))
+    """Steps of another system of Table 1 on an edit, each on a head or on several, and a few more for its measures."""
+    own = read["baselines"]
+    heads = {"nada_steps": own.get("nada_batch", 1)}
+    steps = sum(heads.get(name, 1) * value for name, value in own.items() if name.endswith("_steps"))
     return float(steps + read.get("steps", 0) + 5)
 
 
@@ -133,10 +135,17 @@ WORK: dict[str, Work] = {
     "select": Work(unlike=("calibration",)),
     "teach": Work(taught, by_area=True, bytes=stored),
     "dataset": Work(by_samples),
-    "distill": Work(trained, by_area=True, unlike=("optimizer", "precision", "mirror", "patch_rays")),
-    "evaluate": Work(evaluated, by_area=True),
+    "distill": Work(
+        trained,
+        by_area=True,
+        unlike=(
+            *("optimizer", "precision", "mirror", "patch_rays", "grid_every", "l2d_target"),
+            *("image_lpips_weight", "view_lpips_weight", "sensitivity_weight"),  # at 0 it is not computed
+        ),
+    ),
+    "evaluate": Work(evaluated, by_area=True, unlike=("bootstrap", "pictures_per_style")),
 }
-BASELINE = Work(optimised, by_area=True)
+BASELINE = Work(optimised, by_area=True, unlike=("edit",))
 
 
 def work_of(stage: str) -> Work:

@@ -10,20 +10,27 @@ from data_catalog.plan.plan import Plan
 from flows.ask.plan import open_plan
 from flows.run.engine import run_here
 from flows.run.history import RunNote, last_runs
-from flows.track.labels import Labels
+from flows.track.labels import labelled
 
 
-def retry(profile: str, overrides: list[str], labels: Labels | None = None) -> dict[str, Any]:
+def retry(
+    profile: str,
+    overrides: list[str],
+    name: str | None = None,
+    note: str | None = None,
+    tags: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Repeat the failed partitions of the profile's last failed run, with its settings and then `overrides`.
 
     What they need is made, too, and what the overrides outdate. All else that is outdated is left to the next `build`.
     """
-    note = last_failed(profile)
-    parameters = dict(note.parameters)
-    if note.flow == "build-dataset":  # the other flows are one partition each
-        parameters["only"] = sorted(find_partitions(note, overrides))
-    outcome = run_here(note.flow, profile, [*note.overrides, *overrides], labels, **parameters)
-    return {"flow": note.flow, "retried": sorted(note.failed), **outcome}
+    last = last_failed(profile)
+    parameters = dict(last.parameters)
+    if last.flow == "build-dataset":  # the other flows are one partition each
+        parameters["only"] = sorted(find_partitions(last, overrides))
+    with labelled(name, note, tags):  # not every flow has them as parameters
+        outcome = run_here(last.flow, profile, [*last.overrides, *overrides], **parameters)
+    return {"flow": last.flow, "retried": sorted(last.failed), **outcome}
 
 
 def find_partitions(note: RunNote, overrides: list[str]) -> set[str]:

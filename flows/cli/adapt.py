@@ -11,7 +11,6 @@ from data_catalog.config.places import shown_path
 from flows.cli import screen
 from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, Overrides, Profile, RunName, RunNote, RunTags, StudentName
-from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -43,8 +42,8 @@ def adapt(
         raise typer.BadParameter("goes with --pairs; otherwise the style's file says it", param_hint="--prompt")
     check_slug(style)
     given = {"style": style, "student": student, "pairs": pairs and str(pairs), "prompt": prompt, "force": force}
-    labels = read_labels(name, note, tags)
-    screen.show_flow("adapt-style", profile, overrides, as_json, adapted_table, labels, **given)
+    labels = {"name": name, "note": note, "tags": tags}
+    screen.show_flow("adapt-style", profile, overrides, as_json, adapted_table, **labels, **given)
 
 
 @app.command()

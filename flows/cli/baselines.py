@@ -9,7 +9,6 @@ from rich.text import Text
 from flows.cli import screen
 from flows.cli.completion import complete_style
 from flows.cli.options import Force, Json, OtherDataset, Overrides, Profile, RunName, RunNote, RunTags, StudentName
-from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -36,8 +35,8 @@ def baselines(
     """Compare the student with the paper's other systems. It makes Table 1 and Figure 4 in minutes to hours."""
     named = [*(styles or []), *(more or [])] or None
     given = {"student": student, "dataset": dataset, "portraits": portraits, "styles": named, "yes": yes}
-    labels = read_labels(name, note, tags)
-    screen.show_flow("baselines", profile, overrides, as_json, show_table, labels, **given, force=force)
+    labels = {"name": name, "note": note, "tags": tags}
+    screen.show_flow("baselines", profile, overrides, as_json, show_table, **labels, **given, force=force)
 
 
 def show_table(document: dict[str, Any], console: Console) -> None:

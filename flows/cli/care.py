@@ -16,6 +16,7 @@ from flows.cli import screen
 from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import fields, line, say, show_rows, show_table
+from tasks.sources.names import counted
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -203,7 +204,7 @@ def status_table(document: Document, console: Console) -> None:
 
 def verify_table(document: Document, console: Console) -> None:
     """Print the counts, and each damaged partition with its files below."""
-    console.print(f"{document['checked']} partitions checked, {len(document['damaged'])} damaged")
+    console.print(f"{counted(document['checked'], 'partition')} checked, {len(document['damaged'])} damaged")
     _damage(document["damaged"], console)
     if document["damaged"]:
         screen.next_steps(console, {"stillroom repair": "make exactly these again"})
@@ -284,6 +285,6 @@ def _rows(items: list[Document], console: Console) -> None:
 
 
 def _kept_lines(kept: Document, console: Console) -> None:
-    say(f"kept: {kept['partitions']} partitions, {kept['bytes'] / 1e6:.1f} MB", console)
+    say(f"kept: {counted(kept['partitions'], 'partition')}, {kept['bytes'] / 1e6:.1f} MB", console)
     for digest in kept["datasets"]:
         say(f"dataset {digest[:16]} stays: {'; '.join(kept['why'][digest])}", console)

@@ -9,6 +9,7 @@ from flows.lines import fitted
 
 OURS = ("data_catalog", "flows", "models", "tasks")
 QUIET = {
+    "DO_NOT_TRACK": "1",  # Prefect would say at a terminal that it collects data, and do so
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "MLFLOW_CONFIGURE_LOGGING": "false",

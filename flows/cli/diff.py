@@ -13,6 +13,7 @@ from flows.cli import screen
 from flows.cli.completion import complete_dataset
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import Document, line, say, show_table
+from tasks.sources.names import counted
 
 LARGE_EFFECT = 0.2  # Cohen's d; larger shifts are printed in bold
 STYLES_SHOWN = 3  # names of styles listed for a cause
@@ -64,7 +65,7 @@ def diff_table(document: Document, console: Console) -> None:
     """Counts, reasons, and per style the shift of each score."""
     for side in "ab":
         one = document[side]
-        line(f"{side.upper()}  {one['digest'][:16]}  {one['samples']} samples", console)
+        line(f"{side.upper()}  {one['digest'][:16]}  {counted(one['samples'], 'sample')}", console)
         line(f"   {shown_path(Path(one['folder']))}", console)
     say(", ".join(f"{count} {word}" for word, count in document["samples"].items()), console)
     if document["changes"]:

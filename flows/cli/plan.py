@@ -11,6 +11,7 @@ from flows.cli import screen
 from flows.cli.completion import complete_partition, complete_stage
 from flows.cli.options import Force, Json, Overrides, Profile
 from flows.cli.screen import Document, say, show_table
+from tasks.sources.names import counted
 
 REASONS_SHOWN = 2  # of a stage, most frequent first
 
@@ -64,7 +65,7 @@ def accept(
 def accepted_lines(document: Document, console: Console) -> None:
     """Print how many partitions stay valid, and the code that changed."""
     stage, accepted, already = (document[name] for name in ("stage", "accepted", "already_valid"))
-    say(f"{stage}: {accepted} partitions accepted, {already} were valid already", console)
+    say(f"{stage}: {counted(accepted, 'partition')} accepted, {already} were valid already", console)
     for change in document["changed"]:
         say(change, console, indent=2)
     screen.next_steps(console, {"stillroom plan": "what is left to make"})
@@ -103,8 +104,7 @@ def plan_table(document: dict[str, Any], console: Console) -> None:
         say(note, console)
     if document.get("funnels"):
         say(kept_line(document["funnels"]), console)
-    for each in _sum(document):
-        say(each, console)
+    say(document["summary"], console)
 
 
 def _reasons(stages: list[Document], console: Console) -> None:
@@ -135,26 +135,6 @@ def _price_cells(row: dict[str, Any]) -> list[str]:
     return [form.format("?" if number and shown["unknown"] else cell) for number, cell in enumerate(cells)]
 
 
-def _sum(document: dict[str, Any]) -> list[str]:
-    run, most = document["estimate"], document["at_most"]
-    if not most["partitions"]:
-        return ["nothing to run"]
-    more = most["partitions"] > run["partitions"]
-    return [f"to run: {_price(run)}", *([f"at most, if every maybe runs: {_price(most)}"] if more else [])]
-
-
-def _price(price: dict[str, Any]) -> str:
-    words = [f"{price['partitions']} partitions", f"{price['samples']} samples"]
-    words += [f"{price['llm_tokens']} LLM tokens"] if price["llm_tokens"] else []
-    words += [f"about {_seconds(price)} s", f"{price['bytes'] / 1e6:.1f} MB"]
-    unknown = f" (without {', '.join(price['unknown'])}: never run on this kind of device)" if price["unknown"] else ""
-    guessed = price.get("forecast")
-    unknown += f" ({', '.join(guessed)}: a forecast, never run on this kind of device)" if guessed else ""
-    scaled = price.get("scaled")
-    unknown += f" (~ {', '.join(scaled)}: measured with other settings, scaled by their work)" if scaled else ""
-    return ", ".join(words) + unknown
-
-
 def _seconds(price: dict[str, Any]) -> str:
     return f"{price['seconds']:.0f}" if price["seconds"] >= 1 else f"{price['seconds']:.1f}"
 
@@ -170,7 +150,7 @@ def why_table(document: dict[str, Any], console: Console) -> None:
     past = document["compared_with"]
     if past is not None:
         made = f"made {screen.when(past['created'])} on {past['device']} in {past['seconds']:.1f} s"
-        say(f"{made}: {past['samples']} samples, {past['bytes'] / 1e6:.1f} MB", console)
+        say(f"{made}: {counted(past['samples'], 'sample')}, {past['bytes'] / 1e6:.1f} MB", console)
         screen.line(f"  {past['folder']}", console)
     console.print()
     rows = [[row["what"], _value(row)] for row in document["inputs"]]

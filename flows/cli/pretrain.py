@@ -8,7 +8,6 @@ from rich.console import Console
 
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile, RunName, RunNote, RunTags
-from flows.track.labels import read_labels
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -28,8 +27,8 @@ def pretrain(
 ) -> None:
     """Train the embedded networks again, and examine them. Writes their card and a report."""
     given = {"networks": networks, "steps": steps, "into": into and str(into), "exam_only": exam}
-    labels = read_labels(name, note, tags)
-    screen.show_flow("pretrain-embedded", profile, overrides, as_json, show_exam, labels, **given)
+    labels = {"name": name, "note": note, "tags": tags}
+    screen.show_flow("pretrain-embedded", profile, overrides, as_json, show_exam, **labels, **given)
 
 
 def show_exam(document: dict[str, Any], console: Console) -> None:

@@ -1,6 +1,5 @@
 """Commands of the flows: build, distil, evaluate, in this process or through Prefect."""
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -27,10 +26,8 @@ from flows.cli.options import (
 )
 from flows.cli.screen import Document, fields, line, next_steps, say, show_table
 from flows.lines import fitted
-from flows.track.labels import read_labels
 
 EVALUATION_COLUMNS = ("id", "clip", "three_d", "lpips", "l1_changed", "improvement", "seconds_per_image")
-PREFECT_SAYS = re.compile(r"^Flow run encountered an exception: (UserError: )?")
 EXAMPLE = "docs/portrait.png"  # portrait that comes with the project
 
 app = typer.Typer(rich_markup_mode=None)
@@ -48,8 +45,9 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the dataset: make what is missing or outdated. It runs in this process, from portraits to a snapshot."""
-    table, labels = partial(build_table, chosen=same_settings(profile, overrides)), read_labels(name, note, tags)
-    screen.show_flow("build-dataset", profile, overrides, as_json, table, labels, cluster=cluster, force=force)
+    table = partial(build_table, chosen=same_settings(profile, overrides))
+    labels = {"name": name, "note": note, "tags": tags}
+    screen.show_flow("build-dataset", profile, overrides, as_json, table, **labels, cluster=cluster, force=force)
 
 
 @app.command()
@@ -64,8 +62,9 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Train the student from the dataset, unless it exists."""
-    table, labels = partial(student_table, chosen=same_settings(profile, overrides)), read_labels(name, note, tags)
-    screen.show_flow("distill", profile, overrides, as_json, table, labels, dataset=dataset, force=force)
+    table = partial(student_table, chosen=same_settings(profile, overrides))
+    labels = {"name": name, "note": note, "tags": tags}
+    screen.show_flow("distill", profile, overrides, as_json, table, **labels, dataset=dataset, force=force)
 
 
 @app.command()
@@ -81,9 +80,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a student against its teachers. Portraits and prompts are held out."""
-    table, labels = partial(evaluation_table, chosen=same_settings(profile, overrides)), read_labels(name, note, tags)
+    table = partial(evaluation_table, chosen=same_settings(profile, overrides))
+    labels = {"name": name, "note": note, "tags": tags}
     given = {"student": student, "dataset": dataset, "force": force}
-    screen.show_flow("evaluate", profile, overrides, as_json, table, labels, **given)
+    screen.show_flow("evaluate", profile, overrides, as_json, table, **labels, **given)
 
 
 @app.command()
@@ -128,15 +128,14 @@ def retry(
     with screen.only_results_on_stdout():
         from flows.care.retry import retry as try_again
 
-        outcome = try_again(profile, overrides or [], read_labels(name, note, tags))
+        outcome = try_again(profile, overrides or [], name, note, tags)
     screen.show(outcome, as_json, partial(outcome_table, chosen=same_settings(profile, overrides)))
 
 
 def run_lines(document: Document, console: Console) -> None:
-    """Print the state and the page of a triggered run, and what ended it without Prefect's words before it."""
+    """Print the state and the page of a triggered run, and what ended it."""
     fields({name: document[name] for name in ("deployment", "state", "page")}, console)
-    message = PREFECT_SAYS.sub("", document["message"] or "")
-    for each in message.splitlines():
+    for each in (document["message"] or "").splitlines():
         line(fitted(each, console.width), console)
 
 

@@ -7,15 +7,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from data_catalog.config.plain_text import printable_document
-
-if TYPE_CHECKING:
-    from flows.track.labels import Labels
 
 Document = dict[str, Any]
 Cell = str | Text
@@ -30,19 +27,18 @@ NUMBER = re.compile(r"[-+(~]*[\d.,]+( ?%)?[)?]? ?|[-?]| ?")
 
 
 def show_flow(
-    name: str,
+    flow_name: str,
     profile: str,
     overrides: list[str] | None,
     as_json: bool,
     render: Render,
-    labels: "Labels | None" = None,
     **parameters: Any,
 ) -> Document:
     """Run a flow in this process and show its outcome, which is returned."""
     with only_results_on_stdout():
         from flows.run.engine import run_here
 
-        outcome = run_here(name, profile, overrides or [], labels, **parameters)
+        outcome = run_here(flow_name, profile, overrides or [], **parameters)
     show(outcome, as_json, render)
     return outcome
 

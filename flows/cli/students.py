@@ -21,6 +21,7 @@ from flows.cli.options import (
     check_one_asks,
 )
 from flows.cli.screen import fields, line, say, shown
+from tasks.sources.names import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,4 +137,4 @@ def show_edit(document: dict[str, Any], console: "Console") -> None:
     for path in files[:FILES_SHOWN]:
         line(path, console)
     if len(files) > FILES_SHOWN:
-        console.print(f"and {len(files) - FILES_SHOWN} files more")
+        console.print(f"and {counted(len(files) - FILES_SHOWN, 'file')} more")

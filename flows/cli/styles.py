@@ -9,6 +9,7 @@ from data_catalog.workspace import Workspace
 from flows.cli import screen
 from flows.cli.options import Json, Overrides, Profile
 from flows.cli.screen import Document, fields, say, show_rows, show_table, shown
+from tasks.sources.names import counted
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -77,7 +78,7 @@ def added_lines(document: Document, console: Console) -> None:
 
 def style_check_table(document: Document, console: Console) -> None:
     errors = sum(problem["level"] == "error" for problem in document["problems"])
-    console.print(f"{document['checked']} styles in {document['folder']}, {errors} errors")
+    console.print(f"{counted(document['checked'], 'style')} in {document['folder']}, {counted(errors, 'error')}")
     if document["problems"]:
         show_rows(document["problems"], ("style", "level", "what"), console)
     if document["known"]:

@@ -19,7 +19,6 @@ from flows.cli.options import (
     StudentName,
     check_one_asks,
 )
-from flows.track.labels import read_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,8 +56,8 @@ def edit_video(
     check_one_asks(prompt, reference)
     given: dict[str, Any] = {"video": video and str(video), "prompt": prompt, "reference": reference and str(reference)}
     given |= {"out": str(out), "views": views, "student": student, "style": style}
-    labels = read_labels(name, note, tags)
-    screen.show_flow("edit-video", profile, overrides, as_json, show_video, labels, **given)
+    labels = {"name": name, "note": note, "tags": tags}
+    screen.show_flow("edit-video", profile, overrides, as_json, show_video, **labels, **given)
 
 
 def show_video(document: dict[str, Any], console: "Console") -> None:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from prefect import flow
-
 from data_catalog.config.places import PROJECT
 from data_catalog.config.settings import PROCEDURAL, Settings
 from data_catalog.config.styles import style_paths, styles_folder
@@ -18,9 +16,9 @@ from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, keep_arm, keep_arms, tell_command
 from flows.run.adaptation import adapt_shape
+from flows.run.declare import flow
 from flows.run.form import Overrides, Profile, Seeds, shown
 from flows.run.lifecycle import tracked
-from flows.track.flow_run_names import name_run
 from tasks.adaptation.pairs import count_portraits
 from tasks.lab.ablation import ARM, BASE, PAIRS, Arm, draw_styles, list_arms
 from tasks.lab.ablation_page import LOOKS_PICTURE, PAGE, PICTURE, Result, write_page
@@ -32,7 +30,7 @@ MORE_STYLES = PROJECT / "configs" / "styles" / "more"  # further styles that the
 log = logging.getLogger(__name__)
 
 
-@flow(name="ablate", flow_run_name=name_run, validate_parameters=True)
+@flow(name="ablate")
 def ablate(
     profile: Profile = "demo",
     overrides: Overrides = None,

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
-from prefect import flow
 
 from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
 from flows.ask.plan import PlanShape
 from flows.lab.arms import ArmWork, Kept, keep_arms, tell_command
+from flows.run.declare import flow
 from flows.run.form import DatasetName, Overrides, Profile, Seeds, shown
 from flows.run.lifecycle import tracked
 from flows.run.products import find_dataset
-from flows.track.flow_run_names import name_run
 from tasks import dataset as dataset_stage
 from tasks.lab.claims.arm import CURVE, ROWS, TIMING
 from tasks.lab.claims.claims import Arm, arms_of
@@ -28,7 +27,7 @@ ITERATIONS = "Steps of the arms that differ in their objective; empty: 400, in t
 log = logging.getLogger(__name__)
 
 
-@flow(name="claims", flow_run_name=name_run, validate_parameters=True)
+@flow(name="claims")
 def claims(
     profile: Profile = "demo",
     overrides: Overrides = None,

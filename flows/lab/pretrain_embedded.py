@@ -8,13 +8,12 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from prefect import flow
-
 from data_catalog.config.errors import UserError
 from data_catalog.workspace import Workspace
-from flows.run.form import Overrides, Profile, listed, shown
+from flows.run.declare import flow
+from flows.run.form import Overrides, Profile, RunName, RunNote, RunTags, listed, shown
 from flows.run.lifecycle import tracked
-from flows.track.flow_run_names import name_run
+from flows.track.labels import labelled
 from flows.track.mlflow_runs import Tracker
 from flows.track.prefect_pages import log_plainly
 from tasks.lab.pretraining import recipes
@@ -29,7 +28,7 @@ POLL_SECONDS = 5.0
 INTO = "Folder for other weights, used with STILLROOM_MODELS=<folder>/models.yaml; empty: the project's own."
 
 
-@flow(name="pretrain-embedded", flow_run_name=name_run, validate_parameters=True)
+@flow(name="pretrain-embedded")
 def pretrain_embedded(
     profile: Profile = "demo",
     overrides: Overrides = None,
@@ -37,6 +36,9 @@ def pretrain_embedded(
     steps: Annotated[int | None, shown("integer", "Training steps; empty: those of each recipe.")] = None,
     into: Annotated[str | None, shown("string", INTO)] = None,
     exam_only: Annotated[bool, shown("boolean", "Train nothing.")] = False,
+    name: RunName = None,
+    note: RunNote = None,
+    tags: RunTags = None,
 ) -> dict[str, Any]:
     """Train the embedded networks (all, or those named) and examine them: weights, digests, card, report.
 
@@ -50,7 +52,7 @@ def pretrain_embedded(
     ]
     workspace = Workspace.open(profile, overrides)
     place = Place.open(workspace.root / "pretrain", into)
-    with tracked(workspace, "pretrain-embedded") as (tracker, _):
+    with labelled(name, note, tags), tracked(workspace, "pretrain-embedded") as (tracker, _):
         with _one_thread_processes() as pool, killed_on_error():
             _render(pool, place.pictures, trained, examined)
             _train(pool, place, trained, steps, tracker)

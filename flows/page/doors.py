@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UPLOAD = 20_000_000  # bytes of one file; portraits are below a tenth of it
+TOO_LARGE = b"too large, bytes: "  # sent instead of a larger file; its number of bytes follows
 MAX_BODY = MAX_UPLOAD + 100_000  # bytes, with the form around the file
 OPEN = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/pwa_icon(/\d+)?|/(assets|static)/.*"

@@ -12,6 +12,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from flows.page import examples, figures
 from flows.page.answers import Listener, answered, unchanged
+from flows.page.doors import MAX_UPLOAD, TOO_LARGE
 from flows.page.shelf import Shelf
 from tasks.photographs.drawing import draw_photograph
 from tasks.sources.cropping import cut
@@ -161,9 +162,20 @@ def offer_styles(shelf: Shelf, settings: Settings, *students: str) -> tuple[Any,
     return chips, gr.Gallery(pictures, visible=bool(pictures)), gr.skip()
 
 
+def read_dropped(data: bytes, settings: Settings) -> np.ndarray:
+    """Read a dropped picture as (H, W, 3) uint8. Raises UserError for one that is not taken."""
+    if data.startswith(TOO_LARGE):
+        raise UserError(
+            f"a file of {int(data.removeprefix(TOO_LARGE)) / 1e6:.0f} MB is too large for this page",
+            expected=f"{MAX_UPLOAD // 1_000_000} MB at most",
+            hint="make the picture smaller, or on this machine: stillroom edit FILE --prompt TEXT",
+        )
+    return read_shown(data, settings)
+
+
 def take_photograph(settings: Settings, data: bytes) -> tuple[Any, ...]:
     """Return a dropped portrait, with its faces drawn where there are several to choose from."""
-    rgb = read_shown(data, settings)
+    rgb = read_dropped(data, settings)
     crops = find_crops(rgb)
     numbers = [f"Face {number}" for number in range(1, len(crops) + 1)]
     choice = gr.Radio(numbers, value=next(iter(numbers), None), visible=len(crops) > 1)
@@ -173,7 +185,7 @@ def take_photograph(settings: Settings, data: bytes) -> tuple[Any, ...]:
 
 def take_reference(settings: Settings, data: bytes) -> tuple[Any, ...]:
     """Return a dropped picture of a style, and show it."""
-    rgb = read_shown(data, settings)
+    rgb = read_dropped(data, settings)
     return rgb, figures.figure(rgb, "your picture of the style", "seen"), gr.Gallery(selected_index=None), None, ""
 
 

@@ -7,7 +7,7 @@ import gradio as gr
 
 from flows.page.browse_tab import build_browse_tab
 from flows.page.compare_tab import build_compare_tab
-from flows.page.doors import MAX_UPLOAD
+from flows.page.doors import MAX_UPLOAD, TOO_LARGE
 from flows.page.edit_tab import build_edit_tab
 from flows.page.shelf import Shelf
 
@@ -23,6 +23,19 @@ NAME_DROPS = """() => { const name = () => { for (const drop of document.querySe
   const button = drop.querySelector('button'), label = drop.querySelector('label');
   if (button && label && button.ariaLabel !== label.innerText) button.ariaLabel = label.innerText; } };
   name(); new MutationObserver(name).observe(document.body, {childList: true, subtree: true}); }"""
+# Gradio refuses a large file in a corner of the page; as a small one, it is refused as other pictures are.
+SEND_SMALL = """() => { const limit = LIMIT, small = (files) => { const kept = new DataTransfer();
+  for (const f of files) kept.items.add(f.size > limit ? new File(['MARK' + f.size], f.name, {type: f.type}) : f);
+  return kept.files; };
+  const large = (files) => [...files].some((f) => f.size > limit);
+  document.addEventListener('change', (e) => {
+    if (e.target.matches('.drop input[type=file]') && large(e.target.files)) e.target.files = small(e.target.files);
+  }, true);
+  document.addEventListener('drop', (e) => { const input = e.target.closest('.drop')?.querySelector('input[type=file]');
+    if (!input || !large(e.dataTransfer.files)) return;
+    e.preventDefault(); e.stopPropagation();
+    input.files = small(e.dataTransfer.files); input.dispatchEvent(new Event('change', {bubbles: true}));
+  }, true); }""".replace("LIMIT", str(MAX_UPLOAD)).replace("MARK", TOO_LARGE.decode())
 NO_STUDENT = "There is no student here yet. `stillroom distill` trains one; load this page again then."
 
 
@@ -48,6 +61,7 @@ def build_page(shelf: Shelf) -> gr.Blocks:
                 else:
                     gr.Markdown(NO_STUDENT)
         page.load(None, None, None, js=NAME_DROPS)
+        page.load(None, None, None, js=SEND_SMALL)
     page.queue(default_concurrency_limit=WORKERS, max_size=64)
     return page
 

@@ -10,7 +10,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.names import check_slug
 from data_catalog.config.plain_text import bad_character
 from data_catalog.config.settings import Settings
-from data_catalog.config.styles import list_styles
+from data_catalog.config.styles import style_paths, styles_folder
 from data_catalog.store.stage import Stage
 from flows.ask.plan import PlanShape
 from flows.run.products import log_pictures
@@ -52,12 +52,15 @@ def adapt_shape(
 
         if settings.adapt.pairs_folder is not None:
             return PlanShape((dataset.STAGE, ends[0], adapt_folder.STAGE, ends[1]), [style], [])
+        names = [*style_paths(styles_folder(settings))]
+        if style not in names:
+            hint = f"stillroom adapt {style} --pairs FOLDER --prompt TEXT    (a style of your own)"
+            raise UserError(f"there is no style file '{style}'", styles=", ".join(names), hint=hint)
         made = tuple(stage for stage in STAGES if stage.name in dataset.MADE_FROM)
         stages = (*made, dataset.STAGE, ends[0], adapt_pairs.STAGE, ends[1])
-        known = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"styles": [style]})})
         wanted = adapt_pairs.count_portraits(settings, pairs or settings.adapt.pairs)
         enough = math.ceil(wanted / settings.portraits.block_size)
-        return PlanShape(stages, list_styles(known), blocks(settings)[:enough])
+        return PlanShape(stages, [style], blocks(settings)[:enough])
 
     return shape
 

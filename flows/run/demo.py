@@ -12,12 +12,11 @@ from typing import Any
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import data_root, shown_path
-from flows.mistakes import saying_mistakes
 from flows.run import server
 from flows.run.engine import trigger
 from flows.run.history import last_run
 from flows.run.processes import find_service
-from flows.run.signals import LeftRunning, ending_by_signal, saying_interruption
+from flows.run.signals import LeftRunning
 
 FLOWS = ("build-dataset", "distill", "evaluate")
 MEASURES = {"ID": "id", "CLIP": "clip", "3D": "three_d", "LPIPS": "lpips", "s / image": "seconds_per_image"}
@@ -108,10 +107,6 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    with (
-        saying_interruption("finished partitions are kept\ngo on with: make demo"),
-        saying_mistakes(),
-        ending_by_signal(),
-    ):
-        demo(data_root(), "--leave-up" in sys.argv[1:], "--take-over" in sys.argv[1:])
+def main(options: list[str]) -> None:
+    """Run the demo on the data root."""
+    demo(data_root(), "--leave-up" in options, "--take-over" in options)

@@ -19,7 +19,7 @@ from flows.run import first_look
 from flows.run.finished import finished
 from flows.run.history import last_runs
 from flows.track.addresses import shown
-from flows.track.labels import Labels, labelled
+from flows.track.labels import read_labels
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +39,14 @@ FLOWS = {
 HERE = {**FLOWS, "repair": "flows.care.repair:repair"}  # flows with a deployment, and those without
 
 
-def run_here(
-    name: str, profile: str, overrides: list[str], labels: Labels | None = None, **parameters: Any
-) -> dict[str, Any]:
+def run_here(flow_name: str, profile: str, overrides: list[str], /, **parameters: Any) -> dict[str, Any]:
     """Run a flow in this process. It reports to a Prefect API if one is set or ours is up, and needs none.
-
-    labels: the user's name, note and tags of the run.
 
     A flow with nothing to do returns before anything is started: there is then no run of it in Prefect and MLflow.
     """
     settings = load_settings(profile, overrides)  # report mistakes in the settings before anything is started
-    outcome = finished(name, profile, overrides, parameters)
+    read_labels(*(parameters.get(label) for label in ("name", "note", "tags")))  # a mistake, with nothing to do, too
+    outcome = finished(flow_name, profile, overrides, parameters)
     if outcome is not None:
         return outcome
     import httpx
@@ -62,19 +59,18 @@ def run_here(
     api_url = server.find_api(root)
     # Prefect reads its environment when it is imported, so this comes first.
     os.environ.update(server.without_server(root) if api_url is None else server.environment(root, api_url))
-    flow = load_flow(HERE[name])
+    flow = load_flow(HERE[flow_name])
     plain = getattr(flow, "fn", flow)
-    if api_url is not None and name in first_look.LOOKED_AT:
+    if api_url is not None and flow_name in first_look.LOOKED_AT:
         first_look.look(plain, profile=profile, overrides=overrides, **parameters)
     run = plain if api_url is None else flow
     began = datetime.now(UTC).replace(microsecond=0)
     try:
-        with labelled(labels or Labels()):
-            done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
+        done: dict[str, Any] = run(profile=profile, overrides=overrides, **parameters)
     except httpx.TransportError as error:
         if api_url is None or server.healthy(api_url):
             raise
-        return find_outcome(root, name, began, api_url, error)
+        return find_outcome(root, flow_name, began, api_url, error)
     return done
 
 

@@ -48,4 +48,7 @@ StudentName = Annotated[
     str | None,
     shown("string", "Name or digest (or its beginning) of a student, or latest; empty: of the settings."),
 ]
+RunName = Annotated[str | None, shown("string", "Name of the run in MLflow; empty: its settings.")]
+RunNote = Annotated[str | None, shown("string", "Description of the run in MLflow.")]
+RunTags = Annotated[list[str] | None, listed("Tags of the run in MLflow, each KEY=VALUE.")]
 Seeds = Annotated[int, shown("integer", "Trainings of each arm, which differ in their seed.", minimum=1)]

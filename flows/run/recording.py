@@ -133,7 +133,7 @@ class StageRecording:
         """Pass on a report of a stage that runs in this process."""
         self._log.hear(progress)
         if progress.total:
-            self._bar.update(progress.step, progress.total)
+            self._bar.update(progress.step, progress.total, progress.until)
 
     def advance(self, done: int, jobs: int) -> None:
         """Show how many of the jobs have ended."""

@@ -20,7 +20,7 @@ from data_catalog.store.stage import Partition, Stage
 from data_catalog.store.store import FOLDER_CHARS, check_writable
 from data_catalog.workspace import Workspace
 from flows.ask.left_out import check_left, count_reasons, name_reasons, tell_left_out, tell_rejected
-from flows.ask.plan import PlanShape, open_plan, stage_rows
+from flows.ask.plan import PlanShape, open_plan, stage_rows, tell_work
 from flows.ask.shelf import recorded_settings
 from flows.ask.unknown import tell_unknown
 from flows.mistakes import find_mistake
@@ -289,7 +289,10 @@ def open_run(
         Workers(settings.run, root) as workers,
         tracked(workspace, flow, parameters, turn, made_with, find_maker) as (tracker, note),
     ):
-        show_plan([row for row in stage_rows(plan) if row["stage"] in own_stages(flow, plan, pins or {})])
+        own = own_stages(flow, plan, pins or {})
+        show_plan([row for row in stage_rows(plan) if row["stage"] in own])
+        if only is None and (told := tell_work(plan, own)):
+            log.info("%s", told)
         recording = Recording(plan, tracker, note)
         run = FlowRun(plan, recording, FanOut(workers, root), only)
         with recording.until_end():

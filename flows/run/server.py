@@ -1,7 +1,7 @@
 """The local Prefect server, the process that serves the deployments of prefect.yaml, and the MLflow pages.
 
-`python -m flows.run.server up | down | serve`; `make up` and `make down` call it. All of it lives below the data
-root, listens on loopback only, and leaves a Prefect server of the user's own (PREFECT_API_URL) alone.
+`make up` and `make down` call it, by `python -m flows.run`. All of it lives below the data root, listens on loopback
+only, and leaves a Prefect server of the user's own (PREFECT_API_URL) alone.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import psutil
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT, data_root
 from data_catalog.store.store import writing
-from flows.mistakes import saying_mistakes
 from flows.run import active
 from flows.run.processes import (
     Service,
@@ -32,7 +31,6 @@ from flows.run.processes import (
     stop_service,
     wait_until,
 )
-from flows.run.signals import saying_interruption
 from flows.track.addresses import check_prefect, host_of, shown
 from flows.track.mlflow_client import SQLITE, database_uri
 from flows.track.mlflow_database import newest_experiment
@@ -233,7 +231,7 @@ def start_deployments(root: Path, api_url: str, take_over: bool = False) -> str:
     stop_service(home, "deployments")  # its server is gone, or it was just taken over
     end_left_runs(root)
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "flows.run.server", "serve"]
+    command = [sys.executable, "-m", "flows.run", "serve"]
     service = start_service(home, "deployments", command, environment(root, api_url), api_url, cwd=PROJECT)
     wait_until(ready.exists, service, seconds=180)
     return ready.read_text(encoding="utf-8")
@@ -355,32 +353,26 @@ def confirm_down(root: Path, now: bool) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry of `python -m flows.run.server`."""
-    parser = argparse.ArgumentParser(prog="python -m flows.run.server")
+    """Start, end or serve, as `python -m flows.run` asks."""
+    parser = argparse.ArgumentParser(prog="python -m flows.run")
     parser.add_argument("action", choices=("up", "down", "serve"))
     parser.add_argument("--take-over", action="store_true", help="up: end another checkout's serving first")
     parser.add_argument("--now", action="store_true", help="down: end runs that are in work, too")
     given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    kept = f"what was started or ended so far stays so\ngo on with: make {given.action}"
-    with saying_interruption(kept), saying_mistakes():
-        root = data_root()
-        match given.action:
-            case "up":
-                for name, url in up(root, given.take_over).items():
-                    sys.stdout.write(f"{name:<8} {url}\n".replace("\n", f"\n{'':9}", url.count("\n")))
-                sys.stdout.write("Stop both with `make down`."[: shutil.get_terminal_size().columns] + "\n")
-            case "down":
-                confirm_down(root, given.now)
-                ended = down(root)
-                sys.stdout.write(f"ended: {', '.join(ended)}\n" if ended else "nothing of ours was running\n")
-            case "serve":
-                from flows.run.serving import serve
+    root = data_root()
+    match given.action:
+        case "up":
+            for name, url in up(root, given.take_over).items():
+                sys.stdout.write(f"{name:<8} {url}\n".replace("\n", f"\n{'':9}", url.count("\n")))
+            sys.stdout.write("Stop both with `make down`."[: shutil.get_terminal_size().columns] + "\n")
+        case "down":
+            confirm_down(root, given.now)
+            ended = down(root)
+            sys.stdout.write(f"ended: {', '.join(ended)}\n" if ended else "nothing of ours was running\n")
+        case "serve":
+            from flows.run.serving import serve
 
-                asyncio.run(serve(root, prefect_home(root) / READY))
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    main(sys.argv[1:])
+            asyncio.run(serve(root, prefect_home(root) / READY))

@@ -74,7 +74,7 @@ def _tell(parameters: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """Say the profile, and each other parameter that is not left at its default."""
     words = [str(parameters.get("profile", ""))]
     for name, value in parameters.items():
-        if name == "profile" or not value or value == schema.get(name, {}).get("default"):
+        if name in ("profile", "note", "tags") or not value or value == schema.get(name, {}).get("default"):
             continue
         texts = [_shorten(str(each)) for each in (value if isinstance(value, list) else [value])]
         words.append(name if value is True else f"{name}={','.join(texts)}"[: MOST_CHARS // 2])

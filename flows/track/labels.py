@@ -19,13 +19,13 @@ class Labels:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-_given: ContextVar[Labels | None] = ContextVar("stillroom_labels", default=None)  # a flow takes no such parameters
+_given: ContextVar[Labels | None] = ContextVar("stillroom_labels", default=None)
 
 
 @contextmanager
-def labelled(labels: Labels) -> Iterator[None]:
-    """Give the labels to every run that begins inside the block."""
-    token = _given.set(labels)
+def labelled(name: str | None, note: str | None, tags: Sequence[str] | None) -> Iterator[None]:
+    """Give these labels to every run that begins inside the block; without any, those of a block around it stay."""
+    token = _given.set(read_labels(name, note, tags) if name or note or tags else given_labels())
     try:
         yield
     finally:
@@ -38,7 +38,7 @@ def given_labels() -> Labels:
 
 
 def read_labels(name: str | None, note: str | None, tags: Sequence[str] | None) -> Labels:
-    """Read labels of the command line, each tag as `KEY=VALUE`. Raises UserError for a tag that is not a user's."""
+    """Read labels, each tag as `KEY=VALUE`. Raises UserError for a tag that is not a user's."""
     pairs = {}
     for each in tags or []:
         key, sign, value = each.partition("=")

@@ -121,11 +121,11 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            kept = self.client.get_run(run_id).info.lifecycle_stage == "active"
+            found = self.client.get_run(run_id).info
         except MlflowException:
             return False
-        if kept and self.labels == Labels():
-            self.run_id, self.silent = run_id, True
+        if found.lifecycle_stage == "active" and self.labels == Labels():
+            self.run_id, self.experiment_id, self.silent = run_id, found.experiment_id, True
         return self.silent
 
     def _experiment(self, name: str) -> str:

@@ -37,6 +37,7 @@ from prefect.utilities.engine import emit_task_run_state_change_event
 
 from flows.mistakes import MISTAKES
 from tasks.progress import Pace
+from tasks.sources.names import counted
 
 PROGRESS_SECONDS = 3.0  # seconds between two updates of a progress artifact; each costs the server some 20 ms
 CAUSES_SHOWN = 3  # of a task run's failed partitions
@@ -66,15 +67,13 @@ class Tally:
 
     @property
     def text(self) -> str:
+        what = self.what.removesuffix("s")
         words = [f"{self.cached} up to date"] if self.cached or not (self.made or self.asking) else []
-        words += [f"{self.made} made with {self.samples} {self.what}"] if self.made else []
-        for count, word in (
-            (self.asking, "too few samples: further attempts follow"),
-            (self.rejected, f"{self.what} rejected" + f" ({self.reasons})" * bool(self.reasons)),
-            (self.failed, "failed"),
-            (self.blocked, "blocked"),
-        ):
-            words += [f"{count} {word}"] if count else []
+        words += [f"{self.made} made with {counted(self.samples, what)}"] if self.made else []
+        words += [f"{self.asking} too few samples: further attempts follow"] if self.asking else []
+        reasons = f" ({self.reasons})" if self.reasons else ""
+        words += [f"{counted(self.rejected, what)} rejected{reasons}"] if self.rejected else []
+        words += [f"{count} {word}" for count, word in ((self.failed, "failed"), (self.blocked, "blocked")) if count]
         return ", ".join(words)
 
 
@@ -288,9 +287,9 @@ class ProgressBar:
         self._told = 0.0
         self._active = flow_run_id() is not None
 
-    def update(self, done: int, total: int) -> None:
-        """Report `done` of `total` steps; the last one is always reported."""
-        now, told = time.monotonic(), self._pace.told(done, total)
+    def update(self, done: int, total: int, until: int | None = None) -> None:
+        """Report `done` of `total` steps; the last one is always reported. until: the last one of the present kind."""
+        now, told = time.monotonic(), self._pace.told(done, total, until)
         if done < total and now - self._logged >= LOG_SECONDS:
             self._logged = now
             log.info("%-10s %s", self.stage, told)

@@ -68,14 +68,14 @@ class Evaluation(Scene):
         """Cache views and truth of these samples, by style: they are measured and then drawn."""
         self._kept |= {sample.key: {} for samples in pictured.values() for sample in samples}
 
-    def measure_all(self, tested: Sequence[SampleRef]) -> list[Row]:
-        """Return a row for each sample and method, by style, key and method."""
+    def measure_all(self, tested: Sequence[SampleRef], more: int = 0) -> list[Row]:
+        """Return a row for each sample and method, by style, key and method. more: steps after these, for reports."""
         found: dict[str, list[Row]] = {}
         for samples in group_samples(tested, "portrait_id").values():
             truths = self.find_truths(samples)  # half of the work
             for sample in samples:
                 found[sample.key] = self.measure_sample(sample, truths.get(sample.key))
-                report(len(found), len(tested))
+                report(len(found), len(tested) + more, until=len(tested) if more else None)
         return [row for sample in tested for row in found[sample.key]]
 
     def measure_sample(self, sample: SampleRef, truth: Truth | None) -> list[Row]:

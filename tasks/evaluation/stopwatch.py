@@ -20,8 +20,12 @@ from tasks.evaluation.table import NO_EDIT, STUDENT, TEACHERS, TEACHERS_AS_EDITE
 from tasks.training.data import SampleRef, read_fields
 from tasks.training.reading import text_tokens
 
+OnTurn = Callable[[int], None]
 
-def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str, float]:
+
+def time_all(
+    models: Models, sample: SampleRef, settings: Settings, on_turn: OnTurn = lambda turn: None
+) -> dict[str, float]:
     """Seconds for one picture: from the portrait to one view of the edited head.
 
     The student encodes its prompt each time; `prompt` is what that takes. The teachers are timed at
@@ -54,10 +58,12 @@ def time_all(models: Models, sample: SampleRef, settings: Settings) -> dict[str,
     }
     if timed_steps != edit.steps:
         methods[TEACHERS_AS_EDITED] = lambda: teachers(edit.steps)
-    return time_methods(methods, settings.evaluate.timing_repeats, device)
+    return time_methods(methods, settings.evaluate.timing_repeats, device, on_turn)
 
 
-def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+def time_methods(
+    methods: Mapping[str, Callable[[], object]], repeats: int, device: str, on_turn: OnTurn = lambda turn: None
+) -> dict[str, float]:
     """Return the mean seconds of each. The methods take turns, so that a busy machine slows all of them.
 
     The first turn warms up and is not counted, unless repeats is 0 and it is the only one.
@@ -66,7 +72,7 @@ def time_methods(methods: Mapping[str, Callable[[], object]], repeats: int, devi
     affected.
     """
     with one_thread():
-        return _take_turns(methods, repeats, device)
+        return _take_turns(methods, repeats, device, on_turn)
 
 
 @contextmanager
@@ -80,7 +86,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _take_turns(methods: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+def _take_turns(
+    methods: Mapping[str, Callable[[], object]], repeats: int, device: str, on_turn: OnTurn
+) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     with torch.no_grad():
         for turn in range(repeats + 1):
@@ -88,6 +96,7 @@ def _take_turns(methods: Mapping[str, Callable[[], object]], repeats: int, devic
                 spent = _time_one(method, device)
                 if turn > 0 or repeats == 0:
                     seconds[name].append(spent)
+            on_turn(turn + 1)
     return {name: fmean(values) for name, values in seconds.items()}
 
 

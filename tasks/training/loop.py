@@ -14,7 +14,7 @@ from tasks.training.trainer import Trainer
 
 Measure = Callable[[], dict[str, float]]
 Draw = Callable[[Path, int], Path]
-OnProgress = Callable[[int, int, dict[str, float], dict[str, Path]], None]
+OnProgress = Callable[[int, int, dict[str, float], dict[str, Path], int | None], None]
 FIRST_LOSS = "loss_of_triplanes"
 
 
@@ -40,13 +40,14 @@ def train(
     checkpoints = Checkpoints(working, {"trainer": trainer, "curve": curve}, trainer.maker.device)
     checkpoints.resume()
     trainer.student.train()
-    bar = Bar(total=settings.iterations, initial=trainer.taken, desc="distill", disable=None if main else True)
-    while trainer.taken < settings.iterations:
-        # The first steps compare triplanes alone.
+    total, cheap = settings.iterations, settings.triplane_iterations  # the first steps compare triplanes alone
+    cheap = cheap if cheap < total else 0
+    bar = Bar(total=total, initial=trainer.taken, until=cheap, desc="distill", disable=None if main else True)
+    while trainer.taken < total:
         curve.pending.append(trainer.step(with_views=trainer.taken >= settings.triplane_iterations))
         trainer.schedule.step()
         bar.update()
-        step, final = trainer.taken, trainer.taken == settings.iterations
+        step, final = trainer.taken, trainer.taken == total
         if final:
             trainer.take_average()
         look = final or step % settings.grid_every == 0
@@ -54,7 +55,7 @@ def train(
             values = curve.point(step, measure() if look else {})
             pictures = {"samples": draw(working, step)} if look and main else {}
             if main and on_progress is not None:
-                on_progress(step, settings.iterations, told(values), pictures)
+                on_progress(step, total, told(values), pictures, cheap if step < cheap else None)
             bar.set_postfix({"loss": f"{values['loss']:.4f}"})
         if main and (final or step % settings.checkpoint_every == 0):
             checkpoints.save(step)

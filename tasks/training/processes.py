@@ -145,6 +145,6 @@ def _hear(messages: Any, wait_s: float = 0.0) -> Summary | None:
         except Empty:
             return None
         if isinstance(message, Progress):
-            report(message.step, message.total, message.metrics, message.pictures)
+            report(message.step, message.total, message.metrics, message.pictures, message.until)
         else:
             return message

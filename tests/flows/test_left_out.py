@@ -68,7 +68,7 @@ def test_a_build_names_its_reasons_and_where_the_lists_are(photos: Path) -> None
     assert (photos / built["left_out_list"]).read_text().endswith(f"{line}\n  caf\\xe9.png\n")
     assert f"{line}\n" in first.stderr
     assert "edited by networks that know procedural heads only" in first.stderr
-    assert "3 samples, 1 samples rejected (1 not an image)" in first.stderr
+    assert "3 samples, 1 sample rejected (1 not an image)" in first.stderr
     again = stillroom(photos, "build", *chosen, PYTHONUTF8="0", LC_ALL="C")
     assert again.returncode == 0, again.stderr
     assert "partitions         0 made, " in again.stdout

@@ -415,12 +415,14 @@ def test_progress_is_told_while_it_trains(root: Path, dataset: Path, networks: N
 
     heard: list[Progress] = []
     with listening(heard.append):
-        distil_into("heard", root, dataset, networks, SETTINGS)
+        settings = SETTINGS.model_copy(update={"triplane_iterations": 3})
+        distil_into("heard", root, dataset, networks, settings)
     assert [message.step for message in heard] == [2, 3, 4, 6]
     assert all(message.total == 6 for message in heard)
     losses = [{"loss", FIRST_LOSS} & {*message.metrics} for message in heard]
-    first = SETTINGS.triplane_iterations
+    first = settings.triplane_iterations
     assert losses == [{FIRST_LOSS} if message.step <= first else {"loss"} for message in heard]
+    assert [message.until for message in heard] == [3, None, None, None]
     assert ["samples" in message.pictures for message in heard] == [False, True, False, True]
 
 

@@ -58,7 +58,7 @@ from tasks.evaluation.table import (
     TRUE_HEAD,
     make_table,
 )
-from tasks.progress import listening
+from tasks.progress import Progress, listening
 from tasks.reports.evaluation import MEASURES as COLUMNS_SHOWN
 from tasks.reports.evaluation import describe_evaluation, show_difference
 from tasks.training.data import read_samples
@@ -96,14 +96,22 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
     teacher.renderer.register_forward_pre_hook(lambda _, inputs: renders.append(len(inputs[1])))
     models = Models(student, teacher, tiny_editor(judges.clip), judges.clip, mae_small, judges)
     known: list[tuple[int, int]] = []  # true heads, when progress is told
+    paced: list[tuple[int | None, int | None]] = []
     heads = mock.Mock(wraps=true_heads)
-    told = listening(lambda progress: known.append((progress.step, heads.call_count)))
+
+    def hear(progress: Progress) -> None:
+        known.append((progress.step, heads.call_count))
+        paced.append((progress.total, progress.until))
+
+    told = listening(hear)
     edit = mock.Mock(wraps=models.editor.edit)
     with told, mock.patch.object(scene, "true_heads", heads), mock.patch.object(models.editor, "edit", edit):
         summary = evaluate(work, models)
     steps = [call.args[3] for call in edit.call_args_list]
     assert steps == [EVALUATE.timed_editor_steps, settings.edit.steps] * 2  # in each of two turns
-    assert known == [(1, 1), (2, 1), (3, 2), (4, 2)]  # a portrait's true heads are found when its turn comes
+    # A portrait's true heads are found when its turn comes. Two turns of timing follow, of another pace.
+    assert known == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 2)]
+    assert paced == [(6, 4)] * 4 + [(6, None)] * 2
     together = 1 + EVALUATE.novel_views + 2 * EVALUATE.pose_pairs
     views, turns = renders.count(together), renders.count(EVALUATE.turntable_frames)
     assert (views, turns) == (4 + 2, 2 * 2)  # of the teacher: pseudo-labels and portraits; nothing twice to be drawn

@@ -59,6 +59,23 @@ def test_a_report_without_a_new_step_changes_nothing(clock: Clock) -> None:
     assert told(pace, clock, (10.0, 1), (20.0, 2), (29.0, 2)) == [None, 980.0, 980.0]
 
 
+def test_each_kind_of_steps_has_its_own_pace_and_a_first_kind_tells_nothing_of_a_second(clock: Clock) -> None:
+    pace, found = Pace(), []
+    for at, done in ((10.0, 50), (20.0, 100), (30.0, 150), (35.0, 151), (43.0, 153)):
+        clock.now = 1000.0 + at
+        found.append(pace.seconds_left(done, 160, until=150 if done < 150 else None))
+    assert found == [None, None, None, 5.0 * 9, pytest.approx(13 / 3 * 7)]
+
+
+def test_a_training_and_an_evaluation_say_where_their_dearer_steps_begin(clock: Clock) -> None:
+    bar = Bar(total=4, until=2, mininterval=0, disable=True)
+    for at in (2.0, 4.0, 9.0, 14.0):
+        clock.now = 1000.0 + at
+        bar.n += 1
+        rate = bar.format_dict["rate"]
+        assert rate == (pytest.approx(1 / 5.0) if bar.n > 2 else 0.0)
+
+
 def test_the_bar_of_a_terminal_tells_the_same(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     bar = Bar(total=100, desc="align", mininterval=0, initial=0)
     for at in (60.0, 62.0, 64.0):  # a minute passes before the first

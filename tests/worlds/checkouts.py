@@ -79,19 +79,19 @@ class Checkout:
 
     def up(self, *options: str) -> str:
         """Start the services; returns what was said."""
-        ended = self.run("flows.run.server", "up", *options)
+        ended = self.run("flows.run", "up", *options)
         assert ended.returncode == 0, ended.stderr + self.logs()
         return ended.stdout + ended.stderr
 
     def refused_up(self) -> str:
         """Try to start the services; returns the error."""
-        ended = self.run("flows.run.server", "up")
+        ended = self.run("flows.run", "up")
         assert ended.returncode == 1, ended.stdout
         assert "Traceback" not in ended.stderr
         return ended.stderr
 
     def down(self) -> str:
-        ended = self.run("flows.run.server", "down")
+        ended = self.run("flows.run", "down")
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

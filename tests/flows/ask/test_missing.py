@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from data_catalog.config.profiles import load_settings
 from flows.ask.forecast import count_tested, forecast, keep_note, taught_bytes, training_seconds
 from flows.ask.missing import find_missing, outlook
-from flows.cli import app
+from flows.cli.commands import app
 from tests.tasks.sources.test_portrait_sources import write
 from tests.tasks.test_portraits import picture
 

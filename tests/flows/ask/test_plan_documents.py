@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from data_catalog.config.profiles import load_settings
 from data_catalog.store.stage import Partition
 from data_catalog.store.store import Store
 from data_catalog.workspace import Workspace
-from flows.ask.plan import describe_plan, stage_rows
-from flows.ask.price import Price, Prices
+from flows.ask.plan import describe_plan, stage_rows, tell_work
+from flows.ask.price import Price, Prices, tell_price
 from flows.ask.styles import describe_styles
 from flows.ask.why import accept_stage, explain_partition
-from flows.ask.work import WORK, work_of
+from flows.ask.work import SHAPES, WORK, work_of
 from flows.care.status import describe_status
 from flows.cli.care import status_table
 from flows.cli.screen import plain_console
@@ -134,14 +135,88 @@ def test_disk_and_time_follow_what_is_stored_and_the_portraits_area(shop: Worksh
         assert found.scaled == ("teach",)
 
 
-def test_every_stage_has_its_work() -> None:
+# Settings that stages read and that take no time: seeds, limits, rates, and where something comes from.
+FREE = {
+    "portraits": "val_fraction test_fraction seeds",
+    "align": "min_confidence max_reprojection faces min_face_px max_blur size",  # the size counts as an area
+    "prompts": "train test seed",  # numbers of samples
+    "edit": "prompts_per_portrait seed",  # likewise
+    "score": "constant_std align",
+    "select": "*",  # it reads tables
+    "teach": "yaw_range pitch_range fov_range center_range seed",
+    "dataset": "*",
+    "distill": "lr lr_transformer lr_end_fraction weight_decay betas clip_norm ema_decay warmup lambda_2d lambda_3d "
+    "image_l2_weight triplane_weight depth_weight changed_weight image_prompt_fraction log_every seed world",
+    "evaluate": "max_samples_per_style samples view_yaw view_pitch seed world",
+    "baseline": "portraits seed invert_rate tune_rate lpips_weight styleclip_rate live3d_rate styleclip_leash "
+    "styleclip_identity nada_rate views captions world",
+}
+
+
+class Watched(dict[str, Any]):
+    """Settings that note which of them were asked for."""
+
+    def __init__(self, read: Mapping[str, Any]) -> None:
+        super().__init__((name, Watched(value) if name == "baselines" else value) for name, value in read.items())
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def items(self) -> Any:
+        self.asked |= {name for name in self if name.endswith("_steps")}
+        return super().items()
+
+
+def test_every_setting_that_a_stage_reads_is_counted_or_known_to_cost_nothing() -> None:
     assert {stage.name for stage in STAGES} == {*WORK}
+    for stage in (*STAGES, *METHOD_STAGES.values()):
+        work, free = work_of(stage.name), FREE[stage.name.partition("/")[0]].split()
+        read = Watched(stage.reads(load_settings("demo"), Partition(stage.name, "zombie", 0)))
+        work.count(read, 1)
+        if work.bytes is not None:
+            work.bytes(read, SHAPES["embedded"])
+        own = read.get("baselines", Watched({}))
+        missing = {*read, *own} - read.asked - own.asked - {*work.unlike, *free}
+        assert not missing or free == ["*"], f"{stage.name}: {missing}"
+
+
+def test_every_step_of_another_system_counts(shop: Workshop) -> None:
     for stage in METHOD_STAGES.values():
         read = stage.reads(load_settings("demo"), Partition(stage.name, "zombie"))
-        own = [name for name in read["baselines"] if name.endswith("_steps")]
-        for name in own:
-            more = {**read, "baselines": {**read["baselines"], name: 10 * read["baselines"][name]}}
-            assert work_of(stage.name).count(more, 1) > 1.2 * work_of(stage.name).count(read, 1)
+        for name in read["baselines"]:
+            if name.endswith(("_steps", "_batch")):
+                more = {**read, "baselines": {**read["baselines"], name: 10 * read["baselines"][name]}}
+                assert work_of(stage.name).count(more, 1) > 1.2 * work_of(stage.name).count(read, 1)
+
+
+def test_a_sum_says_how_much_may_run_and_what_is_guessed() -> None:
+    run, most = Price(3, 9, 42.4, 1_200_000), Price(5, 15, 300.0, 2_500_000, scaled=("edit",), unknown=("teach",))
+    assert tell_price(Price(), Price()) is None
+    assert tell_price(run, run) == "to run: 3 partitions, about 42 s, 1.2 MB"
+    assert tell_price(run, most) == (
+        "to run: 3 partitions, about 42 s, 1.2 MB; at most 5 partitions, ~5 min, 2.5 MB (~ edit: measured with other "
+        "settings, scaled by their work; without teach: never run on this kind of device)"
+    )
+    fresh = Price(3, 9, unknown=("edit", "teach"))
+    assert tell_price(fresh, fresh) == (
+        "to run: 3 partitions (time not known before a first run on this kind of device)"
+    )
+
+
+def test_the_work_of_a_flow_is_that_of_its_own_stages(shop: Workshop) -> None:
+    own = ("portraits", "align", "prompts", "edit", "score", "select", "teach", "dataset")
+    assert tell_work(shop.plan(), own) is None
+    shop.overrides = ["run.workers=1", "edit.seed=7"]
+    for stages, count, most in ((own, 5, 15), ([stage.name for stage in STAGES], 6, 17)):
+        told = tell_work(shop.plan(), stages)
+        assert told is not None
+        assert (f"to run: {count} partitions, about " in told, f"; at most {most} partitions, " in told) == (True, True)
 
 
 def test_records_of_another_kind_are_told_and_the_last_that_are_taken(shop: Workshop) -> None:

@@ -15,8 +15,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from data_catalog.config.places import PROJECT
-from flows.cli import app
 from flows.cli.chatter import PrintableFormatter
+from flows.cli.commands import app
 from flows.cli.help import GROUPS
 from flows.cli.interrupted import KEPT, told
 
@@ -72,7 +72,7 @@ def test_help_and_plan_import_no_engine(tmp_path: Path) -> None:
 def test_a_signal_ends_a_command_in_good_order_with_its_own_exit_code(number: signal.Signals) -> None:
     script = (
         "import os, signal\n"
-        "from flows.cli import app, main\n"
+        "from flows.cli import main\nfrom flows.cli.commands import app\n"
         "@app.command()\n"
         "def wait():\n"
         "    try:\n"
@@ -85,6 +85,35 @@ def test_a_signal_ends_a_command_in_good_order_with_its_own_exit_code(number: si
     ended = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (128 + number, "tidied up\n")
     assert ended.stderr.splitlines()[-2:] == ["interrupted; finished partitions are kept", "go on with: stillroom wait"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        ("import flows.cli; flows.cli.main()", "stillroom plan"),
+        ("import runpy; runpy.run_module('stillroom', run_name='__main__')", "stillroom plan"),
+        ("import runpy; runpy.run_module('flows.run', run_name='__main__')", "make plan"),
+    ],
+)
+def test_a_signal_while_the_first_modules_are_imported_has_the_same_two_lines(
+    start: str, again: str, number: signal.Signals
+) -> None:
+    script = (
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('typer', 'yaml', 'pydantic', 'httpx', 'torch', 'numpy'):\n"
+        f"            os.kill(os.getpid(), {number.value})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        f"sys.argv = ['program', 'plan']\n{start}\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (128 + number, "")
+    said = ended.stderr.splitlines()
+    assert (len(said), said[0][:13], said[1]) == (2, "interrupted; ", f"go on with: {again}")
 
 
 def test_what_is_kept_and_what_to_type_after_ctrl_c() -> None:
@@ -125,8 +154,8 @@ def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
 
 def test_a_person_sees_our_lines_and_errors_of_libraries_and_no_chatter() -> None:
     script = (
-        "import logging, warnings\n"
-        "from flows.cli import app, main\n"
+        "import logging, os, warnings\n"
+        "from flows.cli import main\nfrom flows.cli.commands import app\n"
         "@app.command()\n"
         "def talk():\n"
         "    import transformers\n"
@@ -138,12 +167,14 @@ def test_a_person_sees_our_lines_and_errors_of_libraries_and_no_chatter() -> Non
         "    for name in ('torch._subclasses', 'urllib3', 'httpx', 'mlflow.pyfunc'):\n"
         "        logging.getLogger(name).warning('chatter')\n"
         "    warnings.warn('chatter')\n"
+        "    print(os.environ['DO_NOT_TRACK'])\n"  # Prefect's notice, and what it tells of
         "main(['talk'])\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=False, timeout=120
     )
     assert (ended.returncode, ended.stderr) == (0, "ours\nbroken\nView at http://127.0.0.1/runs/1\n")
+    assert ended.stdout == "1\n"
 
 
 def test_plan_json_counts_every_stage_and_writes_nothing(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_a_removed_current_folder_is_one_message(tmp_path: Path) -> None:
 BAD_PATH = """
 import os
 from pathlib import Path
-from flows.cli import app, main
+from flows.cli import main
+from flows.cli.commands import app
 
 @app.command()
 def put(where: Path) -> None:

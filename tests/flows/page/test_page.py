@@ -267,6 +267,10 @@ def test_a_refused_picture_takes_the_place_of_the_earlier_one_and_the_reason_sta
         (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC is not read"),
         (encode_png(pupil.aligned_portrait())[:500], "truncated|corrupt"),
         (huge_png(60_000), "too large"),
+        (
+            encode_png(pupil.aligned_portrait()) + bytes(21_000_000),
+            "of 21 MB is too large[^]*20 MB at most[^]*smaller",
+        ),
         (encode_png(np.zeros((64, 64, 3), np.uint8)), "shows nothing"),
         (encode_png(np.full((900, 700, 3), 255, np.uint8)), "shows nothing"),
     ):

@@ -319,7 +319,7 @@ def test_two_checkouts_on_one_data_root_serve_it_in_turn(
     assert not deployments.alive()
     assert two.service("server") == server
     assert two.mark() == two.own_mark("edited in two")
-    ended = one.run("flows.run.server", "down")
+    ended = one.run("flows.run", "down")
     assert (ended.returncode, f"serving   {two.path}\n" in ended.stderr) == (1, True), ended.stderr
     assert two.mark() == two.own_mark("edited in two")
     two.down()

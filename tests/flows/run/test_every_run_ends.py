@@ -406,6 +406,7 @@ def test_a_signal_while_workers_start_or_work_ends_them_and_says_so_plainly(
     assert process.wait(150) == 128 + number
     assert psutil.wait_procs(family, timeout=30)[1] == []
     said = log.read_text()
+    assert said.index("to run: ") < said.index("interrupted; ")  # the work is known before it starts
     assert said.count("interrupted; finished partitions are kept") == 1
     assert "Traceback" not in said
     assert statuses(mlflow_uri, run.mlflow_run_id) == {"": "KILLED", "portraits": "KILLED"}
@@ -583,7 +584,7 @@ def answer_on_a_terminal(project: Project, answer: str) -> tuple[int, str]:
     """Type an answer to `down` at a terminal. Returns its exit status and what it said."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.run.server", "down"],
+        [sys.executable, "-m", "flows.run", "down"],
         cwd=project.checkout.path,
         env=project.checkout.environment(),
         stdin=theirs,
@@ -610,7 +611,7 @@ def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
     assert runs[1].flow_run_id == flow_run
     families = [each for run in runs for each in (psutil.Process(run.pid), *living_children(run.pid))]
 
-    refused = project.checkout.run("flows.run.server", "down")
+    refused = project.checkout.run("flows.run", "down")
     assert refused.returncode == 1
     assert "runs are in work" in refused.stderr
     assert "NOW=1" in refused.stderr
@@ -619,7 +620,7 @@ def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
     assert said.count("build-dataset demo at edit") == 2
     assert all(each.is_running() for each in families)
 
-    ended = project.checkout.run("flows.run.server", "down", "--now")
+    ended = project.checkout.run("flows.run", "down", "--now")
     assert ended.stdout == "ended: ui, deployments, server\n", ended.stderr
     assert process.wait(150) == 128 + signal.SIGTERM
     assert psutil.wait_procs(families, timeout=30)[1] == []

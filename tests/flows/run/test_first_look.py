@@ -32,6 +32,7 @@ def flow_runs() -> int:
         ("baselines", {"styles": ["nostyle"]}),
         ("edit-video", {"video": "nothing.mp4", "prompt": "make him a zombie"}),
         ("evaluate", {}),
+        ("build-dataset", {"tags": ["why"]}),
     ],
 )
 def test_a_mistake_found_before_the_work_is_no_run(

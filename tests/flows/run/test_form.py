@@ -25,8 +25,17 @@ def test_every_parameter_is_one_described_field(name: str) -> None:
 
 def test_a_parameter_that_was_null_before_may_be_null() -> None:
     flow = load_flow(FLOWS["build-dataset"])
-    given = {"profile": "demo", "overrides": None, "cluster": None, "force": None, "only": None}
+    given = dict.fromkeys(flow.parameters.properties) | {"profile": "demo"}
     assert flow.validate_parameters(given) == given
+
+
+@pytest.mark.parametrize("name", [each for each in FLOWS if each not in ("ablate", "claims")])
+def test_a_run_of_a_deployment_has_a_name_a_note_and_tags_as_one_of_the_command_line(name: str) -> None:
+    flow = load_flow(FLOWS[name])
+    given = {"name": "first try", "note": "Why.", "tags": ["why=baseline"]}
+    required = {"style": "zombie"} if name == "adapt-style" else {}
+    assert flow.validate_parameters(required | given).items() >= given.items()
+    assert flow.parameters.properties["tags"]["type"] == "array"
 
 
 def test_networks_to_train_are_choices() -> None:

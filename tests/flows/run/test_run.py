@@ -195,6 +195,21 @@ def test_mlflow_gets_counts_yields_and_addresses_under_stable_keys(start: Start,
     assert [a.path for a in client.list_artifacts(counted.info.run_id)] == ["partitions.json"]
 
 
+def test_two_runs_compare_by_the_same_keys_with_the_results_first(start: Start, mlflow_uri: str) -> None:
+    runs = [start("edit.seed=1"), start("edit.seed=2")]
+    for run in runs:
+        with run.recording.until_end():
+            run.stage("draw")
+            run.stage("count")
+    client = MlflowClient(tracking_uri=mlflow_uri)
+    one, two = (client.get_run(run.tracker.run_id).data for run in runs)
+    assert (one.metrics.keys(), one.params.keys()) == (two.metrics.keys(), two.params.keys())
+    assert {name for name in one.params if one.params[name] != two.params[name]} == {"edit.seed"}
+    assert min(one.metrics) == "abstract/seconds"
+    measured = {"draw.darkness", "draw.seconds", "draw.yield", "count.seconds", "count.yield"}
+    assert {name for name in one.metrics if not name.startswith(("abstract/", "count/"))} == measured
+
+
 @pytest.fixture
 def states(start: Start, prefect_api: None) -> Callable[..., dict[str, State[Any]]]:
     """Run the two stages as a Prefect flow; its task runs' final states by name."""

@@ -13,7 +13,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.store.record import Record
 from flows.run.lifecycle import title_of
 from flows.run.server import runs_page
-from flows.track.labels import Labels, labelled, read_labels
+from flows.track.labels import labelled, read_labels
 from flows.track.mlflow_database import newest_experiment
 from flows.track.mlflow_runs import Tracker
 from flows.track.model_versions import TAG, log_measures
@@ -88,7 +88,7 @@ def test_the_name_of_a_run_ends_with_its_dataset(tracker: Tracker, tmp_path: Pat
 
 
 def test_a_users_name_note_and_tags_stand_on_the_run(tmp_path: Path, mlflow_uri: str) -> None:
-    with labelled(Labels("mine", "Why I did it.", {"why": "a=b"})):
+    with labelled("mine", "Why I did it.", ["why=a=b"]), labelled(None, None, None):
         tracker = Tracker(tmp_path, Settings(), "distill", title="distill zombie")
         tracker.begin()
     tracker.dataset("faces", DIGEST, tmp_path, 3)
@@ -120,9 +120,10 @@ def test_a_run_that_makes_nothing_is_the_one_that_made_the_product(tmp_path: Pat
         log.summary({"seconds": 1.0}, {}, [])
     again.finish("FAILED")
     assert (again.run_id, read(tracker).metrics) == (tracker.run_id, {})
+    assert again.experiment_id == tracker.experiment_id  # in the address of its page
     assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
     assert not Tracker(tmp_path, Settings(), "distill").adopt("0" * 32)  # of another store
-    with labelled(Labels("mine")):
+    with labelled("mine", None, None):
         assert not Tracker(tmp_path, Settings(), "distill").adopt(tracker.run_id)
     tracker.client.delete_run(tracker.run_id)
     assert not Tracker(tmp_path, Settings(), "distill").adopt(tracker.run_id)

@@ -17,7 +17,7 @@ from data_catalog.products.snapshot import Snapshot, publish
 from data_catalog.samples.encoding import decode_rgb
 from data_catalog.samples.tables import schema_of
 from data_catalog.workspace import Workspace
-from flows.cli import app
+from flows.cli.commands import app
 from tasks import dataset
 from tasks.datasets.export import _best_edits, _by_styles, export_dataset
 from tasks.sources.labels import Licence

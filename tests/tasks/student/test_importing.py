@@ -19,7 +19,7 @@ from data_catalog.store.record import Record
 from data_catalog.store.stage import Partition
 from data_catalog.workspace import Workspace
 from flows.ask.shelf import describe_students
-from flows.cli import app
+from flows.cli.commands import app
 from flows.run.products import find_student
 from models.checkpoints import WeightsError, file_digest
 from models.three_d import mae, student
