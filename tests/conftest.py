@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,14 @@ def is_heavy(path: Path) -> bool:
         for module, name in HELPER.findall(text):
             left += [PROJECT / f"{each.replace('.', '/')}.py" for each in (module, f"{module}.{name}")]
     return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _as_at_a_terminal() -> None:
+    """Heed the signals that `nohup` and `&` have ignored: so would every program that a test starts and signals."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *given: None)  # programs started from here begin with the default
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ from flows.track.mlflow_client import database_uri
 from flows.track.mlflow_database import database_path
 from tasks.progress import report
 from tasks.training.processes import train_together
-from tests.worlds import commands
+from tests.worlds import commands, web
 from tests.worlds.checkouts import Checkout, make_checkout
 from tests.worlds.commands import until
 from tests.worlds.processes import fork, wait
@@ -458,11 +458,11 @@ class Project:
 
     def ask(self, seed: int, **changes: str) -> str:
         """Ask the server for a run of the deployment. Returns the flow run's id."""
-        found = httpx.get(f"{self.api}/deployments/name/build-dataset/demo", trust_env=False).json()
+        found = web.get(f"{self.api}/deployments/name/build-dataset/demo").json()
         overrides = self.overrides(seed, **changes)[1::2]
         asked = {"parameters": {"profile": "demo", "overrides": overrides}, "state": {"type": "SCHEDULED"}}
         url = f"{self.api}/deployments/{found['id']}/create_flow_run"
-        return str(httpx.post(url, json=asked, trust_env=False).raise_for_status().json()["id"])
+        return str(web.post(url, json=asked).raise_for_status().json()["id"])
 
     def at_edit(self, seed: int) -> active.ActiveRun:
         """Wait until the run with these edits is in the middle of the stage edit."""
@@ -481,7 +481,7 @@ class Project:
         return commands.run(self.root, "status", cwd=self.checkout.path)
 
     def prefect_state(self, flow_run: str | None) -> str:
-        state = httpx.get(f"{self.api}/flow_runs/{flow_run}", trust_env=False).raise_for_status().json()["state_type"]
+        state = web.get(f"{self.api}/flow_runs/{flow_run}").raise_for_status().json()["state_type"]
         return str(state)
 
     def last_build(self) -> dict[str, Any]:
@@ -557,7 +557,7 @@ def test_a_cluster_that_is_not_there_is_a_mistake_that_begins_no_run(project: Pr
     experiments = [each.experiment_id for each in MlflowClient(tracking_uri=project.uri).search_experiments()]
     running = MlflowClient(tracking_uri=project.uri).search_runs(experiments, "attributes.status = 'RUNNING'")
     assert list(running) == []
-    found = httpx.post(f"{project.api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, trust_env=False).json()
+    found = web.post(f"{project.api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}).json()
     assert not [run for run in found if run["parameters"].get("cluster") == "nope"]  # refused before a run began
 
 
@@ -569,7 +569,7 @@ def test_a_run_cancelled_on_prefects_pages_ends_with_its_workers(project: Projec
     assert run.flow_run_id == flow_run
     family = [psutil.Process(run.pid), *living_children(run.pid)]
     asked = {"state": {"type": "CANCELLING"}}
-    httpx.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked, trust_env=False).raise_for_status()
+    web.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked).raise_for_status()
     # Its own process may say first that it was interrupted.
     until(lambda: project.prefect_state(flow_run) == "CANCELLED", "the end of the run", seconds=150, poll=1)
     assert psutil.wait_procs(family, timeout=60)[1] == []

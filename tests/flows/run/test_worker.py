@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -19,6 +18,7 @@ from flows.run.deployments import name_entry
 from flows.run.history import last_run
 from flows.run.processes import Service, free_port, start_service, wait_until
 from flows.run.server import QUIET, healthy
+from tests.worlds import web
 from tests.worlds.checkouts import end_family
 from tests.worlds.commands import SMALL, environment
 
@@ -58,7 +58,7 @@ def prefect(given: dict[str, str], *arguments: str, cwd: Path = PROJECT) -> str:
 
 
 def read(given: dict[str, str], path: str, **body: Any) -> Any:
-    return httpx.post(f"{given['PREFECT_API_URL']}/{path}", json=body, trust_env=False).raise_for_status().json()
+    return web.post(f"{given['PREFECT_API_URL']}/{path}", json=body).raise_for_status().json()
 
 
 @pytest.mark.slow
