@@ -26,7 +26,7 @@ from PIL import Image
 
 from data_catalog.config.places import PROJECT
 from data_catalog.samples.encoding import encode_png
-from flows.run import processes
+from tasks.processes import free_port
 from tests.tasks.test_align_photographs import two
 from tests.worlds import page_world, pupil, web
 
@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home, temporary, cwd = (str(folder) for folder in elsewhere)
     environment = {**os.environ, "STILLROOM_DATA": str(root), "HOME": home, "TMPDIR": temporary}
     environment |= {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "flows.cli", "serve", "--json", "--port", str(processes.free_port(0))]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--json", "--port", str(free_port())]
     with (base / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=cwd)
     try:
@@ -524,7 +524,7 @@ def test_nothing_is_written_outside_the_data_root_and_uploads_go_with_the_proces
     web.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")})
     assert list(server.root.glob("page/run-*/files/*/a.png"))
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(60)
+    server.process.wait(300)
     assert [path for folder in server.elsewhere for path in folder.rglob("*")] == []
     assert list(server.root.glob("page/run-*")) == []
 

@@ -23,9 +23,10 @@ from prefect.runner import Runner
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from flows.run import active, serving
-from flows.run.processes import Service, find_service, free_port, start_service, stop_service, wait_until
+from flows.run.processes import Service, find_service, start_service, stop_service, wait_until
 from flows.run.server import QUIET, find_here, healthy
 from flows.run.serving import Serving
+from tasks.processes import free_port
 from tests.worlds import web
 from tests.worlds.checkouts import MARK, Checkout, copy_checkout, end_family, make_checkout
 
@@ -331,7 +332,7 @@ def test_two_checkouts_on_one_data_root_serve_it_in_turn(
 @pytest.fixture
 def users_server(original: Checkout, tmp_path: Path) -> Iterator[str]:
     """A Prefect server that is not of any checkout. Its database was that of one, which saves its migrations."""
-    home, port = tmp_path / "users", free_port(0)
+    home, port = tmp_path / "users", free_port()
     home.mkdir()
     shutil.copy(original.root / "prefect" / "prefect.db", home)
     url = f"http://127.0.0.1:{port}/api"

@@ -40,7 +40,7 @@ from tasks.progress import report
 from tasks.training.processes import train_together
 from tests.worlds import commands, web
 from tests.worlds.checkouts import Checkout, make_checkout
-from tests.worlds.commands import until
+from tests.worlds.commands import SECONDS, until
 from tests.worlds.processes import fork, wait
 from tests.worlds.terminal import pieces
 
@@ -68,7 +68,12 @@ def processes_of(root: Path) -> list[psutil.Process]:
 
 
 def living_children(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended since
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
 
 
 def notes(root: Path) -> list[Path]:
@@ -380,15 +385,15 @@ def test_an_interrupted_training_leaves_no_process(
 
     parent = fork(train)
     marks = [tmp_path / f"rank-{rank}" for rank in range(count)]
-    until(lambda: all(mark.exists() and mark.read_text() for mark in marks), "the training", seconds=90)
+    until(lambda: all(mark.exists() and mark.read_text() for mark in marks), "the training")
     family = living_children(parent)
     assert {int(mark.read_text()) for mark in marks} <= {process.pid for process in family}
     os.kill(parent, number)
     ended: list[int] = []
-    until(lambda: bool(ended.extend(reaped(parent)) or ended), "the end of the parent", seconds=60)
+    until(lambda: bool(ended.extend(reaped(parent)) or ended), "the end of the parent")
     assert ended == [1 if number == signal.SIGTERM else -number]
     # A dead parent's children become ours or init's; what matters is that they end.
-    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -399,12 +404,12 @@ def test_a_signal_while_workers_start_or_work_ends_them_and_says_so_plainly(
     asked = ["build", *commands.overrides(portraits__count="400", prompts__styles="[zombie]")]
     process = commands.start(tmp_path / "data", *asked, log=log, MLFLOW_TRACKING_URI=mlflow_uri)
     # While they start: closing a cluster then is what `distributed` cannot do.
-    until(lambda: len(living_children(process.pid)) >= 2, "the workers", seconds=200)
+    until(lambda: len(living_children(process.pid)) >= 2, "the workers")
     (run,) = active.running(tmp_path / "data")
     family = living_children(process.pid)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    assert process.wait(150) == 128 + number
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert process.wait(SECONDS) == 128 + number
+    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
     said = log.read_text()
     assert said.count("interrupted; finished partitions are kept") == 1
     assert "Traceback" not in said
@@ -527,15 +532,15 @@ def test_a_build_ended_by_a_signal_leaves_no_process_and_true_records(project: P
         os.killpg(process.pid, number)  # a terminal sends it to all of them
     else:
         process.send_signal(number)
-    assert process.wait(150) == (-number if number == signal.SIGKILL else 128 + number)
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert process.wait(SECONDS) == (-number if number == signal.SIGKILL else 128 + number)
+    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
 
     status = project.status()
     assert status["running"] == []
     if number == signal.SIGKILL:
         assert [(each["flow"], each["stage"]) for each in status["killed"]] == [("build-dataset", "edit")]
         again = project.build(seed, edit__steps="3")
-        assert again.wait(600) == 0, project.log(seed).read_text()[-3000:]
+        assert again.wait(SECONDS) == 0, project.log(seed).read_text()[-3000:]
     else:
         assert "interrupted" in project.log(seed).read_text()
         assert "Traceback" not in project.log(seed).read_text()
@@ -549,7 +554,7 @@ def test_a_build_ended_by_a_signal_leaves_no_process_and_true_records(project: P
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_a_mistake_that_begins_no_run(project: Project) -> None:
     process = project.build(200, "--cluster", "nope")
-    assert process.wait(300) == 1
+    assert process.wait(SECONDS) == 1
     said = project.log(200).read_text()
     assert "nope" in said
     assert "Traceback" not in said
@@ -571,8 +576,8 @@ def test_a_run_cancelled_on_prefects_pages_ends_with_its_workers(project: Projec
     asked = {"state": {"type": "CANCELLING"}}
     web.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked).raise_for_status()
     # Its own process may say first that it was interrupted.
-    until(lambda: project.prefect_state(flow_run) == "CANCELLED", "the end of the run", seconds=150, poll=1)
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    until(lambda: project.prefect_state(flow_run) == "CANCELLED", "the end of the run", poll=1)
+    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
     check_killed_in_the_records(project, run)
     last = project.last_build()
     assert (last["state"], last["stage"]) == ("cancelled", "edit")
@@ -597,7 +602,7 @@ def answer_on_a_terminal(project: Project, answer: str) -> tuple[int, str]:
         said += piece
         if not asked_before and b"[y/N]" in said:
             os.write(ours, f"{answer}\n".encode())
-    return process.wait(120), said.decode()
+    return process.wait(SECONDS), said.decode()
 
 
 @pytest.mark.slow
@@ -621,8 +626,8 @@ def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
 
     ended = project.checkout.run("flows.run.server", "down", "--now")
     assert ended.stdout == "ended: ui, deployments, server\n", ended.stderr
-    assert process.wait(150) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(families, timeout=30)[1] == []
+    assert process.wait(SECONDS) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(families, timeout=SECONDS)[1] == []
     assert processes_of(project.root) == []
     last = project.last_build()
     assert (last["state"], last["stage"]) == ("cancelled", "edit")
@@ -646,13 +651,13 @@ def test_runs_whose_prefect_server_is_killed_end_and_are_ended_in_its_records_la
     families = [each for run in runs for each in (psutil.Process(run.pid), *living_children(run.pid))]
     os.kill(server.pid, signal.SIGKILL)
     # The work needs no server. Prefect's client tries for a minute to tell it the last word.
-    assert process.wait(600) == 0, project.log(501).read_text()[-3000:]
+    assert process.wait(SECONDS) == 0, project.log(501).read_text()[-3000:]
     said = project.log(501).read_text()
     outcome, _ = json.JSONDecoder().raw_decode(said, said.index("\n{") + 1)
     assert "dataset" in outcome
     assert set(statuses(project.uri, runs[0].mlflow_run_id).values()) == {"FINISHED"}
     until(lambda: not serving.alive(), "the end of the serving process", poll=1)
-    assert psutil.wait_procs(families, timeout=300)[1] == []
+    assert psutil.wait_procs(families, timeout=SECONDS)[1] == []
 
     project.checkout.up()
     states = [project.prefect_state(run.flow_run_id) for run in runs]

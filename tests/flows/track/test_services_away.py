@@ -26,9 +26,9 @@ from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
 from flows.run import active, server
 from flows.run.lifecycle import tracked
-from flows.run.processes import free_port
 from flows.track.addresses import check_answers, check_prefect, shown, without_password
 from flows.track.mlflow_client import database_uri, sqlite_path
+from tasks.processes import free_port
 from tests.worlds import commands
 
 DEAD = "http://127.0.0.1:9"
@@ -260,7 +260,7 @@ class Server:
     """MLflow's own server, which a test may kill and start again at the same address."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port(0)
+        self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
