@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[1]
 
 pytest.register_assert_rewrite("tests.worlds")  # python -O leaves out the others, and what they do
+from tests.worlds.commands import OURS  # noqa: E402
 
-# Before anything imports Prefect or MLflow: no test talks to the outside.
+# Before anything imports Prefect or MLflow: no test talks to the outside, nor to the servers and data of its user.
+for name in OURS:
+    os.environ.pop(name, None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MLFLOW_DISABLE_TELEMETRY="true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
