@@ -340,14 +340,14 @@ def test_an_error_of_the_work_itself_ends_the_run_as_it_does_without_prefect(pre
 def sit(mark: str) -> None:
     """Work for minutes, in a process of a pool."""
     Path(mark).write_text(str(os.getpid()))
-    time.sleep(300)
+    time.sleep(2 * SECONDS)
 
 
 def train_for_minutes(work: Work) -> Summary:
     """Say that the training runs, and go on with it."""
     report(1, 1000)
     (work.folder / f"rank-{os.environ['RANK']}").write_text(str(os.getpid()))
-    time.sleep(300)
+    time.sleep(2 * SECONDS)
     raise AssertionError("it was not ended")
 
 
@@ -409,7 +409,7 @@ def test_a_signal_while_workers_start_or_work_ends_them_and_says_so_plainly(
     family = living_children(process.pid)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     assert process.wait(SECONDS) == 128 + number
-    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
     said = log.read_text()
     assert said.count("interrupted; finished partitions are kept") == 1
     assert "Traceback" not in said
@@ -533,7 +533,7 @@ def test_a_build_ended_by_a_signal_leaves_no_process_and_true_records(project: P
     else:
         process.send_signal(number)
     assert process.wait(SECONDS) == (-number if number == signal.SIGKILL else 128 + number)
-    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
     status = project.status()
     assert status["running"] == []
@@ -577,7 +577,7 @@ def test_a_run_cancelled_on_prefects_pages_ends_with_its_workers(project: Projec
     web.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked).raise_for_status()
     # Its own process may say first that it was interrupted.
     until(lambda: project.prefect_state(flow_run) == "CANCELLED", "the end of the run", poll=1)
-    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
     check_killed_in_the_records(project, run)
     last = project.last_build()
     assert (last["state"], last["stage"]) == ("cancelled", "edit")
@@ -627,7 +627,7 @@ def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
     ended = project.checkout.run("flows.run.server", "down", "--now")
     assert ended.stdout == "ended: ui, deployments, server\n", ended.stderr
     assert process.wait(SECONDS) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(families, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(families, timeout=60)[1] == []
     assert processes_of(project.root) == []
     last = project.last_build()
     assert (last["state"], last["stage"]) == ("cancelled", "edit")
@@ -657,7 +657,7 @@ def test_runs_whose_prefect_server_is_killed_end_and_are_ended_in_its_records_la
     assert "dataset" in outcome
     assert set(statuses(project.uri, runs[0].mlflow_run_id).values()) == {"FINISHED"}
     until(lambda: not serving.alive(), "the end of the serving process", poll=1)
-    assert psutil.wait_procs(families, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(families, timeout=300)[1] == []
 
     project.checkout.up()
     states = [project.prefect_state(run.flow_run_id) for run in runs]
