@@ -53,8 +53,10 @@ lint: setup
 docs: setup
 	$(BIN)/python -m docs.generate
 
+# Two processes: while a test of one waits, the other computes. Files stay whole, for what their tests share, and begin in
+# their order: the long ones are not the last.
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 # The tests without networks, engines and processes: under a minute.
 quick: setup

@@ -12,8 +12,8 @@ import httpx
 import psutil
 
 from benchmarks import peers
-from flows.run.processes import free_port
 from flows.run.server import environment, healthy
+from tasks.processes import free_port
 
 if TYPE_CHECKING:
     from benchmarks.orchestrator import Stillroom

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[1]
 
 pytest.register_assert_rewrite("tests.worlds")  # python -O leaves out the others, and what they do
+from tests.worlds.commands import OURS  # noqa: E402
 
-# Before anything imports Prefect or MLflow: no test talks to the outside.
+# Before anything imports Prefect or MLflow: no test talks to the outside, nor to the servers and data of its user.
+for name in OURS:
+    os.environ.pop(name, None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MLFLOW_DISABLE_TELEMETRY="true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -68,6 +72,14 @@ def is_heavy(path: Path) -> bool:
         for module, name in HELPER.findall(text):
             left += [PROJECT / f"{each.replace('.', '/')}.py" for each in (module, f"{module}.{name}")]
     return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _as_at_a_terminal() -> None:
+    """Heed the signals that `nohup` and `&` have ignored: so would every program that a test starts and signals."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *given: None)  # programs started from here begin with the default
 
 
 @pytest.fixture(scope="session")

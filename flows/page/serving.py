@@ -21,7 +21,7 @@ from data_catalog.config.places import looked_in
 from data_catalog.products.snapshot import list_snapshots
 from data_catalog.workspace import Workspace
 from flows.page.shelf import Shelf
-from flows.run.processes import free_port
+from tasks.processes import free_port
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -26,7 +26,6 @@ from flows.run.processes import (
     Service,
     end_process,
     find_service,
-    free_port,
     start_service,
     stop_service,
     wait_until,
@@ -34,6 +33,7 @@ from flows.run.processes import (
 from flows.track.addresses import check_prefect, host_of, shown
 from flows.track.mlflow_client import SQLITE, database_uri
 from flows.track.mlflow_database import newest_experiment
+from tasks.processes import free_port
 
 log = logging.getLogger(__name__)
 

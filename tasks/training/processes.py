@@ -8,7 +8,6 @@ rounding.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import torch.multiprocessing as processes
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
+from tasks.processes import free_port
 from tasks.progress import Progress, listening, report
 
 if TYPE_CHECKING:
@@ -100,13 +100,6 @@ def make_accelerator(settings: Settings, student: Student) -> Any:
     accelerator = Accelerator(cpu=settings.run.device == "cpu", kwargs_handlers=[unused])
     check_share(settings, accelerator.num_processes)
     return accelerator
-
-
-def free_port() -> int:
-    """Return an unused port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _work_as(rank: int, count: int, port: int, work: Work, train_one: Callable[[Work], Summary], messages: Any) -> None:

@@ -135,7 +135,7 @@ def test_a_benchmark_that_fails_takes_no_other_with_it_and_is_in_the_table(proje
 
 
 def test_a_benchmark_over_its_time_ends_with_its_children_and_files(project: Path) -> None:
-    assert run(Bench("endless", 1), project, limit_s=6.0).startswith("stopped after 6 s")
+    assert run(Bench("endless", 1), project, limit_s=12.0).startswith("stopped after 12 s")
     pid, temporary = (project / "child").read_text().split()
     assert not psutil.pid_exists(int(pid))
     assert not Path(temporary).exists()

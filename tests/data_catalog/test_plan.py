@@ -412,7 +412,7 @@ def test_two_processes_in_one_partition_compute_it_once(world: World) -> None:
     both = [multiprocessing.Process(target=_execute_in_process, args=(job, world.root, results)) for _ in range(2)]
     for process in both:
         process.start()
-    assert results.get(timeout=30) == results.get(timeout=30)
+    assert results.get(timeout=300) == results.get(timeout=300)
     for process in both:
         process.join()
 

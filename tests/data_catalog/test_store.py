@@ -98,7 +98,7 @@ def test_two_intents_of_a_partition_are_made_at_once(tmp_path: Path) -> None:
     def meanwhile(work: Work) -> Summary:
         other = Thread(target=execute, args=(job(steps=3), tmp_path), daemon=True)
         other.start()
-        other.join(timeout=60)
+        other.join(timeout=300)
         assert not other.is_alive(), "it waits for this one"
         return write_one(work)
 

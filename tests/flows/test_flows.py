@@ -40,8 +40,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stillroom(root: Path, mlflow_uri: str) -> Run:
     """The command in a process of its own; its JSON."""
 
-    def run(*arguments: str) -> Document:
-        settings = {**SMALL, "prompts.styles_dir": str(root / "styles")}
+    def run(*arguments: str, workers: str = "1") -> Document:
+        settings = {**SMALL, "prompts.styles_dir": str(root / "styles"), "run.workers": workers}
         overrides = [text for name, value in settings.items() for text in ("--set", f"{name}={value}")]
         environment = {**os.environ, "STILLROOM_DATA": str(root / "data")}
         command = [sys.executable, "-m", "flows.cli", *arguments, "--json", *overrides]
@@ -55,7 +55,7 @@ def stillroom(root: Path, mlflow_uri: str) -> Run:
 
 @pytest.fixture(scope="module")
 def built(stillroom: Run) -> Document:
-    return stillroom("build")
+    return stillroom("build", workers="2")
 
 
 @pytest.fixture(scope="module")

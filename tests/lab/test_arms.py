@@ -94,7 +94,7 @@ def share(folder: Path) -> list[int]:
 
     def make(experiment: str, work: ArmWork) -> None:
         (folder / work.told["arm"]).touch()
-        until = time.monotonic() + 30.0
+        until = time.monotonic() + 300.0
         while len(list(folder.glob("[12]"))) < 2:
             assert time.monotonic() < until, "the other arm was not begun"
             time.sleep(0.02)

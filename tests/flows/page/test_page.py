@@ -26,9 +26,9 @@ from PIL import Image
 
 from data_catalog.config.places import PROJECT
 from data_catalog.samples.encoding import encode_png
-from flows.run import processes
+from tasks.processes import free_port
 from tests.tasks.test_align_photographs import two
-from tests.worlds import page_world, pupil
+from tests.worlds import page_world, pupil, web
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home, temporary, cwd = (str(folder) for folder in elsewhere)
     environment = {**os.environ, "STILLROOM_DATA": str(root), "HOME": home, "TMPDIR": temporary}
     environment |= {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "flows.cli", "serve", "--json", "--port", str(processes.free_port(0))]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--json", "--port", str(free_port())]
     with (base / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=cwd)
     try:
@@ -81,7 +81,7 @@ def wait_for(url: str, process: "subprocess.Popen[str]", log: Path) -> None:
     ends = time.monotonic() + 180
     while time.monotonic() < ends and process.poll() is None:
         with suppress(httpx.HTTPError):
-            if httpx.get(url, trust_env=False).status_code == 200:
+            if web.get(url).status_code == 200:
                 return
         time.sleep(0.2)
     pytest.fail(f"the page did not come up:\n{log.read_text()}")
@@ -493,25 +493,23 @@ def test_no_file_of_the_machine_can_be_read_through_the_page(server: Server) -> 
     secret = server.root / "store" / "secret.txt"
     secret.write_text("secret")
     record = next(server.root.glob("datasets/*/manifest.json"))
-    upload = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")}, trust_env=False).json()[
-        0
-    ]
-    known = httpx.get(f"{server.url}/gradio_api/file={upload}", trust_env=False)
+    upload = web.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")}).json()[0]
+    known = web.get(f"{server.url}/gradio_api/file={upload}")
     assert (known.status_code, known.content) == (200, b"mine")
     inside = Path(upload).parents[1]
     for path in ("/etc/passwd", secret, record, f"{inside}/../../../store/secret.txt", PROJECT / "pyproject.toml"):
         for route in ("file=", "file/", "proxy=", "stream/", ""):
-            answer = httpx.get(f"{server.url}/gradio_api/{route}{path}", trust_env=False)
+            answer = web.get(f"{server.url}/gradio_api/{route}{path}")
             assert answer.status_code in (403, 404), (route, path)
     for address in ("http://example.org/", "https://127.0.0.1/"):
-        assert httpx.get(f"{server.url}/gradio_api/file={address}", trust_env=False).status_code == 404
-    config = httpx.get(f"{server.url}/config", trust_env=False).json()
+        assert web.get(f"{server.url}/gradio_api/file={address}").status_code == 404
+    config = web.get(f"{server.url}/config").json()
     drops = [each["id"] for each in config["components"] if each["type"] == "file"]
     handlers = [each["id"] for each in config["dependencies"] if each["inputs"][:1] == drops[:1]]
     given = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
     for handler in handlers:
         body = {"data": [given], "fn_index": handler, "session_hash": "stranger"}
-        answer = httpx.post(f"{server.url}/gradio_api/run/predict", json=body, trust_env=False)
+        answer = web.post(f"{server.url}/gradio_api/run/predict", json=body)
         assert answer.status_code >= 400, answer.text
     assert handlers
 
@@ -520,17 +518,17 @@ def test_uploads_are_bounded(server: Server) -> None:
     from flows.page.doors import MAX_UPLOAD
 
     large = {"files": ("a.png", bytes(MAX_UPLOAD + 1))}
-    assert httpx.post(f"{server.url}/gradio_api/upload", files=large, trust_env=False).status_code == 413
+    assert web.post(f"{server.url}/gradio_api/upload", files=large).status_code == 413
     body = {"data": ["x" * (MAX_UPLOAD + 200_000)]}
-    assert httpx.post(f"{server.url}/gradio_api/run/predict", json=body, trust_env=False).status_code == 413
+    assert web.post(f"{server.url}/gradio_api/run/predict", json=body).status_code == 413
 
 
 def test_nothing_is_written_outside_the_data_root_and_uploads_go_with_the_process(server: Server) -> None:
     """Last: it ends the server."""
-    httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")}, trust_env=False)
+    web.post(f"{server.url}/gradio_api/upload", files={"files": ("a.png", b"mine")})
     assert list(server.root.glob("page/run-*/files/*/a.png"))
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(60)
+    server.process.wait(300)
     assert [path for folder in server.elsewhere for path in folder.rglob("*")] == []
     assert list(server.root.glob("page/run-*")) == []
 

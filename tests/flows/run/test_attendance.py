@@ -19,11 +19,11 @@ from flows.run.attendance import Attendance, NoWorkersError
 from flows.run.clusters import AddressCluster
 from flows.run.runner import Workers
 from flows.run.slurm import SlurmQueue
+from tests.worlds.commands import until
 from tests.worlds.stand_in_slurm import StandIn
 
 OPTIONS = {"memory": "1GB", "walltime": "00:10:00", "interface": "lo"}
 MOMENT = 0.02  # minutes
-WAIT = 60  # seconds that anything may take on a busy machine
 
 
 @pytest.fixture
@@ -55,24 +55,22 @@ def nap(task: tuple[str, float]) -> str:
     return "rested"
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def outlast_the_job_once(folder: str) -> str:
+    """Work longer than the job lasts, the first time."""
+    return nap((folder, 0.0 if (Path(folder) / "begun").exists() else 300.0))
 
 
 def test_jobs_that_have_all_ended_are_asked_for_again(
     queue: StandIn, describe: Callable[..., RunSettings], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = describe(kind="slurm", jobs=1, options=OPTIONS)
-    tasks = {"first": (str(tmp_path), 2.0), "second": (str(tmp_path), 0.0)}
+    tasks = dict.fromkeys(("first", "second"), str(tmp_path))
     with Workers(run) as workers:
-        futures = workers.start(nap, tasks)
-        wait_until((tmp_path / "begun").exists)
+        futures = workers.start(outlast_the_job_once, tasks)
+        until((tmp_path / "begun").exists, "the begin of a task")
         (job,) = queue.jobs()
         queue.end(job)
-        outcomes = list(workers.outcomes(nap, tasks, futures))
+        outcomes = list(workers.outcomes(outlast_the_job_once, tasks, futures))
     assert [outcome.value for outcome in outcomes] == ["rested", "rested"]
     assert len(queue.jobs()) == 2
     assert f"all jobs of the cluster mine ended (job {job}: TIMEOUT (TimeLimit)); submitting them again, 1 of 3" in (
@@ -123,7 +121,7 @@ def test_a_queue_that_refuses_jobs_later_ends_the_run_with_its_words(
     tasks = {"a": (str(tmp_path), 60.0)}
     with Workers(run) as workers:
         futures = workers.start(nap, tasks)
-        wait_until((tmp_path / "begun").exists)
+        until((tmp_path / "begun").exists, "the begin of a task")
         queue.tell("refused")
         queue.end(queue.jobs()[0])
         with pytest.raises(NoWorkersError) as caught:
@@ -137,10 +135,11 @@ def test_a_run_ended_by_a_signal_leaves_no_job_in_the_queue(
 ) -> None:
     queue.tell("held")
     run = describe(kind="slurm", jobs=2, options=OPTIONS)
-    before = signal.getsignal(number)
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)  # ignored where the tests run behind `nohup` or `&`
 
     def interrupt() -> None:
-        wait_until(lambda: len(queue.jobs()) == 2)
+        until(lambda: len(queue.jobs()) == 2, "the jobs")
         time.sleep(0.5)
         assert signal.getsignal(number) is not signal.SIG_DFL
         os.kill(os.getpid(), number)
@@ -151,7 +150,7 @@ def test_a_run_ended_by_a_signal_leaves_no_job_in_the_queue(
         workers.client()
     interrupter.join()
     assert [queue.state(job) for job in queue.jobs()] == ["CANCELLED|None"] * 2
-    assert signal.getsignal(number) is before
+    assert signal.signal(number, before) is usual
 
 
 def test_a_scheduler_that_loses_its_workers_is_told_and_ends_the_run(
@@ -164,7 +163,7 @@ def test_a_scheduler_that_loses_its_workers_is_told_and_ends_the_run(
         run = describe(kind="address", scheduler=cluster.scheduler_address, patience=MOMENT)
         with Workers(run) as workers:
             futures = workers.start(nap, tasks)
-            wait_until((tmp_path / "begun").exists)
+            until((tmp_path / "begun").exists, "the begin of a task")
             cluster.scale(0)
             with pytest.raises(NoWorkersError, match=r"mine had no worker for 0\.02 min") as caught:
                 list(workers.outcomes(nap, tasks, futures))

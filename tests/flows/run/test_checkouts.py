@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from prefect import flow
@@ -24,9 +23,11 @@ from prefect.runner import Runner
 from data_catalog.config.errors import UserError
 from data_catalog.config.places import PROJECT
 from flows.run import active, serving
-from flows.run.processes import Service, find_service, free_port, start_service, stop_service, wait_until
+from flows.run.processes import Service, find_service, start_service, stop_service, wait_until
 from flows.run.server import QUIET, find_here, healthy
 from flows.run.serving import Serving
+from tasks.processes import free_port
+from tests.worlds import web
 from tests.worlds.checkouts import MARK, Checkout, copy_checkout, end_family, make_checkout
 
 # A service outlives the object that started it, by intention.
@@ -331,7 +332,7 @@ def test_two_checkouts_on_one_data_root_serve_it_in_turn(
 @pytest.fixture
 def users_server(original: Checkout, tmp_path: Path) -> Iterator[str]:
     """A Prefect server that is not of any checkout. Its database was that of one, which saves its migrations."""
-    home, port = tmp_path / "users", free_port(0)
+    home, port = tmp_path / "users", free_port()
     home.mkdir()
     shutil.copy(original.root / "prefect" / "prefect.db", home)
     url = f"http://127.0.0.1:{port}/api"
@@ -340,7 +341,7 @@ def users_server(original: Checkout, tmp_path: Path) -> Iterator[str]:
     try:
         wait_until(lambda: healthy(url), service, seconds=240)
         variable = f"{url}/variables/name/{serving.VARIABLE}"  # may not be in the copy; a busy server answers 503
-        wait_until(lambda: httpx.delete(variable, trust_env=False).status_code in (204, 404), service, seconds=60)
+        wait_until(lambda: web.delete(variable).status_code in (204, 404), service, seconds=60)
         yield url
     finally:
         end_family(service.pid)

@@ -28,7 +28,7 @@ from tests.worlds.stand_in_slurm import StandIn
 
 STYLES, BLOCKS = ["red-hair", "zombie"], list(range(4))
 VICTIM = "draw/zombie/0001"
-PATIENCE = 60  # seconds that a killed worker may take to be noticed on a busy machine
+PATIENCE = 300  # seconds that a killed worker may take to be noticed on a busy machine
 
 
 def draw(work: Work) -> Summary:

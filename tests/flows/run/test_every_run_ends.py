@@ -38,9 +38,9 @@ from flows.track.mlflow_client import database_uri
 from flows.track.mlflow_database import database_path
 from tasks.progress import report
 from tasks.training.processes import train_together
-from tests.worlds import commands
+from tests.worlds import commands, web
 from tests.worlds.checkouts import Checkout, make_checkout
-from tests.worlds.commands import until
+from tests.worlds.commands import SECONDS, until
 from tests.worlds.processes import fork, wait
 from tests.worlds.terminal import pieces
 
@@ -68,7 +68,12 @@ def processes_of(root: Path) -> list[psutil.Process]:
 
 
 def living_children(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended since
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
 
 
 def notes(root: Path) -> list[Path]:
@@ -335,14 +340,14 @@ def test_an_error_of_the_work_itself_ends_the_run_as_it_does_without_prefect(pre
 def sit(mark: str) -> None:
     """Work for minutes, in a process of a pool."""
     Path(mark).write_text(str(os.getpid()))
-    time.sleep(300)
+    time.sleep(2 * SECONDS)
 
 
 def train_for_minutes(work: Work) -> Summary:
     """Say that the training runs, and go on with it."""
     report(1, 1000)
     (work.folder / f"rank-{os.environ['RANK']}").write_text(str(os.getpid()))
-    time.sleep(300)
+    time.sleep(2 * SECONDS)
     raise AssertionError("it was not ended")
 
 
@@ -380,15 +385,15 @@ def test_an_interrupted_training_leaves_no_process(
 
     parent = fork(train)
     marks = [tmp_path / f"rank-{rank}" for rank in range(count)]
-    until(lambda: all(mark.exists() and mark.read_text() for mark in marks), "the training", seconds=90)
+    until(lambda: all(mark.exists() and mark.read_text() for mark in marks), "the training")
     family = living_children(parent)
     assert {int(mark.read_text()) for mark in marks} <= {process.pid for process in family}
     os.kill(parent, number)
     ended: list[int] = []
-    until(lambda: bool(ended.extend(reaped(parent)) or ended), "the end of the parent", seconds=60)
+    until(lambda: bool(ended.extend(reaped(parent)) or ended), "the end of the parent")
     assert ended == [1 if number == signal.SIGTERM else -number]
     # A dead parent's children become ours or init's; what matters is that they end.
-    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert psutil.wait_procs(family, timeout=SECONDS)[1] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -399,12 +404,12 @@ def test_a_signal_while_workers_start_or_work_ends_them_and_says_so_plainly(
     asked = ["build", *commands.overrides(portraits__count="400", prompts__styles="[zombie]")]
     process = commands.start(tmp_path / "data", *asked, log=log, MLFLOW_TRACKING_URI=mlflow_uri)
     # While they start: closing a cluster then is what `distributed` cannot do.
-    until(lambda: len(living_children(process.pid)) >= 2, "the workers", seconds=200)
+    until(lambda: len(living_children(process.pid)) >= 2, "the workers")
     (run,) = active.running(tmp_path / "data")
     family = living_children(process.pid)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    assert process.wait(150) == 128 + number
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert process.wait(SECONDS) == 128 + number
+    assert psutil.wait_procs(family, timeout=60)[1] == []
     said = log.read_text()
     assert said.index("to run: ") < said.index("interrupted; ")  # the work is known before it starts
     assert said.count("interrupted; finished partitions are kept") == 1
@@ -459,11 +464,11 @@ class Project:
 
     def ask(self, seed: int, **changes: str) -> str:
         """Ask the server for a run of the deployment. Returns the flow run's id."""
-        found = httpx.get(f"{self.api}/deployments/name/build-dataset/demo", trust_env=False).json()
+        found = web.get(f"{self.api}/deployments/name/build-dataset/demo").json()
         overrides = self.overrides(seed, **changes)[1::2]
         asked = {"parameters": {"profile": "demo", "overrides": overrides}, "state": {"type": "SCHEDULED"}}
         url = f"{self.api}/deployments/{found['id']}/create_flow_run"
-        return str(httpx.post(url, json=asked, trust_env=False).raise_for_status().json()["id"])
+        return str(web.post(url, json=asked).raise_for_status().json()["id"])
 
     def at_edit(self, seed: int) -> active.ActiveRun:
         """Wait until the run with these edits is in the middle of the stage edit."""
@@ -482,7 +487,7 @@ class Project:
         return commands.run(self.root, "status", cwd=self.checkout.path)
 
     def prefect_state(self, flow_run: str | None) -> str:
-        state = httpx.get(f"{self.api}/flow_runs/{flow_run}", trust_env=False).raise_for_status().json()["state_type"]
+        state = web.get(f"{self.api}/flow_runs/{flow_run}").raise_for_status().json()["state_type"]
         return str(state)
 
     def last_build(self) -> dict[str, Any]:
@@ -528,15 +533,15 @@ def test_a_build_ended_by_a_signal_leaves_no_process_and_true_records(project: P
         os.killpg(process.pid, number)  # a terminal sends it to all of them
     else:
         process.send_signal(number)
-    assert process.wait(150) == (-number if number == signal.SIGKILL else 128 + number)
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert process.wait(SECONDS) == (-number if number == signal.SIGKILL else 128 + number)
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
     status = project.status()
     assert status["running"] == []
     if number == signal.SIGKILL:
         assert [(each["flow"], each["stage"]) for each in status["killed"]] == [("build-dataset", "edit")]
         again = project.build(seed, edit__steps="3")
-        assert again.wait(600) == 0, project.log(seed).read_text()[-3000:]
+        assert again.wait(SECONDS) == 0, project.log(seed).read_text()[-3000:]
     else:
         assert "interrupted" in project.log(seed).read_text()
         assert "Traceback" not in project.log(seed).read_text()
@@ -550,7 +555,7 @@ def test_a_build_ended_by_a_signal_leaves_no_process_and_true_records(project: P
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_a_mistake_that_begins_no_run(project: Project) -> None:
     process = project.build(200, "--cluster", "nope")
-    assert process.wait(300) == 1
+    assert process.wait(SECONDS) == 1
     said = project.log(200).read_text()
     assert "nope" in said
     assert "Traceback" not in said
@@ -558,7 +563,7 @@ def test_a_cluster_that_is_not_there_is_a_mistake_that_begins_no_run(project: Pr
     experiments = [each.experiment_id for each in MlflowClient(tracking_uri=project.uri).search_experiments()]
     running = MlflowClient(tracking_uri=project.uri).search_runs(experiments, "attributes.status = 'RUNNING'")
     assert list(running) == []
-    found = httpx.post(f"{project.api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, trust_env=False).json()
+    found = web.post(f"{project.api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}).json()
     assert not [run for run in found if run["parameters"].get("cluster") == "nope"]  # refused before a run began
 
 
@@ -570,9 +575,9 @@ def test_a_run_cancelled_on_prefects_pages_ends_with_its_workers(project: Projec
     assert run.flow_run_id == flow_run
     family = [psutil.Process(run.pid), *living_children(run.pid)]
     asked = {"state": {"type": "CANCELLING"}}
-    httpx.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked, trust_env=False).raise_for_status()
+    web.post(f"{project.api}/flow_runs/{flow_run}/set_state", json=asked).raise_for_status()
     # Its own process may say first that it was interrupted.
-    until(lambda: project.prefect_state(flow_run) == "CANCELLED", "the end of the run", seconds=150, poll=1)
+    until(lambda: project.prefect_state(flow_run) == "CANCELLED", "the end of the run", poll=1)
     assert psutil.wait_procs(family, timeout=60)[1] == []
     check_killed_in_the_records(project, run)
     last = project.last_build()
@@ -598,7 +603,7 @@ def answer_on_a_terminal(project: Project, answer: str) -> tuple[int, str]:
         said += piece
         if not asked_before and b"[y/N]" in said:
             os.write(ours, f"{answer}\n".encode())
-    return process.wait(120), said.decode()
+    return process.wait(SECONDS), said.decode()
 
 
 @pytest.mark.slow
@@ -622,8 +627,8 @@ def test_down_ends_runs_in_work_only_when_told_to(project: Project) -> None:
 
     ended = project.checkout.run("flows.run", "down", "--now")
     assert ended.stdout == "ended: ui, deployments, server\n", ended.stderr
-    assert process.wait(150) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(families, timeout=30)[1] == []
+    assert process.wait(SECONDS) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(families, timeout=60)[1] == []
     assert processes_of(project.root) == []
     last = project.last_build()
     assert (last["state"], last["stage"]) == ("cancelled", "edit")
@@ -647,7 +652,7 @@ def test_runs_whose_prefect_server_is_killed_end_and_are_ended_in_its_records_la
     families = [each for run in runs for each in (psutil.Process(run.pid), *living_children(run.pid))]
     os.kill(server.pid, signal.SIGKILL)
     # The work needs no server. Prefect's client tries for a minute to tell it the last word.
-    assert process.wait(600) == 0, project.log(501).read_text()[-3000:]
+    assert process.wait(SECONDS) == 0, project.log(501).read_text()[-3000:]
     said = project.log(501).read_text()
     outcome, _ = json.JSONDecoder().raw_decode(said, said.index("\n{") + 1)
     assert "dataset" in outcome

@@ -230,7 +230,7 @@ def states(start: Start, prefect_api: None) -> Callable[..., dict[str, State[Any
     return run_flow
 
 
-def read_states(flow_run_id: UUID | None, patience_s: float = 60.0) -> dict[str, State[Any]]:
+def read_states(flow_run_id: UUID | None, patience_s: float = 300.0) -> dict[str, State[Any]]:
     """The final states of a flow run's tasks, once the server shows the same ones twice in a second."""
     before: dict[str, State[Any]] = {}
     end = time.monotonic() + patience_s

@@ -19,7 +19,9 @@ from data_catalog.config.settings import RunSettings
 from flows.run import attendance, clusters, runner
 from flows.run.attendance import NoWorkersError
 from flows.run.runner import Workers
-from tests.flows.run.test_attendance import nap, wait_until
+from tasks.processes import free_port
+from tests.flows.run.test_attendance import nap, outlast_the_job_once
+from tests.worlds.commands import until
 
 pytestmark = pytest.mark.slow
 
@@ -65,18 +67,18 @@ def slurm() -> Iterator[Path]:
         patch.setenv("PATH", path)
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
         node = socket.gethostname().partition(".")[0]
-        text = CONFIGURATION.format(node=node, ports=free_ports(2), user=getpass.getuser(), folder=folder)
+        text = CONFIGURATION.format(node=node, ports=(free_port(), free_port()), user=getpass.getuser(), folder=folder)
         (folder / "slurm.conf").write_text(text)
         files = {"key-file": "munge.key", "socket": "munge.sock", "pid-file": "munged.pid", "seed-file": "munged.seed"}
         options = [f"--{option}={folder / file}" for option, file in files.items()]
         stack.enter_context(daemon(folder, "munged", "--foreground", "--force", *options))
-        wait_until((folder / "munge.sock").exists)
+        until((folder / "munge.sock").exists, "munged")
         stack.enter_context(daemon(folder, "slurmctld", "-D"))
         stack.enter_context(daemon(folder, "slurmd", "-D"))
-        wait_until(lambda: "idle" in ask("sinfo", "--noheader"))
+        until(lambda: "idle" in ask("sinfo", "--noheader"), "an idle node")
         yield folder
         ask("scancel", f"--user={getpass.getuser()}")
-        wait_until(lambda: not ask("squeue", "--noheader"))
+        until(lambda: not ask("squeue", "--noheader"), "the end of the jobs")
 
 
 @contextmanager
@@ -97,14 +99,6 @@ def daemon(folder: Path, *command: str) -> Iterator[None]:
         for child in family:
             if child.is_running():
                 child.kill()
-
-
-def free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def ask(*command: str) -> str:
@@ -133,7 +127,7 @@ def describe(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     left = jobs("--states=PENDING,RUNNING")
     ask("scontrol", "update", "PartitionName=main", "State=UP")
     assert left == []
-    wait_until(lambda: not jobs())
+    until(lambda: not jobs(), "the end of the jobs")
 
 
 def begun(folder: Path) -> int:
@@ -147,7 +141,7 @@ def test_one_job_cancelled_of_two_is_survived(
     tasks = {str(number): (str(tmp_path), 3.0) for number in range(6)}
     with Workers(describe()) as workers:
         futures = workers.start(nap, tasks)
-        wait_until(lambda: len(jobs("--states=RUNNING")) == 2 and begun(tmp_path) >= 2)
+        until(lambda: len(jobs("--states=RUNNING")) == 2 and begun(tmp_path) >= 2, "the jobs")
         ask("scancel", jobs()[0])
         outcomes = list(workers.outcomes(nap, tasks, futures))
     assert [outcome.value for outcome in outcomes] == ["rested"] * 6
@@ -160,18 +154,11 @@ def test_all_jobs_cancelled_are_asked_for_again_and_the_work_is_finished(
     tasks = {str(number): (str(tmp_path), 2.0) for number in range(6)}
     with Workers(describe()) as workers:
         futures = workers.start(nap, tasks)
-        wait_until(lambda: begun(tmp_path) >= 2)
+        until(lambda: begun(tmp_path) >= 2, "the begin of the work")
         ask("scancel", *jobs())
         outcomes = list(workers.outcomes(nap, tasks, futures))
     assert [outcome.value for outcome in outcomes] == ["rested"] * 6
     assert "CANCELLED); submitting them again, 1 of 3 times" in caplog.text
-
-
-def outlast_the_wall_time_once(folder: str) -> str:
-    """Work longer than the job may, the first time."""
-    if begun(Path(folder)):
-        return "rested"
-    return nap((folder, 300.0))
 
 
 def test_a_job_at_its_wall_time_is_asked_for_again(
@@ -179,11 +166,11 @@ def test_a_job_at_its_wall_time_is_asked_for_again(
 ) -> None:
     tasks = {"a": str(tmp_path)}
     with Workers(describe(jobs=1)) as workers:
-        futures = workers.start(outlast_the_wall_time_once, tasks)
-        wait_until(lambda: begun(tmp_path) == 1)
+        futures = workers.start(outlast_the_job_once, tasks)
+        until(lambda: begun(tmp_path) == 1, "the begin of the work")
         ask("scontrol", "update", f"JobId={jobs()[0]}", "TimeLimit=1")  # a minute, the least that there is
         started = time.monotonic()
-        (outcome,) = workers.outcomes(outlast_the_wall_time_once, tasks, futures)
+        (outcome,) = workers.outcomes(outlast_the_job_once, tasks, futures)
     assert outcome.value == "rested"
     assert time.monotonic() - started < 200
     assert "TIMEOUT (TimeLimit)); submitting them again, 1 of 3 times" in caplog.text
@@ -195,7 +182,7 @@ def test_a_queue_that_starts_nothing_more_ends_the_run_with_its_words(
     tasks = {str(number): (str(tmp_path), 60.0) for number in range(2)}
     with Workers(describe(patience=0.3)) as workers:
         futures = workers.start(nap, tasks)
-        wait_until(lambda: begun(tmp_path) >= 1)
+        until(lambda: begun(tmp_path) >= 1, "the begin of the work")
         ask("scontrol", "update", "PartitionName=main", "State=DOWN")
         ask("scancel", *jobs())
         started = time.monotonic()

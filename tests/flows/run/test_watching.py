@@ -76,7 +76,7 @@ def test_ctrl_c_leaves_the_run_and_says_what_to_type(run_id: UUID, number: int, 
 
     def say(line: str) -> None:
         os.kill(os.getpid(), number)
-        threading.Event().wait(30)
+        threading.Event().wait(300)
         raise AssertionError("the signal did not end it")
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind `&`

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -17,8 +16,10 @@ from data_catalog.config.places import PROJECT
 from data_catalog.products.snapshot import open_snapshot
 from flows.run.deployments import name_entry
 from flows.run.history import last_run
-from flows.run.processes import Service, free_port, start_service, wait_until
+from flows.run.processes import Service, start_service, wait_until
 from flows.run.server import QUIET, healthy
+from tasks.processes import free_port
+from tests.worlds import web
 from tests.worlds.checkouts import end_family
 from tests.worlds.commands import SMALL, environment
 
@@ -31,7 +32,7 @@ SECONDS = 900  # for one command, on a machine that does much else
 @pytest.fixture
 def given(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a user whose own Prefect server is up."""
-    home, port = tmp_path / "home", free_port(0)
+    home, port = tmp_path / "home", free_port()
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     own = environment(**QUIET, PREFECT_HOME=str(home), PREFECT_API_URL=url, STILLROOM_DATA=str(tmp_path / "data"))
@@ -58,7 +59,7 @@ def prefect(given: dict[str, str], *arguments: str, cwd: Path = PROJECT) -> str:
 
 
 def read(given: dict[str, str], path: str, **body: Any) -> Any:
-    return httpx.post(f"{given['PREFECT_API_URL']}/{path}", json=body, trust_env=False).raise_for_status().json()
+    return web.post(f"{given['PREFECT_API_URL']}/{path}", json=body).raise_for_status().json()
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_work_of_other_processes_is_shown_at_its_own_times(prefect_api: None) ->
         found.update({each.name: each for each in runs})
         return len(runs) == 2 and all(each.end_time for each in runs)
 
-    until(ended, "both task runs", seconds=60, poll=0.2)
+    until(ended, "both task runs", poll=0.2)
 
     def after(moment: datetime | None) -> float:
         assert moment is not None

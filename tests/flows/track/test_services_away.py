@@ -26,12 +26,13 @@ from data_catalog.config.settings import Settings
 from data_catalog.workspace import Workspace
 from flows.run import active, server
 from flows.run.lifecycle import tracked
-from flows.run.processes import free_port
 from flows.track.addresses import check_answers, check_prefect, shown, without_password
 from flows.track.mlflow_client import database_uri, sqlite_path
+from tasks.processes import free_port
 from tests.worlds import commands
 
 DEAD = "http://127.0.0.1:9"
+SOON = 60  # seconds at most on a busy machine; the libraries themselves try for minutes
 SECRET = "gehe/im@9?"
 
 
@@ -102,7 +103,7 @@ def test_what_is_no_address_is_one_message(address: str) -> None:
         began = time.monotonic()
         with pytest.raises(UserError, match="PREFECT_API_URL") as caught:
             check(address)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < SOON
         assert "unset PREFECT_API_URL" in str(caught.value)
         assert str(caught.value).isprintable() or "\n" in str(caught.value)
 
@@ -156,7 +157,7 @@ def test_a_silent_server_is_waited_for_only_seconds() -> None:
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="timed out"):
         check_answers("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}", "unset it")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 def test_no_form_of_an_address_shows_its_password() -> None:
@@ -186,7 +187,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         began = time.monotonic()
         with pytest.raises(UserError) as caught, tracked(Workspace(Settings(), tmp_path), "build-dataset"):
             pass
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < SOON
         assert active.left_runs(tmp_path) == []
         assert list((tmp_path / active.FOLDER).glob("*")) == []
         return str(caught.value)
@@ -259,7 +260,7 @@ class Server:
     """MLflow's own server, which a test may kill and start again at the same address."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port(0)
+        self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -314,7 +315,7 @@ def test_mlflow_lost_in_the_middle_stops_no_work_and_is_told_of_the_end_later(
                     tracker.metrics(log.run_id, {"seconds": float(number)})
                 done.append(stage)
         tracker.document({}, "x.json")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < SOON
     assert done == ["edit", "teach"]
     assert caplog.text.count("MLflow is lost; the work goes on") == 1
     said = caplog.text[caplog.text.index("MLflow was lost during the run") :]

@@ -28,7 +28,7 @@ from flows.run.server import healthy, start_mlflow
 from flows.track.mlflow_client import database_uri, sqlite_path
 from flows.track.mlflow_database import artifacts_uri, database_path, is_finished, open_database
 from flows.track.mlflow_runs import Tracker
-from tests.worlds import commands
+from tests.worlds import commands, web
 from tests.worlds.checkouts import end_family, make_checkout
 from tests.worlds.commands import count_tables, kill_when, until
 from tests.worlds.processes import fork, wait, watch_disk
@@ -289,12 +289,7 @@ def test_after_a_move_the_pages_the_models_and_the_commands_work_from_the_new_pl
         run_id = evaluated["mlflow_run_id"]
         pictures = [each.path for each in client.list_artifacts(run_id, "pictures") if each.path.endswith(".png")]
         wait_until(lambda: answers(f"{service.url}/health"), service, seconds=240)
-        got = httpx.get(
-            f"{service.url}/get-artifact",
-            params={"run_uuid": run_id, "path": pictures[0]},
-            trust_env=False,
-            timeout=120,
-        )
+        got = web.get(f"{service.url}/get-artifact", params={"run_uuid": run_id, "path": pictures[0]})
         assert (got.status_code, got.content[:8]) == (200, b"\x89PNG\r\n\x1a\n")
     finally:
         end_family(service.pid)
@@ -340,7 +335,7 @@ def test_the_pages_start_no_workers_for_jobs(first: Path) -> None:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+        return web.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 

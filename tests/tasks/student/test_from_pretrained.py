@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,15 @@ def test_a_folder_below_the_home_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["nope", "~/nope", "./a/b", "a/b/c", "", "org/", "/no/such/folder"])
-def test_what_is_neither_a_folder_nor_a_name_of_the_hub_is_refused_at_once(name: str) -> None:
-    began = time.monotonic()
+def test_what_is_neither_a_folder_nor_a_name_of_the_hub_is_refused_without_the_hub_being_asked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("tasks.student.hub.urlopen", lambda address, **given: asked.append(address))
     with pytest.raises(UserError, match="there is no exported student here") as caught:
         Student.from_pretrained(name)
     assert "ORG/NAME" in str(caught.value) or "stillroom export" in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert asked == []
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -43,11 +45,10 @@ def test_a_hub_that_does_not_answer_is_waited_for_only_seconds(tmp_path: Path, k
     """The hub's address is read when its library is imported."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if kind == "silent" else 9
-        began = time.monotonic()
         script = (
             "import time\nfrom data_catalog.config.errors import UserError\n"
             f"from tasks.student.hub import {download.__name__}\nbegan = time.monotonic()\n"
-            "try: download('org/name')\nexcept UserError as error: print(error, time.monotonic() - began < 20)\n"
+            "try: download('org/name')\nexcept UserError as error: print(error, time.monotonic() - began < 60)\n"
         )
         ended = subprocess.run(
             [sys.executable, "-c", script],
@@ -55,12 +56,12 @@ def test_a_hub_that_does_not_answer_is_waited_for_only_seconds(tmp_path: Path, k
             env=commands.environment(HF_ENDPOINT=f"http://127.0.0.1:{port}", HF_HOME=str(tmp_path)),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=commands.SECONDS,
             check=False,
         )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("the student org/name is not in the cache, and http://127.0.0.1:")
-    assert ended.stdout.strip().endswith("True"), time.monotonic() - began
+    assert ended.stdout.strip().endswith("True"), ended.stdout
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from models.judges.perceptual import Perceptual
 from models.three_d import mae
 from models.three_d.mae import Mae, MaeEncoder
 from tasks.distill import make_student, reads
+from tasks.processes import free_port
 from tasks.training.batches import Batch, BatchMaker, Prompts, triplane_on
 from tasks.training.data import Fields, Sampler, SampleRef, check_stored, read_fields, read_samples
 from tasks.training.loader import Loader, Wanted
-from tasks.training.processes import free_port
 from tests.worlds import taught
 from tests.worlds.tiny import tiny_clip
 
