@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROWS, PICTURES = "per_sample.parquet", "views"
 TEXT, IMAGE = "text", "image"  # kinds of prompt
-OWN = ("reconstruction_psnr", "seconds")  # columns that `evaluate` has not
+OWN = ("reconstruction_psnr", "seconds_per_image")  # columns that `evaluate` has not
 NAMES = ("key", "style", "portrait_id", "method", "kind", "prompt")
 ROW_SCHEMA = pa.schema(
     [
@@ -129,7 +129,10 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
                 continue
             values = judge(judges, views, scene.ask(sample, fields), truth, prompt)
             rows.append(
-                {**own, "truth": truth is not None} | values | reconstruction(edited, portrait) | {"seconds": seconds}
+                {**own, "truth": truth is not None}
+                | values
+                | reconstruction(edited, portrait)
+                | {"seconds_per_image": seconds}
             )
             shown = views.part(slice(len(scene.cameras(sample))))
             write_strip(work.folder / PICTURES / f"{sample.key}-{kind}.png", shown)

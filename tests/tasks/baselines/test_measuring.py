@@ -58,10 +58,13 @@ def test_a_row_for_each_portrait_and_kind_of_prompt_with_the_keys_of_evaluate(wo
     for row in rows:
         assert {*MEASURES, *TRUE_MEASURES} <= set(row)
         assert row["method"] == "live3d-styleclip"
-        assert row["seconds"] > 0
+        assert row["seconds_per_image"] > 0
         assert row["reconstruction_psnr"] > 15
         assert all(np.isfinite(row[name]) for name in ("id", "clip", "three_d", "lpips", "psnr_novel", "depth_error"))
         assert (here.folder / PICTURES / f"{row['key']}-{row['kind']}.png").is_file()
+    # A stage's own `seconds` are those of its run.
+    assert summary.metrics["seconds_per_image"] == pytest.approx(np.mean([row["seconds_per_image"] for row in rows]))
+    assert "seconds" not in summary.metrics
     assert summary.metrics["id"] == pytest.approx(np.mean([row["id"] for row in rows]))
 
 
@@ -122,7 +125,7 @@ def test_seconds_run_from_the_portrait_to_one_view_and_a_single_pass_is_warm(wor
     here = fresh(work, tmp_path / "made")
     run_method(here, method, edit)
     assert len(calls) == 5
-    seconds = [row["seconds"] for row in pq.read_table(here.folder / ROWS).to_pylist()]
+    seconds = [row["seconds_per_image"] for row in pq.read_table(here.folder / ROWS).to_pylist()]
     assert 0.2 < min(seconds) <= max(seconds) < 1.0
 
 
@@ -196,7 +199,13 @@ def rows_of(method: Method, values: list[float], kind: str = TEXT) -> list[dict[
     measures = dict.fromkeys((*MEASURES, *TRUE_MEASURES, "reconstruction_psnr"))
     return [
         {"key": f"k{i}", "style": "clown", "portrait_id": f"p{i}", "method": method.name, "kind": kind, "prompt": ""}
-        | {**measures, "id": value, "clip": value, "three_d": value, "seconds": 10.0 * (1 + METHODS.index(method))}
+        | {
+            **measures,
+            "id": value,
+            "clip": value,
+            "three_d": value,
+            "seconds_per_image": 10.0 * (1 + METHODS.index(method)),
+        }
         for i, value in enumerate(values)
     ]
 
@@ -216,6 +225,13 @@ def test_the_order_is_judged_edit_by_edit_and_a_steered_method_is_not_judged_by_
     assert [row["steered"] for row in document["table"]] == [True, False, False]
     assert [row["rejected"] for row in document["table"]] == [2, 0, 0]
     assert document["table"][2]["id"] == pytest.approx(0.6)
+
+
+def test_a_single_portrait_has_no_interval_and_decides_nothing_but_the_seconds() -> None:
+    rows = rows_of(METHODS[4], [0.5]) + rows_of(METHODS[3], [0.4])
+    document = make_table(rows, {}, SETTINGS)
+    assert document["intervals"] == {METHODS[3].title: {}, OURS: {}}
+    assert [each["verdict"] for each in document["order"]] == ["undecided"] * 3 + ["opposite"]
 
 
 def test_a_method_without_one_edit_keeps_its_row_and_is_not_judged(tmp_path: Path) -> None:

@@ -119,6 +119,22 @@ def test_every_method_edits_by_words_and_by_a_picture_and_leaves_the_shared_netw
         assert float((seen.image[:1] - plain).abs().mean()) > 1e-3  # something was edited
 
 
+@pytest.mark.parametrize("name", ["pti", "spi"])
+def test_the_order_of_prompts_changes_no_byte(
+    name: str, networks: Networks, portrait: Portrait, zombie: Prompt
+) -> None:
+    own = BaselinesSettings(
+        invert_steps=2, spi_invert_steps=2, pti_steps=2, spi_steps=3, styleclip_steps=3, nada_steps=3
+    )
+    settings, again = Settings(baselines=own), replace(portrait, _known={})
+    words, picture = (EDITS[name](networks, portrait, prompt, settings) for prompt in (TEXT, zombie))
+    picture_first, words_last = (EDITS[name](networks, again, prompt, settings) for prompt in (zombie, TEXT))
+    for one, other in ((words, words_last), (picture, picture_first)):
+        assert torch.equal(one.triplane, other.triplane)
+        assert torch.equal(*(each.model.render(each.triplane, portrait.label).image for each in (one, other)))
+    assert not torch.equal(words.triplane, picture.triplane)
+
+
 @pytest.mark.parametrize("kind", ["text", "picture"])
 def test_a_student_with_encoders_of_its_own_reads_the_prompt_by_them(
     kind: str, networks: Networks, portrait: Portrait, zombie: Prompt
