@@ -312,7 +312,7 @@ class EvaluateSettings(Section):
 
 
 class BaselinesSettings(Section):
-    """The other systems of Table 1. The paper profile has their published numbers (docs/lab/table1.md)."""
+    """The other systems of Table 1. The paper profile has their published numbers, with the source of each."""
 
     portraits: int = Field(4, ge=1)  # test portraits, each in every style
     # PTI and SPI: steps and learning rate of the latent, then of the generator.

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import BASELINE, Need, Partition, Stage, Summary, Work
+from models.judges.captioner import Retrieval
+from models.three_d.inference import for_use
+from models.zoo import zoo
+from tasks.baselines.protocol import Diverged, Edit, Edited, Networks, Portrait, Prompt
 from tasks.evaluate import choose_references, training_poses
-from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Asked, Truth, Views, look, measure, summarise
+from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Judges, look, measure, summarise
+from tasks.evaluation.scene import Scene, portrait_camera
+from tasks.evaluation.stopwatch import device_clock
 from tasks.language.paraphrase import captions
+from tasks.pictures.sheets import write_png
 from tasks.progress import Pace, report
-from tasks.training.data import Fields, SampleRef, check_no_leakage, group_samples, read_fields, read_samples
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tasks.baselines.protocol import Edit, Edited, Networks, Portrait, Prompt
-    from tasks.evaluation.metrics import Judges
-    from tasks.evaluation.scene import Scene
+from tasks.training.data import SampleRef, check_no_leakage, group_samples, read_fields, read_samples
+from tasks.training.student_files import load_student
 
 ROWS, PICTURES = "per_sample.parquet", "views"
 TEXT, IMAGE = "text", "image"  # kinds of prompt
@@ -100,8 +101,6 @@ def declare(method: Method, run: Callable[[Work], Summary]) -> Stage:
 
 def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     """Edit and measure the portraits of the partition's style; write a row and a strip of views for each edit."""
-    from tasks.baselines.protocol import Diverged
-
     samples = read_samples(work.input("dataset").folder, work.root)
     check_no_leakage(samples)
     tested, references = choose_edits(work, samples)
@@ -110,9 +109,10 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     rows: list[Row] = []
     rejected: Counter[str] = Counter()
     pace = Pace()
-    for place, sample in enumerate(tested):
+    for done, sample in enumerate(tested, start=1):
         fields = read_fields(sample)
-        portrait = portrait_of(sample, fields, work.settings)
+        seed = derive("baselines", work.settings.baselines.seed, sample.portrait_id) % 2**31
+        portrait = Portrait(fields.portrait, portrait_camera(sample), work.settings.run.device, seed)
         truth = scene.find_truths([sample]).get(sample.key)
         for kind, prompt in prompts_of(sample, references).items():
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method.name}
@@ -127,16 +127,13 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
             except Diverged as error:
                 rejected[str(error)] += 1
                 continue
-            values = judge(judges, views, scene.ask(sample, fields), truth, prompt)
-            rows.append(
-                {**own, "truth": truth is not None}
-                | values
-                | reconstruction(edited, portrait)
-                | {"seconds_per_image": seconds}
-            )
-            shown = views.part(slice(len(scene.cameras(sample))))
-            write_strip(work.folder / PICTURES / f"{sample.key}-{kind}.png", shown)
-        done = place + 1
+            values = measure(judges, views, scene.ask(sample, fields), truth, prompt.picture)
+            if kind == IMAGE:
+                values["clip"] = values["clip_image"]  # the paper's CLIP_r is to the prompt as it was given
+            values |= {"reconstruction_psnr": reconstruction(edited, portrait), "seconds_per_image": seconds}
+            rows.append({**own, "truth": truth is not None, **values})
+            shown = views.pictures[: len(scene.cameras(sample))]
+            write_png(work.folder / PICTURES / f"{sample.key}-{kind}.png", np.concatenate(list(shown), axis=1))
         log.info("%s %s: portrait %s", method.title, work.partition.style, pace.told(done, len(tested)))
         report(done, len(tested))
     pq.write_table(pa.Table.from_pylist(rows, ROW_SCHEMA), work.folder / ROWS)
@@ -146,14 +143,6 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
 
 def load(work: Work, method: Method, samples: Sequence[SampleRef]) -> tuple[Scene, Judges, Networks]:
     """Load the networks of the measures and of a method, and set the scene."""
-    from models.judges.captioner import Retrieval
-    from models.three_d.inference import for_use
-    from models.zoo import zoo
-    from tasks.baselines.protocol import Networks
-    from tasks.evaluation.metrics import Judges
-    from tasks.evaluation.scene import Scene
-    from tasks.training.student_files import load_student
-
     settings = work.settings
     world, device = settings.world, settings.run.device
     found = {name: zoo.load(name, world, device) for name in method.networks(world)}
@@ -190,19 +179,8 @@ def choose_edits(work: Work, samples: Sequence[SampleRef]) -> tuple[list[SampleR
     return [one_each[name] for name in sorted(one_each)], choose_references(samples)
 
 
-def portrait_of(sample: SampleRef, fields: Fields, settings: Settings) -> Portrait:
-    """The portrait with its camera, the true one where it is known, as the measures use it."""
-    from tasks.baselines.protocol import Portrait
-    from tasks.evaluation.scene import portrait_camera
-
-    seed = derive("baselines", settings.baselines.seed, sample.portrait_id) % 2**31
-    return Portrait(fields.portrait, portrait_camera(sample), settings.run.device, seed)
-
-
 def prompts_of(sample: SampleRef, references: dict[str, SampleRef]) -> dict[str, Prompt]:
     """The prompts of a sample by kind: its words, and another portrait's pseudo-label where there is one."""
-    from tasks.baselines.protocol import Prompt
-
     wishes = {TEXT: Prompt(text=sample.prompt)}
     if sample.key in references:
         picture = read_fields(references[sample.key], ["pseudo_label.png"]).pseudo_label
@@ -217,10 +195,6 @@ def timed(
 
     Work that an earlier prompt of the portrait did counts again.
     """
-    import torch
-
-    from tasks.evaluation.stopwatch import device_clock
-
     clock, spared = device_clock(portrait.device), portrait.spared
     started = clock()
     edited = edit(networks, portrait, prompt, settings)
@@ -229,19 +203,13 @@ def timed(
     return edited, clock() - started + portrait.spared - spared
 
 
-def judge(judges: Judges, views: Views, asked: Asked, truth: Truth | None, prompt: Prompt) -> dict[str, float | None]:
-    """The measures of `evaluate`; `clip` is the paper's CLIP_r: to the prompt as it was given, words or picture."""
-    values = measure(judges, views, asked, truth, prompt.picture)
-    return values if prompt.picture is None else values | {"clip": values["clip_image"]}
-
-
-def reconstruction(edited: Edited, portrait: Portrait) -> dict[str, float | None]:
+def reconstruction(edited: Edited, portrait: Portrait) -> float | None:
     """PSNR in dB of the method's own unedited head at the portrait's camera."""
     if edited.unedited is None:
-        return {"reconstruction_psnr": None}
+        return None
     seen = look(edited.unedited.model, edited.unedited.triplane, portrait.label).pictures[0]
     error = np.mean(((seen.astype(np.float64) - portrait.picture) / 255) ** 2)
-    return {"reconstruction_psnr": float(-10 * np.log10(max(float(error), 1e-10)))}
+    return float(-10 * np.log10(max(float(error), 1e-10)))
 
 
 def means_of(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -251,13 +219,6 @@ def means_of(rows: Sequence[Row]) -> dict[str, float | None]:
         values = [row[name] for row in rows if row[name] is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
-
-
-def write_strip(path: Path, views: Views) -> None:
-    """Write the views side by side; the first is the portrait's."""
-    from tasks.pictures.sheets import write_png
-
-    write_png(path, np.concatenate(list(views.pictures), axis=1))
 
 
 def editor_steps(settings: Settings) -> int:
