@@ -84,9 +84,7 @@ def invert(
 
     def loss(step: int) -> Tensor:
         searching = NOISE * deviation * max(0.0, 1.0 - step / steps / NOISE_UNTIL) ** 2
-        moved = (
-            latent if searching == 0.0 else latent + searching * torch.randn(latent.shape, generator=draw).to(latent)
-        )
+        moved = latent + searching * torch.randn(latent.shape, generator=draw).to(latent)
         ws = moved.expand(-1, generator.config.styles, -1)
         triplane = generator.planes(ws)
         value = distance(lpips, own.lpips_weight, generator.render(triplane, ws, label).image, image)
@@ -162,26 +160,18 @@ def pseudo_camera(label: Tensor, step: int, seed: int) -> Tensor:
     return orbit_label(yaw + turn * NEAR_YAW, pitch + nod * NEAR_PITCH).to(label)
 
 
-def invert_and_tune(networks: Networks, portrait: Portrait, own: BaselinesSettings) -> Inverted:
-    """PTI of a portrait, once for all its prompts."""
+def invert_and_tune(
+    networks: Networks, portrait: Portrait, own: BaselinesSettings, symmetric: bool = False
+) -> Inverted:
+    """PTI of a portrait, or SPI, once for all its prompts."""
 
     def make() -> Inverted:
         assert networks.inverter is not None
-        pivot = invert(networks.inverter, networks.lpips, portrait, own, own.invert_steps)
-        return tune(networks.lpips, portrait, own, pivot)
+        steps = own.spi_invert_steps if symmetric else own.invert_steps
+        pivot = invert(networks.inverter, networks.lpips, portrait, own, steps, mirrored=symmetric)
+        return (tune_symmetric if symmetric else tune)(networks.lpips, portrait, own, pivot)
 
-    return portrait.once("pti", make)
-
-
-def invert_symmetric(networks: Networks, portrait: Portrait, own: BaselinesSettings) -> Inverted:
-    """SPI of a portrait, once for all its prompts."""
-
-    def make() -> Inverted:
-        assert networks.inverter is not None
-        pivot = invert(networks.inverter, networks.lpips, portrait, own, own.spi_invert_steps, mirrored=True)
-        return tune_symmetric(networks.lpips, portrait, own, pivot)
-
-    return portrait.once("spi", make)
+    return portrait.once("spi" if symmetric else "pti", make)
 
 
 def distance(lpips: Perceptual, weight: float, seen: Tensor, wanted: Tensor) -> Tensor:

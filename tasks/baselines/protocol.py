@@ -61,7 +61,7 @@ class Prompt:
 
     def __post_init__(self) -> None:
         picture = self.picture
-        is_picture = isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.dtype == np.uint8
+        is_picture = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
         is_text = isinstance(self.text, str) and bool(self.text.strip())
         if is_text == is_picture or (self.text is not None) == (picture is not None):
             raise UserError(

@@ -15,7 +15,7 @@ from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
 from models.camera import orbit_label
 from models.three_d.eg3d import Generator
-from tasks.baselines.inversion import Inverted, invert_symmetric
+from tasks.baselines.inversion import Inverted, invert_and_tune
 from tasks.baselines.measuring import Method, declare, run_method
 from tasks.baselines.protocol import Edited, Networks, Portrait, Prompt, optimise, step_draw
 from tasks.baselines.styleclip import SIDE_YAW, look_features, side_camera
@@ -50,7 +50,7 @@ STAGE = declare(METHOD, run)
 def edit(networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings) -> Edited:
     """Edit by text or picture: the change of each view points where the prompt lies from its source."""
     own = settings.baselines
-    found = invert_symmetric(networks, portrait, own)
+    found = invert_and_tune(networks, portrait, own, symmetric=True)
     plain, moved = found.generator, copy.deepcopy(found.generator)
     before = found.edited()
     wanted = direction(networks, found, portrait, prompt)

@@ -269,9 +269,12 @@ def test_the_inversion_is_done_once_for_all_prompts_and_counts_each_time(
     assert portrait.once("a", slow) == portrait.once("a", slow) == "made"
     assert len(calls) == 1
     assert portrait.spared > 0
-    assert inversion.invert_and_tune(networks, portrait, SETTINGS.baselines) is inversion.invert_and_tune(
-        networks, portrait, SETTINGS.baselines
+    first, again, other = (
+        inversion.invert_and_tune(networks, portrait, SETTINGS.baselines, symmetric)
+        for symmetric in (False, False, True)
     )
+    assert first is again
+    assert first is not other
 
 
 def test_the_mirrored_view_weighs_nothing_from_the_front_and_near_a_half_from_the_side(portrait: Portrait) -> None:
@@ -363,7 +366,9 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"text": "  "}, {"text": 3}, {"picture": "zombie.png"}, {"picture": np.zeros((4, 4), np.uint8)}]
+    "given",
+    [{}, {"text": "  "}, {"text": 3}, {"picture": "zombie.png"}, {"picture": np.zeros((4, 4), np.uint8)},
+     {"picture": np.zeros((4, 4, 4), np.uint8)}, {"picture": np.zeros((4, 4, 3))}],
 )  # fmt: skip
 def test_a_prompt_is_text_or_picture(given: dict[str, object]) -> None:
     with pytest.raises(UserError, match="neither text nor picture"):
