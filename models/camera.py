@@ -98,11 +98,20 @@ def project(points: Tensor, label: Tensor) -> Tensor:
     return image[..., :2] / image[..., 2:]
 
 
+def orbit_angles(label: Tensor) -> tuple[Tensor, Tensor]:
+    """label (B, 25).  Returns yaw and pitch (B,) in radians of the camera's position."""
+    x, y, z = split_label(label)[0][:, :3, 3].unbind(1)
+    return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
+
+
 def mirror_label(label: Tensor) -> Tensor:
-    """The label of the mirrored image; label and result (B, 25)."""
+    """The label of the mirrored image, whose principal point lies on the other side; label and result (B, 25)."""
     sign = torch.ones(LABEL_SIZE, dtype=label.dtype, device=label.device)
     sign[[1, 2, 3, 4, 8]] = -1.0
-    return label * sign
+    mirrored = label * sign
+    mirrored[:, 17] = 0.0 - mirrored[:, 17]  # skew; never -0.0, which has other bytes
+    mirrored[:, 18] = 1.0 - mirrored[:, 18]
+    return mirrored
 
 
 def _as_vector(angle: Angle) -> Tensor:

@@ -107,7 +107,7 @@ def chosen_settings(settings: Settings) -> dict[str, Any]:
 
 STAGE = Stage(
     name="distill",
-    version=2,
+    version=3,
     needs=(Need("dataset"),),
     reads=reads,
     models=lambda settings: ("teacher", "clip", "mae", "lpips"),

@@ -312,7 +312,7 @@ class EvaluateSettings(Section):
 
 
 class BaselinesSettings(Section):
-    """The other systems of Table 1. The paper profile has their published numbers (docs/lab/table1.md)."""
+    """The other systems of Table 1. The paper profile has their published numbers, with the source of each."""
 
     portraits: int = Field(4, ge=1)  # test portraits, each in every style
     # PTI and SPI: steps and learning rate of the latent, then of the generator.
@@ -322,6 +322,9 @@ class BaselinesSettings(Section):
     pti_steps: int = Field(80, ge=0)
     spi_steps: int = Field(60, ge=0)
     tune_rate: float = Field(1e-3, gt=0.0)
+    # LPIPS at which their tuning ends early.
+    pti_enough: float = Field(0.0, ge=0.0)
+    spi_enough: float = Field(0.0, ge=0.0)
     # Weight of LPIPS beside L2 in both. The embedded LPIPS is some thirty times as large as the published one.
     lpips_weight: float = Field(0.03, ge=0.0)
     # StyleCLIP: steps, learning rates of a latent and of a triplane, weights of the leash and of the identity.
@@ -332,7 +335,7 @@ class BaselinesSettings(Section):
     styleclip_identity: float = Field(5e-3, ge=0.0)
     # StyleGAN-NADA: steps and learning rate of the synthesis; heads of a step: the portrait's, and others drawn.
     nada_steps: int = Field(40, ge=0)
-    nada_rate: float = Field(2e-3, gt=0.0)
+    nada_rate: float = Field(5e-3, gt=0.0)  # as its `lr`, of which its optimiser takes 4/5
     nada_batch: int = Field(3, ge=1)
     seed: int = Field(0, ge=0)
 

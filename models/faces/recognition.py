@@ -50,7 +50,8 @@ class Recogniser:
         images: (B, H, W, 3) uint8.  points: (B, 5, 2) in [0, 1], x right, y down.
         """
         device = next(self.network.parameters()).device
-        return self.network(torch.cat([self.cut(*pair) for pair in zip(images, points, strict=True)]).to(device))
+        faces = [self.cut(signed(image[None]), face) for image, face in zip(images, points, strict=True)]
+        return self.network(torch.cat(faces).to(device))
 
     def embed_seen(self, images: np.ndarray, cameras: ArrayLike) -> Tensor:
         """Return the vectors (B, D) of faces (B, H, W, 3) uint8 whose cameras (B, 25) are known."""
@@ -69,16 +70,16 @@ class Recogniser:
         found, confidence = self.detector.detect(images)
         return np.where((confidence >= SURE)[:, None, None], found.astype(np.float64), expected)
 
-    def cut(self, image: np.ndarray, points: Array) -> Tensor:
-        """Cut the face out of a picture (H, W, 3) uint8, as the network reads it: (1, 3, h, w) in [-1, 1].
+    def cut(self, picture: Tensor, points: Array) -> Tensor:
+        """Cut the face out of a picture (1, 3, H, W) in [-1, 1], as the network reads it. Gradients go through.
 
-        points: (5, 2) in [0, 1] of the picture.
+        points: (5, 2) in [0, 1] of the picture.  Returns (1, 3, h, w).
         """
-        height, width = image.shape[:2]
+        height, width = picture.shape[-2:]
         places = points * [width, height]
         if isinstance(self.network, ArcFace):
-            return cut_face(image, similarity(places, ARCFACE_TEMPLATE / FACE_PX), FACE_PX)
-        return cut_face(image, crop_transform(places, framing(self.world)), INPUT_PX)
+            return cut_face(picture, similarity(places, ARCFACE_TEMPLATE / FACE_PX), FACE_PX)
+        return cut_face(picture, crop_transform(places, framing(self.world)), INPUT_PX)
 
 
 def similarity(points: Array, template: Array) -> Array:
@@ -93,16 +94,15 @@ def similarity(points: Array, template: Array) -> Array:
     return np.array([[cosine, -sine, right], [sine, cosine, down]])
 
 
-def cut_face(image: np.ndarray, crop: Array, size: int) -> Tensor:
-    """Cut a crop (1, 3, size, size) in [-1, 1], antialiased; past the picture's rim the rim repeats.
+def cut_face(picture: Tensor, crop: Array, size: int) -> Tensor:
+    """Cut a crop (1, 3, size, size), antialiased; past the picture's rim the rim repeats.
 
-    image: (H, W, 3) uint8.  crop: (2, 3) px of the picture -> [0, 1].
+    picture: (1, 3, H, W).  crop: (2, 3) px of the picture -> [0, 1].
     """
-    height, width = image.shape[:2]
+    height, width = picture.shape[-2:]
     whole = np.array([[0.0, 0.0], [width, 0.0], [0.0, height], [width, height]])
     if np.abs(apply_affine(crop, whole) - whole / [width, height]).max() * size <= SAME_PX:
-        picture = signed(image[None])  # sampling it once more would only blur it
-        if picture.shape[-2:] == (size, size):
+        if picture.shape[-2:] == (size, size):  # sampling it once more would only blur it
             return picture
         return interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
     inverse = invert_affine(crop)
@@ -111,6 +111,6 @@ def cut_face(image: np.ndarray, crop: Array, size: int) -> Tensor:
     fine = size * max(1, int(np.ceil(step_px - 0.01)))
     centres = (np.stack(np.meshgrid(np.arange(fine), np.arange(fine)), axis=-1) + 0.5) / fine
     places = 2 * apply_affine(inverse, centres) / [width, height] - 1
-    grid = torch.from_numpy(places[None]).float()
-    sampled = grid_sample(signed(image[None]), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = torch.from_numpy(places[None]).to(picture)
+    sampled = grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return avg_pool2d(sampled, fine // size)

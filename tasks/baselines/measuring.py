@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from data_catalog.config.styles import list_styles, read_style, style_path
 from data_catalog.samples.seeds import derive
 from data_catalog.store.stage import BASELINE, Need, Partition, Stage, Summary, Work
+from models.judges.captioner import Retrieval
+from models.three_d.inference import for_use
+from models.zoo import zoo
+from tasks.baselines.protocol import Diverged, Edit, Edited, Networks, Portrait, Prompt
 from tasks.evaluate import choose_references, training_poses
-from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Asked, Truth, Views, look, measure, summarise
+from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES, Judges, look, measure, summarise
+from tasks.evaluation.scene import Scene, portrait_camera
+from tasks.evaluation.stopwatch import device_clock
 from tasks.language.paraphrase import captions
+from tasks.pictures.sheets import write_png
 from tasks.progress import Pace, report
-from tasks.training.data import Fields, SampleRef, group_samples, read_fields, read_samples
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tasks.baselines.protocol import Edit, Edited, Networks, Portrait, Prompt
-    from tasks.evaluation.metrics import Judges
-    from tasks.evaluation.scene import Scene
+from tasks.training.data import SampleRef, check_no_leakage, group_samples, read_fields, read_samples
+from tasks.training.student_files import load_student
 
 ROWS, PICTURES = "per_sample.parquet", "views"
 TEXT, IMAGE = "text", "image"  # kinds of prompt
-OWN = ("reconstruction_psnr", "seconds")  # columns that `evaluate` has not
+OWN = ("reconstruction_psnr", "seconds_per_image")  # columns that `evaluate` has not
 NAMES = ("key", "style", "portrait_id", "method", "kind", "prompt")
 ROW_SCHEMA = pa.schema(
     [
@@ -57,7 +57,7 @@ class Method:
     """Method of the table.
 
     steered: it optimises CLIP itself, so that CLIP_r does not judge it.  needs: networks beside those of the measures.
-    reads: the settings of `baselines` that it depends on.
+    reads: beginnings of the settings of `baselines` that it depends on.
     """
 
     name: str
@@ -75,8 +75,8 @@ def declare(method: Method, run: Callable[[Work], Summary]) -> Stage:
     """The stage of a method: `baseline/<method>/<style>`. Only the student's needs the student."""
 
     def reads(settings: Settings, partition: Partition) -> dict[str, Any]:
-        keys = {"portraits", "seed", *method.reads}
-        own: dict[str, Any] = {"baselines": settings.baselines.model_dump(mode="json", include=keys)}
+        every, read = settings.baselines.model_dump(mode="json"), ("portraits", "seed", *method.reads)
+        own: dict[str, Any] = {"baselines": {key: value for key, value in every.items() if key.startswith(read)}}
         own["views"] = settings.evaluate.model_dump(mode="json", include={*VIEWS})
         if "editor" in method.needs:
             own["edit"] = settings.edit.model_dump(
@@ -89,7 +89,7 @@ def declare(method: Method, run: Callable[[Work], Summary]) -> Stage:
 
     return Stage(
         name=f"{BASELINE}/{method.name}",
-        version=1,
+        version=2,
         split_by=("style",),
         needs=(Need("dataset"), *([Need("distill")] if method.name == "ours" else [])),
         reads=reads,
@@ -101,22 +101,25 @@ def declare(method: Method, run: Callable[[Work], Summary]) -> Stage:
 
 def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     """Edit and measure the portraits of the partition's style; write a row and a strip of views for each edit."""
-    from tasks.baselines.protocol import Diverged
-
-    scene, judges, networks = load(work, method)
-    tested, references = choose_edits(work)
+    samples = read_samples(work.input("dataset").folder, work.root)
+    check_no_leakage(samples)
+    tested, references = choose_edits(work, samples)
+    scene, judges, networks = load(work, method, samples)
     (work.folder / PICTURES).mkdir()
     rows: list[Row] = []
     rejected: Counter[str] = Counter()
     pace = Pace()
-    for place, sample in enumerate(tested):
+    for done, sample in enumerate(tested, start=1):
         fields = read_fields(sample)
-        portrait = portrait_of(sample, fields, work.settings)
+        seed = derive("baselines", work.settings.baselines.seed, sample.portrait_id) % 2**31
+        portrait = Portrait(fields.portrait, portrait_camera(sample), work.settings.run.device, seed)
         truth = scene.find_truths([sample]).get(sample.key)
         for kind, prompt in prompts_of(sample, references).items():
             own = {"key": sample.key, "style": sample.style, "portrait_id": sample.portrait_id, "method": method.name}
             own |= {"kind": kind, "prompt": sample.prompt}
             try:
+                if not (method.steered or rows):  # nothing of an optimisation's time, but most of a single pass's
+                    edit(networks, portrait, prompt, work.settings)
                 edited, seconds = timed(edit, networks, portrait, prompt, work.settings)
                 views = look(edited.model, edited.triplane, scene.all_cameras(sample))
                 if not np.isfinite(views.depth).all():
@@ -124,13 +127,13 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
             except Diverged as error:
                 rejected[str(error)] += 1
                 continue
-            values = judge(judges, views, scene.ask(sample, fields), truth, prompt)
-            rows.append(
-                {**own, "truth": truth is not None} | values | reconstruction(edited, portrait) | {"seconds": seconds}
-            )
-            shown = views.part(slice(len(scene.cameras(sample))))
-            write_strip(work.folder / PICTURES / f"{sample.key}-{kind}.png", shown)
-        done = place + 1
+            values = measure(judges, views, scene.ask(sample, fields), truth, prompt.picture)
+            if kind == IMAGE:
+                values["clip"] = values["clip_image"]  # the paper's CLIP_r is to the prompt as it was given
+            values |= {"reconstruction_psnr": reconstruction(edited, portrait), "seconds_per_image": seconds}
+            rows.append({**own, "truth": truth is not None, **values})
+            shown = views.pictures[: len(scene.cameras(sample))]
+            write_png(work.folder / PICTURES / f"{sample.key}-{kind}.png", np.concatenate(list(shown), axis=1))
         log.info("%s %s: portrait %s", method.title, work.partition.style, pace.told(done, len(tested)))
         report(done, len(tested))
     pq.write_table(pa.Table.from_pylist(rows, ROW_SCHEMA), work.folder / ROWS)
@@ -138,16 +141,8 @@ def run_method(work: Work, method: Method, edit: Edit) -> Summary:
     return Summary(samples=len(rows), rejected=dict(rejected), metrics=means)
 
 
-def load(work: Work, method: Method) -> tuple[Scene, Judges, Networks]:
+def load(work: Work, method: Method, samples: Sequence[SampleRef]) -> tuple[Scene, Judges, Networks]:
     """Load the networks of the measures and of a method, and set the scene."""
-    from models.judges.captioner import Retrieval
-    from models.three_d.inference import for_use
-    from models.zoo import zoo
-    from tasks.baselines.protocol import Networks
-    from tasks.evaluation.metrics import Judges
-    from tasks.evaluation.scene import Scene
-    from tasks.training.student_files import load_student
-
     settings = work.settings
     world, device = settings.world, settings.run.device
     found = {name: zoo.load(name, world, device) for name in method.networks(world)}
@@ -158,21 +153,19 @@ def load(work: Work, method: Method) -> tuple[Scene, Judges, Networks]:
         captioner = Retrieval(found["clip"], style_captions(settings))
     student = for_use(load_student(work.input("distill").folder, device)) if method.name == "ours" else None
     editor, mae = found.get("editor"), found.get("mae")
+    judges = Judges(zoo.load_recogniser(world, device), found["clip"], found["lpips"])
     networks = Networks(
-        teacher=found["teacher"], clip=found["clip"], identity=found["identity"], lpips=found["lpips"], editor=editor,
+        teacher=found["teacher"], clip=found["clip"], identity=judges.identity, lpips=found["lpips"], editor=editor,
         mae=mae, student=student, inverter=found.get("generator"), captioner=captioner,
     )  # fmt: skip
-    judges = Judges(zoo.load_recogniser(world, device), found["clip"], found["lpips"])
-    poses = training_poses(read_samples(work.input("dataset").folder, work.root))
-    return Scene(settings, poses, found["teacher"].config.renderer.resolution), judges, networks
+    return Scene(settings, training_poses(samples), found["teacher"].config.renderer.resolution), judges, networks
 
 
-def choose_edits(work: Work) -> tuple[list[SampleRef], dict[str, SampleRef]]:
+def choose_edits(work: Work, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], dict[str, SampleRef]]:
     """Choose the style's samples of the first test portraits, and the image prompt of each, by key.
 
     The portraits are the first by their ids of all that the test split has, so that each style has the same ones.
     """
-    samples = read_samples(work.input("dataset").folder, work.root)
     by_portrait = group_samples([sample for sample in samples if sample.split == "test"], "portrait_id")
     chosen = sorted(by_portrait)[: work.settings.baselines.portraits]
     mine = [each for name in chosen for each in by_portrait[name] if each.style == work.partition.style]
@@ -186,19 +179,8 @@ def choose_edits(work: Work) -> tuple[list[SampleRef], dict[str, SampleRef]]:
     return [one_each[name] for name in sorted(one_each)], choose_references(samples)
 
 
-def portrait_of(sample: SampleRef, fields: Fields, settings: Settings) -> Portrait:
-    """The portrait with its camera, the true one where it is known, as the measures use it."""
-    from tasks.baselines.protocol import Portrait
-    from tasks.evaluation.scene import portrait_camera
-
-    seed = derive("baselines", settings.baselines.seed, sample.portrait_id) % 2**31
-    return Portrait(fields.portrait, portrait_camera(sample), settings.run.device, seed)
-
-
 def prompts_of(sample: SampleRef, references: dict[str, SampleRef]) -> dict[str, Prompt]:
     """The prompts of a sample by kind: its words, and another portrait's pseudo-label where there is one."""
-    from tasks.baselines.protocol import Prompt
-
     wishes = {TEXT: Prompt(text=sample.prompt)}
     if sample.key in references:
         picture = read_fields(references[sample.key], ["pseudo_label.png"]).pseudo_label
@@ -209,25 +191,25 @@ def prompts_of(sample: SampleRef, references: dict[str, SampleRef]) -> dict[str,
 def timed(
     edit: Edit, networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings
 ) -> tuple[Edited, float]:
-    """Edit; returns the result and its seconds. Work that an earlier prompt of the portrait did counts again."""
-    spared, started = portrait.spared, time.perf_counter()
+    """Edit; returns the result and the seconds from the portrait to one view of it, as `evaluate` takes them.
+
+    Work that an earlier prompt of the portrait did counts again.
+    """
+    clock, spared = device_clock(portrait.device), portrait.spared
+    started = clock()
     edited = edit(networks, portrait, prompt, settings)
-    return edited, time.perf_counter() - started + portrait.spared - spared
+    with torch.no_grad():
+        edited.model.render(edited.triplane, portrait.label)
+    return edited, clock() - started + portrait.spared - spared
 
 
-def judge(judges: Judges, views: Views, asked: Asked, truth: Truth | None, prompt: Prompt) -> dict[str, float | None]:
-    """The measures of `evaluate`; `clip` is the paper's CLIP_r: to the prompt as it was given, words or picture."""
-    values = measure(judges, views, asked, truth, prompt.picture)
-    return values if prompt.picture is None else values | {"clip": values["clip_image"]}
-
-
-def reconstruction(edited: Edited, portrait: Portrait) -> dict[str, float | None]:
+def reconstruction(edited: Edited, portrait: Portrait) -> float | None:
     """PSNR in dB of the method's own unedited head at the portrait's camera."""
     if edited.unedited is None:
-        return {"reconstruction_psnr": None}
+        return None
     seen = look(edited.unedited.model, edited.unedited.triplane, portrait.label).pictures[0]
     error = np.mean(((seen.astype(np.float64) - portrait.picture) / 255) ** 2)
-    return {"reconstruction_psnr": float(-10 * np.log10(max(float(error), 1e-10)))}
+    return float(-10 * np.log10(max(float(error), 1e-10)))
 
 
 def means_of(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -237,13 +219,6 @@ def means_of(rows: Sequence[Row]) -> dict[str, float | None]:
         values = [row[name] for row in rows if row[name] is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
-
-
-def write_strip(path: Path, views: Views) -> None:
-    """Write the views side by side; the first is the portrait's."""
-    from tasks.pictures.sheets import write_png
-
-    write_png(path, np.concatenate(list(views.pictures), axis=1))
 
 
 def editor_steps(settings: Settings) -> int:

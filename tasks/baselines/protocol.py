@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,12 +13,13 @@ from torch import Tensor
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import Settings
 from models.pixels import signed
+from tasks.evaluation.stopwatch import device_clock
 
 if TYPE_CHECKING:
     from models.editing.editor import Editor
+    from models.faces.recognition import Recogniser
     from models.judges.captioner import Captioner
     from models.judges.clip import Clip
-    from models.judges.identity import IdentityNet
     from models.judges.perceptual import Perceptual
     from models.three_d.eg3d import Inverter
     from models.three_d.live3d import Live3D, Render
@@ -61,7 +61,7 @@ class Prompt:
 
     def __post_init__(self) -> None:
         picture = self.picture
-        is_picture = isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.dtype == np.uint8
+        is_picture = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
         is_text = isinstance(self.text, str) and bool(self.text.strip())
         if is_text == is_picture or (self.text is not None) == (picture is not None):
             raise UserError(
@@ -108,9 +108,10 @@ class Portrait:
             found, seconds = self._known[name]
             self.spared += seconds
             return found
-        started = time.perf_counter()
+        clock = device_clock(self.device)
+        started = clock()
         made = make()
-        self._known[name] = made, time.perf_counter() - started
+        self._known[name] = made, clock() - started
         return made
 
 
@@ -120,7 +121,7 @@ class Networks:
 
     teacher: Live3D
     clip: Clip
-    identity: IdentityNet
+    identity: Recogniser
     lpips: Perceptual
     editor: Editor | None = None
     mae: Mae | None = None
@@ -135,15 +136,26 @@ class Edit(Protocol):
     def __call__(self, networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings) -> Edited: ...
 
 
+def step_draw(seed: int, step: int) -> torch.Generator:
+    """Random numbers of a step of an optimisation."""
+    return torch.Generator().manual_seed(seed * 100_003 + step)
+
+
 def optimise(
-    parameters: list[Tensor], loss: Callable[[int], Tensor], steps: int, rate: float, what: str, ramp: bool = False
+    parameters: list[Tensor],
+    loss: Callable[[int], Tensor | None],
+    steps: int,
+    rate: float,
+    what: str,
+    ramp: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[float]:
     """Minimise a loss by Adam; returns its values. Gradients reach these parameters alone.
 
-    loss: of the number of the step.  ramp: StyleGAN2's course of the rate, up in the first twentieth and down in the
-    last quarter.  Raises Diverged where the loss is no number.
+    loss: of the number of the step; None ends the optimisation.  ramp: StyleGAN2's course of the rate, up in the first
+    twentieth and down in the last quarter.  Raises Diverged where the loss is no number.
     """
-    optimizer = torch.optim.Adam(parameters, lr=rate)
+    optimizer = torch.optim.Adam(parameters, lr=rate, betas=betas)
     values: list[float] = []
     for step in range(steps):
         if ramp:
@@ -151,6 +163,8 @@ def optimise(
             falling = 0.5 - 0.5 * np.cos(np.pi * min(1.0, (1.0 - place) / 0.25))
             optimizer.param_groups[0]["lr"] = rate * falling * min(1.0, (step + 1) / max(1.0, 0.05 * steps))
         value = loss(step)
+        if value is None:
+            break
         values.append(float(value.detach()))
         if not np.isfinite(values[-1]):
             raise Diverged(f"{what}: the loss is not a number")

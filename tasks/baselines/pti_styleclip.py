@@ -19,17 +19,7 @@ METHOD = Method(
     "PTI + StyleCLIP",
     True,
     ("generator",),
-    (
-        "invert_steps",
-        "invert_rate",
-        "pti_steps",
-        "tune_rate",
-        "lpips_weight",
-        "styleclip_steps",
-        "styleclip_rate",
-        "styleclip_leash",
-        "styleclip_identity",
-    ),
+    ("invert_", "pti_", "tune_", "lpips_", "styleclip_"),
 )
 
 

@@ -1,4 +1,7 @@
-"""SPI + StyleGAN-NADA: the portrait in EG3D with a symmetry prior, then the generator moved along CLIP's direction."""
+"""SPI + StyleGAN-NADA: the portrait in EG3D with a symmetry prior, then the generator moved along CLIP's direction.
+
+StyleGAN-NADA: Gal et al. 2022. With EG3D SPI trains all convolutions, without the choice of layers by step.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,28 @@ from data_catalog.config.settings import Settings
 from data_catalog.store.stage import Summary, Work
 from models.camera import orbit_label
 from models.three_d.eg3d import Generator
-from tasks.baselines.inversion import Inverted, invert_symmetric
+from tasks.baselines.inversion import Inverted, invert_and_tune
 from tasks.baselines.measuring import Method, declare, run_method
-from tasks.baselines.protocol import Edited, Networks, Portrait, Prompt, optimise
+from tasks.baselines.protocol import Edited, Networks, Portrait, Prompt, optimise, step_draw
 from tasks.baselines.styleclip import SIDE_YAW, look_features, side_camera
 
 SOURCE = "a photo of a person"  # the domain of the generator, in words
+SOURCE_HEADS = 16  # whose pictures stand for that domain where a picture is the prompt
 TRUNCATION = 0.7  # of the heads that are drawn beside the portrait
-NO_CHANGE = 1e-7  # the first step has none; its gradient points along the wanted direction
+# Shorter changes count by their length, longer ones by their direction alone. The first step has none, and the gradient
+# of its direction has no bound: Adam would remember it for longer than the method lasts. The published generators draw
+# noise for each picture, so that no change is as short.
+LEAST_CHANGE = 0.05
+# As published, StyleGAN2's settings of an optimiser with path regularisation at every fourth step, which is not used.
+SHARE = 4 / 5
+BETAS = (0.0, 0.99**SHARE)
 
 METHOD = Method(
     "spi-nada",
     "SPI + StyleGAN-NADA",
     True,
     ("generator",),
-    (
-        "spi_invert_steps",
-        "invert_rate",
-        "spi_steps",
-        "tune_rate",
-        "lpips_weight",
-        "nada_steps",
-        "nada_rate",
-        "nada_batch",
-    ),
+    ("spi_", "invert_rate", "tune_", "lpips_", "nada_"),
 )
 
 
@@ -49,10 +50,10 @@ STAGE = declare(METHOD, run)
 def edit(networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings) -> Edited:
     """Edit by text or picture: the change of each view points where the prompt lies from its source."""
     own = settings.baselines
-    found = invert_symmetric(networks, portrait, own)
+    found = invert_and_tune(networks, portrait, own, symmetric=True)
     plain, moved = found.generator, copy.deepcopy(found.generator)
     before = found.edited()
-    wanted = direction(networks, before, portrait, prompt)
+    wanted = direction(networks, found, portrait, prompt)
 
     def loss(step: int) -> Tensor:
         ws, cameras = draw_heads(found, portrait, step, own.nada_batch)
@@ -60,33 +61,35 @@ def edit(networks: Networks, portrait: Portrait, prompt: Prompt, settings: Setti
             start = look_features(networks.clip, plain.render(plain.planes(ws), ws, cameras).image)
         seen = moved.render(moved.planes(ws), ws, cameras).image
         change = look_features(networks.clip, seen) - start
-        return (1 - (change * wanted).sum(dim=-1) / (change.norm(dim=-1) + NO_CHANGE)).mean()
+        return (1 - (change * wanted).sum(dim=-1) / change.norm(dim=-1).clamp_min(LEAST_CHANGE)).mean()
 
-    optimise(adaptable(moved), loss, own.nada_steps, own.nada_rate, "StyleGAN-NADA")
+    optimise(adaptable(moved), loss, own.nada_steps, own.nada_rate * SHARE, "StyleGAN-NADA", betas=BETAS)
     moved.requires_grad_(False)
     return Inverted(moved, found.ws).edited(before)
 
 
 def draw_heads(found: Inverted, portrait: Portrait, step: int, count: int) -> tuple[Tensor, Tensor]:
     """Draw the latents (count, styles, W) and cameras (count, 25) of a step: the portrait's, and other heads'."""
-    draw = torch.Generator().manual_seed(portrait.seed * 100_003 + step)
+    draw = step_draw(portrait.seed, step)
     noise = torch.randn(count - 1, found.generator.config.noise_size, generator=draw).to(found.ws)
     front = orbit_label(0.0, 0.0).to(found.ws).expand(count - 1, -1)
     others = found.generator.backbone.mapping(noise, front, TRUNCATION)
-    yaws = (2 * torch.rand(count - 1, generator=draw) - 1) * SIDE_YAW
-    cameras = [side_camera(step, portrait.seed, portrait.label)]
-    cameras += [orbit_label(float(yaw), 0.0).view(1, -1).to(portrait.label) for yaw in yaws]
-    return torch.cat([found.ws, others]), torch.cat(cameras)
+    turns = 2 * torch.rand(count - 1, generator=draw) - 1
+    beside = orbit_label(turns * SIDE_YAW, 0.0).to(portrait.label)
+    own = side_camera(step, portrait.seed, portrait.label)
+    return torch.cat([found.ws, others]), torch.cat([own, beside])
 
 
-def direction(networks: Networks, before: Edited, portrait: Portrait, prompt: Prompt) -> Tensor:
-    """CLIP's unit direction (1, D) from source to prompt: of two texts, or of two pictures (Gal et al., section 4)."""
+def direction(networks: Networks, found: Inverted, portrait: Portrait, prompt: Prompt) -> Tensor:
+    """CLIP's unit direction (1, D) from source to prompt: of two texts, or from the domain's pictures to a picture."""
     wanted = prompt.features(networks.clip)
     with torch.no_grad():
         if prompt.text is not None:
             source = networks.clip.embed_texts([SOURCE])
         else:
-            source = look_features(networks.clip, before.model.render(before.triplane, portrait.label).image)
+            ws, cameras = draw_heads(found, portrait, 0, SOURCE_HEADS + 1)
+            others = found.generator.render(found.generator.planes(ws[1:]), ws[1:], cameras[1:])
+            source = look_features(networks.clip, others.image).mean(dim=0, keepdim=True)
         return F.normalize(wanted - source, dim=-1)
 
 

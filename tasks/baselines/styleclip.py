@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data_catalog.config.settings import BaselinesSettings
 from models.camera import orbit_label
 from models.judges.clip import Clip
 from models.three_d.live3d import Render
-from tasks.baselines.protocol import Networks, Portrait, Prompt, optimise
+from tasks.baselines.protocol import Networks, Portrait, Prompt, optimise, step_draw
 
 SIDE_YAW = 0.35  # rad, each side; every other step looks from there, so that no edit is a picture for one camera
 
@@ -26,8 +25,8 @@ def side_camera(step: int, seed: int, label: Tensor) -> Tensor:
     """The portrait's camera at even steps, one beside the front at odd ones; (1, 25)."""
     if step % 2 == 0:
         return label
-    draw = torch.rand(2, generator=torch.Generator().manual_seed(seed * 100_003 + step)) * 2 - 1
-    return orbit_label(float(draw[0]) * SIDE_YAW, 0.0).to(label)
+    turn = 2 * torch.rand(1, generator=step_draw(seed, step)) - 1
+    return orbit_label(turn * SIDE_YAW, 0.0).to(label)
 
 
 def follow(
@@ -43,17 +42,18 @@ def follow(
 
     A leash holds the change, and an identity term the person.  render: of a change, from a camera (1, 25).
     """
-    wanted, image, label = prompt.features(networks.clip), portrait.image, portrait.label
+    wanted, label, judge = prompt.features(networks.clip), portrait.label, networks.identity
+    face = judge.find(portrait.picture[None], portrait.camera[None])[0]
     with torch.no_grad():
-        person = networks.identity(image)
+        person = judge.network(judge.cut(portrait.image, face))
 
     def loss(step: int) -> Tensor:
         seen = render(change, side_camera(step, portrait.seed, label)).image
         value = 1 - (look_features(networks.clip, seen) * wanted).sum()
         value = value + own.styleclip_leash * change.square().sum()
         if step % 2 == 0:
-            faces = networks.identity(F.interpolate(seen, image.shape[-2:], mode="bilinear", antialias=True))
-            value = value + own.styleclip_identity * (1 - (faces * person).sum())
+            same = (judge.network(judge.cut(seen, face)) * person).sum()
+            value = value + own.styleclip_identity * (1 - same)
         return value
 
     return optimise([change], loss, own.styleclip_steps, rate, "StyleCLIP", ramp=True)

@@ -31,16 +31,11 @@ def make_table(rows: Sequence[Row], rejected: Mapping[str, int], settings: Setti
     made = [m for m in METHODS if rejected.get(m.name) or any(row["method"] == m.name for row in rows)]
     by_method = {m.title: [row for row in rows if row["method"] == m.name] for m in made}
     edited = {title: mine for title, mine in by_method.items() if mine}  # some may have rejected edits only
-    own = settings.evaluate
     table = []
     for method in made:
         mine = by_method[method.title]
-        means = means_of(mine)
-        seconds = means.pop("seconds")
-        table.append(
-            {"method": method.title, "steered": method.steered, **means, "seconds_per_image": seconds}
-            | {"edits": len(mine), "rejected": rejected.get(method.name, 0)}
-        )
+        told = {"method": method.title, "steered": method.steered, **means_of(mine)}
+        table.append(told | {"edits": len(mine), "rejected": rejected.get(method.name, 0)})
     return {
         "table": table,
         "by_prompt": {
@@ -50,10 +45,7 @@ def make_table(rows: Sequence[Row], rejected: Mapping[str, int], settings: Setti
             ]
             for kind in (TEXT, IMAGE)
         },
-        "intervals": {
-            title: bootstrap_intervals(mine, own.bootstrap, own.seed) if mine else {}
-            for title, mine in by_method.items()
-        },
+        "intervals": {title: intervals_of(mine, settings) for title, mine in by_method.items()},
         "order": judge_order(edited, settings) if OURS in edited else [],
         "portraits": len({row["portrait_id"] for row in rows}),
         "styles": sorted({row["style"] for row in rows}),
@@ -66,7 +58,7 @@ def judge_order(by_method: Mapping[str, Sequence[Row]], settings: Settings) -> l
     The paper has ours first in every column. Ours is ahead where the whole 95 % interval over portraits says so, behind
     where it says the opposite, else it is undecided. Methods that optimise CLIP are not judged by it, as in the paper.
     """
-    own, found = settings.evaluate, []
+    found = []
     steered = {method.title for method in METHODS if method.steered}
     ours = _keyed(by_method[OURS])
     for name, title in COLUMNS.items():
@@ -76,16 +68,22 @@ def judge_order(by_method: Mapping[str, Sequence[Row]], settings: Settings) -> l
                 continue
             theirs = {row["key"]: row for row in _keyed(rows)}
             shared = [row for row in ours if row["key"] in theirs]
-            interval = bootstrap_intervals(differences(shared, list(theirs.values())), own.bootstrap, own.seed)[name]
+            interval = intervals_of(differences(shared, list(theirs.values())), settings).get(name)
             compared[method] = {"interval": interval, "verdict": _verdict(interval)}
         found.append({"column": title, "compared": compared, "verdict": conclude([*compared.values()])})
-    seconds = {method: float(np.mean([row["seconds"] for row in rows])) for method, rows in by_method.items() if rows}
+    seconds = {method: float(np.mean([row["seconds_per_image"] for row in rows])) for method, rows in by_method.items()}
     faster = {
         method: {"times": value / seconds[OURS], "verdict": "ahead" if value > seconds[OURS] else "behind"}
         for method, value in seconds.items()
         if method != OURS
     }
     return [*found, {"column": "seconds", "compared": faster, "verdict": conclude([*faster.values()])}]
+
+
+def intervals_of(rows: Sequence[Row], settings: Settings) -> Mapping[str, Sequence[float] | None]:
+    """95 % intervals over portraits, by measure. A single portrait has none: it says nothing of others."""
+    few = len({row["portrait_id"] for row in rows}) < 2
+    return {} if few else bootstrap_intervals(rows, settings.evaluate.bootstrap, settings.evaluate.seed)
 
 
 def conclude(compared: Sequence[Row]) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models import camera
+from models.three_d.rendering import sample_rays
 
 
 def test_the_frontal_camera_stands_on_the_z_axis_and_looks_at_the_face() -> None:
@@ -56,6 +57,26 @@ def test_mirroring_a_label_turns_the_camera_to_the_other_side() -> None:
     left, right = camera.orbit_label(-0.3, 0.1), camera.orbit_label(0.3, 0.1)
     assert torch.allclose(camera.mirror_label(left), right, atol=1e-6)
     assert torch.equal(camera.mirror_label(camera.mirror_label(left)), left)
+
+
+@pytest.mark.parametrize("cx", [0.5, 0.53])
+def test_a_mirrored_camera_sees_the_mirrored_scene_as_the_mirrored_picture(cx: float) -> None:
+    label = camera.camera_label(camera.look_at(0.4, -0.1), camera.intrinsics(4.0, cx, 0.48))
+    mirrored, flip = camera.mirror_label(label), torch.tensor([-1.0, 1.0, 1.0])
+    assert torch.equal(camera.mirror_label(mirrored), label)
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    places, others = camera.project(points, label), camera.project(points * flip, mirrored)
+    assert torch.allclose(others, torch.tensor([1.0, 0.0]) + places * torch.tensor([-1.0, 1.0]), atol=1e-5)
+    # A field in a mirror has the same value at x as the field at -x: rays of a row run in the other order.
+    rays, turned = sample_rays(label, 8), sample_rays(mirrored, 8)
+    for ours, theirs in zip(rays, turned, strict=True):
+        assert torch.allclose(theirs.view(8, 8, 3), (ours * flip).view(8, 8, 3).flip(1), atol=1e-5)
+
+
+def test_angles_of_a_label_are_those_that_it_was_made_of() -> None:
+    yaw, pitch = camera.orbit_angles(camera.orbit_label(torch.tensor([0.3, -0.7]), torch.tensor([-0.2, 0.1])))
+    assert torch.allclose(yaw, torch.tensor([0.3, -0.7]), atol=1e-6)
+    assert torch.allclose(pitch, torch.tensor([-0.2, 0.1]), atol=1e-6)
 
 
 def test_a_wider_view_has_a_shorter_focal_length_and_its_middle_moves() -> None:

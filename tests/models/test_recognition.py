@@ -48,7 +48,7 @@ def test_the_five_points_of_a_face_land_on_the_template_of_arcface(turn_deg: flo
     with torch.device("meta"):
         network = ArcFace()
     recogniser = Recogniser(network, world="paper")
-    faces = [recogniser.cut(dotted(point, 512), points / 512) for point in points]
+    faces = [recogniser.cut(signed(dotted(point, 512)[None]), points / 512) for point in points]
     assert {face.shape for face in faces} == {(1, 3, 112, 112)}
     landed = np.array([find_dot(face) for face in faces])
     assert np.hypot(*(landed - ARCFACE_TEMPLATE).T).max() < 1.0
@@ -98,5 +98,5 @@ def test_a_portrait_of_the_embedded_world_is_read_as_it_is_and_a_view_from_the_s
         cut.append([float(faces[0] @ each[1]) for each in aligned])
     assert (np.mean(cut, axis=0) > np.mean(same) + 0.03).all()
     whole = np.array([[1 / 64, 0, 0], [0, 1 / 64, 0.001]])
-    assert cut_face(front, whole, 64).equal(signed(front[None]))
-    assert not cut_face(front, whole + np.array([[0, 0, 0.01], [0, 0, 0]]), 64).equal(signed(front[None]))
+    assert cut_face(signed(front[None]), whole, 64).equal(signed(front[None]))
+    assert not cut_face(signed(front[None]), whole + np.array([[0, 0, 0.01], [0, 0, 0]]), 64).equal(signed(front[None]))

@@ -1,22 +1,29 @@
 """A method's partition: a row for each edit, rejections counted, nothing that another method's setting changes."""
 
 import dataclasses
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from torch import Tensor
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import BaselinesSettings, EditSettings, EvaluateSettings, PromptsSettings, Settings
+from data_catalog.products.snapshot import write_snapshot_files
 from data_catalog.store.stage import Partition, Work
+from models.three_d.live3d import Render
 from tasks.baselines import ip2p_live3d, live3d_styleclip, protocol
 from tasks.baselines.measuring import IMAGE, PICTURES, ROWS, TEXT, Method, choose_edits, run_method
 from tasks.baselines.methods import METHODS, OURS, STAGES
 from tasks.baselines.page import choose_shown, write_page
-from tasks.baselines.protocol import Diverged, Edited, Networks, Portrait, Prompt
+from tasks.baselines.protocol import Diverged, Edited, Networks, Portrait, Prompt, Seen
 from tasks.baselines.table import conclude, make_table
 from tasks.evaluation.metrics import MEASURES, TRUE_MEASURES
+from tasks.tables.samples import SAMPLE_ROWS
+from tasks.training.data import read_samples
 from tests.worlds import taught
 
 SETTINGS = Settings(
@@ -51,10 +58,13 @@ def test_a_row_for_each_portrait_and_kind_of_prompt_with_the_keys_of_evaluate(wo
     for row in rows:
         assert {*MEASURES, *TRUE_MEASURES} <= set(row)
         assert row["method"] == "live3d-styleclip"
-        assert row["seconds"] > 0
+        assert row["seconds_per_image"] > 0
         assert row["reconstruction_psnr"] > 15
         assert all(np.isfinite(row[name]) for name in ("id", "clip", "three_d", "lpips", "psnr_novel", "depth_error"))
         assert (here.folder / PICTURES / f"{row['key']}-{row['kind']}.png").is_file()
+    # A stage's own `seconds` are those of its run.
+    assert summary.metrics["seconds_per_image"] == pytest.approx(np.mean([row["seconds_per_image"] for row in rows]))
+    assert "seconds" not in summary.metrics
     assert summary.metrics["id"] == pytest.approx(np.mean([row["id"] for row in rows]))
 
 
@@ -69,6 +79,22 @@ def test_an_edit_that_diverges_is_rejected_with_its_reason_and_the_others_are_ke
     assert summary.rejected == {"StyleCLIP: the loss is not a number": 2}
 
 
+def test_a_dataset_that_leaks_from_train_to_test_is_refused(tmp_path: Path) -> None:
+    folder = taught.write_dataset(tmp_path, taught.untrained_teacher())
+    rows = SAMPLE_ROWS.read(folder)
+    leaking = [dataclasses.replace(row, prompt=rows[0].prompt) if row.split == "test" else row for row in rows]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_snapshot_files(folder, SAMPLE_ROWS.of(leaking), {"samples": len(rows)})
+    work = taught.work_on("baseline/x", tmp_path, folder, SETTINGS)
+    with pytest.raises(UserError, match="leaks from train to test"):
+        run_method(
+            dataclasses.replace(work, partition=Partition("baseline/x", "clown")),
+            live3d_styleclip.METHOD,
+            live3d_styleclip.edit,
+        )
+
+
 def test_a_method_whose_edits_all_diverge_leaves_an_empty_table(work: Work, tmp_path: Path) -> None:
     def edit(networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings) -> Edited:
         return Edited(networks.teacher, networks.teacher.encode(portrait.image) * float("nan"))
@@ -77,6 +103,30 @@ def test_a_method_whose_edits_all_diverge_leaves_an_empty_table(work: Work, tmp_
     summary = run_method(here, live3d_styleclip.METHOD, edit)
     assert (summary.samples, sum(summary.rejected.values())) == (0, 4)
     assert pq.read_table(here.folder / ROWS).num_rows == 0
+
+
+def test_seconds_run_from_the_portrait_to_one_view_and_a_single_pass_is_warm(work: Work, tmp_path: Path) -> None:
+    class Slow:
+        def __init__(self, model: Seen) -> None:
+            self.model = model
+
+        def render(self, triplane: Tensor, cameras: Tensor) -> Render:
+            time.sleep(0.2)
+            return self.model.render(triplane, cameras)
+
+    calls: list[str] = []
+
+    def edit(networks: Networks, portrait: Portrait, prompt: Prompt, settings: Settings) -> Edited:
+        calls.append("")
+        time.sleep(1.0 if len(calls) == 1 else 0.0)  # a first call loads kernels
+        return Edited(Slow(networks.teacher), networks.teacher.encode(portrait.image))
+
+    method = dataclasses.replace(live3d_styleclip.METHOD, steered=False)
+    here = fresh(work, tmp_path / "made")
+    run_method(here, method, edit)
+    assert len(calls) == 5
+    seconds = [row["seconds_per_image"] for row in pq.read_table(here.folder / ROWS).to_pylist()]
+    assert 0.2 < min(seconds) <= max(seconds) < 1.0
 
 
 def test_clip_judges_by_the_prompt_as_it_was_given(work: Work, tmp_path: Path) -> None:
@@ -93,13 +143,14 @@ def test_clip_judges_by_the_prompt_as_it_was_given(work: Work, tmp_path: Path) -
 
 
 def test_portraits_are_the_same_for_each_style_and_a_style_without_any_is_said(work: Work) -> None:
+    samples = read_samples(work.input("dataset").folder, work.root)
     chosen = [
-        choose_edits(dataclasses.replace(work, partition=Partition("baseline/x", style)))[0]
+        choose_edits(dataclasses.replace(work, partition=Partition("baseline/x", style)), samples)[0]
         for style in ("clown", "red-hair")
     ]
     assert [each.portrait_id for each in chosen[0]] == [each.portrait_id for each in chosen[1]]
     with pytest.raises(UserError, match="no test samples of this style"):
-        choose_edits(dataclasses.replace(work, partition=Partition("baseline/x", "neon")))
+        choose_edits(dataclasses.replace(work, partition=Partition("baseline/x", "neon")), samples)
 
 
 def test_a_setting_of_one_method_makes_that_one_again_and_no_other() -> None:
@@ -148,7 +199,13 @@ def rows_of(method: Method, values: list[float], kind: str = TEXT) -> list[dict[
     measures = dict.fromkeys((*MEASURES, *TRUE_MEASURES, "reconstruction_psnr"))
     return [
         {"key": f"k{i}", "style": "clown", "portrait_id": f"p{i}", "method": method.name, "kind": kind, "prompt": ""}
-        | {**measures, "id": value, "clip": value, "three_d": value, "seconds": 10.0 * (1 + METHODS.index(method))}
+        | {
+            **measures,
+            "id": value,
+            "clip": value,
+            "three_d": value,
+            "seconds_per_image": 10.0 * (1 + METHODS.index(method)),
+        }
         for i, value in enumerate(values)
     ]
 
@@ -168,6 +225,13 @@ def test_the_order_is_judged_edit_by_edit_and_a_steered_method_is_not_judged_by_
     assert [row["steered"] for row in document["table"]] == [True, False, False]
     assert [row["rejected"] for row in document["table"]] == [2, 0, 0]
     assert document["table"][2]["id"] == pytest.approx(0.6)
+
+
+def test_a_single_portrait_has_no_interval_and_decides_nothing_but_the_seconds() -> None:
+    rows = rows_of(METHODS[4], [0.5]) + rows_of(METHODS[3], [0.4])
+    document = make_table(rows, {}, SETTINGS)
+    assert document["intervals"] == {METHODS[3].title: {}, OURS: {}}
+    assert [each["verdict"] for each in document["order"]] == ["undecided"] * 3 + ["opposite"]
 
 
 def test_a_method_without_one_edit_keeps_its_row_and_is_not_judged(tmp_path: Path) -> None:

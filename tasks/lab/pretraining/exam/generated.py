@@ -59,7 +59,7 @@ def _invert(
     lpips, plain = zoo.load("lpips", "embedded"), procedural.portrait(VALIDATION_SEEDS + person)
     inverter = (generator, encoder)
     portrait = Portrait(pictures.crops[person, 0], pictures.crop_cameras[person])
-    encoded, inverted = start(inverter, portrait), invert(inverter, lpips, portrait, BaselinesSettings(), STEPS)
+    (encoded, _), inverted = start(inverter, portrait), invert(inverter, lpips, portrait, BaselinesSettings(), STEPS)
     sides = [
         _psnr(inverted, label, signed(to_levels(procedural.render(plain, label[0], SIZE_PX).rgb)[None]))
         for label in (orbit_label(-YAW, 0.0), orbit_label(YAW, 0.0))
