@@ -179,8 +179,9 @@ class Student(
     def edit(self, image: Picture, prompt: str | None = None, *, reference: Picture | None = None) -> Portrait3D:
         """Edit a portrait by a text or by a reference picture.
 
-        image, reference: a path, the bytes of a picture file, a PIL image, or (H, W, 3) uint8.  A portrait that
-        is not aligned is aligned first.  The same portrait and prompt again give the cached triplane.
+        image, reference: a path, the bytes of a picture file, a PIL image, or (H, W, 3) uint8.  A PIL image is taken
+        as its file would be, but Pillow loses a PNG's cICP and an AVIF's primaries.  A portrait that is not aligned is
+        aligned first.  The same portrait and prompt again give the cached triplane.
         Raises UserError for a picture that cannot be read or an empty prompt.
         """
         return self.edit_aligned(self.align(image), self.read_prompt(prompt, reference))
