@@ -18,7 +18,7 @@ import numpy as np
 
 from data_catalog.config.errors import UserError
 from data_catalog.config.settings import EditSettings, Settings
-from data_catalog.config.styles import styles_folder
+from data_catalog.config.styles import style_files, styles_folder
 from data_catalog.samples.encoding import encode_png
 from data_catalog.samples.images import DECODER, Rejected, read_image
 from data_catalog.samples.keys import sample_key
@@ -81,7 +81,7 @@ def models(settings: Settings) -> tuple[str, ...]:
     """Return the editor, unless all edits are supplied with the portraits."""
     if settings.edit.source == "editor":
         return ("editor",)
-    files = styles_folder(settings).glob("*.yaml")
+    files = (path for path in style_files(styles_folder(settings)) if path.suffix.lower() != ".txt")
     return ("editor",) if any(named_edits(path) == EDITOR for path in files) else ()
 
 

@@ -138,14 +138,14 @@ def list_styles(settings: Settings) -> list[str]:
 
 def style_path(settings: Settings, slug: str) -> Path:
     """The file of one style. Raises KeyError where there is none."""
-    path = _find_style(settings, slug)
+    path = find_style(settings, slug)
     if path is None:
         raise KeyError(slug)
     return path
 
 
-def _find_style(settings: Settings, slug: str) -> Path | None:
-    """Find a style's file without a look at all the others, which `list_styles` checks once."""
+def find_style(settings: Settings, slug: str) -> Path | None:
+    """Find a style's file, if there is one. The others are not looked at: `list_styles` checks them once."""
     folder = styles_folder(settings)
     usual = (folder / f"{slug}{suffix}" for suffix in SUFFIXES)
     found = next((path for path in usual if path.is_file()), None)
@@ -156,7 +156,7 @@ def _find_style(settings: Settings, slug: str) -> Path | None:
 
 def style_gates(settings: Settings, slug: str) -> SelectSettings:
     """The settings of `select` for one style: the profile's, with the gates that the style's file sets."""
-    path = _find_style(settings, slug)
+    path = find_style(settings, slug)
     gates = read_style(path).gates if path is not None else {}
     return settings.select.model_copy(update=dict(gates)) if gates else settings.select
 

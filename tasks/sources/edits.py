@@ -17,7 +17,7 @@ from data_catalog.config.errors import UserError
 from data_catalog.config.names import nearest_slug
 from data_catalog.config.places import shown_path
 from data_catalog.config.settings import PROCEDURAL, PortraitsSettings, Settings
-from data_catalog.config.styles import read_style, styles_folder
+from data_catalog.config.styles import find_style, read_style
 from data_catalog.samples.images import Rejected, decode_image
 from data_catalog.store.stage import Partition
 from tasks.sources.cropping import Unusable, cut_edit
@@ -66,7 +66,7 @@ def given_style(settings: Settings, style: str) -> str | None:
     """
     if settings.edit.source == "editor":
         return None
-    said = named_edits(styles_folder(settings) / f"{style}.yaml")
+    said = named_edits(find_style(settings, style))
     if said == EDITOR:
         return None
     known = {} if settings.portraits.source == PROCEDURAL else open_source(settings.portraits).listing.styles
@@ -77,9 +77,9 @@ def given_style(settings: Settings, style: str) -> str | None:
     return found[0]
 
 
-def named_edits(path: Path) -> str | None:
-    """Return `edits` of a style's file; None for a .txt."""
-    name: str | None = remembered("edits", path, lambda: read_style(path).edits) if path.is_file() else None
+def named_edits(path: Path | None) -> str | None:
+    """Return `edits` of a style's file; None where it says none, as a .txt does."""
+    name: str | None = remembered("edits", path, lambda: read_style(path).edits) if path is not None else None
     return name
 
 

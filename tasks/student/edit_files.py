@@ -44,7 +44,8 @@ class Products:
                 continue
             check(path)
             if path.is_absolute() or ".." in path.parts:
-                raise UserError(f"{path} is outside the folder of its portrait", hint="a name below --out")
+                expected = "a name below the folder of its portrait, which --out holds"
+                raise UserError(f"{path} names a place of its own", expected=expected, hint=f"give {path.name}")
 
 
 def edit_portraits(

@@ -221,11 +221,12 @@ def test_settings_of_the_editor_do_not_count_for_given_edits(source: Path) -> No
     assert (edit.models(usual), edit.models(given(source))) == (("editor",), ())
 
 
-def test_a_style_is_found_by_its_slug_or_by_what_its_file_says(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".YAML"])
+def test_a_style_is_found_by_its_slug_or_by_what_its_file_says(source: Path, tmp_path: Path, suffix: str) -> None:
     styles = tmp_path / "styles"
     styles.mkdir()
-    (styles / "undead.yaml").write_text("prompts: [make it a zombie]\nedits: zombie\n")
-    (styles / "neon.yaml").write_text("prompts: [make it glow]\nedits: editor\n")
+    (styles / f"undead{suffix}").write_text("prompts: [make it a zombie]\nedits: zombie\n")
+    (styles / f"neon{suffix}").write_text("prompts: [make it glow]\nedits: editor\n")
     settings = given(source, f"prompts.styles_dir={styles}", "prompts.styles=null")
     assert given_style(settings, "undead") == "zombie"
     assert given_style(settings, "red-hair") == "Red_hair"
