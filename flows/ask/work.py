@@ -123,6 +123,7 @@ class Work:
 
     def same_kind(self, now: Read, then: Read) -> bool:
         """Whether the settings that are not counted are the same."""
+        now, then = ({**read, **read.get("baselines", {})} for read in (now, then))
         return all(now.get(name) == then.get(name) for name in self.unlike)
 
 
@@ -145,7 +146,7 @@ WORK: dict[str, Work] = {
     ),
     "evaluate": Work(evaluated, by_area=True, unlike=("bootstrap", "pictures_per_style")),
 }
-BASELINE = Work(optimised, by_area=True, unlike=("edit",))
+BASELINE = Work(optimised, by_area=True, unlike=("edit", "pti_enough", "spi_enough"))
 
 
 def work_of(stage: str) -> Work:

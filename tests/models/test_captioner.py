@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_blip_reads_a_picture_of_any_size_in_clips_range_and_writes_plain_words(folder: Path) -> None:
-    blip = Blip.load(folder)
+    blip = Blip(folder, "cpu", None)
     seen: list[torch.Tensor] = []
     blip.model.vision_model.register_forward_pre_hook(
         lambda module, args, given: seen.append(given["pixel_values"]), with_kwargs=True

@@ -193,6 +193,10 @@ def test_every_step_of_another_system_counts(shop: Workshop) -> None:
             if name.endswith(("_steps", "_batch")):
                 more = {**read, "baselines": {**read["baselines"], name: 10 * read["baselines"][name]}}
                 assert work_of(stage.name).count(more, 1) > 1.2 * work_of(stage.name).count(read, 1)
+            if name.endswith("_enough"):
+                sooner = {**read, "baselines": {**read["baselines"], name: 0.5}}
+                assert work_of(stage.name).same_kind(read, read)
+                assert not work_of(stage.name).same_kind(read, sooner)
 
 
 def test_a_sum_says_how_much_may_run_and_what_is_guessed() -> None:
