@@ -153,7 +153,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline(serve: Serve, tmp_path: Pa
 
 def test_nobody_at_the_address_is_said(serve: Serve, tmp_path: Path) -> None:
     server = serve(says(*GOOD))
-    server.http.server_close()
+    server.stop()
     with pytest.raises(UserError) as caught:
         book_of(server.settings("llm.retries=0"), tmp_path)
     assert "ConnectError" in caught.value.fields["cause"]
