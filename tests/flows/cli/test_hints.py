@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import typer
+from typer.core import TyperGroup
 
 from data_catalog.config.places import PROJECT
 from flows.cli.commands import app
@@ -30,8 +31,8 @@ def texts(path: Path) -> set[str]:
 def problem(words: list[str]) -> str | None:
     """Say what of a command line there is not; None where it can be typed."""
     command = typer.main.get_command(app)
-    while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+    while words and isinstance(command, TyperGroup) and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
     if command.name == "stillroom":
         return "command"
     if command.name == "run" and words and words[0] not in (*FLOWS, "X", "--take-over"):
